@@ -1,0 +1,1 @@
+"""Commands, presets and reports: where model, federation and profiling meet."""

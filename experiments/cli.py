@@ -1,0 +1,70 @@
+"""The `w2v-jax` command: finds the subcommand, turns bad input into one line and exit status 2."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+# name -> (module, summary). Modules are imported only when their command runs.
+COMMANDS = {
+    "pretrain": ("experiments.pretrain", "pre-train across simulated clients, or centrally"),
+    "data synth": ("experiments.data_synth", "write a synthetic corpus in the Common Voice layout"),
+    "data describe": ("experiments.data_describe", "count and draw what a corpus holds"),
+    "bench clients": ("experiments.bench_clients", "seconds per round: loop, vmap and lanes"),
+}
+
+
+def usage() -> str:
+    """The text of `w2v-jax --help`."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: w2v-jax COMMAND [OPTIONS]",
+            "",
+            "Federated wav2vec 2.0 pre-training in JAX.",
+            "",
+            *lines,
+            "",
+            "w2v-jax COMMAND --help lists a command's options.",
+            "example: w2v-jax pretrain --model tiny --preset ten-clients --out runs/first",
+        ]
+    )
+
+
+def run_command(name: str, argv: Sequence[str]) -> int:
+    """Run one subcommand's `main(argv)`; bad input prints one line and gives 2."""
+    from experiments.arguments import UsageError, complain
+    from fed.protocols import FederationError
+    from w2v_jax.errors import UserError
+
+    try:
+        importlib.import_module(COMMANDS[name][0]).main(list(argv))
+    except (UsageError, UserError, FederationError) as error:
+        complain(str(error))
+        return 2
+    except KeyboardInterrupt:
+        complain("interrupted; the same command continues from the last checkpoint")
+        return 130
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    for words in (2, 1):
+        name = " ".join(argv[:words])
+        if name in COMMANDS:
+            return run_command(name, argv[words:])
+    from experiments.arguments import complain, nearest
+
+    groups = {name.split()[0] for name in COMMANDS if " " in name}
+    typed = " ".join(argv[:2]) if argv[0] in groups else argv[0]
+    complain(nearest(typed, list(COMMANDS), "command"))
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""Corpora as commands name them: a folder, or the synthetic one made on the spot."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from w2v_jax.data.common_voice import Corpus, load_corpus
+from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
+from w2v_jax.errors import CorpusError
+
+
+def load(data: str | None, split: str, *, min_samples: int, seed: int) -> Corpus:
+    """Load `data`, or the default synthetic corpus of this seed where it is None.
+
+    Relative folders that do not exist here are also looked for under W2V_JAX_CORPORA.
+    """
+    if data is not None:
+        return load_corpus(find(data), split, min_samples=min_samples)
+    with tempfile.TemporaryDirectory() as folder:
+        write_corpus(Path(folder), SyntheticConfig(seed=seed))
+        return load_corpus(folder, split, min_samples=min_samples)
+
+
+def find(data: str) -> Path:
+    """The folder that `--data` names.
+
+    Raises:
+        CorpusError: there is none, here or under W2V_JAX_CORPORA.
+    """
+    here, root = Path(data), os.environ.get("W2V_JAX_CORPORA")
+    if here.is_dir():
+        return here
+    if root and (Path(root) / data).is_dir():
+        return Path(root) / data
+    raise CorpusError(f"no such folder: {data} (expected a Common Voice locale: clips/, validated.tsv)")

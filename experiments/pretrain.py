@@ -1,0 +1,160 @@
+"""`w2v-jax pretrain`: federated or centralised pre-training on recorded or synthetic speech."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+
+from experiments import arguments, recipes, runtime
+from experiments.arguments import UsageError, nearest
+from experiments.recipes import Aggregation
+from w2v_jax import config as model_config
+from w2v_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainArguments:
+    """Pre-train wav2vec 2.0 across simulated clients; run the same command again to continue.
+
+    example: w2v-jax pretrain --data corpora/en --model tiny --preset ten-clients
+    """
+
+    data: Path | None = None
+    """A Common Voice locale's folder or its parent. Left out: a synthetic corpus."""
+    out: Path | None = None
+    """Run folder. Default: runs/<preset>-<model>-<aggregation>."""
+    model: str = "tiny"
+    """Model preset: tiny, base, large or large-lv60."""
+    preset: str = "ten-clients"
+    """ten-clients, hundred-clients (20 a round) or centralised."""
+    rounds: int | None = None
+    """Length of the run; schedules span it. Default: the preset's."""
+    aggregation: Aggregation = "fedavg"
+    """How client updates are weighted: by audio seconds, or by a softmax over negative losses."""
+    temperature: float = 1.0
+    """Temperature of the loss-weighted softmax."""
+    clients: int | None = None
+    """Number of clients. Default: the preset's."""
+    clients_per_round: int | None = None
+    """Clients that take part in a round. Default: the preset's."""
+    local_steps: int | None = None
+    """Updates per client and round. Default: the preset's."""
+    local_epochs: int | None = None
+    """Local work in epochs over a client's clips, instead of steps."""
+    batch_size: int | None = None
+    """Crops per update. Default: the model's recipe."""
+    crop_seconds: float | None = None
+    """Length of a training crop. Default: the model's recipe."""
+    learning_rate: float | None = None
+    """Peak learning rate of the client optimizer. Default: the model's recipe."""
+    heldout_speakers: int | None = None
+    """Speakers set aside for evaluation. Default: about a fifth, at most 28."""
+    split: str = "validated"
+    """Table to pre-train on."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 rounds the operands of matrix products; everything else stays fp32."""
+    masked_group_norm: bool = False
+    """Normalise over valid frames alone, so that padding changes nothing."""
+    evaluate_every: int | None = None
+    """Rounds between evaluations. Default: about twenty evaluations a run."""
+    checkpoint_every: int = 5
+    """Rounds between checkpoints."""
+    lanes: int | None = None
+    """Devices that train side by side. Default: all (on CPU one per core)."""
+    chunk: int | None = None
+    """Clients vmapped on one device. Default: chosen by backend."""
+    seed: int = 0
+    """Seed of everything random."""
+
+
+
+def resolve(options: PretrainArguments) -> dict[str, Any]:
+    """Fill in defaults and check values: the settings that make a run what it is.
+
+    Raises:
+        UsageError: an unknown preset or model, or a value out of range.
+    """
+    if options.model not in model_config.PRESETS:
+        raise UsageError(nearest(options.model, list(model_config.PRESETS), "model"))
+    if options.preset not in recipes.PRESETS:
+        raise UsageError(nearest(options.preset, list(recipes.PRESETS), "preset"))
+    for name in (
+        "rounds", "clients", "clients_per_round", "local_steps", "local_epochs", "batch_size", "crop_seconds",
+        "learning_rate", "heldout_speakers", "evaluate_every", "checkpoint_every", "temperature", "lanes", "chunk",
+    ):  # fmt: skip
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise UsageError(f"--{name.replace('_', '-')} must be positive, got {value}")
+    if options.local_steps and options.local_epochs:
+        raise UsageError("give either --local-steps or --local-epochs, not both")
+    preset, recipe = recipes.PRESETS[options.preset], recipes.RECIPES[options.model]
+    if options.preset == "centralised":
+        federated_only = ("clients", "clients_per_round", "local_epochs")
+        if given := [name for name in federated_only if getattr(options, name)]:
+            raise UsageError(f"--{given[0].replace('_', '-')} has no meaning with --preset centralised")
+    clients = options.clients or preset.clients
+    rounds = options.rounds or preset.rounds
+    settings = dataclasses.asdict(options) | {
+        "data": str(options.data) if options.data else None,
+        "rounds": rounds,
+        "clients": clients,
+        "clients_per_round": options.clients_per_round or min(preset.clients_per_round, clients),
+        "local_steps": None if options.local_epochs else options.local_steps or preset.local_steps,
+        "batch_size": options.batch_size or recipe.batch_size,
+        "crop_seconds": options.crop_seconds or recipe.crop_seconds,
+        "learning_rate": options.learning_rate or recipe.learning_rate,
+        "warmup_share": recipe.warmup_share,
+        "clip_norm": recipe.clip_norm,
+        "weight_decay": recipe.weight_decay,
+        "evaluate_every": options.evaluate_every or max(1, rounds // 20),
+    }
+    del settings["out"]
+    if settings["clients_per_round"] > clients:
+        raise UsageError(
+            f"--clients-per-round {settings['clients_per_round']} is more than the {clients} clients"
+        )
+    config = model_config.PRESETS[options.model]
+    crop_samples = round(settings["crop_seconds"] * model_config.SAMPLE_RATE_HZ)
+    if config.num_frames(crop_samples) < 2 * config.mask_span:
+        raise UsageError(
+            f"--crop-seconds {settings['crop_seconds']} holds fewer than two mask spans of "
+            f"{config.mask_span} frames of 20 ms: give a longer crop"
+        )
+    return settings
+
+
+def default_folder(settings: dict[str, Any]) -> Path:
+    """runs/<preset>-<model>[-<aggregation>]."""
+    parts = [settings["preset"], settings["model"]]
+    if settings["preset"] != "centralised":
+        parts.append(settings["aggregation"])
+    return Path("runs") / "-".join(parts)
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    options = arguments.parse(PretrainArguments, argv, "w2v-jax pretrain")
+    settings = resolve(options)
+    lanes = None
+    if settings["preset"] != "centralised":
+        lanes = options.lanes or min(runtime.usable_cores(), settings["clients_per_round"])
+    runtime.configure_xla(lanes or 1)
+    from experiments.pretraining import Pretraining
+    from w2v_jax.checkpoint import is_disk_error, reason
+
+    try:
+        Pretraining(settings, options.out or default_folder(settings)).run()
+    except OSError as error:
+        if not is_disk_error(error):
+            raise
+        raise UserError(
+            f"cannot write to the run folder ({reason(error)}): free some space and run the same "
+            "command again; it continues from the last checkpoint"
+        ) from error
+
+
+if __name__ == "__main__":
+    from experiments.cli import run_command
+
+    sys.exit(run_command("pretrain", sys.argv[1:]))

@@ -1,0 +1,308 @@
+"""One pre-training run: corpus -> clients -> rounds -> metrics, checkpoints and report."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import corpora, pretraining_report, recipes, runtime
+from experiments.progress import Progress
+from experiments.run_folder import RunFolder, write_json
+from experiments.speech_clients import LocalWork, SpeechClients, partition_speakers, set_aside
+from fed import aggregation, centralised, cohort, sampling, server, simulation
+from fed.client import LocalTraining
+from w2v_jax import optim
+from w2v_jax.checkpoint import Checkpoints
+from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ
+from w2v_jax.data.batching import evaluation_batches, training_batches
+from w2v_jax.errors import UserError
+from w2v_jax.objective import pretraining_objective
+
+PADDED_SHARE = "padded_share"
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundLog:
+    """What a round or a centralised stretch leaves for the log."""
+
+    round_index: int
+    state: Any
+    sums: Any
+    columns: dict[str, Any]
+
+
+class Pretraining:
+    """Builds a run from its settings and carries it through, from a checkpoint if there is one."""
+
+    def __init__(self, settings: dict[str, Any], folder: Path):
+        self.settings = settings
+        self.folder = RunFolder(folder, settings, runtime.provenance("pretrain", settings["seed"]))
+        self.config = PRESETS[settings["model"]].replace(
+            compute_dtype="bfloat16" if settings["precision"] == "bf16" else "float32",
+            masked_group_norm=settings["masked_group_norm"],
+        )
+        self.objective = pretraining_objective(self.config)
+        self.crop_samples = round(settings["crop_seconds"] * SAMPLE_RATE_HZ)
+        self.central = settings["preset"] == "centralised"
+        self.work = LocalWork(
+            batch_size=settings["batch_size"],
+            crop_samples=self.crop_samples,
+            steps=settings["local_steps"],
+            epochs=settings["local_epochs"],
+        )
+        self._load()
+        self.steps_per_round = self._steps_per_round()
+        self.training = self._training()
+
+    def _load(self) -> None:
+        settings = self.settings
+        corpus = corpora.load(
+            settings["data"], settings["split"], min_samples=self._min_samples(), seed=settings["seed"]
+        )
+        self.split = set_aside(corpus, settings["heldout_speakers"], settings["clients"], settings["seed"])
+        self.corpus = corpus
+        if self.central:
+            clients = {"centralised": self.split.training}
+        else:
+            clients = partition_speakers(self.split.training, settings["clients"], settings["seed"])
+        self.source = SpeechClients(clients, self.work, settings["seed"])
+        write_json(
+            self.folder.path / "clips.json",
+            {
+                "clips": len(corpus.clips),
+                "seconds": corpus.seconds,
+                "speakers": len(corpus.speakers()),
+                "heldout_speakers": self.split.heldout_speakers,
+                "clients": {
+                    name: {
+                        "speakers": sorted({clip.row.client_id for clip in clips}),
+                        "clips": len(clips),
+                        "seconds": sum(clip.seconds for clip in clips),
+                    }
+                    for name, clips in clients.items()
+                },
+                "skipped_by_reason": corpus.skipped_by_reason(),
+                "skipped": [dataclasses.asdict(skip) for skip in corpus.skipped],
+            },
+        )
+
+    def _min_samples(self) -> int:
+        """A clip must hold one mask span: shorter ones have nothing to predict."""
+        strides = int(np.prod(self.config.conv_strides))
+        return self.config.receptive_field_samples + (self.config.mask_span - 1) * strides
+
+    def _steps_per_round(self) -> int:
+        plans = [self.source.plan(name, 0).num_steps for name in self.source.client_ids()]
+        return max(plans)
+
+    def _training(self) -> LocalTraining:
+        settings = self.settings
+        total = settings["rounds"] * self.steps_per_round
+        config = optim.OptimizerConfig(
+            learning_rate=settings["learning_rate"],
+            warmup_steps=max(1, round(settings["warmup_share"] * total)),
+            total_steps=total,
+            final_share=0.1,
+            clip_norm=settings["clip_norm"],
+            weight_decay=settings["weight_decay"],
+        )
+        return LocalTraining(
+            self.objective, optim.make_optimizer(config), optim.make_learning_rate(config)
+        )
+
+    def run(self) -> None:
+        """Train to the end, from the newest checkpoint on, and write the report."""
+        settings, path = self.settings, self.folder.path
+        checkpoints = Checkpoints(path / "checkpoints")
+        key = jax.random.key(settings["seed"])
+        if self.central:
+            state: Any = jax.jit(lambda k: centralised.init(self.training, k))(key)
+        else:
+            state = jax.jit(lambda k: server.init(self.objective, self._server_optimizer(), k))(key)
+        latest = checkpoints.latest()
+        if latest is not None:
+            state = checkpoints.restore(latest, state)
+        self.folder.rewind(latest or 0)
+        if not (path / "untrained.json").exists():
+            if latest is not None:
+                raise UserError(f"{path} lacks untrained.json: it is not a whole run; choose another --out")
+            write_json(path / "untrained.json", self.evaluate(state.parameters, state.objective_state))
+        rounds = settings["rounds"]
+        with Progress(rounds, latest or 0) as progress:
+            progress.note(self.describe(latest))
+            started = time.perf_counter()
+            for log in self._rounds(state):
+                line = self._line(log, time.perf_counter() - started)
+                self.folder.append(line)
+                if log.round_index % settings["checkpoint_every"] == 0 or log.round_index == rounds:
+                    checkpoints.save(log.round_index, log.state)
+                progress.round(line)
+                started = time.perf_counter()
+        checkpoints.close()
+        pretraining_report.write(path)
+        print(f"report: {path / 'report.html'}")
+
+    def describe(self, latest: int | None) -> str:
+        """One line about the run."""
+        settings, seconds = self.settings, self.source.seconds()
+        parameters = sum(
+            int(np.prod(leaf.shape))
+            for leaf in jax.tree.leaves(jax.eval_shape(self.objective.init, jax.random.key(0)))
+        )
+        who = (
+            "no clients"
+            if self.central
+            else f"{settings['clients_per_round']} of {settings['clients']} clients a round, "
+            f"{min(seconds):.0f} to {max(seconds):.0f} s of speech each"
+        )
+        start = f", continuing after round {latest}" if latest else ""
+        return (
+            f"{settings['model']} ({parameters:,} parameters), {who}, {self.steps_per_round} local steps of "
+            f"{settings['batch_size']} x {settings['crop_seconds']} s, "
+            f"{len(self.split.heldout_speakers)} speakers held out, "
+            f"{len(self.corpus.skipped)} clips skipped{start}"
+        )
+
+    def evaluate(self, parameters: Any, state: Any) -> dict[str, float]:
+        """Held-out metrics: fixed crops, keys and order, no noise."""
+        if not hasattr(self, "_evaluate"):
+            self._evaluate = jax.jit(self.objective.evaluate)
+        parameters, state = jax.device_put((parameters, state), jax.devices()[0])
+        key = simulation.evaluation_key(self.settings["seed"])
+        total = None
+        for batch in evaluation_batches(
+            self.split.heldout,
+            batch_size=recipes.EVALUATION_BATCH_SIZE,
+            crop_samples=round(recipes.EVALUATION_CROP_SECONDS * SAMPLE_RATE_HZ),
+        ):
+            sums = self._evaluate(parameters, state, batch, key)
+            total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+        if total is None:
+            raise UserError("no held-out clips can be used: ask for more --heldout-speakers")
+        return self.objective.summarise(jax.device_get(total))
+
+    def _server_optimizer(self) -> optax.GradientTransformation:
+        return optax.sgd(1.0)
+
+    def _rounds(self, state: Any) -> Iterator[RoundLog]:
+        return self._central_stretches(state) if self.central else self._federated_rounds(state)
+
+    def _federated_rounds(self, state: Any) -> Iterator[RoundLog]:
+        settings = self.settings
+        rule = aggregation.RULES[settings["aggregation"]](settings["temperature"])
+        names = self.source.client_ids()
+        everyone = settings["clients_per_round"] == len(names)
+        sampler = (
+            sampling.everyone(names)
+            if everyone
+            else sampling.uniform(names, settings["clients_per_round"], settings["seed"])
+        )
+        layout = cohort.choose_layout(
+            settings["clients_per_round"], lanes=settings["lanes"], chunk=settings["chunk"]
+        )
+        run = simulation.Simulation(
+            self.training,
+            rule,
+            self._server_optimizer(),
+            self.source,
+            sampler,
+            layout,
+            settings["seed"],
+            self.steps_per_round,
+        )
+        model_bytes = sum(
+            leaf.nbytes for leaf in jax.tree.leaves((state.parameters, state.objective_state))
+        )
+        for result in simulation.run(run, state, settings["rounds"]):
+            sent = len(result.clients) * model_bytes
+            weights = result.weights
+            yield RoundLog(
+                result.round_index,
+                result.server,
+                result.sums,
+                {
+                    "clients": len(result.clients),
+                    "skipped_clients": len(result.skipped),
+                    "skipped_client_ids": result.skipped,
+                    "local_steps": result.steps,
+                    PADDED_SHARE: self._padded_share(result.sums, result.step_slots),
+                    "effective_clients": float(1.0 / np.square(weights).sum()) if weights.any() else 0.0,
+                    "client_loss_min": float(np.min(result.losses)),
+                    "client_loss_max": float(np.max(result.losses)),
+                    "update_norm": result.mean_update_norm,
+                    "client_update_norm_mean": float(np.mean(result.update_norms)),
+                    "bytes_up": sent,
+                    "bytes_down": sent,
+                },
+            )
+
+    def _central_stretches(self, state: Any) -> Iterator[RoundLog]:
+        settings, steps = self.settings, self.steps_per_round
+
+        def batches(index: int):
+            return training_batches(
+                self.split.training,
+                batch_size=settings["batch_size"],
+                crop_samples=self.crop_samples,
+                num_steps=(index + 1) * steps,
+                identity=(settings["seed"],),
+                first_step=index * steps,
+            )
+
+        sums = simulation.abstract_sums(
+            self.objective, state.parameters, state.objective_state, next(batches(0))
+        )
+        for result in centralised.run(
+            self.training,
+            state,
+            batches,
+            sums=sums,
+            num_stretches=settings["rounds"],
+            steps_per_stretch=steps,
+            seed=settings["seed"],
+        ):
+            if not result.finite:
+                raise UserError(
+                    f"training diverged in stretch {result.round_index}: the parameters are no longer "
+                    "finite; lower --learning-rate and start in another --out"
+                )
+            yield RoundLog(
+                result.round_index,
+                result.state,
+                result.sums,
+                {
+                    "clients": 0,
+                    "skipped_clients": 0,
+                    "local_steps": steps,
+                    PADDED_SHARE: self._padded_share(result.sums, steps),
+                    "update_norm": result.update_norm,
+                    "bytes_up": 0,
+                    "bytes_down": 0,
+                },
+            )
+
+    def _padded_share(self, sums: Any, step_slots: int) -> float:
+        """Share of the audio slots computed that held no audio, padded steps and clients included."""
+        return 1.0 - float(sums["audio_seconds"][0]) / (step_slots * self.source.slot_seconds())
+
+    def _line(self, log: RoundLog, round_seconds: float) -> dict[str, Any]:
+        """A line of metrics.jsonl."""
+        settings = self.settings
+        line: dict[str, Any] = {"round": log.round_index}
+        line |= self.objective.summarise(log.sums)
+        line |= log.columns
+        line["updates"] = log.round_index * self.steps_per_round
+        line["round_seconds"] = round_seconds
+        if log.round_index % settings["evaluate_every"] == 0 or log.round_index == settings["rounds"]:
+            started = time.perf_counter()
+            held = self.evaluate(log.state.parameters, log.state.objective_state)
+            line |= {f"heldout_{name}": value for name, value in held.items()}
+            line["chance_accuracy"] = held["chance_accuracy"]
+            line["evaluation_seconds"] = time.perf_counter() - started
+        return line

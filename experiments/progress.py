@@ -1,0 +1,65 @@
+"""Progress of a run: a bar on a terminal, plain lines without one."""
+
+import time
+from typing import Any
+
+import rich.console
+import rich.progress
+
+
+class Progress:
+    """Reports rounds as they end, with the time left."""
+
+    def __init__(self, rounds: int, done: int):
+        self._console = rich.console.Console(highlight=False, soft_wrap=True)
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("round {task.completed}/{task.total}"),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("{task.fields[left]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("rounds", total=rounds, completed=done, left="")
+        self._rounds, self._first, self._started = rounds, done, time.perf_counter()
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text)
+
+    def round(self, line: dict[str, Any]) -> None:
+        """Print a round's line and move the bar."""
+        done = line["round"]
+        per_round = (time.perf_counter() - self._started) / max(1, done - self._first)
+        left = f"{duration(per_round * (self._rounds - done))} left"
+        text = (
+            f"round {done}/{self._rounds}  loss {line['loss']:.3f}  contrastive {line['contrastive']:.3f}  "
+            f"codes {line['code_perplexity']:.0f}"
+        )
+        if "heldout_accuracy" in line:
+            text += (
+                f"  held-out loss {line['heldout_contrastive']:.3f} accuracy {line['heldout_accuracy']:.3f} "
+                f"(chance {line['chance_accuracy']:.3f})"
+            )
+        if line["skipped_clients"]:
+            text += f"  {line['skipped_clients']} clients left out"
+        self._console.print(f"{text}  {line['round_seconds']:.1f} s  {left}")
+        self._bar.update(self._task, completed=done, left=left)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 42 s, 3 min 20 s, 2 h 5 min."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"

@@ -1,0 +1,109 @@
+"""A run's folder: config.json, metrics.jsonl, checkpoints/, reports. Survives being killed."""
+
+import fcntl
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from w2v_jax.errors import UserError
+
+
+class RunFolder:
+    """One run on disk. Opening it checks that it belongs to the same settings."""
+
+    def __init__(self, path: Path, settings: dict[str, Any], provenance: dict[str, Any]):
+        """Create the folder, or open it again for the same settings.
+
+        Raises:
+            UserError: it holds a run with other settings, or another process is running in it.
+        """
+        self.path = path
+        config = path / "config.json"
+        settings = json.loads(json.dumps(settings))
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file: choose another --out")
+        if config.exists():
+            held = read_json(config)["settings"]
+            if held != settings:
+                raise UserError(
+                    f"{path} holds a run with other settings ({_differences(held, settings)}): "
+                    "choose another --out, or give the same options to continue it"
+                )
+        elif path.exists() and (path / "metrics.jsonl").exists():
+            raise UserError(f"{path} holds a run without its config.json: choose another --out")
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = (path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{path} is in use by another process: wait for it or choose another --out") from None
+        if not config.exists():
+            write_json(config, {"settings": settings, "provenance": provenance})
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def rewind(self, round_index: int) -> None:
+        """Drop metrics of rounds after `round_index`, and a line cut short by a kill."""
+        lines = [line for line in read_metrics(self.metrics_path) if line["round"] <= round_index]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        replace_file(self.metrics_path, text)
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Add one round's line; numbers that are not finite become null."""
+        with self.metrics_path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(finite_or_none(line)) + "\n")
+            out.flush()
+            os.fsync(out.fileno())
+
+
+def finite_or_none(value: Any) -> Any:
+    """NaN and infinities, which JSON lacks, as None; containers likewise."""
+    if isinstance(value, dict):
+        return {key: finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite_or_none(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Lines of a metrics.jsonl; a last line cut short is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all."""
+    replace_file(path, json.dumps(finite_or_none(value), indent=2) + "\n")
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _differences(held: dict[str, Any], wanted: dict[str, Any]) -> str:
+    parts = [
+        f"{key}: {held.get(key)} there, {wanted.get(key)} here"
+        for key in sorted(held.keys() | wanted.keys())
+        if held.get(key) != wanted.get(key)
+    ]
+    return "; ".join(parts[:4])

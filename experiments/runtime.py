@@ -1,0 +1,84 @@
+"""The process: XLA flags before jax is imported, devices as lanes, provenance of results."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+# XLA:CPU's default scheduler trades memory for parallelism, and lanes are parallel already.
+CPU_FLAGS = ("--xla_cpu_enable_concurrency_optimized_scheduler=false",)
+PACKAGES = ("w2v-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "fedjax")
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def configure_xla(cpu_devices: int | None = None) -> None:
+    """Set XLA flags and the compilation cache; to be called before jax starts its backend.
+
+    Args:
+        cpu_devices: virtual CPU devices, the lanes of a CPU run; the usable cores by default.
+            Flags that the user's XLA_FLAGS set already win.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    wanted = (
+        *CPU_FLAGS,
+        f"--xla_force_host_platform_device_count={cpu_devices or usable_cores()}",
+    )
+    for flag in wanted:
+        if flag.split("=")[0] not in flags:
+            flags = f"{flags} {flag}".strip()
+    os.environ["XLA_FLAGS"] = flags
+    import jax
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "w2v-jax" / "xla"
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def provenance(command: str, seed: int | None = None) -> dict[str, Any]:
+    """What a result file records about how it came about."""
+    import jax
+
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    device = jax.devices()[0]
+    return {
+        "command": f"w2v-jax {command} {shlex.join(sys.argv[1:])}".strip()
+        if Path(sys.argv[0]).name != "w2v-jax"
+        else shlex.join(["w2v-jax", *sys.argv[1:]]),
+        "commit": _commit(),
+        "versions": versions,
+        "backend": jax.default_backend(),
+        "device": f"{jax.device_count()} x {device.device_kind}",
+        "cores": usable_cores(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "seed": seed,
+    }
+
+
+def _commit() -> str:
+    """The checkout's commit, marked when there are uncommitted changes."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{head} with changes" if changed else head

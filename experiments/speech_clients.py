@@ -1,0 +1,119 @@
+"""Recorded speech as federated clients: where w2v_jax's corpora meet fed's protocol."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fed import partition
+from fed.protocols import ClientPlan
+from w2v_jax.config import SAMPLE_RATE_HZ
+from w2v_jax.data.batching import stable_id, training_batches
+from w2v_jax.data.common_voice import Clip, Corpus
+from w2v_jax.errors import CorpusError
+from w2v_jax.objective import Batch
+
+MAX_HELDOUT_SPEAKERS = 28
+HELDOUT_SHARE = 0.22
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Heldout:
+    """Clips for training and clips of speakers that no client holds."""
+
+    training: list[Clip]
+    heldout: list[Clip]
+    heldout_speakers: list[str]
+
+
+def set_aside(corpus: Corpus, speakers: int | None, num_clients: int, seed: int) -> Heldout:
+    """Choose held-out speakers by the seed.
+
+    Args:
+        speakers: how many; None takes about a fifth, at most 28, and leaves a speaker per client.
+
+    Raises:
+        CorpusError: more than leaves a speaker for every client.
+    """
+    by_speaker = corpus.speakers()
+    total = len(by_speaker)
+    if speakers is None:
+        speakers = min(round(HELDOUT_SHARE * total), MAX_HELDOUT_SPEAKERS, total - num_clients)
+        speakers = max(speakers, 1)
+    if speakers < 1 or total - speakers < num_clients:
+        raise CorpusError(
+            f"{corpus.folder} has {total} speakers: too few for {num_clients} clients and "
+            f"{speakers} held-out speakers; ask for fewer clients or another --heldout-speakers"
+        )
+    names = sorted(by_speaker)
+    order = np.random.default_rng(np.random.SeedSequence((seed, 1))).permutation(total)
+    chosen = {names[index] for index in order[:speakers]}
+    return Heldout(
+        training=[clip for clip in corpus.clips if clip.row.client_id not in chosen],
+        heldout=[clip for clip in corpus.clips if clip.row.client_id in chosen],
+        heldout_speakers=sorted(chosen),
+    )
+
+
+def partition_speakers(clips: Sequence[Clip], num_clients: int, seed: int) -> dict[str, list[Clip]]:
+    """Clients with disjoint speakers and about equal seconds: client id -> clips."""
+    seconds: dict[str, float] = {}
+    for clip in clips:
+        seconds[clip.row.client_id] = seconds.get(clip.row.client_id, 0.0) + clip.seconds
+    dealt = partition.balanced(seconds, num_clients, seed)
+    owner = {name: index for index, names in enumerate(dealt) for name in names}
+    clients: dict[str, list[Clip]] = {f"client_{index:04d}": [] for index in range(num_clients)}
+    for clip in clips:
+        clients[f"client_{owner[clip.row.client_id]:04d}"].append(clip)
+    return clients
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LocalWork:
+    """A client's work in a round: a number of steps, or of epochs over its clips."""
+
+    batch_size: int
+    crop_samples: int
+    steps: int | None
+    epochs: int | None
+
+    def plan(self, clips: Sequence[Clip]) -> ClientPlan:
+        """Steps, the first step of the last epoch, and seconds of audio as the weight."""
+        epoch = math.ceil(len(clips) / self.batch_size)
+        steps = self.steps if self.steps is not None else epoch * (self.epochs or 1)
+        seconds = sum(clip.seconds for clip in clips)
+        return ClientPlan(num_steps=steps, loss_from_step=max(0, steps - epoch), weight=seconds)
+
+
+class SpeechClients:
+    """fed's ClientSource over clips in memory."""
+
+    def __init__(self, clients: dict[str, list[Clip]], work: LocalWork, seed: int):
+        self._clients = clients
+        self._work = work
+        self._seed = seed
+        self._plans = {name: work.plan(clips) for name, clips in clients.items()}
+
+    def client_ids(self) -> list[str]:
+        return list(self._clients)
+
+    def plan(self, client_id: str, round_index: int) -> ClientPlan:
+        return self._plans[client_id]
+
+    def client_batches(self, client_id: str, round_index: int) -> Iterator[Batch]:
+        return training_batches(
+            self._clients[client_id],
+            batch_size=self._work.batch_size,
+            crop_samples=self._work.crop_samples,
+            num_steps=self._plans[client_id].num_steps,
+            identity=(self._seed, round_index, stable_id(client_id)),
+        )
+
+    def seconds(self) -> list[float]:
+        """Audio per client."""
+        return [sum(clip.seconds for clip in clips) for clips in self._clients.values()]
+
+    def slot_seconds(self) -> float:
+        """Audio that one step could hold if nothing were padded."""
+        return self._work.batch_size * self._work.crop_samples / SAMPLE_RATE_HZ

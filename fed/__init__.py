@@ -1,0 +1,1 @@
+"""Federated rounds over any objective."""

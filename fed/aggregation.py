@@ -1,0 +1,99 @@
+"""Weighted means of client updates, accumulated client by client.
+
+Every rule is a softmax over log weights: FedAvg takes the logarithm of the data's size, the
+loss-weighted rule the negative loss. A streaming softmax with a running maximum needs no second
+pass, although losses are known only after training, and cannot underflow.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fed.protocols import PyTree
+
+LogWeight = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def fedavg(loss: jax.Array, data_weight: jax.Array) -> jax.Array:
+    """log(data weight): McMahan et al. 2017, the mean weighted by the size of the data."""
+    del loss
+    return jnp.log(data_weight)
+
+
+def loss_weighted(temperature: float = 1.0) -> LogWeight:
+    """-loss / temperature: alpha_k = exp(-L_k) / sum_j exp(-L_j) (Gao et al., ICASSP 2022).
+
+    The loss is the mean per masked frame over the client's last local epoch, a few nats; a loss
+    summed over frames would let one client take all. Data sizes play no part.
+    """
+
+    def log_weight(loss: jax.Array, data_weight: jax.Array) -> jax.Array:
+        del data_weight
+        return -loss / temperature
+
+    return log_weight
+
+
+RULES: dict[str, Callable[..., LogWeight]] = {
+    "fedavg": lambda temperature=1.0: fedavg,
+    "loss-weighted": loss_weighted,
+}
+
+
+class Accumulator(NamedTuple):
+    """A running weighted sum; the true value is scaled by exp(log_scale)."""
+
+    log_scale: jax.Array  # running maximum of log weights, -inf while empty
+    weight: jax.Array  # sum of exp(log weight - log_scale)
+    values: PyTree  # sum of exp(log weight - log_scale) x value
+
+
+def empty(like: PyTree) -> Accumulator:
+    """An accumulator without clients, for values shaped like `like`."""
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), like)
+    return Accumulator(jnp.float32(-jnp.inf), jnp.float32(0.0), zeros)
+
+
+def add(accumulator: Accumulator, values: PyTree, log_weights: jax.Array) -> Accumulator:
+    """Fold clients in.
+
+    Args:
+        values: leaves [client, ...], finite wherever the log weight is.
+        log_weights: [client]; -inf leaves a client out, whatever its values are.
+    """
+    stacked = Accumulator(
+        log_weights,
+        jnp.where(jnp.isneginf(log_weights), 0.0, 1.0),
+        jax.tree.map(lambda leaf: zero_where(jnp.isneginf(log_weights), leaf), values),
+    )
+    return combine(
+        jax.tree.map(
+            lambda old, new: jnp.concatenate([old[None], new.astype(jnp.float32)]), accumulator, stacked
+        )
+    )
+
+
+def combine(accumulators: Accumulator) -> Accumulator:
+    """Merge accumulators stacked along a leading axis (clients, chunks or devices)."""
+    log_scale = accumulators.log_scale.max()
+    reference = jnp.where(jnp.isneginf(log_scale), 0.0, log_scale)
+    shares = jnp.exp(accumulators.log_scale - reference)
+    return Accumulator(
+        log_scale,
+        (shares * accumulators.weight).sum(),
+        jax.tree.map(lambda leaf: jnp.einsum("n,n...->...", shares, leaf), accumulators.values),
+    )
+
+
+def finish(accumulator: Accumulator) -> PyTree:
+    """The weighted mean; zero where no client took part."""
+    divisor = jnp.where(accumulator.weight > 0, accumulator.weight, 1.0)
+    return jax.tree.map(lambda leaf: leaf / divisor, accumulator.values)
+
+
+def zero_where(condition: jax.Array, leaf: jax.Array) -> jax.Array:
+    """`leaf` [client, ...] with the rows of some clients replaced by zeros (0 x inf is NaN)."""
+    shape = condition.shape + (1,) * (leaf.ndim - 1)
+    return jnp.where(condition.reshape(shape), jnp.zeros_like(leaf), leaf)

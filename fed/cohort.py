@@ -1,0 +1,175 @@
+"""The only place with a client axis: lanes (devices) x chunk (vmap) x scan over steps.
+
+A group of lanes x chunk clients trains at a time. Each lane is one device and holds `chunk`
+clients side by side; a chunk of one runs without vmap, so padded steps are truly skipped.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from fed import aggregation, client, server
+from fed.aggregation import Accumulator, LogWeight
+from fed.client import Block, ClientState, LocalTraining
+from fed.protocols import FederationError, PyTree
+from fed.server import ServerState
+
+
+class Layout(NamedTuple):
+    """How a cohort is laid out: `lanes` devices, `chunk` vmapped clients on each."""
+
+    lanes: int
+    chunk: int
+
+    @property
+    def group_size(self) -> int:
+        """Clients that train at the same time."""
+        return self.lanes * self.chunk
+
+
+def choose_layout(
+    clients_per_round: int, *, lanes: int | None = None, chunk: int | None = None
+) -> Layout:
+    """Lanes and chunk for a cohort; given values are kept.
+
+    On CPU every device is a lane with one client at a time: lanes beat vmap there
+    (docs/decisions/0003). Elsewhere up to eight clients share a device.
+
+    Raises:
+        FederationError: more lanes asked for than there are devices.
+    """
+    devices = jax.device_count()
+    if lanes is not None and not 1 <= lanes <= devices:
+        raise FederationError(f"lanes must be between 1 and {devices} (the devices here), got {lanes}")
+    if chunk is not None and chunk < 1:
+        raise FederationError(f"chunk must be at least 1, got {chunk}")
+    lanes = lanes or min(devices, clients_per_round)
+    per_lane = -(-clients_per_round // lanes)
+    return Layout(lanes, chunk or (1 if jax.default_backend() == "cpu" else min(per_lane, 8)))
+
+
+class ClientReport(NamedTuple):
+    """What is known of each client of a group after its round; leaves [client]."""
+
+    loss: jax.Array  # mean over the last local epoch
+    log_weight: jax.Array  # -inf where left out
+    accepted: jax.Array  # bool: present, and its update is finite
+    update_norm: jax.Array
+
+
+class Programs(NamedTuple):
+    """The jitted programs of a round; each compiles once per shape."""
+
+    start: jax.stages.Wrapped
+    block: jax.stages.Wrapped
+    fold: jax.stages.Wrapped
+    step: jax.stages.Wrapped
+    empty: jax.stages.Wrapped
+    by_client: NamedSharding
+    replicated: NamedSharding
+
+
+def build_programs(
+    training: LocalTraining,
+    rule: LogWeight,
+    server_optimizer: optax.GradientTransformation,
+    layout: Layout,
+    sums: PyTree,
+    devices: Sequence[jax.Device] | None = None,
+) -> Programs:
+    """Compile-on-demand programs for a layout.
+
+    Args:
+        training: how one client trains.
+        rule: a client's log weight from its loss and data weight.
+        server_optimizer: applied to the negative mean update.
+        layout: lanes and chunk.
+        sums: abstract sums of one step (jax.eval_shape), for their shapes.
+        devices: the lanes; by default the first ones of jax.devices().
+    """
+    mesh = Mesh(np.array((devices or jax.devices())[: layout.lanes]), ("lanes",))
+    clients, everywhere = P("lanes"), P()
+
+    def over_clients(function, in_axes):
+        """`function` of one client -> of this lane's clients, stacked."""
+        if layout.chunk > 1:
+            return jax.vmap(function, in_axes=in_axes)
+
+        def single(*args):
+            squeezed = [
+                jax.tree.map(lambda leaf: leaf[0], arg) if axis == 0 else arg
+                for arg, axis in zip(args, in_axes, strict=True)
+            ]
+            return jax.tree.map(lambda leaf: leaf[None], function(*squeezed))
+
+        return single
+
+    def program(function, in_specs, out_specs, donate=()):
+        mapped = jax.shard_map(
+            function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+        )
+        return jax.jit(mapped, donate_argnums=donate)
+
+    def start(parameters, objective_state):
+        fresh = client.start(training, parameters, objective_state, sums)
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (layout.chunk, *leaf.shape)), fresh)
+
+    def block(state: ClientState, steps: Block, numbers, key, first_step):
+        train = functools.partial(client.train_block, training)
+        return over_clients(train, (0, 0, 0, None, None))(state, steps, numbers, key, first_step)
+
+    def fold(accumulator, state: ClientState, parameters, objective_state, data_weight, present):
+        def one(state: ClientState, data_weight, present):
+            update = jax.tree.map(jnp.subtract, state.parameters, parameters)
+            change = jax.tree.map(jnp.subtract, state.objective_state, objective_state)
+            total, weight = state.last_loss
+            loss = total / jnp.where(weight > 0, weight, 1.0)
+            norm = optax.tree.norm(update)
+            log_weight = rule(loss, data_weight)
+            accepted = present & jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(log_weight)
+            log_weight = jnp.where(accepted, log_weight, -jnp.inf)
+            return (update, change), state.sums, ClientReport(loss, log_weight, accepted, norm)
+
+        values, client_sums, report = over_clients(one, (0, 0, 0))(state, data_weight, present)
+        old, old_sums = jax.tree.map(lambda leaf: leaf[0], accumulator)
+        new = aggregation.add(old, values, report.log_weight)
+        kept = jax.tree.map(
+            lambda leaf: aggregation.zero_where(~report.accepted, leaf).sum(0), client_sums
+        )
+        new_sums = jax.tree.map(jnp.add, old_sums, kept)
+        return jax.tree.map(lambda leaf: leaf[None], (new, new_sums)), report
+
+    def empty(parameters, objective_state):
+        accumulator = aggregation.empty((parameters, objective_state))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums)
+        return jax.tree.map(lambda leaf: leaf[None], (accumulator, zeros))
+
+    def step(state: ServerState, per_lane: tuple[Accumulator, PyTree]):
+        accumulator, lane_sums = per_lane
+        update, change = aggregation.finish(aggregation.combine(accumulator))
+        new = server.step(server_optimizer, state, update, change)
+        return new, jax.tree.map(lambda leaf: leaf.sum(0), lane_sums), optax.tree.norm(update)
+
+    return Programs(
+        start=program(start, (everywhere, everywhere), clients),
+        block=program(
+            block, (clients, clients, clients, everywhere, everywhere), clients, donate=(0,)
+        ),
+        fold=program(
+            fold,
+            (clients, clients, everywhere, everywhere, clients, clients),
+            (clients, clients),
+            donate=(0,),
+        ),
+        step=jax.jit(step, donate_argnums=0, out_shardings=NamedSharding(mesh, everywhere)),
+        empty=program(empty, (everywhere, everywhere), clients),
+        by_client=NamedSharding(mesh, clients),
+        replicated=NamedSharding(mesh, everywhere),
+    )

@@ -1,0 +1,202 @@
+"""One round: a host loop over groups of clients and blocks of steps."""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from fed.client import Block
+from fed.cohort import ClientReport, Layout, Programs
+from fed.keys import client_number, round_key
+from fed.protocols import ClientPlan, ClientSource, FederationError, PyTree
+from fed.server import ServerState
+
+BLOCK_BYTES = 64 * 2**20  # of batches, per group
+
+
+class RoundOutcome(NamedTuple):
+    """A finished round; sums and state are still on the device.
+
+    `reports` are NumPy arrays aligned with `clients`; `step_slots` counts every step computed or
+    reserved, padding included.
+    """
+
+    server: ServerState
+    sums: PyTree
+    mean_update_norm: jax.Array
+    clients: list[str]
+    reports: ClientReport
+    steps: int
+    step_slots: int
+
+
+def choose_block_steps(max_steps: int, batch_bytes: int, layout: Layout) -> int:
+    """Steps per block: as few blocks as the memory bound allows, of equal size."""
+    limit = max(1, BLOCK_BYTES // max(1, batch_bytes * layout.group_size))
+    blocks = math.ceil(max_steps / limit)
+    return math.ceil(max_steps / blocks)
+
+
+class _GroupBlock(NamedTuple):
+    """One block for a group, on the device; `last` where it ends the group's round."""
+
+    first: bool
+    last: bool
+    members: list[str]
+    plans: list[ClientPlan]
+    block: Block
+    numbers: jax.Array
+
+
+def run_round(
+    programs: Programs,
+    layout: Layout,
+    server: ServerState,
+    source: ClientSource,
+    cohort: Sequence[str],
+    *,
+    seed: int,
+    round_index: int,
+    first_step: int,
+    block_steps: int | None = None,
+) -> RoundOutcome:
+    """Train a cohort and step the server. Nothing is fetched before the last step is under way.
+
+    Args:
+        cohort: client ids; their order changes nothing but the order of summation.
+        first_step: global step of the round's first local step.
+        block_steps: steps per block; chosen from the first client's batch by default.
+
+    Raises:
+        FederationError: an empty cohort, or a client without steps.
+    """
+    if not cohort:
+        raise FederationError("a round needs at least one client")
+    plans = {client_id: source.plan(client_id, round_index) for client_id in cohort}
+    for client_id, plan in plans.items():
+        if plan.num_steps < 1 or not plan.weight > 0:
+            raise FederationError(
+                f"client {client_id} has {plan.num_steps} steps and weight {plan.weight}: "
+                "both must be positive"
+            )
+    # Clients of like length share a group, so that few steps are padding.
+    ordered = sorted(cohort, key=lambda client_id: (-plans[client_id].num_steps, client_id))
+    key = jax.device_put(round_key(seed, round_index), programs.replicated)
+    first = jax.device_put(np.int32(first_step), programs.replicated)
+    server = jax.device_put(server, programs.replicated)
+    parameters, objective_state = server.parameters, server.objective_state
+    accumulator = programs.empty(parameters, objective_state)
+    reports: list[ClientReport] = []
+    state, slots = None, 0
+    blocks = _group_blocks(programs, layout, source, ordered, plans, round_index, block_steps)
+    for item in _prefetch(blocks):
+        if item.first:
+            state = programs.start(parameters, objective_state)
+        state = programs.block(state, item.block, item.numbers, key, first)
+        slots += item.block.valid.size
+        if item.last:
+            weights = np.ones(layout.group_size, np.float32)
+            weights[: len(item.plans)] = [plan.weight for plan in item.plans]
+            present = np.arange(layout.group_size) < len(item.members)
+            accumulator, report = programs.fold(
+                accumulator,
+                state,
+                parameters,
+                objective_state,
+                *jax.device_put((weights, present), programs.by_client),
+            )
+            reports.append(report)
+    new_server, sums, norm = programs.step(server, accumulator)
+    return RoundOutcome(
+        server=new_server,
+        sums=sums,
+        mean_update_norm=norm,
+        clients=ordered,
+        reports=_concatenate(reports, len(ordered)),
+        steps=sum(plan.num_steps for plan in plans.values()),
+        step_slots=slots,
+    )
+
+
+def _group_blocks(
+    programs: Programs,
+    layout: Layout,
+    source: ClientSource,
+    ordered: list[str],
+    plans: dict[str, ClientPlan],
+    round_index: int,
+    block_steps: int | None,
+) -> Iterator[_GroupBlock]:
+    """Read, stack and move the blocks of every group, in order."""
+    for start in range(0, len(ordered), layout.group_size):
+        members = ordered[start : start + layout.group_size]
+        group_plans = [plans[client_id] for client_id in members]
+        streams = [source.client_batches(client_id, round_index) for client_id in members]
+        longest = max(plan.num_steps for plan in group_plans)
+        numbers = np.zeros(layout.group_size, np.uint32)
+        numbers[: len(members)] = [client_number(client_id) for client_id in members]
+        numbers = jax.device_put(numbers, programs.by_client)
+        done = 0
+        while done < longest:
+            heads: list[PyTree] = []
+            if block_steps is None:
+                heads = [next(stream) for stream in streams]
+                size = sum(leaf.nbytes for leaf in jax.tree.leaves(heads[0]))
+                most = max(plan.num_steps for plan in plans.values())
+                block_steps = choose_block_steps(most, size, layout)
+            block = _stack_block(streams, heads, group_plans, layout, done, block_steps)
+            yield _GroupBlock(
+                first=done == 0,
+                last=done + block_steps >= longest,
+                members=members,
+                plans=group_plans,
+                block=jax.device_put(block, programs.by_client),
+                numbers=numbers,
+            )
+            done += block_steps
+
+
+def _stack_block(
+    streams: list[Iterator[PyTree]],
+    heads: list[PyTree],
+    plans: list[ClientPlan],
+    layout: Layout,
+    done: int,
+    block_steps: int,
+) -> Block:
+    """The next `block_steps` batches of every client of a group as one Block of NumPy arrays."""
+    shape = (layout.group_size, block_steps)
+    valid, reported = np.zeros(shape, bool), np.zeros(shape, bool)
+    local_step = np.broadcast_to(np.arange(done, done + block_steps, dtype=np.int32), shape)
+    batches: PyTree = None
+    for row, (stream, plan) in enumerate(zip(streams, plans, strict=True)):
+        for column in range(min(block_steps, plan.num_steps - done)):
+            batch = heads[row] if heads and column == 0 else next(stream)
+            if batches is None:
+                batches = jax.tree.map(lambda leaf: np.zeros(shape + leaf.shape, leaf.dtype), batch)
+            for target, leaf in zip(jax.tree.leaves(batches), jax.tree.leaves(batch), strict=True):
+                if target.shape[2:] != leaf.shape:
+                    raise FederationError(
+                        f"batches of one round must share a shape: {target.shape[2:]} and {leaf.shape}"
+                    )
+                target[row, column] = leaf
+            valid[row, column] = True
+            reported[row, column] = done + column >= plan.loss_from_step
+    return Block(batches, valid, reported, local_step)
+
+
+def _prefetch(items: Iterator[_GroupBlock]) -> Iterator[_GroupBlock]:
+    """Read one block ahead on a thread while the device works."""
+    with ThreadPoolExecutor(1) as pool:
+        pending: Future = pool.submit(next, items, None)
+        while (item := pending.result()) is not None:
+            pending = pool.submit(next, items, None)
+            yield item
+
+
+def _concatenate(reports: list[ClientReport], clients: int) -> ClientReport:
+    """One report over all groups, without the padded clients of the last one."""
+    return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(x) for x in leaves])[:clients], *reports)

@@ -1,0 +1,1 @@
+"""The cost of any function of arrays: FLOPs, memory and time."""

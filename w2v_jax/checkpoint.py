@@ -1,0 +1,72 @@
+"""Checkpoints of a run's state by Orbax: atomic, checked, the newest readable one wins."""
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from w2v_jax.errors import UserError
+
+PyTree = Any
+
+
+class Checkpoints:
+    """The `checkpoints/` folder of a run; one numbered folder per saved round."""
+
+    def __init__(self, folder: Path, keep: int = 2):
+        """Open or create the folder, keeping the newest `keep` checkpoints."""
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, create=True, enable_async_checkpointing=False
+            ),
+        )
+
+    def latest(self) -> int | None:
+        """The newest saved round, or None."""
+        return self._manager.latest_step()
+
+    def save(self, round_index: int, state: PyTree) -> None:
+        """Write a checkpoint; it appears whole or not at all.
+
+        Raises:
+            UserError: the disk is full or cannot be written; earlier checkpoints are untouched.
+        """
+        try:
+            self._manager.save(round_index, args=ocp.args.StandardSave(state))
+            self._manager.wait_until_finished()
+        except Exception as error:
+            if not is_disk_error(error):
+                raise
+            raise UserError(
+                f"cannot write the checkpoint of round {round_index} ({reason(error)}): free some "
+                "space and run the same command again; earlier checkpoints are untouched"
+            ) from error
+
+    def restore(self, round_index: int, like: PyTree) -> PyTree:
+        """Read a checkpoint into the shapes, dtypes and devices of `like`."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        return self._manager.restore(round_index, args=ocp.args.StandardRestore(abstract))
+
+    def close(self) -> None:
+        """Release the folder."""
+        self._manager.close()
+
+
+def is_disk_error(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is the disk's: full, over quota, read-only."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+            return True
+        text = str(error)
+        if any(word in text for word in ("No space left", "RESOURCE_EXHAUSTED", "Disk quota", "File too large")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def reason(error: BaseException) -> str:
+    """The first words of a disk error."""
+    return "no space left on the disk" if "No space" in str(error) else str(error).splitlines()[0][:120]

@@ -1,0 +1,154 @@
+"""Model configurations and presets. Imports no jax, so that help texts stay fast."""
+
+import dataclasses
+from typing import Literal
+
+SAMPLE_RATE_HZ = 16_000
+
+ConvolutionForm = Literal["auto", "product", "lax"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape and training settings of one wav2vec 2.0 pre-training model.
+
+    Defaults are those of the base model (fairseq's librispeech recipe). Lengths are in frames of
+    20 ms unless a name says otherwise; probabilities are shares between 0 and 1.
+    """
+
+    # Feature encoder: waveform -> latent frames.
+    conv_channels: tuple[int, ...] = (512,) * 7
+    conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    conv_bias: bool = False
+    feature_norm: Literal["group", "layer"] = "group"
+    masked_group_norm: bool = False
+    normalise_waveform: bool = False
+    # Context network.
+    hidden_dim: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    feed_forward_dim: int = 3072
+    positional_kernel: int = 128
+    positional_groups: int = 16
+    pre_norm: bool = False
+    # Quantizer and projections.
+    codebook_groups: int = 2
+    codebook_entries: int = 320
+    codevector_dim: int = 256
+    projection_dim: int = 256
+    gumbel_temperature_start: float = 2.0
+    gumbel_temperature_end: float = 0.5
+    gumbel_temperature_decay: float = 0.999995
+    # Masking and losses.
+    mask_probability: float = 0.65
+    mask_span: int = 10
+    mask_min_spans: int = 2
+    num_negatives: int = 100
+    contrastive_temperature: float = 0.1
+    diversity_weight: float = 0.1
+    feature_penalty_weight: float = 10.0
+    encoder_gradient_scale: float = 0.1
+    # Regularisation.
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation_dropout: float = 0.0
+    input_dropout: float = 0.1
+    feature_dropout: float = 0.1
+    layer_drop: float = 0.05
+    # How it is computed, not what.
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    convolution_form: ConvolutionForm = "auto"
+    scan_unroll: int = 1
+
+    def __post_init__(self):
+        if not len(self.conv_channels) == len(self.conv_kernels) == len(self.conv_strides):
+            raise ValueError(
+                "conv_channels, conv_kernels and conv_strides must have one entry per layer, got "
+                f"{len(self.conv_channels)}, {len(self.conv_kernels)} and {len(self.conv_strides)}"
+            )
+        for divisor, of in (
+            ("num_heads", "hidden_dim"),
+            ("positional_groups", "hidden_dim"),
+            ("codebook_groups", "codevector_dim"),
+        ):
+            if getattr(self, of) % getattr(self, divisor):
+                raise ValueError(
+                    f"{of} ({getattr(self, of)}) must be a multiple of {divisor} "
+                    f"({getattr(self, divisor)})"
+                )
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of a latent frame."""
+        return self.conv_channels[-1]
+
+    @property
+    def num_codes(self) -> int:
+        """Code entries over all groups: the upper bound of the perplexity."""
+        return self.codebook_groups * self.codebook_entries
+
+    @property
+    def receptive_field_samples(self) -> int:
+        """Samples that one latent frame sees: the shortest usable clip."""
+        field = 1
+        for kernel, stride in reversed(list(zip(self.conv_kernels, self.conv_strides, strict=True))):
+            field = (field - 1) * stride + kernel
+        return field
+
+    def num_frames(self, num_samples: int) -> int:
+        """Latent frames of a waveform of `num_samples`; 0 where it is too short."""
+        length = num_samples
+        for kernel, stride in zip(self.conv_kernels, self.conv_strides, strict=True):
+            length = (length - kernel) // stride + 1 if length >= kernel else 0
+        return length
+
+    def replace(self, **changes) -> "ModelConfig":
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+BASE = ModelConfig()
+
+LARGE = ModelConfig(
+    hidden_dim=1024,
+    num_layers=24,
+    num_heads=16,
+    feed_forward_dim=4096,
+    codevector_dim=768,
+    projection_dim=768,
+    gumbel_temperature_end=0.1,
+    feature_penalty_weight=0.0,
+    encoder_gradient_scale=1.0,
+    dropout=0.0,
+    attention_dropout=0.0,
+    input_dropout=0.0,
+    feature_dropout=0.0,
+    layer_drop=0.0,
+)
+
+LARGE_LV60 = LARGE.replace(feature_norm="layer", conv_bias=True, pre_norm=True, normalise_waveform=True)
+
+TINY = ModelConfig(
+    conv_channels=(32,) * 7,
+    hidden_dim=128,
+    num_layers=3,
+    num_heads=4,
+    feed_forward_dim=512,
+    positional_kernel=16,
+    positional_groups=4,
+    codevector_dim=64,
+    projection_dim=64,
+    mask_span=5,
+    gumbel_temperature_decay=0.999,
+    # At the usual 0.1 the codes of so small a model become noise before it learns to predict them.
+    diversity_weight=0.02,
+    dropout=0.0,
+    attention_dropout=0.0,
+    input_dropout=0.0,
+    feature_dropout=0.0,
+    layer_drop=0.0,
+    scan_unroll=3,
+)
+
+PRESETS = {"tiny": TINY, "base": BASE, "large": LARGE, "large-lv60": LARGE_LV60}

@@ -1,0 +1,174 @@
+"""Context network: positional convolution and transformer (wav2vec 2.0, section 2)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Key
+
+from w2v_jax import products
+from w2v_jax.config import ModelConfig
+from w2v_jax.layers import LayerNorm, Linear, Scoped, broadcast_last, gelu, normal
+from w2v_jax.randomness import Stream, attention_dropout, dropout, fold_in_all, stream_key
+
+MASKED_SCORE = -1e9
+
+
+class PositionalConvolution(Scoped):
+    """Grouped convolution with weight norm over taps (torch's dim=2), then GELU."""
+
+    def __init__(self, config: ModelConfig, key: Key[Array, ""]):
+        taps, dim = config.positional_kernel, config.hidden_dim
+        std = (4.0 / (taps * dim)) ** 0.5
+        direction = std * jax.random.normal(key, (taps, dim // config.positional_groups, dim))
+        self.direction = nnx.Param(direction)
+        self.magnitude = nnx.Param(jnp.sqrt(jnp.square(direction).sum((1, 2))))
+        self.bias = nnx.Param(jnp.zeros(dim))
+        self.groups = config.positional_groups
+        self.dtype = config.compute_dtype
+        self.form = config.convolution_form
+
+    def __call__(self, x: Float[Array, "batch time dim"]) -> Float[Array, "batch time dim"]:
+        direction = self.direction[...]
+        norm = jnp.sqrt(jnp.square(direction).sum((1, 2), keepdims=True))
+        kernel = direction * (self.magnitude[...][:, None, None] / norm)
+        form = products.resolve_form(self.form)
+        y = products.positional_convolution(x, kernel, self.groups, form, self.dtype)
+        return gelu(y + broadcast_last(self.bias[...], y))
+
+
+class Attention(Scoped):
+    """Multi-head self-attention; softmax in fp32."""
+
+    def __init__(self, config: ModelConfig, key: Key[Array, ""]):
+        keys = jax.random.split(key, 4)
+
+        def linear(k):
+            return Linear(
+                config.hidden_dim, config.hidden_dim, k, dtype=config.compute_dtype, initializer=normal(0.02)
+            )
+
+        self.q_proj, self.k_proj = linear(keys[0]), linear(keys[1])
+        self.v_proj, self.out_proj = linear(keys[2]), linear(keys[3])
+        self.heads = config.num_heads
+        self.dtype = config.compute_dtype
+        self.dropout_rate = config.attention_dropout
+
+    def __call__(self, x, valid: Bool[Array, "batch time"], dropout_keys):
+        batch, time, dim = x.shape
+
+        def split(y):
+            return y.reshape(batch, time, self.heads, dim // self.heads)
+
+        query = split(self.q_proj(x)) * (dim // self.heads) ** -0.5
+        key, value = split(self.k_proj(x)), split(self.v_proj(x))
+        scores = products.einsum("bqhd,bkhd->bhqk", query, key, self.dtype)
+        scores = jnp.where(valid[:, None, None, :], scores, MASKED_SCORE)
+        weights = attention_dropout(jax.nn.softmax(scores, axis=-1), self.dropout_rate, dropout_keys)
+        mixed = products.einsum("bhqk,bkhd->bqhd", weights, value, self.dtype)
+        return self.out_proj(mixed.reshape(batch, time, dim))
+
+
+class FeedForward(Scoped):
+    """Two linear maps with GELU between."""
+
+    def __init__(self, config: ModelConfig, key: Key[Array, ""]):
+        first, second = jax.random.split(key)
+        dims = config.hidden_dim, config.feed_forward_dim
+        self.intermediate = Linear(*dims, first, dtype=config.compute_dtype, initializer=normal(0.02))
+        self.output = Linear(*dims[::-1], second, dtype=config.compute_dtype, initializer=normal(0.02))
+        self.dropout_rate = config.activation_dropout
+
+    def __call__(self, x, dropout_keys):
+        return self.output(dropout(gelu(self.intermediate(x)), self.dropout_rate, dropout_keys))
+
+
+class TransformerLayer(Scoped):
+    """One layer: post-norm (base, large) or pre-norm (large-lv60)."""
+
+    def __init__(self, config: ModelConfig, key: Key[Array, ""]):
+        attention_key, feed_forward_key = jax.random.split(key)
+        self.attention = Attention(config, attention_key)
+        self.layer_norm = LayerNorm(config.hidden_dim)
+        self.feed_forward = FeedForward(config, feed_forward_key)
+        self.final_layer_norm = LayerNorm(config.hidden_dim)
+        self.config = config
+
+    def __call__(self, x, valid, dropout_keys):
+        def site(index):
+            return None if dropout_keys is None else fold_in_all(dropout_keys, index)
+
+        def attend(y):
+            return dropout(self.attention(y, valid, site(0)), self.config.dropout, site(1))
+
+        def feed_forward(y):
+            return dropout(self.feed_forward(y, site(2)), self.config.dropout, site(3))
+
+        if self.config.pre_norm:
+            x = x + attend(self.layer_norm(x))
+            return x + feed_forward(self.final_layer_norm(x))
+        x = self.layer_norm(x + attend(x))
+        return self.final_layer_norm(x + feed_forward(x))
+
+
+class ContextNetwork(Scoped):
+    """Positional convolution, then the stacked layers under one `lax.scan`."""
+
+    def __init__(self, config: ModelConfig, key: Key[Array, ""]):
+        position_key, layers_key = jax.random.split(key)
+        self.positional = PositionalConvolution(config, position_key)
+        self.layer_norm = LayerNorm(config.hidden_dim)
+        layer_keys = jax.random.split(layers_key, config.num_layers)
+        template = nnx.eval_shape(lambda: TransformerLayer(config, layer_keys[0]))
+        stacked = jax.vmap(lambda k: nnx.state(TransformerLayer(config, k)))(layer_keys)
+        # Parameters carry a leading layer axis (docs/decisions/0002).
+        self.layers = nnx.merge(nnx.graphdef(template), stacked)
+        self.config = config
+
+    def __call__(
+        self,
+        x: Float[Array, "batch time dim"],
+        valid: Bool[Array, "batch time"],
+        dropout_keys: Key[Array, " batch"] | None,
+        step_key: Key[Array, ""] | None,
+    ) -> tuple[Float[Array, "batch time dim"], dict]:
+        """Contextualise frames.
+
+        Args:
+            x: latent frames, masked already.
+            valid: frames that are not padding; padding is zeroed and never attended to.
+            dropout_keys: a key per utterance, or None for none.
+            step_key: key of the step's layer drop, or None for none.
+
+        Returns:
+            (context, named intermediates); `hidden_layers` has a leading layer axis.
+        """
+        config = self.config
+        x = jnp.where(valid[..., None], x, jnp.zeros_like(x))
+        position = self.positional(x)
+        x = x + position
+        if not config.pre_norm:
+            x = self.layer_norm(x)
+        if dropout_keys is not None:
+            x = dropout(x, config.dropout, fold_in_all(dropout_keys, config.num_layers))
+        kept = jnp.ones(config.num_layers, bool)
+        if step_key is not None and config.layer_drop > 0:
+            drop_key = stream_key(step_key, Stream.LAYER_DROP)
+            kept = jax.random.bernoulli(drop_key, 1.0 - config.layer_drop, (config.num_layers,))
+        definition, stacked = nnx.split(self.layers)
+
+        def body(x, per_layer):
+            index, keep, parameters = per_layer
+            keys = None if dropout_keys is None else fold_in_all(dropout_keys, index)
+            y = nnx.merge(definition, parameters)(x, valid, keys)
+            x = jnp.where(keep, y, x) if step_key is not None and config.layer_drop > 0 else y
+            return x, x
+
+        x, hidden = jax.lax.scan(
+            body,
+            x,
+            (jnp.arange(config.num_layers), kept, stacked),
+            unroll=min(config.scan_unroll, config.num_layers),
+        )
+        if config.pre_norm:
+            x = self.layer_norm(x)
+        return x, {"positional": position, "hidden_layers": hidden}

@@ -1,0 +1,53 @@
+"""Audio files -> 16 kHz mono int16 waveforms."""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from w2v_jax.config import SAMPLE_RATE_HZ
+from w2v_jax.errors import ClipError
+
+# Peaks below this (-80 dBFS) count as silence.
+SILENCE_PEAK = 1e-4
+
+
+def decode(path: Path, *, min_samples: int = 1) -> np.ndarray:
+    """Decode a file (mp3, flac, wav, ogg; any rate, any channels) to 16 kHz mono int16.
+
+    Args:
+        path: the audio file.
+        min_samples: fewest samples at 16 kHz; the model's receptive field.
+
+    Returns:
+        int16 [samples].
+
+    Raises:
+        ClipError: missing, undecodable (truncated or not audio), empty, silent or too short.
+    """
+    if not path.is_file():
+        raise ClipError("missing", f"no file {path.name}")
+    if path.stat().st_size == 0:
+        raise ClipError("empty", "the file has no bytes")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise ClipError("undecodable", str(error).splitlines()[0]) from error
+    mono = samples.mean(axis=1, dtype=np.float32)
+    if not len(mono):
+        raise ClipError("empty", "no samples")
+    if not np.isfinite(mono).all():
+        raise ClipError("undecodable", "samples that are not finite")
+    if np.abs(mono).max() < SILENCE_PEAK:
+        raise ClipError("silent", f"peak below {SILENCE_PEAK}")
+    if rate != SAMPLE_RATE_HZ:
+        mono = soxr.resample(mono, rate, SAMPLE_RATE_HZ)
+    if len(mono) < min_samples:
+        raise ClipError("too short", f"{len(mono)} samples at 16 kHz, {min_samples} needed")
+    return np.round(np.clip(mono, -1.0, 1.0) * 32767.0).astype(np.int16)
+
+
+def to_float(samples: np.ndarray) -> np.ndarray:
+    """int16 -> float32 in [-1, 1]."""
+    return samples.astype(np.float32) / 32767.0

@@ -1,0 +1,117 @@
+"""The losses and metrics of wav2vec 2.0: arrays in, scalars or per-frame arrays out."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+
+class Contrast(NamedTuple):
+    """Per-frame results of the contrastive task; meaningful at masked frames."""
+
+    loss: Float[Array, "batch time"]
+    correct: Bool[Array, "batch time"]
+
+
+def cosine_similarity(
+    context: Float[Array, "batch time dim"], targets: Float[Array, "batch frame dim"]
+) -> Float[Array, "batch time frame"]:
+    """Cosine similarity of every context vector to every target of the same utterance, in fp32."""
+
+    def unit(x):
+        x = x.astype(jnp.float32)
+        return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-16))
+
+    return jnp.einsum("btd,bfd->btf", unit(context), unit(targets))
+
+
+def contrastive(
+    similarity: Float[Array, "batch time time"],
+    codes: Int[Array, "batch time group"],
+    counts: Int[Array, "batch time time"],
+    temperature: float,
+) -> Contrast:
+    """Contrastive loss of every frame, `-log softmax` of its own target (equation 3).
+
+    Args:
+        similarity: cosine of context t (rows) and quantized target j (columns).
+        codes: chosen entries; a negative with the positive's own codes gets -inf.
+        counts: how often frame j was drawn as a negative of frame t.
+        temperature: divides the similarities.
+
+    Returns:
+        Loss in nats, and whether the positive beats every live negative; a tie is wrong.
+    """
+    logits = similarity / temperature
+    live = live_negatives(codes, counts)
+    weighted = logits + jnp.log(jnp.maximum(counts, 1).astype(jnp.float32))
+    negative = jnp.where(live, weighted, -jnp.inf)
+    own = jnp.eye(logits.shape[1], dtype=bool)[None]
+    positive = jnp.diagonal(logits, axis1=1, axis2=2)
+    total = jax.nn.logsumexp(jnp.where(own, logits, negative), axis=-1)
+    best_rival = jnp.where(live, logits, -jnp.inf).max(-1)
+    return Contrast(total - positive, positive > best_rival)
+
+
+def live_negatives(
+    codes: Int[Array, "batch time group"], counts: Int[Array, "batch time time"]
+) -> Bool[Array, "batch time time"]:
+    """Pairs (t, j) where j was drawn for t and its codes are not t's own."""
+    same = (codes[:, :, None, :] == codes[:, None, :, :]).all(-1)
+    return (counts > 0) & ~same
+
+
+def chance_accuracy(
+    codes: Int[Array, "batch time group"], counts: Int[Array, "batch time time"]
+) -> Float[Array, "batch time"]:
+    """1 / (1 + distinct live negative codes) per frame: what guessing would score.
+
+    Drawn negatives repeat and share codes, so 1 / (1 + number of draws) would be too low.
+    """
+    live = live_negatives(codes, counts).astype(jnp.float32)
+    same = (codes[:, :, None, :] == codes[:, None, :, :]).all(-1)
+    first_with_code = jnp.argmax(same, axis=-1)
+    representative = jax.nn.one_hot(first_with_code, codes.shape[1], dtype=jnp.float32)
+    distinct = (jnp.einsum("btj,bjr->btr", live, representative) > 0).sum(-1)
+    return 1.0 / (1.0 + distinct.astype(jnp.float32))
+
+
+def perplexity(average: Float[Array, "group entry"]) -> Float[Array, ""]:
+    """exp(entropy) of each group's average distribution, summed over groups."""
+    entropy = -(average * jnp.log(average + 1e-7)).sum(-1)
+    return jnp.exp(entropy).sum()
+
+
+def diversity(average: Float[Array, "group entry"]) -> Float[Array, ""]:
+    """(codes - perplexity) / codes of the averaged choice probabilities (equation 4, fairseq's form)."""
+    return (average.size - perplexity(average)) / average.size
+
+
+def masked_mean(
+    values: Float[Array, "batch time *rest"], mask: Bool[Array, "batch time"]
+) -> Float[Array, "*rest"]:
+    """Mean over True frames; zero where there are none."""
+    share = mask.astype(values.dtype).reshape(mask.shape + (1,) * (values.ndim - 2))
+    return (values * share).sum((0, 1)) / jnp.maximum(mask.sum().astype(values.dtype), 1.0)
+
+
+def utterance_moments(correct: Bool[Array, "batch time"], mask: Bool[Array, "batch time"]) -> Float[Array, "5"]:
+    """Sums over utterances of hits c and masked frames n: c, n, c c, c n, n n.
+
+    They add up over batches; `ratio_standard_error` reads them.
+    """
+    n = mask.sum(1).astype(jnp.float32)
+    c = (correct & mask).sum(1).astype(jnp.float32)
+    return jnp.stack([c.sum(), n.sum(), (c * c).sum(), (c * n).sum(), (n * n).sum()])
+
+
+def ratio_standard_error(moments: np.ndarray) -> float:
+    """Standard error of the accuracy, utterances being the independent units (ratio estimator)."""
+    hits, frames, hits_squared, product, frames_squared = (float(m) for m in moments)
+    if frames == 0:
+        return float("nan")
+    ratio = hits / frames
+    residual = hits_squared - 2 * ratio * product + ratio**2 * frames_squared
+    return max(residual, 0.0) ** 0.5 / frames

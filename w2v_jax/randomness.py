@@ -1,0 +1,69 @@
+"""Random streams: one key per (step, utterance, purpose), independent of batch shape.
+
+Draws for an utterance are made with time as the leading axis. JAX's partitionable threefry makes
+such draws prefixes of one another, so a longer padded length or another batch split draws the same
+numbers for the same frame.
+"""
+
+import enum
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, UInt
+
+
+class Stream(enum.IntEnum):
+    """What a random draw is for; each purpose has a stream of its own."""
+
+    MASK = 0
+    NEGATIVES = 1
+    GUMBEL = 2
+    DROPOUT = 3
+    LAYER_DROP = 4
+    SHUFFLE = 5
+
+
+def stream_key(key: Key[Array, ""], stream: Stream) -> Key[Array, ""]:
+    """The key of one stream of a step."""
+    return jax.random.fold_in(key, int(stream))
+
+
+def utterance_keys(
+    key: Key[Array, ""], utterance_id: UInt[Array, " batch"], stream: Stream
+) -> Key[Array, " batch"]:
+    """One key per utterance of a batch: fold_in(fold_in(step key, utterance), stream)."""
+    return jax.vmap(lambda u: stream_key(jax.random.fold_in(key, u), stream))(utterance_id)
+
+
+def fold_in_all(keys: Key[Array, " batch"], data: int | Int[Array, ""]) -> Key[Array, " batch"]:
+    """Fold the same number into every key of a batch."""
+    return jax.vmap(lambda k: jax.random.fold_in(k, data))(keys)
+
+
+def dropout(
+    x: Float[Array, "batch time *rest"], rate: float, keys: Key[Array, " batch"] | None
+) -> Float[Array, "batch time *rest"]:
+    """Inverted dropout with a key per utterance; identity where `keys` is None or `rate` is 0."""
+    if keys is None or rate == 0.0:
+        return x
+    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def attention_dropout(
+    weights: Float[Array, "batch head query time"], rate: float, keys: Key[Array, " batch"] | None
+) -> Float[Array, "batch head query time"]:
+    """Dropout on attention weights, with a key per utterance and query frame.
+
+    Both time axes lead their draws, so that padding changes neither.
+    """
+    if keys is None or rate == 0.0:
+        return weights
+    _, heads, queries, times = weights.shape
+
+    def draw(utterance_key):
+        query_keys = jax.vmap(lambda q: jax.random.fold_in(utterance_key, q))(jnp.arange(queries))
+        keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, (times, heads)))(query_keys)
+        return jnp.transpose(keep, (2, 0, 1))
+
+    return jnp.where(jax.vmap(draw)(keys), weights / (1.0 - rate), jnp.zeros_like(weights))
