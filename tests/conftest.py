@@ -1,0 +1,27 @@
+"""Strict JAX in all tests; real corpora where they are, skipped by name where they are not."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_cpu_enable_concurrency_optimized_scheduler=false"
+)
+
+import jax  # noqa: E402  (flags come first)
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", False)
+
+SHARED_CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """The folder of recorded corpora: W2V_JAX_CORPORA, or ../shared/corpora beside the checkout."""
+    folder = Path(os.environ.get("W2V_JAX_CORPORA", SHARED_CORPORA))
+    if not folder.is_dir():
+        pytest.skip("no recorded corpora: set W2V_JAX_CORPORA to their folder")
+    return folder
