@@ -100,10 +100,11 @@ def run(simulation: Simulation, server: ServerState, num_rounds: int) -> Iterato
             block_steps=simulation.block_steps,
         )
         server = outcome.server
-        yield _result(outcome, round_index)
+        yield to_result(outcome, round_index)
 
 
-def _result(outcome: rounds.RoundOutcome, round_index: int) -> RoundResult:
+def to_result(outcome: rounds.RoundOutcome, round_index: int) -> RoundResult:
+    """Fetch what a log needs of a finished round."""
     report = outcome.reports
     log_weights = np.asarray(report.log_weight, np.float64)
     weights = np.zeros_like(log_weights)

@@ -32,6 +32,7 @@ class ModelConfig:
     positional_kernel: int = 128
     positional_groups: int = 16
     pre_norm: bool = False
+    transformer_initial_std: float = 0.02
     # Quantizer and projections.
     codebook_groups: int = 2
     codebook_entries: int = 320
@@ -47,6 +48,7 @@ class ModelConfig:
     num_negatives: int = 100
     contrastive_temperature: float = 0.1
     diversity_weight: float = 0.1
+    diversity_warmup_updates: int = 0
     feature_penalty_weight: float = 10.0
     encoder_gradient_scale: float = 0.1
     # Regularisation.
@@ -141,8 +143,11 @@ TINY = ModelConfig(
     projection_dim=64,
     mask_span=5,
     gumbel_temperature_decay=0.999,
-    # At the usual 0.1 the codes of so small a model become noise before it learns to predict them.
-    diversity_weight=0.02,
+    # Pre-norm and a larger initial scale leave the plateau at ln(101) early; a diversity weight that
+    # is there from the start would make the codes noise before they can be predicted.
+    pre_norm=True,
+    transformer_initial_std=0.06,
+    diversity_warmup_updates=1000,
     dropout=0.0,
     attention_dropout=0.0,
     input_dropout=0.0,

@@ -44,7 +44,7 @@ class Attention(Scoped):
 
         def linear(k):
             return Linear(
-                config.hidden_dim, config.hidden_dim, k, dtype=config.compute_dtype, initializer=normal(0.02)
+                config.hidden_dim, config.hidden_dim, k, dtype=config.compute_dtype, initializer=normal(config.transformer_initial_std)
             )
 
         self.q_proj, self.k_proj = linear(keys[0]), linear(keys[1])
@@ -74,8 +74,8 @@ class FeedForward(Scoped):
     def __init__(self, config: ModelConfig, key: Key[Array, ""]):
         first, second = jax.random.split(key)
         dims = config.hidden_dim, config.feed_forward_dim
-        self.intermediate = Linear(*dims, first, dtype=config.compute_dtype, initializer=normal(0.02))
-        self.output = Linear(*dims[::-1], second, dtype=config.compute_dtype, initializer=normal(0.02))
+        self.intermediate = Linear(*dims, first, dtype=config.compute_dtype, initializer=normal(config.transformer_initial_std))
+        self.output = Linear(*dims[::-1], second, dtype=config.compute_dtype, initializer=normal(config.transformer_initial_std))
         self.dropout_rate = config.activation_dropout
 
     def __call__(self, x, dropout_keys):

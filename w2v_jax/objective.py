@@ -112,14 +112,20 @@ def contrast_of(config: ModelConfig, predictions: Predictions, draws: Draws) -> 
 
 
 def loss_and_sums(
-    config: ModelConfig, predictions: Predictions, draws: Draws
+    config: ModelConfig,
+    predictions: Predictions,
+    draws: Draws,
+    diversity_weight: Float[Array, ""] | float | None = None,
 ) -> tuple[Float[Array, ""], Sums]:
     """Loss per masked frame of a batch and its sums.
 
     contrastive + diversity_weight x diversity + feature_penalty_weight x penalty, where fairseq
     multiplies the last two by the number of masked frames and divides the whole by it once. A
-    batch without a masked frame has loss and gradient zero.
+    batch without a masked frame has loss and gradient zero. `diversity_weight` is the
+    configuration's unless given.
     """
+    if diversity_weight is None:
+        diversity_weight = config.diversity_weight
     mask = draws.mask
     masked_frames = mask.sum().astype(jnp.float32)
     contrast = contrast_of(config, predictions, draws)
@@ -128,7 +134,7 @@ def loss_and_sums(
     some = (masked_frames > 0).astype(jnp.float32)
     diversity = losses.diversity(average) * some
     penalty = losses.masked_mean(jnp.square(predictions.features).mean(-1), predictions.valid) * some
-    loss = contrastive + config.diversity_weight * diversity + config.feature_penalty_weight * penalty
+    loss = contrastive + diversity_weight * diversity + config.feature_penalty_weight * penalty
     choice = jax.nn.one_hot(predictions.quantized.codes, config.codebook_entries, dtype=jnp.float32)
     share = mask.astype(jnp.float32)[..., None, None]
 
@@ -148,6 +154,12 @@ def loss_and_sums(
         ),
     }
     return loss, jax.lax.stop_gradient(sums)
+
+
+def diversity_weight(config: ModelConfig, step: Int[Array, ""] | int) -> Float[Array, ""]:
+    """The diversity loss's weight at a global update: it may rise linearly from zero."""
+    rise = (jnp.asarray(step, jnp.float32) + 1.0) / max(config.diversity_warmup_updates, 1)
+    return config.diversity_weight * jnp.minimum(rise, 1.0)
 
 
 def pretraining_objective(config: ModelConfig) -> Objective:
@@ -174,7 +186,7 @@ def pretraining_objective(config: ModelConfig) -> Objective:
                 gumbel_temperature=gumbel_temperature(config, step),
                 dropout_keys=dropout_keys,
             )
-            return loss_and_sums(config, predictions, draws)
+            return loss_and_sums(config, predictions, draws, diversity_weight(config, step))
 
         gradients, sums = jax.grad(loss, has_aux=True)(parameters)
         return gradients, state, sums | {"audio_seconds": _audio_seconds(batch)}

@@ -1,0 +1,69 @@
+# Every target sets up what it needs; nothing but Python 3.11 to 3.14 and make is expected.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PARITY := .venv-parity
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 15) else "Python 3.11 to 3.14 is needed, this is " + sys.version.split()[0] + "; name another with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[development]'
+	@touch $@
+
+.PHONY: venv
+venv: $(VENV)/.ready ## make .venv with everything for running, testing and linting
+
+.PHONY: demo
+demo: venv ## federated pre-training on synthetic speech, with a report, in minutes
+	rm -rf runs/demo
+	$(BIN)/w2v-jax pretrain --preset ten-clients --rounds 15 --local-steps 20 --evaluate-every 1 --out runs/demo
+
+.PHONY: test
+test: venv ## the plain tests, with coverage of w2v_jax and fed
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slow and not parity' \
+		--cov --cov-report=term:skip-covered --cov-fail-under=90
+
+.PHONY: test-slow
+test-slow: venv ## the tests that take minutes each
+	$(BIN)/python -m pytest -m slow
+
+$(PARITY)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(PARITY)
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0'
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[parity]'
+	@touch $@
+
+.PHONY: parity
+parity: $(PARITY)/.ready ## compare live with torch and transformers (installs both)
+	$(PARITY)/bin/python -m pytest -m parity -s tests/parity
+
+.PHONY: fixtures
+fixtures: $(PARITY)/.ready ## make the frozen results of transformers anew
+	$(PARITY)/bin/python -m tests.parity.make_fixtures
+
+.PHONY: lint
+lint: venv ## format check, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+.PHONY: format
+format: venv ## format and mend what can be mended
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: venv ## seconds per round for 1 to 16 clients, all methods
+	$(BIN)/w2v-jax bench clients --out runs/bench-clients
+
+.PHONY: clean
+clean: ## remove what the targets made, the runs excepted
+	rm -rf $(VENV) $(PARITY) dist .pytest_cache .ruff_cache .hypothesis .coverage

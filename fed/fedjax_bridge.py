@@ -1,0 +1,167 @@
+"""fedjax's interfaces: its FederatedData and samplers feed our rounds, and our rounds are offered
+as a fedjax.FederatedAlgorithm. fedjax is imported lazily; nothing else of `fed` needs it.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import optax
+
+from fed import server, simulation
+from fed.aggregation import LogWeight
+from fed.client import LocalTraining
+from fed.cohort import Layout, build_programs
+from fed.protocols import ClientPlan, PyTree
+from fed.round import run_round
+from fed.sampling import Sampler
+from fed.server import ServerState
+
+if TYPE_CHECKING:
+    import fedjax
+
+ToBatch = Callable[[dict[str, Any]], PyTree]
+
+
+def client_name(client_id: Any) -> str:
+    """fedjax's client ids are bytes; ours are strings."""
+    return client_id.decode("utf-8", "surrogateescape") if isinstance(client_id, bytes) else str(client_id)
+
+
+class FedjaxSource:
+    """A ClientSource over a fedjax.FederatedData.
+
+    Rows of a ClientDataset must have one shape: hold indices there for ragged audio and read in
+    `to_batch`. Batches are fedjax's own: shuffled, repeated for `num_epochs`, all of `batch_size`.
+    """
+
+    def __init__(
+        self,
+        data: "fedjax.FederatedData",
+        *,
+        batch_size: int,
+        num_epochs: int = 1,
+        seed: int = 0,
+        to_batch: ToBatch = lambda examples: examples,
+    ):
+        self._data = data
+        self._ids = {client_name(client_id): client_id for client_id in data.client_ids()}
+        self._batch_size, self._epochs, self._seed = batch_size, num_epochs, seed
+        self._to_batch = to_batch
+
+    def client_ids(self) -> list[str]:
+        """The population."""
+        return list(self._ids)
+
+    def plan(self, client_id: str, round_index: int) -> ClientPlan:
+        """Steps that make up the epochs; weighted by the number of examples."""
+        size = self._data.client_size(self._ids[client_id])
+        return _plan(size, self._batch_size, self._epochs)
+
+    def client_batches(self, client_id: str, round_index: int) -> Iterator[PyTree]:
+        """Batches shuffled by seed and round."""
+        dataset = self._data.get_client(self._ids[client_id])
+        plan = self.plan(client_id, round_index)
+        seed = (self._seed * 1_000_003 + round_index) % 2**32
+        return _batches(dataset, self._batch_size, plan, seed, self._to_batch)
+
+
+class _RoundSource:
+    """The clients that fedjax hands to `apply`, as a ClientSource for one round."""
+
+    def __init__(self, clients: Sequence[tuple], batch_size: int, epochs: int, seed: int, to_batch: ToBatch):
+        self._datasets = {client_name(client_id): dataset for client_id, dataset, _ in clients}
+        self._batch_size, self._epochs, self._seed, self._to_batch = batch_size, epochs, seed, to_batch
+
+    def client_ids(self) -> list[str]:
+        return list(self._datasets)
+
+    def plan(self, client_id: str, round_index: int) -> ClientPlan:
+        return _plan(len(self._datasets[client_id]), self._batch_size, self._epochs)
+
+    def client_batches(self, client_id: str, round_index: int) -> Iterator[PyTree]:
+        plan = self.plan(client_id, round_index)
+        seed = (self._seed * 1_000_003 + round_index) % 2**32
+        return _batches(self._datasets[client_id], self._batch_size, plan, seed, self._to_batch)
+
+
+def _plan(size: int, batch_size: int, epochs: int) -> ClientPlan:
+    epoch = math.ceil(size / batch_size)
+    return ClientPlan(epoch * epochs, epoch * (epochs - 1), float(size))
+
+
+def _batches(dataset: Any, batch_size: int, plan: ClientPlan, seed: int, to_batch: ToBatch) -> Iterator[PyTree]:
+    view = dataset.shuffle_repeat_batch(batch_size=batch_size, num_steps=plan.num_steps, seed=seed)
+    return (to_batch(examples) for examples in view)
+
+
+def sampler(fedjax_sampler: "fedjax.client_samplers.ClientSampler") -> Sampler:
+    """A fedjax client sampler as ours. It must allow `set_round_num`, so that runs can resume.
+
+    Its random keys are left aside: they depend on round and position, ours on seed, round, client
+    and step.
+    """
+
+    def sample(round_index: int) -> list[str]:
+        fedjax_sampler.set_round_num(round_index)
+        return [client_name(client_id) for client_id, _, _ in fedjax_sampler.sample()]
+
+    return sample
+
+
+def federated_algorithm(
+    training: LocalTraining,
+    rule: LogWeight,
+    server_optimizer: optax.GradientTransformation,
+    layout: Layout,
+    *,
+    batch_size: int,
+    num_epochs: int = 1,
+    seed: int = 0,
+    to_batch: ToBatch = lambda examples: examples,
+) -> "fedjax.FederatedAlgorithm":
+    """Our vectorised rounds as a fedjax.FederatedAlgorithm.
+
+    `init(key)` gives a ServerState, a pytree; `apply(state, clients)` trains the clients that a
+    fedjax sampler drew and returns the new state and diagnostics by client id: `loss`, `weight`
+    and `accepted`. Schedules advance by the longest client of each round.
+    """
+    import fedjax
+
+    programs = None
+
+    def init(key: jax.Array) -> ServerState:
+        return server.init(training.objective, server_optimizer, key)
+
+    def apply(state: ServerState, clients: Sequence[tuple]):
+        nonlocal programs
+        clients = list(clients)
+        source = _RoundSource(clients, batch_size, num_epochs, seed, to_batch)
+        names = source.client_ids()
+        round_index = int(state.round_index)
+        if programs is None:
+            batch = next(source.client_batches(names[0], round_index))
+            sums = simulation.abstract_sums(training.objective, state.parameters, state.objective_state, batch)
+            programs = build_programs(training, rule, server_optimizer, layout, sums)
+        longest = max(source.plan(name, round_index).num_steps for name in names)
+        # The programs consume their state, and a fedjax caller may keep the old one.
+        outcome = run_round(
+            programs,
+            layout,
+            jax.tree.map(lambda leaf: leaf.copy(), state),
+            source,
+            names,
+            seed=seed,
+            round_index=round_index,
+            first_step=round_index * longest,
+        )
+        result = simulation.to_result(outcome, round_index)
+        original = {client_name(client_id): client_id for client_id, _, _ in clients}
+        diagnostics = {
+            original[name]: {"loss": loss, "weight": weight, "accepted": name not in result.skipped}
+            for name, loss, weight in zip(result.clients, result.losses, result.weights, strict=True)
+        }
+        return result.server, diagnostics
+
+    return fedjax.FederatedAlgorithm(init, apply)

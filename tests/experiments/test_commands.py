@@ -1,0 +1,102 @@
+"""Bad input: one clear line, exit status 2, nothing lost."""
+
+import subprocess
+import sys
+
+import pytest
+
+from experiments import cli
+from experiments.arguments import UsageError, one_line
+from experiments.pretrain import PretrainArguments, resolve
+from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
+
+TINY_RUN = ["--rounds", "1", "--clients", "2", "--local-steps", "1", "--crop-seconds", "0.6", "--batch-size", "2"]
+
+
+def fails(capfd, *argv):
+    """Run a command that must fail; returns its one line."""
+    assert cli.main(list(argv)) == 2
+    out, err = capfd.readouterr()
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("w2v-jax: error: ")
+    assert "Traceback" not in out + err
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["pretrian"], "did you mean pretrain?"),
+        (["data", "snyth"], "did you mean data synth?"),
+        (["pretrain", "--modle", "tiny"], "--model"),
+        (["pretrain", "--rounds", "many"], "--rounds"),
+        (["pretrain", "--rounds", "0"], "--rounds must be positive"),
+        (["pretrain", "--preset", "ten-client"], "did you mean ten-clients?"),
+        (["pretrain", "--model", "bse"], "did you mean base?"),
+        (["pretrain", "--aggregation", "median"], "fedavg"),
+        (["pretrain", "--clients", "3", "--clients-per-round", "5"], "more than the 3 clients"),
+        (["pretrain", "--local-steps", "3", "--local-epochs", "1"], "not both"),
+        (["pretrain", "--crop-seconds", "0.05"], "give a longer crop"),
+        (["pretrain", "--preset", "centralised", "--clients", "3"], "--clients has no meaning"),
+        (["pretrain", "--data", "/no/such/folder"], "no such folder: /no/such/folder"),
+    ],
+)
+def test_mistakes_are_one_line(capfd, tmp_path, monkeypatch, argv, expected):
+    monkeypatch.chdir(tmp_path)
+    assert expected in fails(capfd, *argv)
+
+
+def test_folder_without_a_table(capfd, tmp_path):
+    assert "no validated.tsv" in fails(capfd, "pretrain", "--data", str(tmp_path), "--out", str(tmp_path / "r"))
+
+
+def test_missing_column(capfd, tmp_path):
+    (tmp_path / "validated.tsv").write_text("path\tsentence\na.mp3\tb\n")
+    line = fails(capfd, "pretrain", "--data", str(tmp_path), "--out", str(tmp_path / "r"))
+    assert "missing column client_id" in line
+
+
+def test_fewer_speakers_than_clients(capfd, tmp_path):
+    write_corpus(tmp_path, SyntheticConfig(speakers=4, clips_per_speaker=2, words=10))
+    line = fails(capfd, "pretrain", "--data", str(tmp_path), "--clients", "4", "--out", str(tmp_path / "r"))
+    assert "4 speakers: too few for 4 clients" in line
+
+
+def test_run_folder_of_another_configuration(capfd, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"settings": {"rounds": 7}, "provenance": {}}')
+    line = fails(capfd, "pretrain", "--out", str(folder))
+    assert "other settings" in line
+    assert (folder / "config.json").read_text() == '{"settings": {"rounds": 7}, "provenance": {}}'
+
+
+def test_defaults_come_from_preset_and_recipe():
+    settings = resolve(PretrainArguments(preset="hundred-clients"))
+    assert (settings["clients"], settings["clients_per_round"]) == (100, 20)
+    assert resolve(PretrainArguments(local_epochs=2))["local_steps"] is None
+    with pytest.raises(UsageError):
+        resolve(PretrainArguments(learning_rate=-1.0))
+
+
+def test_boxes_become_one_line():
+    boxed = "╭─ Value error ─╮\n│ first words   │\n│ second words  │\n│ ─────── │\n│ For full helptext │\n╰───╯"
+    assert one_line(boxed) == "first words second words"
+
+
+def test_help_is_fast_and_imports_no_jax():
+    code = (
+        "import sys; from experiments.cli import main; main(['--help']); "
+        "assert not {'jax', 'flax', 'tyro'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pretrain" in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_command_has_help_with_an_example(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.run_command(name, ["--help"])
+    assert stop.value.code == 0
+    assert "example: w2v-jax" in " ".join(capsys.readouterr().out.split())

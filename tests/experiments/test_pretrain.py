@@ -1,0 +1,162 @@
+"""The pretrain command end to end, in processes of its own: runs, is killed, continues."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from experiments.run_folder import read_json, read_metrics
+from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
+
+COLUMNS = {
+    "round", "loss", "contrastive", "diversity", "code_perplexity", "prob_perplexity", "accuracy",
+    "heldout_loss", "heldout_accuracy", "chance_accuracy", "clients", "audio_seconds", "round_seconds",
+    "padded_share", "skipped_clients", "bytes_up", "bytes_down",
+}  # fmt: skip
+SMALL_RUN = [
+    "--local-steps", "2", "--batch-size", "2", "--crop-seconds", "0.8", "--checkpoint-every", "1",
+    "--evaluate-every", "2", "--heldout-speakers", "2", "--seed", "3",
+]  # fmt: skip
+CLIENTS = ["--clients", "4", "--clients-per-round", "3", "--preset", "hundred-clients"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    locale = write_corpus(folder, SyntheticConfig(speakers=7, clips_per_speaker=3, words=20, seed=4))
+    (locale / "clips" / "synthetic_0003_0001.flac").write_bytes(b"")
+    soundfile.write(locale / "clips" / "synthetic_0004_0001.flac", np.zeros(16_000), 16_000)
+    return folder
+
+
+def command(corpus, out, *options):
+    return [
+        sys.executable, "-m", "experiments.pretrain", "--data", str(corpus), "--out", str(out), *SMALL_RUN, *options
+    ]  # fmt: skip
+
+
+def environment():
+    return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+
+
+def run(*args, **kwargs):
+    done = subprocess.run(command(*args), capture_output=True, text=True, env=environment(), **kwargs)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def parameters(out: Path) -> bytes:
+    """The final checkpoint's arrays, as bytes."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    step = max(int(p.name) for p in (out / "checkpoints").iterdir() if p.name.isdigit())
+    with ocp.CheckpointManager((out / "checkpoints").absolute()) as manager:
+        restored = manager.restore(step, args=ocp.args.StandardRestore())
+    return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(restored))
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    printed = run(corpus, out, *CLIENTS, "--rounds", "4")
+    return out, printed
+
+
+def test_a_run_leaves_metrics_checkpoints_and_a_report(finished):
+    out, printed = finished
+    lines = read_metrics(out / "metrics.jsonl")
+    assert [line["round"] for line in lines] == [1, 2, 3, 4]
+    assert COLUMNS <= set(lines[-1])
+    assert COLUMNS - set(lines[0]) == {"heldout_loss", "heldout_accuracy", "chance_accuracy"}
+    assert lines[0]["clients"] == 3
+    # 3 clients x 2 steps x 2 crops of at most 0.8 s.
+    assert 0 < lines[0]["audio_seconds"] <= 9.6 + 1e-6
+    assert 0 <= lines[0]["padded_share"] < 1
+    assert lines[0]["bytes_up"] == lines[0]["bytes_down"] > 3 * 4 * 700_000
+    assert lines[0]["updates"] == 2
+    assert "round 4/4" in printed
+    assert "left" in printed
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    html = (out / "report.html").read_text()
+    assert "data:image/png;base64," in html
+    assert 'src="curves.png"' not in html
+    provenance = read_json(out / "config.json")["provenance"]
+    assert {"command", "commit", "versions", "backend", "xla_flags", "seed"} <= set(provenance)
+
+
+def test_skipped_clips_are_listed(finished):
+    out, _ = finished
+    clips = read_json(out / "clips.json")
+    assert clips["skipped_by_reason"] == {"empty": 1, "silent": 1}
+    assert {skip["path"] for skip in clips["skipped"]} == {
+        "synthetic_0003_0001.flac",
+        "synthetic_0004_0001.flac",
+    }
+    speakers = [name for client in clips["clients"].values() for name in client["speakers"]]
+    assert len(speakers) == len(set(speakers)) == 5
+    assert not set(speakers) & set(clips["heldout_speakers"])
+
+
+def test_the_same_command_again_changes_nothing(corpus, finished):
+    out, _ = finished
+    before = parameters(out), (out / "metrics.jsonl").read_text()
+    run(corpus, out, *CLIENTS, "--rounds", "4")
+    assert (parameters(out), (out / "metrics.jsonl").read_text()) == before
+
+
+def kill_after(process, metrics: Path, lines: int) -> None:
+    """SIGKILL once so many rounds are in the metrics."""
+    limit = time.monotonic() + 240
+    while time.monotonic() < limit and process.poll() is None:
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= lines:
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_killed_run_continues_to_the_same_bits(corpus, finished, tmp_path):
+    out, _ = finished
+    killed = tmp_path / "killed"
+    argv = command(corpus, killed, *CLIENTS, "--rounds", "4")
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+    kill_after(process, killed / "metrics.jsonl", 2)
+    assert len(read_metrics(killed / "metrics.jsonl")) < 4
+    run(corpus, killed, *CLIENTS, "--rounds", "4")
+    assert parameters(killed) == parameters(out)
+    timed = {"round_seconds", "evaluation_seconds"}
+
+    def untimed(folder):
+        return [{k: v for k, v in line.items() if k not in timed} for line in read_metrics(folder / "metrics.jsonl")]
+
+    assert untimed(killed) == untimed(out)
+
+
+def test_centralised_runs_and_continues(corpus, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = ["--preset", "centralised", "--rounds", "2"]
+    run(corpus, whole, *options)
+    lines = read_metrics(whole / "metrics.jsonl")
+    assert [line["clients"] for line in lines] == [0, 0]
+    assert COLUMNS <= set(lines[-1])
+    argv = command(corpus, parts, *options)
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+    kill_after(process, parts / "metrics.jsonl", 1)
+    run(corpus, parts, *options)
+    assert parameters(parts) == parameters(whole)
+
+
+def test_report_names_data_and_command(finished):
+    out, _ = finished
+    text = (out / "report.md").read_text()
+    assert "times as often as guessing" in text
+    assert "1 empty, 1 silent" in text
+    assert json.loads((out / "config.json").read_text())["settings"]["seed"] == 3

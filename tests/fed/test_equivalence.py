@@ -1,0 +1,210 @@
+"""One client, one step equals plain training; chunks, lanes, order and padding change nothing."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fed import client, server, simulation
+from fed.aggregation import fedavg, loss_weighted
+from fed.client import LocalTraining
+from fed.cohort import Layout, build_programs
+from fed.keys import client_number, round_key, step_key
+from fed.round import choose_block_steps, run_round
+from tests.fed.toy import ToySource, toy_objective
+
+OPTIMIZERS = {
+    # trap 44: SGD stays equal over ten rounds, AdamW at eps 1e-6 over one.
+    "sgd": (optax.identity(), 0.05, 10),
+    "adamw": (optax.chain(optax.scale_by_adam(eps=1e-6), optax.add_decayed_weights(0.01)), 0.01, 1),
+}
+STEPS = [5, 3, 1, 4, 4, 2, 7]
+
+
+def train(
+    optimizer="sgd", steps=STEPS, layout=Layout(1, 1), rule=fedavg, block_steps=None, order=None, rounds=None, **source
+):
+    """Run a simulation; returns its last result and all per-client weights."""
+    transformation, rate, default_rounds = OPTIMIZERS[optimizer]
+    objective = toy_objective()
+    data = ToySource(steps, **source)
+    training = LocalTraining(objective, transformation, lambda step: jnp.float32(rate))
+    names = order or data.client_ids()
+    run = simulation.Simulation(
+        training, rule, optax.sgd(1.0), data, lambda r: list(names), layout, 3, max(steps), block_steps
+    )
+    state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
+    results = list(simulation.run(run, state, rounds or default_rounds))
+    return results
+
+
+def assert_same(ours, theirs, share=1e-5):
+    """Within `share` of the global norm, parameters and state."""
+    for mine, other in (
+        (ours.server.parameters, theirs.server.parameters),
+        (ours.server.objective_state, theirs.server.objective_state),
+    ):
+        mine, other = jax.device_get((mine, other))
+        difference = optax.tree.norm(jax.tree.map(np.subtract, mine, other))
+        assert difference <= share * optax.tree.norm(other)
+    chex.assert_trees_all_close(ours.sums, theirs.sums, rtol=1e-3)
+
+
+def one_by_one(optimizer, rounds, steps=STEPS):
+    """FedAvg written plainly: a loop over clients and steps, no programs of ours but the step key."""
+    transformation, rate, _ = OPTIMIZERS[optimizer]
+    objective, data = toy_objective(), ToySource(steps)
+    parameters, state = objective.init(jax.random.key(0))
+    gradient = jax.jit(objective.value_and_grad)
+    for round_index in range(rounds):
+        key, models, states, weights = round_key(3, round_index), [], [], []
+        for name in data.client_ids():
+            p, s, o = parameters, state, transformation.init(parameters)
+            for i, batch in enumerate(data.client_batches(name, round_index)):
+                k = step_key(key, np.uint32(client_number(name)), np.int32(i))
+                g, s, _ = gradient(p, s, batch, k, np.int32(0))
+                with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+                    u, o = transformation.update(g, o, p)
+                p = jax.tree.map(lambda a, b: a - jnp.float32(rate) * b, p, u)
+            models.append(p)
+            states.append(s)
+            weights.append(data.plan(name, round_index).weight)
+        share = np.array(weights, np.float32) / sum(weights)
+
+        def mean(*leaves, share=share):
+            return sum(jnp.float32(w) * leaf for w, leaf in zip(share, leaves, strict=True))
+
+        parameters, state = jax.tree.map(mean, *models), jax.tree.map(mean, *states)
+    return parameters
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_rounds_equal_federated_averaging_written_plainly(optimizer):
+    rounds = OPTIMIZERS[optimizer][2]
+    ours = jax.device_get(train(optimizer)[-1].server.parameters)
+    expected = jax.device_get(one_by_one(optimizer, rounds))
+    difference = optax.tree.norm(jax.tree.map(np.subtract, ours, expected))
+    assert difference <= 1e-5 * optax.tree.norm(expected)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "layout", [Layout(1, 7), Layout(1, 3), Layout(2, 1), Layout(8, 1), Layout(3, 2), Layout(4, 4)], ids=str
+)
+def test_layout_changes_nothing(optimizer, layout):
+    assert_same(train(optimizer, layout=layout)[-1], train(optimizer)[-1])
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("block_steps", [1, 2, 3, 7, 20])
+def test_blocks_and_padded_steps_change_nothing(optimizer, block_steps):
+    ours = train(optimizer, block_steps=block_steps, layout=Layout(2, 2))
+    assert_same(ours[-1], train(optimizer)[-1])
+
+
+@pytest.mark.parametrize("rule", [fedavg, loss_weighted()], ids=["fedavg", "loss-weighted"])
+def test_client_order_changes_nothing(rule):
+    order = [f"client{i}" for i in (3, 6, 0, 5, 1, 4, 2)]
+    ours = train(order=order, rule=rule, layout=Layout(2, 2))
+    assert_same(ours[-1], train(rule=rule)[-1])
+
+
+def test_one_client_one_step_equals_plain_training():
+    objective = toy_objective()
+    data = ToySource([1])
+    ours = train(steps=[1], rounds=1)[-1].server.parameters
+    parameters, state = objective.init(jax.random.key(0))
+    batch = next(data.client_batches("client0", 0))
+    key = step_key(round_key(3, 0), np.uint32(client_number("client0")), np.int32(0))
+    gradients, _, _ = objective.value_and_grad(parameters, state, batch, key, 0)
+    expected = jax.tree.map(lambda p, g: p - jnp.float32(0.05) * g, parameters, gradients)
+    chex.assert_trees_all_close(jax.device_get(ours), jax.device_get(expected), rtol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [Layout(1, 2), Layout(2, 1), Layout(4, 2)], ids=str)
+def test_each_program_compiles_once(layout):
+    objective = toy_objective()
+    data = ToySource(STEPS)
+    traced = []
+
+    def counted(*args):
+        traced.append(None)
+        return objective.value_and_grad(*args)
+
+    training = LocalTraining(objective._replace(value_and_grad=counted), optax.identity(), lambda s: jnp.float32(0.1))
+    state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
+    run = simulation.Simulation(
+        training, fedavg, optax.sgd(1.0), data, lambda r: data.client_ids()[: 3 + r], layout, 0, 7, 2
+    )
+    programs = simulation.prepare(run, state)
+    traced.clear()
+    for round_index in range(4):
+        state = run_round(
+            programs, layout, state, data, run.sampler(round_index),
+            seed=0, round_index=round_index, first_step=0, block_steps=2,
+        ).server  # fmt: skip
+        if round_index == 0:
+            first = len(traced)
+    assert len(traced) == first
+    for program in (programs.start, programs.block, programs.fold, programs.step, programs.empty):
+        assert program._cache_size() == 1
+
+
+def test_unequal_clients_are_sorted_so_that_little_is_padded():
+    steps = [1, 8, 1, 8, 1, 8, 1, 8]
+    slots = train(steps=steps, layout=Layout(1, 4), block_steps=1, rounds=1)[-1].step_slots
+    assert slots == sum(steps)
+
+
+def test_reported_loss_is_that_of_the_last_epoch():
+    objective, data = toy_objective(), ToySource([4])
+    training = LocalTraining(objective, optax.identity(), lambda s: jnp.float32(0.0))
+    parameters, state = objective.init(jax.random.key(0))
+    batches = list(data.client_batches("client0", 0))
+    block = client.Block(
+        jax.tree.map(lambda *x: np.stack(x), *batches),
+        np.array([True, True, True, False]),
+        np.array([False, True, True, True]),
+        np.arange(4, dtype=np.int32),
+    )
+    sums = simulation.abstract_sums(objective, parameters, state, batches[0])
+    start = client.start(training, parameters, state, sums)
+    key = round_key(0, 0)
+    end = client.train_block(training, start, block, np.uint32(1), key, np.int32(0))
+    losses = [
+        objective.value_and_grad(parameters, state, batch, step_key(key, np.uint32(1), np.int32(i)), 0)[2]["loss"]
+        for i, batch in enumerate(batches)
+    ]
+    np.testing.assert_allclose(end.last_loss[0], losses[1][0] + losses[2][0], rtol=1e-6)
+    np.testing.assert_allclose(end.sums["steps"][0], 3)
+
+
+def test_schedules_run_on_the_global_step():
+    seen = {}
+
+    def rate(step):
+        return step.astype(jnp.float32)
+
+    objective = toy_objective(noise=0.0)
+    data = ToySource([2])
+    training = LocalTraining(objective, optax.identity(), rate)
+    programs = build_programs(
+        training, fedavg, optax.sgd(1.0), Layout(1, 1),
+        simulation.abstract_sums(objective, *objective.init(jax.random.key(0)), next(data.client_batches("client0", 0))),
+    )  # fmt: skip
+    for first_step in (0, 100):
+        state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
+        outcome = run_round(
+            programs, Layout(1, 1), state, data, ["client0"], seed=0, round_index=0, first_step=first_step
+        )
+        seen[first_step] = float(outcome.mean_update_norm)
+    # The rate is the step itself: 0 and 1 in the first call, 100 and 101 in the second.
+    assert seen[100] > 20 * seen[0] > 0
+
+
+def test_block_size_respects_memory_and_divides_evenly():
+    assert choose_block_steps(25, 1, Layout(2, 1)) == 25
+    assert choose_block_steps(25, 2**20 * 2, Layout(2, 1)) == 13  # at most 16 fit: two blocks of 13
+    assert choose_block_steps(5, 2**40, Layout(1, 1)) == 1

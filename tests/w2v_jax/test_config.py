@@ -1,0 +1,30 @@
+import pytest
+
+from tests.configs import SMALL
+from w2v_jax.config import BASE, LARGE, LARGE_LV60, PRESETS, TINY
+
+
+def test_num_frames_of_the_papers_clip():
+    # 5.5 s: 274 frames (facts.md, Table 1).
+    assert BASE.num_frames(88_000) == 274
+
+
+def test_receptive_field_is_the_shortest_clip_with_a_frame():
+    for config in (BASE, SMALL, TINY):
+        assert config.num_frames(config.receptive_field_samples) == 1
+        assert config.num_frames(config.receptive_field_samples - 1) == 0
+    assert BASE.receptive_field_samples == 400
+
+
+def test_presets_are_the_published_variants():
+    assert set(PRESETS) == {"tiny", "base", "large", "large-lv60"}
+    assert (LARGE.feature_norm, LARGE.pre_norm) == ("group", False)
+    assert (LARGE_LV60.feature_norm, LARGE_LV60.pre_norm, LARGE_LV60.conv_bias) == ("layer", True, True)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_heads": 5}, {"positional_groups": 3}, {"codebook_groups": 3}, {"conv_strides": (5, 2)}]
+)
+def test_impossible_shapes_are_refused_by_name(changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        SMALL.replace(**changes)
