@@ -57,10 +57,12 @@ class NoiseSource:
         for client in range(clients):
             rng = np.random.default_rng((0, client))
             self._batches[f"client{client}"] = [
-                Batch(
-                    rng.standard_normal((BATCH_SIZE, samples), np.float32) * np.float32(0.1),
-                    np.full(BATCH_SIZE, samples, np.int32),
-                    np.arange(BATCH_SIZE, dtype=np.uint32) + np.uint32(BATCH_SIZE * step),
+                Batch._make(
+                    (
+                        rng.standard_normal((BATCH_SIZE, samples), np.float32) * np.float32(0.1),
+                        np.full(BATCH_SIZE, samples, np.int32),
+                        np.arange(BATCH_SIZE, dtype=np.uint32) + np.uint32(BATCH_SIZE * step),
+                    )
                 )
                 for step in range(STEPS)
             ]
@@ -231,7 +233,13 @@ def markdown(result: dict[str, Any]) -> str:
             f"({row['ratio_to_auto_p10']:.2f} to {row['ratio_to_auto_p90']:.2f}) |"
         )
     provenance = result["provenance"]
-    lines += ["", *(f"- `{name}`: {text}" for name, text in EXPLANATION.items()), "", "![seconds](clients.png)", ""]
+    lines += [
+        "",
+        *(f"- `{name}`: {text}" for name, text in EXPLANATION.items()),
+        "",
+        "![seconds](clients.png)",
+        "",
+    ]
     lines += [
         f"`{provenance['command']}`, commit {provenance['commit']}, {provenance['device']}, "
         f"{provenance['cores']} cores, flags `{provenance['xla_flags']}`, "
@@ -254,7 +262,12 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         middle = np.array([row["seconds_per_round"] for row in of])
         low, high = (np.array([row[key] for row in of]) for key in ("seconds_p10", "seconds_p90"))
         axis.errorbar(
-            [row["clients"] for row in of], middle, [middle - low, high - middle], marker="o", capsize=3, label=method
+            [row["clients"] for row in of],
+            middle,
+            [middle - low, high - middle],
+            marker="o",
+            capsize=3,
+            label=method,
         )
     axis.set(xlabel="clients K", ylabel="seconds per round", title="One federated round, tiny model")
     axis.set_xscale("log", base=2)

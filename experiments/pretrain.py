@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-
 from experiments import arguments, recipes, runtime
 from experiments.arguments import UsageError, nearest
 from experiments.recipes import Aggregation
@@ -68,7 +67,6 @@ class PretrainArguments:
     """Seed of everything random."""
 
 
-
 def resolve(options: PretrainArguments) -> dict[str, Any]:
     """Fill in defaults and check values: the settings that make a run what it is.
 
@@ -79,15 +77,13 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
         raise UsageError(nearest(options.model, list(model_config.PRESETS), "model"))
     if options.preset not in recipes.PRESETS:
         raise UsageError(nearest(options.preset, list(recipes.PRESETS), "preset"))
-    for name in (
-        "rounds", "clients", "clients_per_round", "local_steps", "local_epochs", "batch_size", "crop_seconds",
-        "learning_rate", "heldout_speakers", "evaluate_every", "checkpoint_every", "temperature", "lanes", "chunk",
-    ):  # fmt: skip
-        value = getattr(options, name)
-        if value is not None and value <= 0:
+    for name, value in dataclasses.asdict(options).items():
+        if name != "seed" and isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
             raise UsageError(f"--{name.replace('_', '-')} must be positive, got {value}")
     if options.local_steps and options.local_epochs:
         raise UsageError("give either --local-steps or --local-epochs, not both")
+    if options.seed < 0:
+        raise UsageError(f"--seed must not be negative, got {options.seed}")
     preset, recipe = recipes.PRESETS[options.preset], recipes.RECIPES[options.model]
     if options.preset == "centralised":
         federated_only = ("clients", "clients_per_round", "local_epochs")

@@ -112,9 +112,7 @@ class Pretraining:
             clip_norm=settings["clip_norm"],
             weight_decay=settings["weight_decay"],
         )
-        return LocalTraining(
-            self.objective, optim.make_optimizer(config), optim.make_learning_rate(config)
-        )
+        return LocalTraining(self.objective, optim.make_optimizer(config), optim.make_learning_rate(config))
 
     def run(self) -> None:
         """Train to the end, from the newest checkpoint on, and write the report."""
@@ -146,6 +144,7 @@ class Pretraining:
                 started = time.perf_counter()
         checkpoints.close()
         pretraining_report.write(path)
+        self.folder.close()
         print(f"report: {path / 'report.html'}")
 
     def describe(self, latest: int | None) -> str:
@@ -216,9 +215,7 @@ class Pretraining:
             settings["seed"],
             self.steps_per_round,
         )
-        model_bytes = sum(
-            leaf.nbytes for leaf in jax.tree.leaves((state.parameters, state.objective_state))
-        )
+        model_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves((state.parameters, state.objective_state)))
         for result in simulation.run(run, state, settings["rounds"]):
             sent = len(result.clients) * model_bytes
             weights = result.weights

@@ -46,15 +46,22 @@ def draw_curves(lines: list[dict[str, Any]], untrained: dict[str, float], path: 
 
     loss.plot(*series(lines, "contrastive"), color="C0", alpha=0.6, label="training")
     rounds, values = series(lines, "heldout_contrastive")
-    loss.plot([0, *rounds], [untrained["contrastive"], *values], "o-", ms=3, color="C1", label="held-out speakers")
+    loss.plot(
+        [0, *rounds], [untrained["contrastive"], *values], "o-", ms=3, color="C1", label="held-out speakers"
+    )
     loss.axhline(untrained["contrastive"], color="grey", ls=":", label="untrained model")
     loss.set(title="Contrastive loss (lower is better)", ylabel="nats per masked frame")
 
     rounds, values = series(lines, "heldout_accuracy")
-    accuracy.plot([0, *rounds], [untrained["accuracy"], *values], "o-", ms=3, color="C1", label="held-out speakers")
+    accuracy.plot(
+        [0, *rounds], [untrained["accuracy"], *values], "o-", ms=3, color="C1", label="held-out speakers"
+    )
     rounds, values = series(lines, "heldout_shuffled_accuracy")
     accuracy.plot(
-        [0, *rounds], [untrained["shuffled_accuracy"], *values], color="C3", label="same model, context shuffled"
+        [0, *rounds],
+        [untrained["shuffled_accuracy"], *values],
+        color="C3",
+        label="same model, context shuffled",
     )
     rounds, values = series(lines, "heldout_chance_accuracy")
     accuracy.plot([0, *rounds], [untrained["chance_accuracy"], *values], "--", color="grey", label="guessing")
@@ -63,7 +70,9 @@ def draw_curves(lines: list[dict[str, Any]], untrained: dict[str, float], path: 
 
     codes.plot(*series(lines, "code_perplexity"), color="C0", alpha=0.6, label="training, with noise")
     rounds, values = series(lines, "heldout_code_perplexity")
-    codes.plot([0, *rounds], [untrained["code_perplexity"], *values], "o-", ms=3, color="C1", label="held-out")
+    codes.plot(
+        [0, *rounds], [untrained["code_perplexity"], *values], "o-", ms=3, color="C1", label="held-out"
+    )
     codes.axhline(2, color="red", ls=":", label="collapse")
     codes.set(title="Codes in use (perplexity)", ylabel="of all codebook entries")
     codes.set_ylim(bottom=0)
@@ -110,8 +119,14 @@ def markdown(
         ("accuracy, context shuffled", untrained["shuffled_accuracy"], control, "-"),
         ("codes in use (perplexity)", untrained["code_perplexity"], final["code_perplexity"], "not 2"),
     ]
-    table = "\n".join(f"| {name} | {before:.4g} | {after:.4g} | {better} |" for name, before, after, better in rows)
-    source = f"`{settings['data']}`" if settings["data"] else "the built-in synthetic corpus (generated, not speech)"
+    table = "\n".join(
+        f"| {name} | {before:.4g} | {after:.4g} | {better} |" for name, before, after, better in rows
+    )
+    source = (
+        f"`{settings['data']}`"
+        if settings["data"]
+        else "the built-in synthetic corpus (generated, not speech)"
+    )
     return f"""# Pre-training report
 
 The model hears speech with stretches of it hidden, and learns to pick the right content of each

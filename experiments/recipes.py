@@ -42,14 +42,29 @@ class TrainingRecipe:
 
 RECIPES = {
     "tiny": TrainingRecipe(
-        batch_size=4, crop_seconds=2.0, learning_rate=2e-3, warmup_share=0.05, clip_norm=1.0, weight_decay=0.01
+        batch_size=4,
+        crop_seconds=2.0,
+        learning_rate=2e-3,
+        warmup_share=0.05,
+        clip_norm=1.0,
+        weight_decay=0.01,
     ),
     # fairseq's base and large recipes; their batches are larger than one client's here.
     "base": TrainingRecipe(
-        batch_size=4, crop_seconds=5.5, learning_rate=5e-4, warmup_share=0.08, clip_norm=25.0, weight_decay=0.01
+        batch_size=4,
+        crop_seconds=5.5,
+        learning_rate=5e-4,
+        warmup_share=0.08,
+        clip_norm=25.0,
+        weight_decay=0.01,
     ),
     "large": TrainingRecipe(
-        batch_size=4, crop_seconds=5.5, learning_rate=5e-4, warmup_share=0.08, clip_norm=25.0, weight_decay=0.01
+        batch_size=4,
+        crop_seconds=5.5,
+        learning_rate=5e-4,
+        warmup_share=0.08,
+        clip_norm=25.0,
+        weight_decay=0.01,
     ),
 }
 RECIPES["large-lv60"] = RECIPES["large"]

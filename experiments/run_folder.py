@@ -38,9 +38,16 @@ class RunFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"{path} is in use by another process: wait for it or choose another --out") from None
+            self._lock.close()
+            raise UserError(
+                f"{path} is in use by another process: wait for it or choose another --out"
+            ) from None
         if not config.exists():
             write_json(config, {"settings": settings, "provenance": provenance})
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._lock.close()
 
     @property
     def metrics_path(self) -> Path:
@@ -85,6 +92,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read_json(path: Path) -> Any:
+    """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -37,9 +37,7 @@ class StretchResult(NamedTuple):
 def init(training: LocalTraining, key: jax.Array) -> CentralState:
     """The state before training."""
     parameters, objective_state = training.objective.init(key)
-    return CentralState(
-        parameters, objective_state, training.optimizer.init(parameters), jnp.int32(0)
-    )
+    return CentralState(parameters, objective_state, training.optimizer.init(parameters), jnp.int32(0))
 
 
 def run(
@@ -76,15 +74,10 @@ def run(
             taken = [next(stream) for _ in range(min(block_steps, steps_per_stretch - done))]
             padded = taken + [taken[-1]] * (block_steps - len(taken))
             valid = np.arange(block_steps) < len(taken)
-            block = Block(
-                jax.tree.map(lambda *leaves: np.stack(leaves), *padded),
-                valid,
-                valid,
-                np.arange(done, done + block_steps, dtype=np.int32),
-            )
-            carried = run_block(
-                carried, block, round_key(seed, index), np.int32(index * steps_per_stretch)
-            )
+            stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *padded)
+            local_step = np.arange(done, done + block_steps, dtype=np.int32)
+            block = Block._make((stacked, valid, valid, local_step))
+            carried = run_block(carried, block, round_key(seed, index), np.int32(index * steps_per_stretch))
             done += len(taken)
         norm = float(optax.tree.norm(jax.tree.map(jnp.subtract, carried.parameters, state.parameters)))
         state = CentralState(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fed.keys import step_key
+from fed.keys import ArrayLike, step_key
 from fed.protocols import Objective, PyTree
 
 LearningRate = Callable[[jax.Array], jax.Array]
@@ -64,7 +64,7 @@ def train_block(
     training: LocalTraining,
     client: ClientState,
     block: Block,
-    client_number: jax.Array,
+    client_number: ArrayLike,
     key: jax.Array,
     first_step: jax.Array,
 ) -> ClientState:

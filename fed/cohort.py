@@ -6,7 +6,7 @@ clients side by side; a chunk of one runs without vmap, so padded steps are trul
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,9 +34,7 @@ class Layout(NamedTuple):
         return self.lanes * self.chunk
 
 
-def choose_layout(
-    clients_per_round: int, *, lanes: int | None = None, chunk: int | None = None
-) -> Layout:
+def choose_layout(clients_per_round: int, *, lanes: int | None = None, chunk: int | None = None) -> Layout:
     """Lanes and chunk for a cohort; given values are kept.
 
     On CPU every device is a lane with one client at a time: lanes beat vmap there
@@ -67,11 +65,11 @@ class ClientReport(NamedTuple):
 class Programs(NamedTuple):
     """The jitted programs of a round; each compiles once per shape."""
 
-    start: jax.stages.Wrapped
-    block: jax.stages.Wrapped
-    fold: jax.stages.Wrapped
-    step: jax.stages.Wrapped
-    empty: jax.stages.Wrapped
+    start: Any
+    block: Any
+    fold: Any
+    step: Any
+    empty: Any
     by_client: NamedSharding
     replicated: NamedSharding
 
@@ -82,7 +80,7 @@ def build_programs(
     server_optimizer: optax.GradientTransformation,
     layout: Layout,
     sums: PyTree,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Programs:
     """Compile-on-demand programs for a layout.
 
@@ -112,9 +110,7 @@ def build_programs(
         return single
 
     def program(function, in_specs, out_specs, donate=()):
-        mapped = jax.shard_map(
-            function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
-        )
+        mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
         return jax.jit(mapped, donate_argnums=donate)
 
     def start(parameters, objective_state):
@@ -140,9 +136,7 @@ def build_programs(
         values, client_sums, report = over_clients(one, (0, 0, 0))(state, data_weight, present)
         old, old_sums = jax.tree.map(lambda leaf: leaf[0], accumulator)
         new = aggregation.add(old, values, report.log_weight)
-        kept = jax.tree.map(
-            lambda leaf: aggregation.zero_where(~report.accepted, leaf).sum(0), client_sums
-        )
+        kept = jax.tree.map(lambda leaf: aggregation.zero_where(~report.accepted, leaf).sum(0), client_sums)
         new_sums = jax.tree.map(jnp.add, old_sums, kept)
         return jax.tree.map(lambda leaf: leaf[None], (new, new_sums)), report
 
@@ -159,9 +153,7 @@ def build_programs(
 
     return Programs(
         start=program(start, (everywhere, everywhere), clients),
-        block=program(
-            block, (clients, clients, clients, everywhere, everywhere), clients, donate=(0,)
-        ),
+        block=program(block, (clients, clients, clients, everywhere, everywhere), clients, donate=(0,)),
         fold=program(
             fold,
             (clients, clients, everywhere, everywhere, clients, clients),

@@ -91,8 +91,12 @@ def _plan(size: int, batch_size: int, epochs: int) -> ClientPlan:
     return ClientPlan(epoch * epochs, epoch * (epochs - 1), float(size))
 
 
-def _batches(dataset: Any, batch_size: int, plan: ClientPlan, seed: int, to_batch: ToBatch) -> Iterator[PyTree]:
-    view = dataset.shuffle_repeat_batch(batch_size=batch_size, num_steps=plan.num_steps, seed=seed)
+def _batches(
+    dataset: Any, batch_size: int, plan: ClientPlan, seed: int, to_batch: ToBatch
+) -> Iterator[PyTree]:
+    view = dataset.shuffle_repeat_batch(
+        batch_size=batch_size, num_epochs=None, num_steps=plan.num_steps, seed=seed
+    )
     return (to_batch(examples) for examples in view)
 
 
@@ -142,7 +146,9 @@ def federated_algorithm(
         round_index = int(state.round_index)
         if programs is None:
             batch = next(source.client_batches(names[0], round_index))
-            sums = simulation.abstract_sums(training.objective, state.parameters, state.objective_state, batch)
+            sums = simulation.abstract_sums(
+                training.objective, state.parameters, state.objective_state, batch
+            )
             programs = build_programs(training, rule, server_optimizer, layout, sums)
         longest = max(source.plan(name, round_index).num_steps for name in names)
         # The programs consume their state, and a fedjax caller may keep the old one.
@@ -164,4 +170,6 @@ def federated_algorithm(
         }
         return result.server, diagnostics
 
-    return fedjax.FederatedAlgorithm(init, apply)
+    # fedjax's own dataclass decorator hides the constructor from type checkers.
+    make: Any = fedjax.FederatedAlgorithm
+    return make(init, apply)

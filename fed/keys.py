@@ -3,6 +3,10 @@
 import zlib
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+
+ArrayLike = jax.Array | np.generic
 
 
 def client_number(client_id: str) -> int:
@@ -15,6 +19,6 @@ def round_key(seed: int, round_index: int) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), round_index)
 
 
-def step_key(key: jax.Array, client: jax.Array, local_step: jax.Array) -> jax.Array:
+def step_key(key: jax.Array, client: ArrayLike, local_step: ArrayLike) -> jax.Array:
     """The key of one local step: fold_in(fold_in(round key, client), step)."""
-    return jax.random.fold_in(jax.random.fold_in(key, client), local_step)
+    return jax.random.fold_in(jax.random.fold_in(key, jnp.asarray(client)), jnp.asarray(local_step))

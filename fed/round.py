@@ -185,7 +185,7 @@ def _stack_block(
                 target[row, column] = leaf
             valid[row, column] = True
             reported[row, column] = done + column >= plan.loss_from_step
-    return Block(batches, valid, reported, local_step)
+    return Block._make((batches, valid, reported, local_step))
 
 
 def _prefetch(items: Iterator[_GroupBlock]) -> Iterator[_GroupBlock]:

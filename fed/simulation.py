@@ -22,7 +22,7 @@ class RoundResult(NamedTuple):
 
     Attributes:
         round_index: rounds finished, counting this one.
-        server: the state after the round (on the device).
+        server: the state after the round, on the device; the next round consumes it.
         sums: totals over all accepted clients.
         clients, losses, weights: per client; weights sum to one, zero where left out.
         skipped: clients whose update was not finite.
@@ -59,9 +59,9 @@ class Simulation(NamedTuple):
 
 def abstract_sums(objective: Objective, parameters: PyTree, state: PyTree, batch: PyTree) -> PyTree:
     """Shapes of the sums that one step returns."""
-    return jax.eval_shape(
-        objective.value_and_grad, parameters, state, batch, jax.random.key(0), np.int32(0)
-    )[2]
+    return jax.eval_shape(objective.value_and_grad, parameters, state, batch, jax.random.key(0), np.int32(0))[
+        2
+    ]
 
 
 def prepare(simulation: Simulation, server: ServerState) -> Programs:
@@ -75,9 +75,7 @@ def prepare(simulation: Simulation, server: ServerState) -> Programs:
         simulation.rule,
         simulation.server_optimizer,
         simulation.layout,
-        abstract_sums(
-            simulation.training.objective, server.parameters, server.objective_state, batch
-        ),
+        abstract_sums(simulation.training.objective, server.parameters, server.objective_state, batch),
     )
 
 
@@ -116,10 +114,10 @@ def to_result(outcome: rounds.RoundOutcome, round_index: int) -> RoundResult:
         server=outcome.server,
         sums=jax.device_get(outcome.sums),
         clients=outcome.clients,
-        losses=report.loss,
+        losses=np.asarray(report.loss),
         weights=weights,
         skipped=[c for c, ok in zip(outcome.clients, report.accepted, strict=True) if not ok],
-        update_norms=report.update_norm,
+        update_norms=np.asarray(report.update_norm),
         mean_update_norm=float(outcome.mean_update_norm),
         steps=outcome.steps,
         step_slots=outcome.step_slots,

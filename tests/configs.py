@@ -26,7 +26,11 @@ SMALL = ModelConfig(
 )
 
 SMALL_LAYER_NORM = SMALL.replace(
-    feature_norm="layer", conv_bias=True, pre_norm=True, feature_penalty_weight=0.0, encoder_gradient_scale=1.0
+    feature_norm="layer",
+    conv_bias=True,
+    pre_norm=True,
+    feature_penalty_weight=0.0,
+    encoder_gradient_scale=1.0,
 )
 
 VARIANTS = {"group-norm": SMALL, "layer-norm": SMALL_LAYER_NORM}

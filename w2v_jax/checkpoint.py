@@ -58,10 +58,17 @@ class Checkpoints:
 def is_disk_error(error: BaseException | None) -> bool:
     """Whether an error, or what caused it, is the disk's: full, over quota, read-only."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        if isinstance(error, OSError) and error.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EROFS,
+            errno.EFBIG,
+        ):
             return True
         text = str(error)
-        if any(word in text for word in ("No space left", "RESOURCE_EXHAUSTED", "Disk quota", "File too large")):
+        if any(
+            word in text for word in ("No space left", "RESOURCE_EXHAUSTED", "Disk quota", "File too large")
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False

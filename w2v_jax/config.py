@@ -76,8 +76,7 @@ class ModelConfig:
         ):
             if getattr(self, of) % getattr(self, divisor):
                 raise ValueError(
-                    f"{of} ({getattr(self, of)}) must be a multiple of {divisor} "
-                    f"({getattr(self, divisor)})"
+                    f"{of} ({getattr(self, of)}) must be a multiple of {divisor} ({getattr(self, divisor)})"
                 )
 
     @property
@@ -144,9 +143,11 @@ TINY = ModelConfig(
     mask_span=5,
     gumbel_temperature_decay=0.999,
     # Pre-norm and a larger initial scale leave the plateau at ln(101) early; a diversity weight that
-    # is there from the start would make the codes noise before they can be predicted.
+    # is there from the start would make the codes noise before they can be predicted, and without a
+    # strong one later few codes stay in use.
     pre_norm=True,
     transformer_initial_std=0.06,
+    diversity_weight=0.3,
     diversity_warmup_updates=1000,
     dropout=0.0,
     attention_dropout=0.0,

@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
 from w2v_jax import products
-from w2v_jax.config import ModelConfig
+from w2v_jax.config import ConvolutionForm, ModelConfig
 from w2v_jax.layers import LayerNorm, Linear, Scoped, broadcast_last, gelu, normal
 from w2v_jax.randomness import Stream, attention_dropout, dropout, fold_in_all, stream_key
 
@@ -24,8 +24,8 @@ class PositionalConvolution(Scoped):
         self.magnitude = nnx.Param(jnp.sqrt(jnp.square(direction).sum((1, 2))))
         self.bias = nnx.Param(jnp.zeros(dim))
         self.groups = config.positional_groups
-        self.dtype = config.compute_dtype
-        self.form = config.convolution_form
+        self.dtype: products.ComputeDtype = config.compute_dtype
+        self.form: ConvolutionForm = config.convolution_form
 
     def __call__(self, x: Float[Array, "batch time dim"]) -> Float[Array, "batch time dim"]:
         direction = self.direction[...]
@@ -44,13 +44,17 @@ class Attention(Scoped):
 
         def linear(k):
             return Linear(
-                config.hidden_dim, config.hidden_dim, k, dtype=config.compute_dtype, initializer=normal(config.transformer_initial_std)
+                config.hidden_dim,
+                config.hidden_dim,
+                k,
+                dtype=config.compute_dtype,
+                initializer=normal(config.transformer_initial_std),
             )
 
         self.q_proj, self.k_proj = linear(keys[0]), linear(keys[1])
         self.v_proj, self.out_proj = linear(keys[2]), linear(keys[3])
         self.heads = config.num_heads
-        self.dtype = config.compute_dtype
+        self.dtype: products.ComputeDtype = config.compute_dtype
         self.dropout_rate = config.attention_dropout
 
     def __call__(self, x, valid: Bool[Array, "batch time"], dropout_keys):
@@ -73,9 +77,10 @@ class FeedForward(Scoped):
 
     def __init__(self, config: ModelConfig, key: Key[Array, ""]):
         first, second = jax.random.split(key)
-        dims = config.hidden_dim, config.feed_forward_dim
-        self.intermediate = Linear(*dims, first, dtype=config.compute_dtype, initializer=normal(config.transformer_initial_std))
-        self.output = Linear(*dims[::-1], second, dtype=config.compute_dtype, initializer=normal(config.transformer_initial_std))
+        narrow, wide, dtype = config.hidden_dim, config.feed_forward_dim, config.compute_dtype
+        initializer = normal(config.transformer_initial_std)
+        self.intermediate = Linear(narrow, wide, first, dtype=dtype, initializer=initializer)
+        self.output = Linear(wide, narrow, second, dtype=dtype, initializer=initializer)
         self.dropout_rate = config.activation_dropout
 
     def __call__(self, x, dropout_keys):

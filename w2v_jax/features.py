@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from w2v_jax import products
-from w2v_jax.config import ModelConfig
+from w2v_jax.config import ConvolutionForm, ModelConfig
 from w2v_jax.layers import GroupNorm, LayerNorm, Linear, Scoped, broadcast_last, gelu
 from w2v_jax.randomness import dropout
 
@@ -41,8 +41,8 @@ class ConvLayer(Scoped):
             norm = GroupNorm(channels)
         self.norm = norm
         self.stride = config.conv_strides[index]
-        self.dtype = config.compute_dtype
-        self.form = config.convolution_form
+        self.dtype: products.ComputeDtype = config.compute_dtype
+        self.form: ConvolutionForm = config.convolution_form
 
     def __call__(self, x, valid=None):
         form = products.resolve_form(self.form)

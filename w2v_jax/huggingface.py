@@ -81,7 +81,11 @@ def entries(config: ModelConfig) -> list[Entry]:
         for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
             linear(f"context_network/layers/attention/{part}", f"{name}.attention.{part}", layer)
         norm("context_network/layers/layer_norm", f"{name}.layer_norm", layer)
-        linear("context_network/layers/feed_forward/intermediate", f"{name}.feed_forward.intermediate_dense", layer)
+        linear(
+            "context_network/layers/feed_forward/intermediate",
+            f"{name}.feed_forward.intermediate_dense",
+            layer,
+        )
         linear("context_network/layers/feed_forward/output", f"{name}.feed_forward.output_dense", layer)
         norm("context_network/layers/final_layer_norm", f"{name}.final_layer_norm", layer)
     groups, entry_count = config.codebook_groups, config.codebook_entries

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,7 @@ class Linear(Scoped):
         self.kernel = nnx.Param(initializer(kernel_key, (in_dim, out_dim)))
         bias = jnp.zeros(out_dim) if zero_bias else symmetric_uniform(in_dim**-0.5)(bias_key, (out_dim,))
         self.bias = nnx.Param(bias)
-        self.dtype = dtype
+        self.dtype: products.ComputeDtype = dtype
 
     def __call__(self, x: Float[Array, "batch time in_dim"]) -> Float[Array, "batch time out_dim"]:
         y = products.einsum("btd,de->bte", x, self.kernel[...], self.dtype)
@@ -134,7 +135,7 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def scale_gradient(x: Array, scale: float) -> Array:
+def scale_gradient(x: Array, scale: float) -> Any:
     """Identity whose gradient is multiplied by `scale`."""
     return x
 

@@ -97,7 +97,9 @@ def masked_mean(
     return (values * share).sum((0, 1)) / jnp.maximum(mask.sum().astype(values.dtype), 1.0)
 
 
-def utterance_moments(correct: Bool[Array, "batch time"], mask: Bool[Array, "batch time"]) -> Float[Array, "5"]:
+def utterance_moments(
+    correct: Bool[Array, "batch time"], mask: Bool[Array, "batch time"]
+) -> Float[Array, "5"]:
     """Sums over utterances of hits c and masked frames n: c, n, c c, c n, n n.
 
     They add up over batches; `ratio_standard_error` reads them.

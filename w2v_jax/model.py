@@ -79,7 +79,7 @@ class Wav2Vec2(Scoped):
             waveform = normalise_waveform(waveform, num_samples)
         features, out = self.feature_encoder(waveform, num_samples)
         if config.encoder_gradient_scale != 1.0:
-            features = scale_gradient(features, config.encoder_gradient_scale)
+            features = jnp.asarray(scale_gradient(features, config.encoder_gradient_scale))
         valid = valid_frames(frame_lengths(num_samples, config), features.shape[1])
 
         def site(index):

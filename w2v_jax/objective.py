@@ -149,17 +149,15 @@ def loss_and_sums(
         "accuracy": per_frame(losses.masked_mean(contrast.correct.astype(jnp.float32), mask)),
         "masked_share": Total(masked_frames, predictions.valid.sum().astype(jnp.float32)),
         "code_counts": Total((choice * share).sum((0, 1)), masked_frames),
-        "probability_sums": Total(
-            (predictions.quantized.probabilities * share).sum((0, 1)), masked_frames
-        ),
+        "probability_sums": Total((predictions.quantized.probabilities * share).sum((0, 1)), masked_frames),
     }
     return loss, jax.lax.stop_gradient(sums)
 
 
 def diversity_weight(config: ModelConfig, step: Int[Array, ""] | int) -> Float[Array, ""]:
-    """The diversity loss's weight at a global update: it may rise linearly from zero."""
+    """The diversity loss's weight at a global update: it may rise from zero, quadratically."""
     rise = (jnp.asarray(step, jnp.float32) + 1.0) / max(config.diversity_warmup_updates, 1)
-    return config.diversity_weight * jnp.minimum(rise, 1.0)
+    return config.diversity_weight * jnp.square(jnp.minimum(rise, 1.0))
 
 
 def pretraining_objective(config: ModelConfig) -> Objective:
@@ -253,5 +251,3 @@ def summarise(sums: Sums) -> dict[str, float]:
 
 def _audio_seconds(batch: Batch) -> Total:
     return Total(batch.num_samples.sum().astype(jnp.float32) / SAMPLE_RATE_HZ, jnp.float32(1.0))
-
-

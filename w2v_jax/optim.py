@@ -46,6 +46,8 @@ def make_learning_rate(config: OptimizerConfig) -> Callable[[jax.Array], jax.Arr
         now = step.astype(jnp.float32) + 1.0
         rise = now / warmup
         fall = 1.0 - (1.0 - config.final_share) * (now - warmup) / rest
-        return config.learning_rate * jnp.clip(jnp.minimum(rise, jnp.maximum(fall, config.final_share)), 0.0, 1.0)
+        return config.learning_rate * jnp.clip(
+            jnp.minimum(rise, jnp.maximum(fall, config.final_share)), 0.0, 1.0
+        )
 
     return rate

@@ -36,9 +36,18 @@ def _mixed_einsum(spec, a, b):
 
 
 def _rounded_einsum(spec, a, b):
-    return jnp.einsum(
-        spec, a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), preferred_element_type=jnp.float32
-    )
+    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    if jax.default_backend() == "cpu" and _has_batch_axis(spec):
+        # XLA:CPU (jaxlib 0.10.2) lacks some batched bf16 x bf16 = f32 products inside loops.
+        return jnp.einsum(spec, a.astype(jnp.float32), b.astype(jnp.float32))
+    return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
+
+
+def _has_batch_axis(spec: str) -> bool:
+    """Whether an index stands in both operands and in the result."""
+    inputs, output = spec.split("->")
+    left, right = inputs.split(",")
+    return bool(set(left) & set(right) & set(output))
 
 
 def _mixed_einsum_forward(spec, a, b):

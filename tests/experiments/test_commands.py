@@ -10,7 +10,18 @@ from experiments.arguments import UsageError, one_line
 from experiments.pretrain import PretrainArguments, resolve
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 
-TINY_RUN = ["--rounds", "1", "--clients", "2", "--local-steps", "1", "--crop-seconds", "0.6", "--batch-size", "2"]
+TINY_RUN = [
+    "--rounds",
+    "1",
+    "--clients",
+    "2",
+    "--local-steps",
+    "1",
+    "--crop-seconds",
+    "0.6",
+    "--batch-size",
+    "2",
+]
 
 
 def fails(capfd, *argv):
@@ -48,7 +59,9 @@ def test_mistakes_are_one_line(capfd, tmp_path, monkeypatch, argv, expected):
 
 
 def test_folder_without_a_table(capfd, tmp_path):
-    assert "no validated.tsv" in fails(capfd, "pretrain", "--data", str(tmp_path), "--out", str(tmp_path / "r"))
+    assert "no validated.tsv" in fails(
+        capfd, "pretrain", "--data", str(tmp_path), "--out", str(tmp_path / "r")
+    )
 
 
 def test_missing_column(capfd, tmp_path):
@@ -81,7 +94,9 @@ def test_defaults_come_from_preset_and_recipe():
 
 
 def test_boxes_become_one_line():
-    boxed = "╭─ Value error ─╮\n│ first words   │\n│ second words  │\n│ ─────── │\n│ For full helptext │\n╰───╯"
+    boxed = (
+        "╭─ Value error ─╮\n│ first words   │\n│ second words  │\n│ ─────── │\n│ For full helptext │\n╰───╯"
+    )
     assert one_line(boxed) == "first words second words"
 
 

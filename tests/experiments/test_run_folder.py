@@ -10,8 +10,8 @@ SETTINGS = {"rounds": 3, "model": "tiny"}
 
 def test_same_settings_open_again_and_others_are_refused(tmp_path):
     run = RunFolder(tmp_path / "run", SETTINGS, {})
-    run._lock.close()
-    RunFolder(tmp_path / "run", dict(SETTINGS), {})._lock.close()
+    run.close()
+    RunFolder(tmp_path / "run", dict(SETTINGS), {}).close()
     with pytest.raises(UserError, match="rounds: 3 there, 4 here"):
         RunFolder(tmp_path / "run", SETTINGS | {"rounds": 4}, {})
     assert json.loads((tmp_path / "run" / "config.json").read_text())["settings"] == SETTINGS
@@ -21,7 +21,7 @@ def test_two_runs_at_once_are_refused(tmp_path):
     first = RunFolder(tmp_path / "run", SETTINGS, {})
     with pytest.raises(UserError, match="in use by another process"):
         RunFolder(tmp_path / "run", SETTINGS, {})
-    first._lock.close()
+    first.close()
 
 
 def test_a_file_is_no_run_folder(tmp_path):
@@ -38,7 +38,7 @@ def test_rewind_drops_later_rounds_and_a_line_cut_short(tmp_path):
         out.write('{"round": 5, "lo')
     run.rewind(2)
     assert read_metrics(run.metrics_path) == [{"round": 1, "loss": None}, {"round": 2, "loss": None}]
-    run._lock.close()
+    run.close()
 
 
 def test_numbers_that_json_lacks_become_null():

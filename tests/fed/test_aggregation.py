@@ -16,7 +16,9 @@ def weighted_mean(values, log_weights, chunks):
     start = 0
     for size in chunks:
         part = jnp.stack(values[start : start + size])
-        accumulator = aggregation.add(accumulator, part, jnp.array(log_weights[start : start + size], jnp.float32))
+        accumulator = aggregation.add(
+            accumulator, part, jnp.array(log_weights[start : start + size], jnp.float32)
+        )
         start += size
     return np.asarray(aggregation.finish(accumulator))
 
@@ -45,7 +47,9 @@ def test_loss_weights_prefer_low_losses():
 
 def test_temperature_flattens():
     sharp, flat = (
-        jax.nn.softmax(jnp.array([aggregation.loss_weighted(t)(jnp.float32(x), jnp.float32(1)) for x in (1, 3)]))
+        jax.nn.softmax(
+            jnp.array([aggregation.loss_weighted(t)(jnp.float32(x), jnp.float32(1)) for x in (1, 3)])
+        )
         for t in (1.0, 100.0)
     )
     assert sharp[0] > flat[0] > 0.5
@@ -83,7 +87,9 @@ def test_a_client_that_is_not_finite_is_left_out_and_counted(rule, layout):
     results = train(steps=steps, poison=(1, 4), rule=rule, layout=layout, rounds=3)
     for result in results:
         assert sorted(result.skipped) == ["client1", "client4"]
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(result.server.parameters)))
+        assert all(
+            np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(result.server.parameters))
+        )
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.sums))
         np.testing.assert_allclose(result.weights.sum(), 1.0)
         assert result.sums["steps"][0] == 8

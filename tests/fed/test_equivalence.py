@@ -21,10 +21,18 @@ OPTIMIZERS = {
     "adamw": (optax.chain(optax.scale_by_adam(eps=1e-6), optax.add_decayed_weights(0.01)), 0.01, 1),
 }
 STEPS = [5, 3, 1, 4, 4, 2, 7]
+ONE_BY_ONE = Layout(1, 1)
 
 
 def train(
-    optimizer="sgd", steps=STEPS, layout=Layout(1, 1), rule=fedavg, block_steps=None, order=None, rounds=None, **source
+    optimizer="sgd",
+    steps=STEPS,
+    layout=ONE_BY_ONE,
+    rule=fedavg,
+    block_steps=None,
+    order=None,
+    rounds=None,
+    **source,
 ):
     """Run a simulation; returns its last result and all per-client weights."""
     transformation, rate, default_rounds = OPTIMIZERS[optimizer]
@@ -36,8 +44,9 @@ def train(
         training, rule, optax.sgd(1.0), data, lambda r: list(names), layout, 3, max(steps), block_steps
     )
     state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
-    results = list(simulation.run(run, state, rounds or default_rounds))
-    return results
+    # A result's state is consumed by the next round, so it is fetched at once.
+    rounds = simulation.run(run, state, rounds or default_rounds)
+    return [result._replace(server=jax.device_get(result.server)) for result in rounds]
 
 
 def assert_same(ours, theirs, share=1e-5):
@@ -133,7 +142,9 @@ def test_each_program_compiles_once(layout):
         traced.append(None)
         return objective.value_and_grad(*args)
 
-    training = LocalTraining(objective._replace(value_and_grad=counted), optax.identity(), lambda s: jnp.float32(0.1))
+    training = LocalTraining(
+        objective._replace(value_and_grad=counted), optax.identity(), lambda s: jnp.float32(0.1)
+    )
     state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
     run = simulation.Simulation(
         training, fedavg, optax.sgd(1.0), data, lambda r: data.client_ids()[: 3 + r], layout, 0, 7, 2
@@ -174,7 +185,9 @@ def test_reported_loss_is_that_of_the_last_epoch():
     key = round_key(0, 0)
     end = client.train_block(training, start, block, np.uint32(1), key, np.int32(0))
     losses = [
-        objective.value_and_grad(parameters, state, batch, step_key(key, np.uint32(1), np.int32(i)), 0)[2]["loss"]
+        objective.value_and_grad(parameters, state, batch, step_key(key, np.uint32(1), np.int32(i)), 0)[2][
+            "loss"
+        ]
         for i, batch in enumerate(batches)
     ]
     np.testing.assert_allclose(end.last_loss[0], losses[1][0] + losses[2][0], rtol=1e-6)
@@ -190,10 +203,9 @@ def test_schedules_run_on_the_global_step():
     objective = toy_objective(noise=0.0)
     data = ToySource([2])
     training = LocalTraining(objective, optax.identity(), rate)
-    programs = build_programs(
-        training, fedavg, optax.sgd(1.0), Layout(1, 1),
-        simulation.abstract_sums(objective, *objective.init(jax.random.key(0)), next(data.client_batches("client0", 0))),
-    )  # fmt: skip
+    batch = next(data.client_batches("client0", 0))
+    sums = simulation.abstract_sums(objective, *objective.init(jax.random.key(0)), batch)
+    programs = build_programs(training, fedavg, optax.sgd(1.0), Layout(1, 1), sums)
     for first_step in (0, 100):
         state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
         outcome = run_round(

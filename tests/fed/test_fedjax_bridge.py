@@ -59,7 +59,9 @@ def test_client_sampler_plugs_in(data):
     assert sampler(5) == sampler(5)
     assert len(set(sampler(5))) == 2
     results = simulate(data, sampler)
-    assert [r.clients for r in results] == [sorted(r.clients, key=lambda c: r.clients.index(c)) for r in results]
+    assert [r.clients for r in results] == [
+        sorted(r.clients, key=lambda c: r.clients.index(c)) for r in results
+    ]
     assert all(len(r.clients) == 2 for r in results)
 
 
@@ -78,6 +80,8 @@ def test_offered_as_a_federated_algorithm(data):
     assert int(state.round_index) == 2
     # The same rounds as the simulation's own.
     expected = simulate(data, lambda r: ["c0", "c1", "c2", "c3"])[-1].server.parameters
-    chex.assert_trees_all_close(jax.device_get(state.parameters), jax.device_get(expected), rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(
+        jax.device_get(state.parameters), jax.device_get(expected), rtol=1e-4, atol=1e-6
+    )
     # fedjax's callers may keep the old state.
     chex.assert_trees_all_equal(before, jax.device_get(algorithm.init(jax.random.key(0))))

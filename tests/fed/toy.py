@@ -62,10 +62,11 @@ class ToySource:
         for step in range(self.steps[client_id]):
             rng = np.random.default_rng((number, round_index, step))
             x = rng.standard_normal((self.batch, self.dim)).astype(np.float32)
+            y = np.sin(x).sum(1).astype(np.float32) + np.float32(number)
             if client_id in self.poison:
                 x[0, 0] = np.inf
             yield {
                 "x": x,
-                "y": np.sin(x).sum(1).astype(np.float32) + np.float32(number),
+                "y": y,
                 "weight": np.ones(self.batch, np.float32),
             }

@@ -41,12 +41,15 @@ def ours(config: ModelConfig, parameters: dict, inputs: dict[str, np.ndarray]):
     return out, summarise(jax.device_get(sums)), huggingface.to_state_dict(gradients, config)
 
 
-def check(config: ModelConfig, parameters: dict, inputs, intermediates, losses, gradients) -> dict[str, float]:
+def check(
+    config: ModelConfig, parameters: dict, inputs, intermediates, losses, gradients
+) -> dict[str, float]:
     """Assert agreement; returns the largest relative difference of each kind."""
     out, our_losses, our_gradients = ours(config, parameters, inputs)
-    valid = np.arange(inputs["mask"].shape[1])[None] < np.array(
-        [config.num_frames(int(n)) for n in inputs["num_samples"]]
-    )[:, None]
+    valid = (
+        np.arange(inputs["mask"].shape[1])[None]
+        < np.array([config.num_frames(int(n)) for n in inputs["num_samples"]])[:, None]
+    )
     worst = {"intermediate": 0.0, "loss": 0.0, "gradient": 0.0}
     for name, expected in intermediates.items():
         actual = out[name]

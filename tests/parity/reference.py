@@ -86,7 +86,9 @@ def run(config: ModelConfig, model, inputs: dict[str, np.ndarray]) -> tuple[dict
     handles = []
 
     def watch(module, name, pick=lambda out: out):
-        handles.append(module.register_forward_hook(lambda m, i, out: seen.__setitem__(name, pick(out).detach().clone())))
+        handles.append(
+            module.register_forward_hook(lambda m, i, out: seen.__setitem__(name, pick(out).detach().clone()))
+        )
 
     for index, layer in enumerate(model.wav2vec2.feature_extractor.conv_layers):
         watch(layer, f"conv_layers_{index}", lambda out: out.transpose(1, 2))

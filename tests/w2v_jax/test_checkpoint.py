@@ -31,7 +31,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch):
     checkpoints.save(1, state(1.0))
 
     def full(*args, **kwargs):
-        raise ValueError("tensorstore: RESOURCE_EXHAUSTED") from OSError(errno.ENOSPC, "No space left on device")
+        raise ValueError("tensorstore: RESOURCE_EXHAUSTED") from OSError(
+            errno.ENOSPC, "No space left on device"
+        )
 
     monkeypatch.setattr(checkpoints._manager, "save", full)
     with pytest.raises(UserError, match="earlier checkpoints are untouched") as caught:

@@ -96,7 +96,8 @@ def test_folder_or_its_parent(synthetic):
 
 def test_columns_by_header_in_any_order(tmp_path):
     (tmp_path / "validated.tsv").write_text(
-        '﻿sentence\taccents\tpath\tclient_id\nHe said "no\tx\ta.mp3\ts1\nplain\ty\tb.mp3\ts2\n', encoding="utf-8"
+        '﻿sentence\taccents\tpath\tclient_id\nHe said "no\tx\ta.mp3\ts1\nplain\ty\tb.mp3\ts2\n',
+        encoding="utf-8",
     )
     rows = read_table(tmp_path)
     assert [(r.client_id, r.path, r.sentence) for r in rows] == [
@@ -169,10 +170,16 @@ def test_batches_depend_on_identity_alone(synthetic):
     clips = load_corpus(synthetic).clips
     first, turned, longer = batches(clips), batches(clips[::-1]), batches(clips, num_steps=9)
     late = batches(clips, first_step=4)
-    for ours, theirs in (*zip(first, turned, strict=True), *zip(first, longer), *zip(first[4:], late, strict=True)):
+    for ours, theirs in (
+        *zip(first, turned, strict=True),
+        *zip(first, longer[:6], strict=True),
+        *zip(first[4:], late, strict=True),
+    ):
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a, b)
-    assert any((a.waveform != b.waveform).any() for a, b in zip(first, batches(clips, identity=(0, 2)), strict=True))
+    assert any(
+        (a.waveform != b.waveform).any() for a, b in zip(first, batches(clips, identity=(0, 2)), strict=True)
+    )
 
 
 def test_repeats_in_a_batch_get_draws_of_their_own(synthetic):

@@ -47,7 +47,9 @@ def example(seed=0, entries=4):
 def test_contrastive_equals_gathered_twin(entries):
     context, targets, codes, negatives, mask = example(entries=entries)
     counts = count_negatives(jnp.asarray(negatives), jnp.asarray(mask))
-    similarity = losses.cosine_similarity(jnp.asarray(context, jnp.float32), jnp.asarray(targets, jnp.float32))
+    similarity = losses.cosine_similarity(
+        jnp.asarray(context, jnp.float32), jnp.asarray(targets, jnp.float32)
+    )
     ours = losses.contrastive(similarity, jnp.asarray(codes), counts, 0.1)
     loss, correct = gathered_contrastive(context, targets, codes, negatives, mask, 0.1)
     np.testing.assert_allclose(np.asarray(ours.loss)[mask], loss[mask], rtol=2e-5, atol=2e-5)

@@ -11,7 +11,12 @@ def masks(lengths, total, *, probability=0.65, span=10, min_spans=2, seed=0):
     keys = jax.random.split(jax.random.key(seed), len(lengths))
     return np.asarray(
         span_mask(
-            keys, jnp.array(lengths, jnp.int32), total, probability=probability, span=span, min_spans=min_spans
+            keys,
+            jnp.array(lengths, jnp.int32),
+            total,
+            probability=probability,
+            span=span,
+            min_spans=min_spans,
         )
     )
 

@@ -131,9 +131,7 @@ def test_few_masked_frames_are_finite(masked_frames):
 def test_encoder_gradient_is_scaled_and_the_mask_embedding_is_not():
     plain = run(SMALL.replace(encoder_gradient_scale=1.0), make_batch())[0]
     scaled = run(SMALL.replace(encoder_gradient_scale=0.1), make_batch())[0]
-    assert_close(
-        scaled["feature_encoder"], jax.tree.map(lambda g: 0.1 * g, plain["feature_encoder"]), 1e-4
-    )
+    assert_close(scaled["feature_encoder"], jax.tree.map(lambda g: 0.1 * g, plain["feature_encoder"]), 1e-4)
     assert_close(scaled["mask_embedding"], plain["mask_embedding"])
 
 
@@ -238,5 +236,9 @@ def test_operations_carry_module_paths():
         parameters, state, make_batch(), jax.random.key(0), jnp.int32(0)
     )
     text = lowered.compile().as_text()
-    for path in ("feature_encoder/conv_layers_0", "context_network/layers/attention/q_proj", "quantizer/weight_proj"):
+    for path in (
+        "feature_encoder/conv_layers_0",
+        "context_network/layers/attention/q_proj",
+        "quantizer/weight_proj",
+    ):
         assert path in text

@@ -55,7 +55,7 @@ def make_batch(
         waveform[row, : len(window)] = to_float(window)
         num_samples[row] = len(window)
         utterance_id[row] = (stable_id(clip.row.path) + repeat) % 2**32
-    return Batch(waveform, num_samples, utterance_id)
+    return Batch._make((waveform, num_samples, utterance_id))
 
 
 def training_batches(
@@ -97,9 +97,7 @@ def training_batches(
         yield make_batch(chosen, rngs, repeats, batch_size=batch_size, crop_samples=crop_samples)
 
 
-def evaluation_batches(
-    clips: Sequence[Clip], *, batch_size: int, crop_samples: int
-) -> Iterator[Batch]:
+def evaluation_batches(clips: Sequence[Clip], *, batch_size: int, crop_samples: int) -> Iterator[Batch]:
     """Every clip once, its middle, in the order of their paths; the last batch is padded."""
     ordered = sorted(clips, key=lambda clip: clip.row.path)
     for start in range(0, len(ordered), batch_size):

@@ -138,9 +138,7 @@ def decode_rows(
         yield from pool.map(one, rows)
 
 
-def load_corpus(
-    folder: Path | str, split: str = "validated", *, min_samples: int = 1
-) -> Corpus:
+def load_corpus(folder: Path | str, split: str = "validated", *, min_samples: int = 1) -> Corpus:
     """Read and decode a split; unusable clips are counted and listed, not fatal.
 
     Args:

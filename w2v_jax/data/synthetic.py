@@ -27,7 +27,7 @@ VOWEL_FORMANTS_HZ = {
     "u": (320, 750, 2300),
 }
 UNVOICED = "fkpst"
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "client_id",
     "path",
     "sentence",
@@ -76,9 +76,9 @@ def make_lexicon(words: int, rng: np.random.Generator) -> list[str]:
     lexicon: dict[str, None] = {}
     while len(lexicon) < words:
         syllables = rng.integers(2, 4)
-        lexicon["".join(rng.choice(list(CONSONANTS)) + rng.choice(list(VOWELS)) for _ in range(syllables))] = (
-            None
-        )
+        lexicon[
+            "".join(rng.choice(list(CONSONANTS)) + rng.choice(list(VOWELS)) for _ in range(syllables))
+        ] = None
     return list(lexicon)
 
 
@@ -121,7 +121,7 @@ def speak(sentence: str, speaker: Speaker, rng: np.random.Generator) -> np.ndarr
         envelope = np.ones(count)
         envelope[:edge] = np.linspace(0.0, 1.0, edge)
         envelope[-edge:] = np.linspace(1.0, 0.0, edge)
-        level = np.sqrt(np.mean(sound**2)) + 1e-9
+        level = np.sqrt(np.mean(np.square(np.asarray(sound)))) + 1e-9
         pieces.append(sound * envelope * (0.12 if letter in VOWELS else 0.06) / level)
     pieces.append(np.zeros(int(0.1 * SAMPLE_RATE_HZ)))
     samples = np.concatenate(pieces)

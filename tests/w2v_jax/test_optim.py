@@ -1,0 +1,34 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from w2v_jax.optim import OptimizerConfig, make_learning_rate, make_optimizer
+
+
+def test_warm_up_then_linear_decay():
+    rate = make_learning_rate(
+        OptimizerConfig(learning_rate=1.0, warmup_steps=10, total_steps=110, final_share=0.1)
+    )
+    values = {step: float(rate(jnp.int32(step))) for step in (0, 4, 9, 59, 109, 500)}
+    expected = {0: 0.1, 4: 0.5, 9: 1.0, 59: 0.55, 109: 0.1, 500: 0.1}
+    np.testing.assert_allclose(list(values.values()), list(expected.values()), rtol=1e-5)
+
+
+def test_adamw_equals_optax():
+    config = OptimizerConfig(learning_rate=0.3, clip_norm=None)
+    parameters = {"w": jnp.arange(3.0)}
+    gradients = {"w": jnp.array([1.0, -2.0, 0.5])}
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        reference = optax.adamw(0.3, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01)
+        expected, _ = reference.update(gradients, reference.init(parameters), parameters)
+        ours = make_optimizer(config)
+        updates, _ = ours.update(gradients, ours.init(parameters), parameters)
+    np.testing.assert_allclose(-0.3 * updates["w"], expected["w"], rtol=1e-6)
+
+
+def test_sgd_with_clipping():
+    optimizer = make_optimizer(OptimizerConfig(name="sgd", clip_norm=1.0))
+    gradients = {"w": jnp.array([3.0, 4.0])}
+    updates, _ = optimizer.update(gradients, optimizer.init(gradients), gradients)
+    np.testing.assert_allclose(updates["w"], [0.6, 0.8], rtol=1e-6)
