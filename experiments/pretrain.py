@@ -1,5 +1,6 @@
 """`w2v-jax pretrain`: federated or centralised pre-training on recorded or synthetic speech."""
 
+import contextlib
 import dataclasses
 import sys
 from pathlib import Path
@@ -137,10 +138,14 @@ def main(argv: list[str]) -> None:
         lanes = options.lanes or min(runtime.usable_cores(), settings["clients_per_round"])
     runtime.configure_xla(lanes or 1)
     from experiments.pretraining import Pretraining
+    from experiments.run_folder import RunFolder
     from w2v_jax.checkpoint import is_disk_error, reason
 
     try:
-        Pretraining(settings, options.out or default_folder(settings)).run()
+        provenance = runtime.provenance("pretrain", settings["seed"])
+        folder = RunFolder(options.out or default_folder(settings), settings, provenance)
+        with contextlib.closing(folder):
+            Pretraining(settings, folder).run()
     except OSError as error:
         if not is_disk_error(error):
             raise

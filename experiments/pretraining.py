@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import corpora, pretraining_report, recipes, runtime
+from experiments import corpora, pretraining_report, recipes
 from experiments.progress import Progress
 from experiments.run_folder import RunFolder, write_json
 from experiments.speech_clients import LocalWork, SpeechClients, partition_speakers, set_aside
@@ -40,9 +39,9 @@ class RoundLog:
 class Pretraining:
     """Builds a run from its settings and carries it through, from a checkpoint if there is one."""
 
-    def __init__(self, settings: dict[str, Any], folder: Path):
+    def __init__(self, settings: dict[str, Any], folder: RunFolder):
         self.settings = settings
-        self.folder = RunFolder(folder, settings, runtime.provenance("pretrain", settings["seed"]))
+        self.folder = folder
         self.config = PRESETS[settings["model"]].replace(
             compute_dtype="bfloat16" if settings["precision"] == "bf16" else "float32",
             masked_group_norm=settings["masked_group_norm"],
@@ -72,6 +71,7 @@ class Pretraining:
         else:
             clients = partition_speakers(self.split.training, settings["clients"], settings["seed"])
         self.source = SpeechClients(clients, self.work, settings["seed"])
+        self.folder.begin()
         write_json(
             self.folder.path / "clips.json",
             {
@@ -144,7 +144,6 @@ class Pretraining:
                 started = time.perf_counter()
         checkpoints.close()
         pretraining_report.write(path)
-        self.folder.close()
         print(f"report: {path / 'report.html'}")
 
     def describe(self, latest: int | None) -> str:

@@ -14,7 +14,7 @@ class RunFolder:
     """One run on disk. Opening it checks that it belongs to the same settings."""
 
     def __init__(self, path: Path, settings: dict[str, Any], provenance: dict[str, Any]):
-        """Create the folder, or open it again for the same settings.
+        """Lock the folder, new or old; `begin` writes its config.json.
 
         Raises:
             UserError: it holds a run with other settings, or another process is running in it.
@@ -22,6 +22,7 @@ class RunFolder:
         self.path = path
         config = path / "config.json"
         settings = json.loads(json.dumps(settings))
+        self._config = {"settings": settings, "provenance": provenance}
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file: choose another --out")
         if config.exists():
@@ -42,8 +43,11 @@ class RunFolder:
             raise UserError(
                 f"{path} is in use by another process: wait for it or choose another --out"
             ) from None
-        if not config.exists():
-            write_json(config, {"settings": settings, "provenance": provenance})
+
+    def begin(self) -> None:
+        """Make it this run's folder. Input that turns out bad before leaves no settings behind."""
+        if not (self.path / "config.json").exists():
+            write_json(self.path / "config.json", self._config)
 
     def close(self) -> None:
         """Let another process have the folder."""

@@ -1,7 +1,6 @@
 """The pretrain command end to end, in processes of its own: runs, is killed, continues."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -43,12 +42,23 @@ def command(corpus, out, *options):
     ]  # fmt: skip
 
 
-def environment():
-    return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+@pytest.fixture(scope="module", autouse=True)
+def environment(tmp_path_factory):
+    """Two lanes, quick compilation, and a compilation cache that the runs of this file share."""
+    changes = {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in changes.items():
+            patch.setenv(name, value)
+        yield
 
 
-def run(*args, **kwargs):
-    done = subprocess.run(command(*args), capture_output=True, text=True, env=environment(), **kwargs)
+def run(*args):
+    done = subprocess.run(command(*args), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -128,7 +138,7 @@ def test_a_killed_run_continues_to_the_same_bits(corpus, finished, tmp_path):
     out, _ = finished
     killed = tmp_path / "killed"
     argv = command(corpus, killed, *CLIENTS, "--rounds", "4")
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     kill_after(process, killed / "metrics.jsonl", 2)
     assert len(read_metrics(killed / "metrics.jsonl")) < 4
     run(corpus, killed, *CLIENTS, "--rounds", "4")
@@ -152,7 +162,7 @@ def test_centralised_runs_and_continues(corpus, tmp_path):
     assert [line["clients"] for line in lines] == [0, 0]
     assert set(lines[-1]) >= COLUMNS
     argv = command(corpus, parts, *options)
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     kill_after(process, parts / "metrics.jsonl", 1)
     run(corpus, parts, *options)
     assert parameters(parts) == parameters(whole)

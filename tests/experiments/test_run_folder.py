@@ -10,6 +10,8 @@ SETTINGS = {"rounds": 3, "model": "tiny"}
 
 def test_same_settings_open_again_and_others_are_refused(tmp_path):
     run = RunFolder(tmp_path / "run", SETTINGS, {})
+    assert not (tmp_path / "run" / "config.json").exists()
+    run.begin()
     run.close()
     RunFolder(tmp_path / "run", dict(SETTINGS), {}).close()
     with pytest.raises(UserError, match="rounds: 3 there, 4 here"):

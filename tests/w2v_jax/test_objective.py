@@ -1,3 +1,6 @@
+import functools
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -29,10 +32,20 @@ def make_batch(lengths=(900, 700, 800), total=None, seed=0, first_id=0):
     return Batch(jnp.asarray(waveform), jnp.array(lengths, jnp.int32), jnp.asarray(ids))
 
 
-def run(config, batch, seed=0, step=0):
+@functools.cache
+def initial(architecture=SMALL):
+    """Parameters of a variant; settings that change no shape share them."""
+    return jax.jit(pretraining_objective(architecture).init)(jax.random.key(0))[0]
+
+
+def architecture_of(config):
+    return next(variant for variant in VARIANTS.values() if variant.pre_norm == config.pre_norm)
+
+
+def run(config, batch, step=0):
     objective = pretraining_objective(config)
-    parameters, state = objective.init(jax.random.key(seed))
-    return jax.jit(objective.value_and_grad)(parameters, state, batch, jax.random.key(7), jnp.int32(step))
+    parameters = initial(architecture_of(config))
+    return jax.jit(objective.value_and_grad)(parameters, {}, batch, jax.random.key(7), jnp.int32(step))
 
 
 def assert_close(ours, theirs, share=1e-5):
@@ -162,9 +175,9 @@ def test_streams_are_independent_and_reproducible():
 def test_dropout_depends_on_the_key():
     config = SMALL.replace(**REGULARISED)
     objective = pretraining_objective(config)
-    parameters, _ = objective.init(jax.random.key(0))
+    parameters, gradient = initial(), jax.jit(objective.value_and_grad)
     losses = [
-        float(objective.value_and_grad(parameters, {}, make_batch(), jax.random.key(k), 0)[2]["loss"].total)
+        float(gradient(parameters, {}, make_batch(), jax.random.key(k), 0)[2]["loss"].total)
         for k in (0, 0, 1)
     ]
     assert losses[0] == losses[1] != losses[2]
@@ -172,11 +185,9 @@ def test_dropout_depends_on_the_key():
 
 def test_evaluation_has_no_noise_and_a_control():
     objective = pretraining_objective(SMALL.replace(**REGULARISED))
-    parameters, state = objective.init(jax.random.key(0))
+    parameters, state, evaluate = initial(), {}, jax.jit(objective.evaluate)
     batch = make_batch()
-    results = [
-        objective.summarise(objective.evaluate(parameters, state, batch, jax.random.key(3))) for _ in range(2)
-    ]
+    results = [objective.summarise(evaluate(parameters, state, batch, jax.random.key(3))) for _ in range(2)]
     assert results[0] == results[1]
     assert {"chance_accuracy", "shuffled_accuracy", "accuracy_standard_error"} <= results[0].keys()
     assert 0 < results[0]["chance_accuracy"] <= 1
@@ -194,11 +205,11 @@ def test_shuffling_permutes_masked_frames_only():
 
 def test_sums_add_up_over_batches():
     objective = pretraining_objective(SMALL)
-    parameters, state = objective.init(jax.random.key(0))
+    parameters, state, evaluate = initial(), {}, jax.jit(objective.evaluate)
     batch, key = make_batch((900, 700, 800, 900)), jax.random.key(3)
     halves = [jax.tree.map(lambda leaf, s=s: leaf[s], batch) for s in (slice(0, 2), slice(2, 4))]
-    parts = [objective.evaluate(parameters, state, half, key) for half in halves]
-    whole = objective.summarise(objective.evaluate(parameters, state, batch, key))
+    parts = [evaluate(parameters, state, half, key) for half in halves]
+    whole = objective.summarise(evaluate(parameters, state, batch, key))
     added = objective.summarise(jax.tree.map(jnp.add, *parts))
     for name in ("contrastive", "accuracy", "code_perplexity", "chance_accuracy", "accuracy_standard_error"):
         np.testing.assert_allclose(added[name], whole[name], rtol=1e-4)
@@ -231,14 +242,14 @@ def test_initial_values_follow_the_reference():
 
 def test_operations_carry_module_paths():
     objective = pretraining_objective(SMALL)
-    parameters, state = objective.init(jax.random.key(0))
+    parameters, state = initial(), {}
     lowered = jax.jit(objective.value_and_grad).lower(
         parameters, state, make_batch(), jax.random.key(0), jnp.int32(0)
     )
     text = lowered.compile().as_text()
     for path in (
         "feature_encoder/conv_layers_0",
-        "context_network/layers/attention/q_proj",
+        r"context_network/\S*layers/attention/q_proj",
         "quantizer/weight_proj",
     ):
-        assert path in text
+        assert re.search(path, text), path
