@@ -66,7 +66,7 @@ def train_block(
     block: Block,
     client_number: ArrayLike,
     key: jax.Array,
-    first_step: jax.Array,
+    first_step: ArrayLike,
 ) -> ClientState:
     """Run one block of local steps.
 
@@ -77,7 +77,7 @@ def train_block(
     """
 
     def update(client: ClientState, inputs: Block) -> ClientState:
-        step = first_step + inputs.local_step
+        step = jnp.asarray(first_step) + inputs.local_step
         gradients, objective_state, sums = training.objective.value_and_grad(
             client.parameters,
             client.objective_state,

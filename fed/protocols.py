@@ -1,11 +1,12 @@
 """What federated rounds ask of a model and of the data; both sides only need the right shape."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 PyTree = Any
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A record of pure functions over parameters and batches.
 
@@ -34,6 +35,7 @@ class ClientPlan(NamedTuple):
     weight: float
 
 
+@runtime_checkable
 class ClientSource(Protocol):
     """Where the data of clients come from."""
 

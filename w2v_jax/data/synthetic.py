@@ -20,11 +20,11 @@ VOWELS = "aeiou"
 CONSONANTS = "bdfgklmnprstvz"
 # First three formants in Hz of an average speaker.
 VOWEL_FORMANTS_HZ = {
-    "a": (750, 1250, 2500),
-    "e": (500, 1850, 2550),
-    "i": (300, 2250, 3000),
-    "o": (480, 900, 2450),
-    "u": (320, 750, 2300),
+    "a": (750.0, 1250.0, 2500.0),
+    "e": (500.0, 1850.0, 2550.0),
+    "i": (300.0, 2250.0, 3000.0),
+    "o": (480.0, 900.0, 2450.0),
+    "u": (320.0, 750.0, 2300.0),
 }
 UNVOICED = "fkpst"
 COLUMNS: tuple[str, ...] = (
