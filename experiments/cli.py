@@ -7,6 +7,7 @@ from collections.abc import Sequence
 # name -> (module, summary). Modules are imported only when their command runs.
 COMMANDS = {
     "pretrain": ("experiments.pretrain", "pre-train across simulated clients, or centrally"),
+    "compare": ("experiments.compare", "held-out curves of several runs side by side"),
     "data synth": ("experiments.data_synth", "write a synthetic corpus in the Common Voice layout"),
     "data describe": ("experiments.data_describe", "count and draw what a corpus holds"),
     "bench clients": ("experiments.bench_clients", "seconds per round: loop, vmap and lanes"),

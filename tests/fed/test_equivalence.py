@@ -10,7 +10,7 @@ import pytest
 from fed import client, server, simulation
 from fed.aggregation import fedavg, loss_weighted
 from fed.client import LocalTraining
-from fed.cohort import Layout, build_programs
+from fed.cohort import Layout
 from fed.keys import client_number, round_key, step_key
 from fed.round import choose_block_steps, run_round
 from tests.fed.toy import ToySource, toy_objective
@@ -195,25 +195,46 @@ def test_reported_loss_is_that_of_the_last_epoch():
 
 
 def test_schedules_run_on_the_global_step():
-    seen = {}
+    # The rate is the global step itself: 0, 1 in the first round and 2, 3 in the second.
+    seen = []
 
     def rate(step):
-        return step.astype(jnp.float32)
+        jax.debug.callback(lambda s: seen.append(int(s)), step)
+        return jnp.float32(0.01)
 
-    objective = toy_objective(noise=0.0)
-    data = ToySource([2])
-    training = LocalTraining(objective, optax.identity(), rate)
-    batch = next(data.client_batches("client0", 0))
-    sums = simulation.abstract_sums(objective, *objective.init(jax.random.key(0)), batch)
-    programs = build_programs(training, fedavg, optax.sgd(1.0), Layout(1, 1), sums)
-    for first_step in (0, 100):
-        state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
-        outcome = run_round(
-            programs, Layout(1, 1), state, data, ["client0"], seed=0, round_index=0, first_step=first_step
-        )
-        seen[first_step] = float(outcome.mean_update_norm)
-    # The rate is the step itself: 0 and 1 in the first call, 100 and 101 in the second.
-    assert seen[100] > 20 * seen[0] > 0
+    objective, data = toy_objective(), ToySource([2])
+    run = simulation.Simulation(
+        LocalTraining(objective, optax.identity(), rate),
+        fedavg,
+        optax.sgd(1.0),
+        data,
+        lambda r: data.client_ids(),
+        ONE_BY_ONE,
+        0,
+        2,
+    )
+    state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
+    list(simulation.run(run, state, 2))
+    jax.effects_barrier()
+    assert sorted(seen) == [0, 1, 2, 3]
+
+
+def test_the_rounds_reported_loss_is_that_of_the_last_epoch():
+    objective, data = toy_objective(), ToySource([4])
+    training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.0))
+    run = simulation.Simulation(
+        training, fedavg, optax.sgd(1.0), data, lambda r: data.client_ids(), ONE_BY_ONE, 3, 4, 3
+    )
+    parameters, state = objective.init(jax.random.key(0))
+    (result,) = simulation.run(run, server.init(objective, optax.sgd(1.0), jax.random.key(0)), 1)
+    number, key = np.uint32(client_number("client0")), round_key(3, 0)
+    losses = [
+        objective.value_and_grad(parameters, state, batch, step_key(key, number, np.int32(i)), 0)[2]["loss"]
+        for i, batch in enumerate(data.client_batches("client0", 0))
+    ]
+    last = losses[data.plan("client0", 0).loss_from_step :]
+    expected = sum(float(total) for total, _ in last) / sum(float(weight) for _, weight in last)
+    np.testing.assert_allclose(result.losses, [expected], rtol=1e-5)
 
 
 def test_block_size_respects_memory_and_divides_evenly():

@@ -182,6 +182,12 @@ def test_batches_depend_on_identity_alone(synthetic):
     )
 
 
+def test_every_epoch_crops_anew(synthetic):
+    clips = load_corpus(synthetic).clips[:1]
+    first, second = batches(clips, batch_size=1, num_steps=2)
+    assert (first.waveform != second.waveform).any()
+
+
 def test_repeats_in_a_batch_get_draws_of_their_own(synthetic):
     clips = load_corpus(synthetic).clips[:2]
     for batch in batches(clips, num_steps=3):

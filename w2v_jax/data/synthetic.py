@@ -95,10 +95,10 @@ def make_speaker(name: str, rng: np.random.Generator) -> Speaker:
 
 def speak(sentence: str, speaker: Speaker, rng: np.random.Generator) -> np.ndarray:
     """Utter a sentence: float32 samples at 16 kHz, peak 0.5 before the noise floor."""
-    pieces = [np.zeros(int(0.1 * SAMPLE_RATE_HZ))]
+    pieces = [np.zeros(int(rng.uniform(0.2, 0.5) * SAMPLE_RATE_HZ))]
     phase = 0.0
     for letter in sentence:
-        seconds = (0.11 if letter in VOWELS else 0.07) / speaker.rate * rng.uniform(0.9, 1.1)
+        seconds = (0.17 if letter in VOWELS else 0.1) / speaker.rate * rng.uniform(0.9, 1.1)
         count = int(seconds * SAMPLE_RATE_HZ)
         if letter == " ":
             pieces.append(np.zeros(count))
@@ -123,7 +123,7 @@ def speak(sentence: str, speaker: Speaker, rng: np.random.Generator) -> np.ndarr
         envelope[-edge:] = np.linspace(1.0, 0.0, edge)
         level = np.sqrt(np.mean(np.square(np.asarray(sound)))) + 1e-9
         pieces.append(sound * envelope * (0.12 if letter in VOWELS else 0.06) / level)
-    pieces.append(np.zeros(int(0.1 * SAMPLE_RATE_HZ)))
+    pieces.append(np.zeros(int(rng.uniform(0.2, 0.5) * SAMPLE_RATE_HZ)))
     samples = np.concatenate(pieces)
     samples = 0.5 * samples / np.abs(samples).max()
     samples = samples + speaker.noise * rng.standard_normal(len(samples))

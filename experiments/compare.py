@@ -1,0 +1,178 @@
+"""`w2v-jax compare`: runs side by side, over updates and over audio seen."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from experiments import arguments, recipes
+from experiments.arguments import UsageError
+from experiments.pretraining_report import series
+from experiments.run_folder import read_json, read_metrics, replace_file, write_json
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareArguments:
+    """Draw the held-out curves of several pre-training runs and tabulate where they ended.
+
+    example: w2v-jax compare runs/ten-clients-tiny-fedavg runs/centralised-tiny --out reports/compare
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run folders of w2v-jax pretrain."""
+    out: Path
+    """Folder for compare.json, compare.md and compare.png."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run as read from its folder."""
+
+    label: str
+    config: dict[str, Any]
+    untrained: dict[str, float]
+    lines: list[dict[str, Any]]
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        UsageError: it is not one, or has no evaluated round yet.
+    """
+    if not (folder / "config.json").exists() or not (folder / "untrained.json").exists():
+        raise UsageError(
+            f"{folder} is not a run folder of w2v-jax pretrain (no config.json or untrained.json)"
+        )
+    config, lines = read_json(folder / "config.json"), read_metrics(folder / "metrics.jsonl")
+    if not any("heldout_accuracy" in line for line in lines):
+        raise UsageError(f"{folder} has no evaluated round yet")
+    settings = config["settings"]
+    label = settings["preset"]
+    if label != "centralised":
+        label += f", {settings['aggregation']}"
+    audio = 0.0
+    for line in lines:
+        audio += line["audio_seconds"]
+        line["audio_hours"] = audio / 3600
+    return Run(label, config, read_json(folder / "untrained.json"), lines)
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """Where a run ended."""
+    last = next(line for line in reversed(run.lines) if "heldout_accuracy" in line)
+    settings, provenance = run.config["settings"], run.config["provenance"]
+    return {
+        "run": run.label,
+        "model": settings["model"],
+        "rounds": last["round"],
+        "updates": last["updates"],
+        "audio_hours": last["audio_hours"],
+        "untrained_contrastive": run.untrained["contrastive"],
+        "untrained_accuracy": run.untrained["accuracy"],
+        "contrastive": last["heldout_contrastive"],
+        "accuracy": last["heldout_accuracy"],
+        "accuracy_standard_error": last["heldout_accuracy_standard_error"],
+        "chance_accuracy": last["heldout_chance_accuracy"],
+        "shuffled_accuracy": last["heldout_shuffled_accuracy"],
+        "code_perplexity": last["heldout_code_perplexity"],
+        "seconds": sum(line["round_seconds"] for line in run.lines),
+        "skipped_clients": sum(line["skipped_clients"] for line in run.lines),
+        "seed": settings["seed"],
+        "command": provenance["command"],
+        "commit": provenance["commit"],
+        "versions": provenance["versions"],
+        "device": provenance["device"],
+        "cores": provenance["cores"],
+        "xla_flags": provenance["xla_flags"],
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    options = arguments.parse(CompareArguments, argv, "w2v-jax compare")
+    if not options.runs:
+        raise UsageError("name at least one run folder")
+    runs = [read_run(folder) for folder in options.runs]
+    rows = [summary(run) for run in runs]
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_json(options.out / "compare.json", {"rows": rows})
+    draw(runs, options.out / "compare.png")
+    replace_file(options.out / "compare.md", markdown(rows))
+    print(f"written: {options.out / 'compare.json'}, compare.md, compare.png")
+
+
+def draw(runs: list[Run], path: Path) -> None:
+    """Held-out loss, accuracy over its control and codes, over updates and over audio seen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = (
+        ("heldout_contrastive", "contrastive", "Contrastive loss (nats, lower is better)"),
+        ("heldout_accuracy", "accuracy", "Accuracy on held-out speakers"),
+        ("heldout_code_perplexity", "code_perplexity", "Codes in use (perplexity)"),
+    )
+    figure, axes = plt.subplots(2, 3, figsize=(14, 7.5), layout="constrained")
+    for row, (x, label) in enumerate(
+        (("updates", "updates per client"), ("audio_hours", "hours of audio seen"))
+    ):
+        for axis, (name, first, title) in zip(axes[row], panels, strict=True):
+            for number, run in enumerate(runs):
+                at, values = series(run.lines, name, x)
+                axis.plot(
+                    [0, *at],
+                    [run.untrained[first], *values],
+                    "o-",
+                    ms=2.5,
+                    color=f"C{number}",
+                    label=run.label,
+                )
+                if name == "heldout_accuracy":
+                    at, values = series(run.lines, "heldout_shuffled_accuracy", x)
+                    axis.plot(at, values, ":", color=f"C{number}")
+            axis.set(title=title, xlabel=label)
+            axis.set_xscale("symlog", linthresh=100 if x == "updates" else 1)
+            axis.grid(alpha=0.25)
+    axes[0][1].plot([], [], ":", color="grey", label="context shuffled (control)")
+    axes[0][1].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table for readers."""
+    lines = [
+        "# Pre-training runs side by side",
+        "",
+        f"Held-out speakers, {recipes.EVALUATION_CROP_SECONDS} s crops, no Gumbel noise, fixed keys. Ties are wrong.",
+        "",
+        "| run | updates | audio seen | loss (untrained) | accuracy (untrained) | x guessing | x shuffled | codes | time |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['run']} | {row['updates']} | {row['audio_hours']:.1f} h | "
+            f"{row['contrastive']:.3f} ({row['untrained_contrastive']:.3f}) | "
+            f"{row['accuracy']:.3f} ± {row['accuracy_standard_error']:.3f} ({row['untrained_accuracy']:.3f}) | "
+            f"{row['accuracy'] / row['chance_accuracy']:.1f} | "
+            f"{row['accuracy'] / row['shuffled_accuracy']:.1f} | {row['code_perplexity']:.0f} | "
+            f"{row['seconds'] / 60:.1f} min |"
+        )
+    lines += ["", "![curves](compare.png)", "", "## How each was made", ""]
+    for row in rows:
+        versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+        lines += [
+            f"- {row['run']}: `{row['command']}`, commit {row['commit']}, seed {row['seed']}, {row['device']}, "
+            f"{row['cores']} cores, flags `{row['xla_flags']}`, {versions}"
+        ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    from experiments.cli import run_command
+
+    sys.exit(run_command("compare", sys.argv[1:]))

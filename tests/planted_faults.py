@@ -1,0 +1,208 @@
+"""Plant faults one by one and see the tests fail: python -m tests.planted_faults [NAME ...].
+
+Each fault is applied to a copy of the tree; the tests named beside it must fail there. Prints a line
+a fault and exits 1 if one went unnoticed.
+"""
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """Replacements in one file, and the tests that must notice."""
+
+    file: str
+    changes: tuple[tuple[str, str], ...]
+    tests: str
+
+
+def fault(file: str, old: str, new: str, tests: str) -> Fault:
+    """A fault of one replacement."""
+    return Fault(file, ((old, new),), tests)
+
+
+OBJECTIVE = "tests/w2v_jax/test_objective.py"
+EQUIVALENCE = "tests/fed/test_equivalence.py"
+AGGREGATION = "tests/fed/test_aggregation.py"
+FROZEN = "tests/parity/test_frozen.py"
+
+FAULTS = {
+    "loss weights of the wrong sign": fault(
+        "fed/aggregation.py", "return -loss / temperature", "return loss / temperature", AGGREGATION
+    ),
+    "a negative shifted onto the positive": fault(
+        "w2v_jax/negatives.py", "choice >= rank", "choice > rank", "tests/w2v_jax/test_negatives.py"
+    ),
+    "masked-count factor dropped": fault(
+        "w2v_jax/objective.py",
+        "+ diversity_weight * diversity +",
+        "+ diversity_weight * diversity / jnp.maximum(masked_frames, 1.0) +",
+        f"{OBJECTIVE} -k duplicating",
+    ),
+    "keys reused on resume": Fault(
+        "fed/simulation.py",
+        (
+            (
+                "    programs = prepare(simulation, server)\n",
+                "    programs = prepare(simulation, server)\n    begun = int(server.round_index)\n",
+            ),
+            ("            round_index=round_index,\n", "            round_index=round_index - begun,\n"),
+        ),
+        "tests/experiments/test_pretrain.py -k killed",
+    ),
+    "the same key every round": fault(
+        "fed/round.py", "round_key(seed, round_index)", "round_key(seed, 0)", f"{EQUIVALENCE} -k plainly"
+    ),
+    "padding that is attended to": fault(
+        "w2v_jax/context.py",
+        "scores = jnp.where(valid[:, None, None, :], scores, MASKED_SCORE)",
+        "scores = scores + 0.0 * MASKED_SCORE",
+        f"{OBJECTIVE} -k longer_padded",
+    ),
+    "padding that reaches the positional convolution": fault(
+        "w2v_jax/context.py",
+        "x = jnp.where(valid[..., None], x, jnp.zeros_like(x))",
+        "x = x + 0.0",
+        f"{OBJECTIVE} -k longer_padded",
+    ),
+    "conv lengths off by one": fault(
+        "w2v_jax/features.py",
+        "(length - kernel) // stride + 1, 0)",
+        "(length - kernel) // stride, 0)",
+        FROZEN,
+    ),
+    "spans that reach into padding": fault(
+        "w2v_jax/masking.py", "<= frames - span", "<= frames - 1", "tests/w2v_jax/test_masking.py"
+    ),
+    "tanh GELU": fault("w2v_jax/layers.py", "approximate=False", "approximate=True", FROZEN),
+    "flax's epsilon": fault("w2v_jax/layers.py", "EPSILON = 1e-5", "EPSILON = 1e-3", FROZEN),
+    "soft codes": fault(
+        "w2v_jax/quantizer.py",
+        "choice = choice + soft - jax.lax.stop_gradient(soft)",
+        "choice = soft",
+        FROZEN,
+    ),
+    "targets without gradient": fault(
+        "w2v_jax/model.py",
+        'targets=out["quantized_projection"]',
+        'targets=jax.lax.stop_gradient(out["quantized_projection"])',
+        f"{OBJECTIVE} -k reach_every",
+    ),
+    "encoder gradient not scaled": fault(
+        "w2v_jax/layers.py", "(cotangent * scale,)", "(cotangent,)", f"{OBJECTIVE} -k encoder_gradient"
+    ),
+    "padded steps that train": fault(
+        "fed/client.py",
+        "jax.lax.cond(inputs.valid, update, lambda c, _: c, client, inputs)",
+        "update(client, inputs)",
+        f"{EQUIVALENCE} -k blocks",
+    ),
+    "padded clients that count": fault(
+        "fed/cohort.py",
+        "accepted = present & jnp.isfinite(loss)",
+        "accepted = jnp.isfinite(loss)",
+        f"{EQUIVALENCE} -k layout",
+    ),
+    "clients that are not finite kept": fault(
+        "fed/cohort.py",
+        "present & jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(log_weight)",
+        "present",
+        f"{AGGREGATION} -k finite",
+    ),
+    "one key for all clients": fault(
+        "fed/keys.py",
+        "jax.random.fold_in(jax.random.fold_in(key, jnp.asarray(client)), jnp.asarray(local_step))",
+        "jax.random.fold_in(key, jnp.asarray(local_step))",
+        "tests/fed/test_keys.py",
+    ),
+    "FedAvg without weights": fault(
+        "fed/aggregation.py", "return jnp.log(data_weight)", "return jnp.zeros_like(data_weight)", AGGREGATION
+    ),
+    "schedules that restart each round": fault(
+        "fed/simulation.py",
+        "first_step=round_index * simulation.steps_per_round",
+        "first_step=0 * round_index",
+        f"{EQUIVALENCE} -k schedules",
+    ),
+    "loss over all epochs": fault(
+        "fed/round.py",
+        "done + column >= plan.loss_from_step",
+        "done + column >= 0",
+        f"{EQUIVALENCE} -k reported_loss",
+    ),
+    "metrics kept past the checkpoint": fault(
+        "experiments/run_folder.py",
+        'line["round"] <= round_index',
+        'line["round"] <= round_index + 1',
+        "tests/experiments/test_run_folder.py",
+    ),
+    "one crop for all epochs": fault(
+        "w2v_jax/data/batching.py",
+        "generator(*identity, epoch, stable_id(clip.row.path))",
+        "generator(*identity, stable_id(clip.row.path))",
+        "tests/w2v_jax/test_data.py -k crop",
+    ),
+    "a speaker in two clients": fault(
+        "fed/partition.py",
+        "        clients[lightest].append(name)\n",
+        "        clients[lightest].append(name)\n        clients[0].append(name)\n",
+        "tests/fed/test_partition.py",
+    ),
+}
+
+
+def noticed(planted: Fault) -> bool:
+    """Whether the tests fail on a copy of the tree with the fault in it.
+
+    Raises:
+        ValueError: the code to replace is no longer there.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "tree"
+        ignore = shutil.ignore_patterns(".git", ".venv*", "runs", "*cache*", ".coverage*")
+        shutil.copytree(ROOT, copy, ignore=ignore)
+        path = copy / planted.file
+        text = path.read_text()
+        for old, new in planted.changes:
+            if old not in text:
+                raise ValueError(f"{planted.file} no longer holds {old!r}")
+            text = text.replace(old, new)
+        path.write_text(text)
+        # Run from the copy, so that it is imported and not the installed tree.
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            *planted.tests.split(" -k ")[:1],
+        ]
+        if " -k " in planted.tests:
+            command += ["-k", planted.tests.split(" -k ")[1]]
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True)
+        return done.returncode == 1
+
+
+def main(names: list[str]) -> int:
+    """Plant the named faults, or all of them."""
+    missed = 0
+    for name, planted in FAULTS.items():
+        if names and name not in names:
+            continue
+        caught = noticed(planted)
+        missed += not caught
+        print(f"{'noticed ' if caught else 'MISSED  '} {name}", flush=True)
+    print(f"{missed} missed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
