@@ -23,7 +23,7 @@ venv: $(VENV)/.ready ## make .venv with everything for running, testing and lint
 .PHONY: demo
 demo: venv ## federated pre-training on synthetic speech, with a report, in minutes
 	rm -rf runs/demo
-	$(BIN)/w2v-jax pretrain --preset ten-clients --rounds 15 --local-steps 20 --evaluate-every 1 --out runs/demo
+	$(BIN)/w2v-jax pretrain --preset ten-clients --rounds 12 --evaluate-every 1 --out runs/demo
 
 .PHONY: test
 test: venv ## the plain tests, with coverage of w2v_jax and fed

@@ -142,6 +142,11 @@ frames all share. The standard error of the accuracy over clips is {final["accur
 
 ![curves](curves.png)
 
+How to read the curves: the accuracy counts against the dashed line (guessing) and the red one (the
+control), not against zero. While few codes are in use, distractors often share the right code and are
+left out, so guessing scores high too; a perplexity near 2 would mean collapse. Untrained codes are
+many but arbitrary: falling at first and then rising is the usual course.
+
 ## What was run
 
 | | |

@@ -1,6 +1,8 @@
 """Checkpoints of a run's state by Orbax: atomic, checked, the newest readable one wins."""
 
 import errno
+import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,15 @@ from w2v_jax.errors import UserError
 
 PyTree = Any
 
+SPARE_BYTES = 2**20  # for metadata beside the arrays
+
 
 class Checkpoints:
     """The `checkpoints/` folder of a run; one numbered folder per saved round."""
 
     def __init__(self, folder: Path, keep: int = 2):
         """Open or create the folder, keeping the newest `keep` checkpoints."""
+        self._folder = folder
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
@@ -34,16 +39,20 @@ class Checkpoints:
         Raises:
             UserError: the disk is full or cannot be written; earlier checkpoints are untouched.
         """
+        # Looked at first: Orbax reports a full disk only with many lines of its own.
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + SPARE_BYTES
+        free = shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise _unwritable(round_index, f"{needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free")
         try:
             self._manager.save(round_index, args=ocp.args.StandardSave(state))
             self._manager.wait_until_finished()
         except Exception as error:
             if not is_disk_error(error):
                 raise
-            raise UserError(
-                f"cannot write the checkpoint of round {round_index} ({reason(error)}): free some "
-                "space and run the same command again; earlier checkpoints are untouched"
-            ) from error
+            # Tasks that Orbax left behind would be reported when they are collected.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+            raise _unwritable(round_index, reason(error)) from error
 
     def restore(self, round_index: int, like: PyTree) -> PyTree:
         """Read a checkpoint into the shapes, dtypes and devices of `like`."""
@@ -53,6 +62,13 @@ class Checkpoints:
     def close(self) -> None:
         """Release the folder."""
         self._manager.close()
+
+
+def _unwritable(round_index: int, why: str) -> UserError:
+    return UserError(
+        f"cannot write the checkpoint of round {round_index} ({why}): free some space and run the same "
+        "command again; earlier checkpoints are untouched"
+    )
 
 
 def is_disk_error(error: BaseException | None) -> bool:

@@ -109,6 +109,13 @@ def test_help_is_fast_and_imports_no_jax():
     assert "pretrain" in done.stdout
 
 
+def test_our_packages_win_from_any_folder(tmp_path):
+    # fedjax's wheel leaves an `experiments` folder in site-packages.
+    code = "import experiments.cli, fed, profiling, w2v_jax; print(experiments.cli.COMMANDS['pretrain'][0])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip() == "experiments.pretrain", done.stderr
+
+
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))
 def test_every_command_has_help_with_an_example(name, capsys):
     with pytest.raises(SystemExit) as stop:

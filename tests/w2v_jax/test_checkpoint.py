@@ -1,4 +1,5 @@
 import errno
+import shutil
 
 import chex
 import jax
@@ -44,6 +45,16 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch):
     assert again.latest() == 1
     chex.assert_trees_all_equal(again.restore(1, state(0.0)), state(1.0))
     again.close()
+
+
+def test_too_little_space_is_seen_before_writing(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match=r"1\.0 MB needed, 0\.0 MB free"):
+        checkpoints.save(1, state(1.0))
+    assert checkpoints.latest() is None
+    checkpoints.close()
 
 
 def test_other_faults_are_not_taken_for_a_full_disk(tmp_path, monkeypatch):
