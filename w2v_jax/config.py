@@ -147,8 +147,8 @@ TINY = ModelConfig(
     # strong one later few codes stay in use.
     pre_norm=True,
     transformer_initial_std=0.06,
-    diversity_weight=0.3,
-    diversity_warmup_updates=800,
+    diversity_weight=0.4,
+    diversity_warmup_updates=925,
     dropout=0.0,
     attention_dropout=0.0,
     input_dropout=0.0,
