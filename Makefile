@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARITY := .venv-parity
 WORKERS ?= 2
+# The plain tests compile quickly and run slowly; these run code as users compile it.
+OPTIMISED := --xla_force_host_platform_device_count=2 --xla_cpu_enable_concurrency_optimized_scheduler=false
 
 .DEFAULT_GOAL := help
 
@@ -32,7 +34,7 @@ test: venv ## the plain tests, with coverage of w2v_jax and fed
 
 .PHONY: test-slow
 test-slow: venv ## the tests that take minutes each
-	$(BIN)/python -m pytest -m slow
+	XLA_FLAGS='$(OPTIMISED)' $(BIN)/python -m pytest -m slow
 
 $(PARITY)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(PARITY)
@@ -42,11 +44,15 @@ $(PARITY)/.ready: pyproject.toml constraints.txt
 
 .PHONY: parity
 parity: $(PARITY)/.ready ## compare live with torch and transformers (installs both)
-	$(PARITY)/bin/python -m pytest -m parity -s tests/parity
+	XLA_FLAGS='$(OPTIMISED)' $(PARITY)/bin/python -m pytest -m parity -s tests/parity
 
 .PHONY: fixtures
 fixtures: $(PARITY)/.ready ## make the frozen results of transformers anew
 	$(PARITY)/bin/python -m tests.parity.make_fixtures
+
+.PHONY: faults
+faults: venv ## plant faults one by one and see the tests notice
+	$(BIN)/python -m tests.planted_faults
 
 .PHONY: lint
 lint: venv ## format check, lint, types, import contracts

@@ -118,12 +118,11 @@ def contenders(clients: int, lanes: int | None) -> list[Contender]:
         objective, training = setting(form)
         initial = server.init(objective, optax.sgd(1.0), jax.random.key(0))
         first = next(source.client_batches(names[0], 0))
-        sums = simulation.abstract_sums(objective, initial.parameters, initial.objective_state, first)
-        programs = cohort.build_programs(training, fedavg, optax.sgd(1.0), layout, sums)
+        engine = simulation.build_engine(training, fedavg, optax.sgd(1.0), layout, initial, first, STEPS)
 
         def run():
             state = jax.tree.map(jnp.copy, initial)
-            outcome = run_round(programs, layout, state, source, names, seed=0, round_index=0, first_step=0)
+            outcome = run_round(engine, state, source, names, seed=0, round_index=0, first_step=0)
             return jax.block_until_ready(outcome.server.parameters)
 
         return Contender(method, layout.chunk, layout.lanes, run)

@@ -43,6 +43,11 @@ def run_command(name: str, argv: Sequence[str]) -> int:
     except (UsageError, UserError, FederationError) as error:
         complain(str(error))
         return 2
+    except OSError as error:
+        # A path that cannot be read or written; tracebacks say no more than this.
+        what = f" ({error.filename})" if error.filename else ""
+        complain(f"{error.strerror or error}{what}: check the folder, its permissions and the space left")
+        return 2
     except KeyboardInterrupt:
         complain("interrupted; the same command continues from the last checkpoint")
         return 130

@@ -9,15 +9,16 @@ from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 from w2v_jax.errors import CorpusError
 
 
-def load(data: str | None, split: str, *, min_samples: int, seed: int) -> Corpus:
-    """Load `data`, or the default synthetic corpus of this seed where it is None.
+def load(data: str | None, split: str, *, min_samples: int, seed: int, clients: int = 1) -> Corpus:
+    """Load `data`, or where it is None a synthetic corpus of this seed with speakers for all clients.
 
     Relative folders that do not exist here are also looked for under W2V_JAX_CORPORA.
     """
     if data is not None:
         return load_corpus(find(data), split, min_samples=min_samples)
     with tempfile.TemporaryDirectory() as folder:
-        write_corpus(Path(folder), SyntheticConfig(seed=seed))
+        speakers = max(SyntheticConfig.speakers, round(1.3 * clients))
+        write_corpus(Path(folder), SyntheticConfig(seed=seed, speakers=speakers))
         return load_corpus(folder, split, min_samples=min_samples)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +80,8 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
     if options.preset not in recipes.PRESETS:
         raise UsageError(nearest(options.preset, list(recipes.PRESETS), "preset"))
     for name, value in dataclasses.asdict(options).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--{name.replace('_', '-')} must be finite, got {value}")
         if name != "seed" and isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
             raise UsageError(f"--{name.replace('_', '-')} must be positive, got {value}")
     if options.local_steps and options.local_epochs:

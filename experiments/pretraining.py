@@ -16,6 +16,7 @@ from experiments.run_folder import RunFolder, write_json
 from experiments.speech_clients import LocalWork, SpeechClients, partition_speakers, set_aside
 from fed import aggregation, centralised, cohort, sampling, server, simulation
 from fed.client import LocalTraining
+from fed.keys import Draw, evaluation_key, initial_key
 from w2v_jax import optim
 from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ
@@ -62,7 +63,11 @@ class Pretraining:
     def _load(self) -> None:
         settings = self.settings
         corpus = corpora.load(
-            settings["data"], settings["split"], min_samples=self._min_samples(), seed=settings["seed"]
+            settings["data"],
+            settings["split"],
+            min_samples=self._min_samples(),
+            seed=settings["seed"],
+            clients=settings["clients"],
         )
         self.split = set_aside(corpus, settings["heldout_speakers"], settings["clients"], settings["seed"])
         self.corpus = corpus
@@ -118,7 +123,7 @@ class Pretraining:
         """Train to the end, from the newest checkpoint on, and write the report."""
         settings, path = self.settings, self.folder.path
         checkpoints = Checkpoints(path / "checkpoints")
-        key = jax.random.key(settings["seed"])
+        key = initial_key(settings["seed"])
         if self.central:
             state: Any = jax.jit(lambda k: centralised.init(self.training, k))(key)
         else:
@@ -172,7 +177,7 @@ class Pretraining:
         if not hasattr(self, "_evaluate"):
             self._evaluate = jax.jit(self.objective.evaluate)
         parameters, state = jax.device_put((parameters, state), jax.devices()[0])
-        key = simulation.evaluation_key(self.settings["seed"])
+        key = evaluation_key(self.settings["seed"])
         total = None
         for batch in evaluation_batches(
             self.split.heldout,
@@ -218,6 +223,8 @@ class Pretraining:
         for result in simulation.run(run, state, settings["rounds"]):
             sent = len(result.clients) * model_bytes
             weights = result.weights
+            taking_part = weights > 0
+            losses, norms = result.losses[taking_part], result.update_norms[taking_part]
             yield RoundLog(
                 result.round_index,
                 result.server,
@@ -229,10 +236,10 @@ class Pretraining:
                     "local_steps": result.steps,
                     PADDED_SHARE: self._padded_share(result.sums, result.step_slots),
                     "effective_clients": float(1.0 / np.square(weights).sum()) if weights.any() else 0.0,
-                    "client_loss_min": float(np.min(result.losses)),
-                    "client_loss_max": float(np.max(result.losses)),
+                    "client_loss_min": _or_nan(np.min, losses),
+                    "client_loss_max": _or_nan(np.max, losses),
                     "update_norm": result.mean_update_norm,
-                    "client_update_norm_mean": float(np.mean(result.update_norms)),
+                    "client_update_norm_mean": _or_nan(np.mean, norms),
                     "bytes_up": sent,
                     "bytes_down": sent,
                 },
@@ -247,7 +254,7 @@ class Pretraining:
                 batch_size=settings["batch_size"],
                 crop_samples=self.crop_samples,
                 num_steps=(index + 1) * steps,
-                identity=(settings["seed"],),
+                identity=(Draw.CENTRAL_BATCHES, settings["seed"]),
                 first_step=index * steps,
             )
 
@@ -284,7 +291,7 @@ class Pretraining:
             )
 
     def _padded_share(self, sums: Any, step_slots: int) -> float:
-        """Share of the audio slots computed that held no audio, padded steps and clients included."""
+        """Share of the audio slots computed that taught nothing: padding, and clients left out."""
         return 1.0 - float(sums["audio_seconds"][0]) / (step_slots * self.source.slot_seconds())
 
     def _line(self, log: RoundLog, round_seconds: float) -> dict[str, Any]:
@@ -302,3 +309,8 @@ class Pretraining:
             line["chance_accuracy"] = held["chance_accuracy"]
             line["evaluation_seconds"] = time.perf_counter() - started
         return line
+
+
+def _or_nan(function: Any, values: np.ndarray) -> float:
+    """A statistic of the clients that took part, or NaN where none did."""
+    return float(function(values)) if len(values) else float("nan")

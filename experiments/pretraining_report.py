@@ -77,7 +77,8 @@ def draw_curves(lines: list[dict[str, Any]], untrained: dict[str, float], path: 
     codes.set(title="Codes in use (perplexity)", ylabel="of all codebook entries")
     codes.set_ylim(bottom=0)
 
-    low, high = series(lines, "client_loss_min"), series(lines, "client_loss_max")
+    taught = [line for line in lines if line.get("client_loss_min") is not None]
+    low, high = series(taught, "client_loss_min"), series(taught, "client_loss_max")
     if low[0]:
         clients.fill_between(low[0], low[1], high[1], alpha=0.3, label="best to worst client")
         clients.set(title="Local loss across clients", ylabel="nats per masked frame")

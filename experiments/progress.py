@@ -6,6 +6,8 @@ from typing import Any
 import rich.console
 import rich.progress
 
+COLLAPSED_PERPLEXITY = 4.0  # two groups with two entries each in use
+
 
 class Progress:
     """Reports rounds as they end, with the time left."""
@@ -47,6 +49,8 @@ class Progress:
                 f"  held-out loss {line['heldout_contrastive']:.3f} accuracy {line['heldout_accuracy']:.3f} "
                 f"(chance {line['chance_accuracy']:.3f})"
             )
+        if line["code_perplexity"] < COLLAPSED_PERPLEXITY:
+            text += "  CODEBOOK COLLAPSING: nearly all frames share a code"
         if line["skipped_clients"]:
             text += f"  {line['skipped_clients']} clients left out"
         self._console.print(f"{text}  {line['round_seconds']:.1f} s  {left}")

@@ -4,9 +4,8 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from fed import partition
+from fed.keys import Draw, generator
 from fed.protocols import ClientPlan
 from w2v_jax.config import SAMPLE_RATE_HZ
 from w2v_jax.data.batching import stable_id, training_batches
@@ -47,7 +46,7 @@ def set_aside(corpus: Corpus, speakers: int | None, num_clients: int, seed: int)
             f"{speakers} held-out speakers; ask for fewer clients or another --heldout-speakers"
         )
     names = sorted(by_speaker)
-    order = np.random.default_rng(np.random.SeedSequence((seed, 1))).permutation(total)
+    order = generator(Draw.HELDOUT, seed).permutation(total)
     chosen = {names[index] for index in order[:speakers]}
     return Heldout(
         training=[clip for clip in corpus.clips if clip.row.client_id not in chosen],
@@ -107,7 +106,7 @@ class SpeechClients:
             batch_size=self._work.batch_size,
             crop_samples=self._work.crop_samples,
             num_steps=self._plans[client_id].num_steps,
-            identity=(self._seed, round_index, stable_id(client_id)),
+            identity=(Draw.CLIENT_BATCHES, self._seed, round_index, stable_id(client_id)),
         )
 
     def seconds(self) -> list[float]:

@@ -83,7 +83,7 @@ def combine(accumulators: Accumulator) -> Accumulator:
     return Accumulator(
         log_scale,
         (shares * accumulators.weight).sum(),
-        jax.tree.map(lambda leaf: jnp.einsum("n,n...->...", shares, leaf), accumulators.values),
+        jax.tree.map(lambda leaf: _weighted_sum(shares, leaf), accumulators.values),
     )
 
 
@@ -91,6 +91,11 @@ def finish(accumulator: Accumulator) -> PyTree:
     """The weighted mean; zero where no client took part."""
     divisor = jnp.where(accumulator.weight > 0, accumulator.weight, 1.0)
     return jax.tree.map(lambda leaf: leaf / divisor, accumulator.values)
+
+
+def _weighted_sum(shares: jax.Array, leaf: jax.Array) -> jax.Array:
+    """Sum over the leading axis; not a product, which accelerators may round to fewer bits."""
+    return (shares.reshape(shares.shape + (1,) * (leaf.ndim - 1)) * leaf).sum(0)
 
 
 def zero_where(condition: jax.Array, leaf: jax.Array) -> jax.Array:

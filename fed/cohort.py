@@ -58,7 +58,7 @@ class ClientReport(NamedTuple):
 
     loss: jax.Array  # mean over the last local epoch
     log_weight: jax.Array  # -inf where left out
-    accepted: jax.Array  # bool: present, and its update is finite
+    accepted: jax.Array  # bool: present, trained on something, update and state finite
     update_norm: jax.Array
 
 
@@ -129,7 +129,9 @@ def build_programs(
             loss = total / jnp.where(weight > 0, weight, 1.0)
             norm = optax.tree.norm(update)
             log_weight = rule(loss, data_weight)
-            accepted = present & jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(log_weight)
+            # A client whose loss has no weight learnt nothing, and its loss of 0 would win a softmax.
+            accepted = present & (weight > 0) & jnp.isfinite(loss) & jnp.isfinite(log_weight)
+            accepted &= jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(change))
             log_weight = jnp.where(accepted, log_weight, -jnp.inf)
             return (update, change), state.sums, ClientReport(loss, log_weight, accepted, norm)
 

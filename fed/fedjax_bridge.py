@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 import optax
 
 from fed import server, simulation
 from fed.aggregation import LogWeight
 from fed.client import LocalTraining
-from fed.cohort import Layout, build_programs
+from fed.cohort import Layout
+from fed.keys import client_number
 from fed.protocols import ClientPlan, PyTree
 from fed.round import run_round
 from fed.sampling import Sampler
@@ -63,7 +65,7 @@ class FedjaxSource:
         """Batches shuffled by seed and round."""
         dataset = self._data.get_client(self._ids[client_id])
         plan = self.plan(client_id, round_index)
-        seed = (self._seed * 1_000_003 + round_index) % 2**32
+        seed = _shuffle_seed(self._seed, round_index, client_id)
         return _batches(dataset, self._batch_size, plan, seed, self._to_batch)
 
 
@@ -82,8 +84,13 @@ class _RoundSource:
 
     def client_batches(self, client_id: str, round_index: int) -> Iterator[PyTree]:
         plan = self.plan(client_id, round_index)
-        seed = (self._seed * 1_000_003 + round_index) % 2**32
+        seed = _shuffle_seed(self._seed, round_index, client_id)
         return _batches(self._datasets[client_id], self._batch_size, plan, seed, self._to_batch)
+
+
+def _shuffle_seed(seed: int, round_index: int, client_id: str) -> int:
+    sequence = np.random.SeedSequence((seed, round_index, client_number(client_id)))
+    return int(sequence.generate_state(1)[0])
 
 
 def _plan(size: int, batch_size: int, epochs: int) -> ClientPlan:
@@ -121,6 +128,7 @@ def federated_algorithm(
     layout: Layout,
     *,
     batch_size: int,
+    steps_per_round: int,
     num_epochs: int = 1,
     seed: int = 0,
     to_batch: ToBatch = lambda examples: examples,
@@ -129,38 +137,35 @@ def federated_algorithm(
 
     `init(key)` gives a ServerState, a pytree; `apply(state, clients)` trains the clients that a
     fedjax sampler drew and returns the new state and diagnostics by client id: `loss`, `weight`
-    and `accepted`. Schedules advance by the longest client of each round.
+    and `accepted`. Schedules advance by `steps_per_round`, best the longest client's steps.
     """
     import fedjax
 
-    programs = None
+    engine = None
 
     def init(key: jax.Array) -> ServerState:
         return server.init(training.objective, server_optimizer, key)
 
     def apply(state: ServerState, clients: Sequence[tuple]):
-        nonlocal programs
+        nonlocal engine
         clients = list(clients)
         source = _RoundSource(clients, batch_size, num_epochs, seed, to_batch)
         names = source.client_ids()
         round_index = int(state.round_index)
-        if programs is None:
+        if engine is None:
             batch = next(source.client_batches(names[0], round_index))
-            sums = simulation.abstract_sums(
-                training.objective, state.parameters, state.objective_state, batch
+            engine = simulation.build_engine(
+                training, rule, server_optimizer, layout, state, batch, steps_per_round
             )
-            programs = build_programs(training, rule, server_optimizer, layout, sums)
-        longest = max(source.plan(name, round_index).num_steps for name in names)
-        # The programs consume their state, and a fedjax caller may keep the old one.
         outcome = run_round(
-            programs,
-            layout,
+            engine,
+            # The programs consume their state, and a fedjax caller may keep the old one.
             jax.tree.map(lambda leaf: leaf.copy(), state),
             source,
             names,
             seed=seed,
             round_index=round_index,
-            first_step=round_index * longest,
+            first_step=round_index * steps_per_round,
         )
         result = simulation.to_result(outcome, round_index)
         original = {client_name(client_id): client_id for client_id, _, _ in clients}

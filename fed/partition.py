@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fed.keys import Draw, generator
 from fed.protocols import FederationError
 
 
@@ -30,7 +31,7 @@ def balanced(amounts: Mapping[str, float], num_clients: int, seed: int) -> list[
             f"ask for {len(amounts)} clients or fewer"
         )
     names = sorted(amounts)
-    order = np.random.default_rng(np.random.SeedSequence((seed,))).permutation(len(names))
+    order = generator(Draw.PARTITION, seed).permutation(len(names))
     queue = sorted((names[index] for index in order), key=lambda name: -amounts[name])
     held = np.zeros(num_clients)
     clients: list[list[str]] = [[] for _ in range(num_clients)]

@@ -1,6 +1,7 @@
 """One round: a host loop over groups of clients and blocks of steps."""
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -15,6 +16,19 @@ from fed.protocols import ClientPlan, ClientSource, FederationError, PyTree
 from fed.server import ServerState
 
 BLOCK_BYTES = 64 * 2**20  # of batches, per group
+BLOCKS_UNDER_WAY = 2
+
+
+class Engine(NamedTuple):
+    """The programs of a run and how clients and steps are laid out on them.
+
+    `block_steps` is chosen once for a run, so that the block program compiles once whatever
+    clients a round draws.
+    """
+
+    programs: Programs
+    layout: Layout
+    block_steps: int
 
 
 class RoundOutcome(NamedTuple):
@@ -52,8 +66,7 @@ class _GroupBlock(NamedTuple):
 
 
 def run_round(
-    programs: Programs,
-    layout: Layout,
+    engine: Engine,
     server: ServerState,
     source: ClientSource,
     cohort: Sequence[str],
@@ -61,14 +74,12 @@ def run_round(
     seed: int,
     round_index: int,
     first_step: int,
-    block_steps: int | None = None,
 ) -> RoundOutcome:
     """Train a cohort and step the server. Nothing is fetched before the last step is under way.
 
     Args:
         cohort: client ids; their order changes nothing but the order of summation.
         first_step: global step of the round's first local step.
-        block_steps: steps per block; chosen from the first client's batch by default.
 
     Raises:
         FederationError: an empty cohort, or a client without steps.
@@ -82,6 +93,7 @@ def run_round(
                 f"client {client_id} has {plan.num_steps} steps and weight {plan.weight}: "
                 "both must be positive"
             )
+    programs, layout = engine.programs, engine.layout
     # Clients of like length share a group, so that few steps are padding.
     ordered = sorted(cohort, key=lambda client_id: (-plans[client_id].num_steps, client_id))
     key = jax.device_put(round_key(seed, round_index), programs.replicated)
@@ -91,12 +103,16 @@ def run_round(
     accumulator = programs.empty(parameters, objective_state)
     reports: list[ClientReport] = []
     state, slots = None, 0
-    blocks = _group_blocks(programs, layout, source, ordered, plans, round_index, block_steps)
-    for item in _prefetch(blocks):
+    under_way: deque[jax.Array] = deque()
+    for item in _prefetch(_group_blocks(engine, source, ordered, plans, round_index)):
         if item.first:
             state = programs.start(parameters, objective_state)
         state = programs.block(state, item.block, item.numbers, key, first)
         slots += item.block.valid.size
+        # Blocks stay in memory until they have run: never hand over more than a few ahead.
+        under_way.append(state.last_loss[1] + 0.0)
+        if len(under_way) > BLOCKS_UNDER_WAY:
+            under_way.popleft().block_until_ready()
         if item.last:
             weights = np.ones(layout.group_size, np.float32)
             weights[: len(item.plans)] = [plan.weight for plan in item.plans]
@@ -122,15 +138,14 @@ def run_round(
 
 
 def _group_blocks(
-    programs: Programs,
-    layout: Layout,
+    engine: Engine,
     source: ClientSource,
     ordered: list[str],
     plans: dict[str, ClientPlan],
     round_index: int,
-    block_steps: int | None,
 ) -> Iterator[_GroupBlock]:
     """Read, stack and move the blocks of every group, in order."""
+    programs, layout, block_steps = engine
     for start in range(0, len(ordered), layout.group_size):
         members = ordered[start : start + layout.group_size]
         group_plans = [plans[client_id] for client_id in members]
@@ -141,13 +156,7 @@ def _group_blocks(
         numbers = jax.device_put(numbers, programs.by_client)
         done = 0
         while done < longest:
-            heads: list[PyTree] = []
-            if block_steps is None:
-                heads = [next(stream) for stream in streams]
-                size = sum(leaf.nbytes for leaf in jax.tree.leaves(heads[0]))
-                most = max(plan.num_steps for plan in plans.values())
-                block_steps = choose_block_steps(most, size, layout)
-            block = _stack_block(streams, heads, group_plans, layout, done, block_steps)
+            block = _stack_block(streams, group_plans, layout, done, block_steps)
             yield _GroupBlock(
                 first=done == 0,
                 last=done + block_steps >= longest,
@@ -161,7 +170,6 @@ def _group_blocks(
 
 def _stack_block(
     streams: list[Iterator[PyTree]],
-    heads: list[PyTree],
     plans: list[ClientPlan],
     layout: Layout,
     done: int,
@@ -174,7 +182,7 @@ def _stack_block(
     batches: PyTree = None
     for row, (stream, plan) in enumerate(zip(streams, plans, strict=True)):
         for column in range(min(block_steps, plan.num_steps - done)):
-            batch = heads[row] if heads and column == 0 else next(stream)
+            batch = next(stream)
             if batches is None:
                 batches = jax.tree.map(lambda leaf: np.zeros(shape + leaf.shape, leaf.dtype), batch)
             for target, leaf in zip(jax.tree.leaves(batches), jax.tree.leaves(batch), strict=True):

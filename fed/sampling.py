@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
+from fed.keys import Draw, generator
 from fed.protocols import FederationError
 
 Sampler = Callable[[int], list[str]]
@@ -28,8 +27,9 @@ def uniform(client_ids: Sequence[str], clients_per_round: int, seed: int) -> Sam
         )
 
     def sample(round_index: int) -> list[str]:
-        generator = np.random.default_rng(np.random.SeedSequence((seed, round_index)))
-        chosen = generator.choice(len(population), clients_per_round, replace=False)
+        chosen = generator(Draw.SAMPLING, seed, round_index).choice(
+            len(population), clients_per_round, replace=False
+        )
         return [population[index] for index in chosen]
 
     return sample

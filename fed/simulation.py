@@ -7,12 +7,11 @@ import jax
 import numpy as np
 import optax
 
-from fed import round as rounds
 from fed.aggregation import LogWeight
 from fed.client import LocalTraining
-from fed.cohort import Layout, Programs, build_programs
-from fed.keys import round_key
+from fed.cohort import Layout, build_programs
 from fed.protocols import ClientSource, FederationError, Objective, PyTree
+from fed.round import Engine, RoundOutcome, choose_block_steps, run_round
 from fed.sampling import Sampler
 from fed.server import ServerState
 
@@ -64,19 +63,47 @@ def abstract_sums(objective: Objective, parameters: PyTree, state: PyTree, batch
     ]
 
 
-def prepare(simulation: Simulation, server: ServerState) -> Programs:
-    """Build the programs, from the shape of some client's first batch."""
+def build_engine(
+    training: LocalTraining,
+    rule: LogWeight,
+    server_optimizer: optax.GradientTransformation,
+    layout: Layout,
+    server: ServerState,
+    batch: PyTree,
+    max_steps: int,
+) -> Engine:
+    """Programs and block size for a run.
+
+    Args:
+        server: a state, for its shapes.
+        batch: some client's batch, for its shapes and bytes.
+        max_steps: most local steps that a client makes in a round, as far as known; only the block
+            size follows from it.
+    """
+    sums = abstract_sums(training.objective, server.parameters, server.objective_state, batch)
+    batch_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(batch))
+    return Engine(
+        build_programs(training, rule, server_optimizer, layout, sums),
+        layout,
+        choose_block_steps(max_steps, batch_bytes, layout),
+    )
+
+
+def prepare(simulation: Simulation, server: ServerState) -> Engine:
+    """The engine of a simulation, from the shape of some client's first batch."""
     client_ids = simulation.source.client_ids()
     if not client_ids:
         raise FederationError("there are no clients")
-    batch = next(simulation.source.client_batches(client_ids[0], 0))
-    return build_programs(
+    engine = build_engine(
         simulation.training,
         simulation.rule,
         simulation.server_optimizer,
         simulation.layout,
-        abstract_sums(simulation.training.objective, server.parameters, server.objective_state, batch),
+        server,
+        next(simulation.source.client_batches(client_ids[0], 0)),
+        simulation.steps_per_round,
     )
+    return engine._replace(block_steps=simulation.block_steps or engine.block_steps)
 
 
 def run(simulation: Simulation, server: ServerState, num_rounds: int) -> Iterator[RoundResult]:
@@ -84,24 +111,22 @@ def run(simulation: Simulation, server: ServerState, num_rounds: int) -> Iterato
 
     The incoming state is consumed (its buffers are donated).
     """
-    programs = prepare(simulation, server)
+    engine = prepare(simulation, server)
     for round_index in range(int(server.round_index), num_rounds):
-        outcome = rounds.run_round(
-            programs,
-            simulation.layout,
+        outcome = run_round(
+            engine,
             server,
             simulation.source,
             simulation.sampler(round_index),
             seed=simulation.seed,
             round_index=round_index,
             first_step=round_index * simulation.steps_per_round,
-            block_steps=simulation.block_steps,
         )
         server = outcome.server
         yield to_result(outcome, round_index)
 
 
-def to_result(outcome: rounds.RoundOutcome, round_index: int) -> RoundResult:
+def to_result(outcome: RoundOutcome, round_index: int) -> RoundResult:
     """Fetch what a log needs of a finished round."""
     report = outcome.reports
     log_weights = np.asarray(report.log_weight, np.float64)
@@ -122,8 +147,3 @@ def to_result(outcome: rounds.RoundOutcome, round_index: int) -> RoundResult:
         steps=outcome.steps,
         step_slots=outcome.step_slots,
     )
-
-
-def evaluation_key(seed: int) -> jax.Array:
-    """The fixed key of all evaluations of a run."""
-    return round_key(seed, 2**31 - 1)

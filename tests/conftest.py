@@ -5,9 +5,10 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Eight virtual devices; the least optimised code, since tests spend their time compiling.
-os.environ["XLA_FLAGS"] = (
+os.environ.setdefault(
+    "XLA_FLAGS",
     "--xla_force_host_platform_device_count=8 --xla_cpu_enable_concurrency_optimized_scheduler=false "
-    "--xla_backend_optimization_level=0"
+    "--xla_backend_optimization_level=0",
 )
 
 import jax

@@ -1,4 +1,4 @@
-"""Checkpoints of a run's state by Orbax: atomic, checked, the newest readable one wins."""
+"""Checkpoints of a run's state by Orbax: each appears whole or not at all."""
 
 import errno
 import logging

@@ -31,7 +31,7 @@ class PositionalConvolution(Scoped):
         direction = self.direction[...]
         norm = jnp.sqrt(jnp.square(direction).sum((1, 2), keepdims=True))
         kernel = direction * (self.magnitude[...][:, None, None] / norm)
-        form = products.resolve_form(self.form)
+        form = products.resolve_form(self.form, direction.shape[0])
         y = products.positional_convolution(x, kernel, self.groups, form, self.dtype)
         return gelu(y + broadcast_last(self.bias[...], y))
 

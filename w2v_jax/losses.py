@@ -24,7 +24,7 @@ def cosine_similarity(
         x = x.astype(jnp.float32)
         return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-16))
 
-    return jnp.einsum("btd,bfd->btf", unit(context), unit(targets))
+    return jnp.einsum("btd,bfd->btf", unit(context), unit(targets), precision=jax.lax.Precision.HIGHEST)
 
 
 def contrastive(

@@ -1,7 +1,8 @@
 """Matrix products in mixed precision, and convolutions written as matrix products.
 
 Under `bfloat16` operands are rounded to bf16 and accumulated in fp32, forward and backward;
-activations stay fp32 outside the products.
+activations stay fp32 outside the products. The `lax` form of a convolution also rounds its result
+and its gradients to bf16.
 """
 
 import functools
@@ -13,6 +14,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from w2v_jax.config import ConvolutionForm
+
+MAX_PRODUCT_TAPS = 32
 
 ComputeDtype = Literal["float32", "bfloat16"]
 
@@ -26,7 +29,8 @@ def einsum(spec: str, a: Array, b: Array, dtype: ComputeDtype) -> Array:
         dtype: "float32", or "bfloat16" to round the operands, also in the backward pass.
     """
     if dtype == "float32":
-        return jnp.einsum(spec, a, b)
+        # Else GPUs would round to TF32 and TPUs to bf16.
+        return jnp.einsum(spec, a, b, precision=lax.Precision.HIGHEST)
     return _mixed_einsum(spec, a, b)
 
 
@@ -131,12 +135,17 @@ def _lax_convolution(x, kernel, stride, groups, padding, dtype):
         padding=padding,
         dimension_numbers=("NWC", "WIO", "NWC"),
         feature_group_count=groups,
+        precision=lax.Precision.HIGHEST if dtype == "float32" else None,
     )
     return out.astype(jnp.float32)
 
 
-def resolve_form(form: ConvolutionForm) -> ConvolutionForm:
-    """`auto` is the product form on CPU and `lax` elsewhere (docs/decisions/0003)."""
+def resolve_form(form: ConvolutionForm, taps: int = 1) -> ConvolutionForm:
+    """`auto` is the product form on CPU and `lax` elsewhere (docs/decisions/0003).
+
+    Also `lax` for kernels of many taps (base's positional one has 128), whose windows the product
+    form would lay out side by side in memory.
+    """
     if form != "auto":
         return form
-    return "product" if jax.default_backend() == "cpu" else "lax"
+    return "product" if jax.default_backend() == "cpu" and taps <= MAX_PRODUCT_TAPS else "lax"

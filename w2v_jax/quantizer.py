@@ -61,8 +61,10 @@ class GumbelQuantizer(Scoped):
         if noise is not None:
             soft = jax.nn.softmax(perturbed / temperature, axis=-1)
             choice = choice + soft - jax.lax.stop_gradient(soft)
-        # Code choice and codebook stay fp32 whatever the compute dtype is.
-        vectors = jnp.einsum("btgv,gvd->btgd", choice, self.codevectors[...])
+        # The codebook stays fp32 whatever the compute dtype is.
+        vectors = jnp.einsum(
+            "btgv,gvd->btgd", choice, self.codevectors[...], precision=jax.lax.Precision.HIGHEST
+        )
         return Quantized(vectors.reshape(batch, time, groups * group_dim), codes, probabilities)
 
 

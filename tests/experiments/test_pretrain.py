@@ -20,7 +20,7 @@ COLUMNS = {
     "padded_share", "skipped_clients", "bytes_up", "bytes_down",
 }  # fmt: skip
 SMALL_RUN = [
-    "--local-steps", "2", "--batch-size", "2", "--crop-seconds", "0.8", "--checkpoint-every", "1",
+    "--local-steps", "2", "--batch-size", "2", "--crop-seconds", "0.8", "--checkpoint-every", "2",
     "--evaluate-every", "2", "--heldout-speakers", "2", "--seed", "3",
 ]  # fmt: skip
 CLIENTS = ["--clients", "4", "--clients-per-round", "3", "--preset", "hundred-clients"]
@@ -139,7 +139,7 @@ def test_a_killed_run_continues_to_the_same_bits(corpus, finished, tmp_path):
     killed = tmp_path / "killed"
     argv = command(corpus, killed, *CLIENTS, "--rounds", "4")
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    kill_after(process, killed / "metrics.jsonl", 2)
+    kill_after(process, killed / "metrics.jsonl", 3)
     assert len(read_metrics(killed / "metrics.jsonl")) < 4
     run(corpus, killed, *CLIENTS, "--rounds", "4")
     assert parameters(killed) == parameters(out)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from fed import aggregation
 from fed.cohort import Layout
 from tests.fed.test_equivalence import train
+from tests.fed.toy import ToySource
 
 
 def weighted_mean(values, log_weights, chunks):
@@ -106,3 +107,32 @@ def test_weights_reported_follow_the_rule():
     result = train(rule=aggregation.loss_weighted(0.5), rounds=1)[0]
     expected = np.exp(-result.losses.astype(np.float64) / 0.5)
     np.testing.assert_allclose(result.weights, expected / expected.sum(), rtol=1e-4)
+
+
+def test_a_client_that_learnt_nothing_is_left_out(monkeypatch):
+    # Its loss has no weight: 0 / 0, which a softmax over negative losses would prefer to all others.
+    def empty_batches(self, client_id, round_index, original=ToySource.client_batches):
+        for batch in original(self, client_id, round_index):
+            yield batch | ({"weight": np.zeros_like(batch["weight"])} if client_id == "client1" else {})
+
+    monkeypatch.setattr(ToySource, "client_batches", empty_batches)
+    (result,) = train(steps=[3, 3, 3], rule=aggregation.loss_weighted(), rounds=1)
+    assert result.skipped == ["client1"]
+
+
+def test_a_state_that_is_not_finite_leaves_its_client_out(monkeypatch):
+    from tests.fed import test_equivalence
+    from tests.fed.toy import toy_objective
+
+    plain = toy_objective()
+
+    def value_and_grad(parameters, state, batch, key, step):
+        gradients, state, sums = plain.value_and_grad(parameters, state, batch, key, step)
+        broken = jnp.where(batch["y"].mean() > 1.5, jnp.inf, 0.0)
+        return gradients, {"mean": state["mean"] + broken}, sums
+
+    objective = plain._replace(value_and_grad=value_and_grad)
+    monkeypatch.setattr(test_equivalence, "toy_objective", lambda: objective)
+    (result,) = train(steps=[2, 2, 2, 2], rounds=1)
+    assert 0 < len(result.skipped) < 4
+    assert np.isfinite(result.server.objective_state["mean"]).all()

@@ -134,31 +134,21 @@ def test_one_client_one_step_equals_plain_training():
 
 @pytest.mark.parametrize("layout", [Layout(1, 2), Layout(2, 1), Layout(4, 2)], ids=str)
 def test_each_program_compiles_once(layout):
-    objective = toy_objective()
-    data = ToySource(STEPS)
-    traced = []
-
-    def counted(*args):
-        traced.append(None)
-        return objective.value_and_grad(*args)
-
-    training = LocalTraining(
-        objective._replace(value_and_grad=counted), optax.identity(), lambda s: jnp.float32(0.1)
+    # Cohorts of other sizes and other longest clients; blocks as chosen by default.
+    objective, data = toy_objective(), ToySource(STEPS)
+    cohorts = [["client2"], ["client0", "client2", "client5"], data.client_ids(), ["client6", "client1"]]
+    training = LocalTraining(objective, optax.identity(), lambda s: jnp.float32(0.1))
+    run = simulation.Simulation(
+        training, fedavg, optax.sgd(1.0), data, cohorts.__getitem__, layout, 0, max(STEPS)
     )
     state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
-    run = simulation.Simulation(
-        training, fedavg, optax.sgd(1.0), data, lambda r: data.client_ids()[: 3 + r], layout, 0, 7, 2
-    )
-    programs = simulation.prepare(run, state)
-    traced.clear()
-    for round_index in range(4):
-        state = run_round(
-            programs, layout, state, data, run.sampler(round_index),
-            seed=0, round_index=round_index, first_step=0, block_steps=2,
-        ).server  # fmt: skip
-        if round_index == 0:
-            first = len(traced)
-    assert len(traced) == first
+    engine = simulation.prepare(run, state)
+    for round_index, cohort in enumerate(cohorts):
+        outcome = run_round(
+            engine, state, data, cohort, seed=0, round_index=round_index, first_step=7 * round_index
+        )
+        state = outcome.server
+    programs = engine.programs
     for program in (programs.start, programs.block, programs.fold, programs.step, programs.empty):
         assert program._cache_size() == 1
 

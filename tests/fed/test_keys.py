@@ -3,7 +3,7 @@ import itertools
 import jax
 import numpy as np
 
-from fed.keys import client_number, round_key, step_key
+from fed.keys import Draw, client_number, evaluation_key, generator, initial_key, round_key, step_key
 
 
 def test_every_seed_round_client_and_step_has_a_key_of_its_own():
@@ -17,3 +17,14 @@ def test_every_seed_round_client_and_step_has_a_key_of_its_own():
 def test_a_clients_number_is_the_same_everywhere():
     # CRC-32, so that other processes and versions agree.
     assert client_number("client_0001") == 0xAA003786
+
+
+def test_purposes_never_share_a_generator():
+    # A seed sequence of (1,) and (1, 0) is the same: purposes are told apart by a leading number.
+    drawn = {generator(draw, *rest).random() for draw in Draw for rest in ((0,), (0, 1), (1,))}
+    assert len(drawn) == 3 * len(Draw)
+
+
+def test_parameters_and_evaluations_share_no_key_with_a_round():
+    keys = [initial_key(0), evaluation_key(0), *(round_key(0, r) for r in range(5))]
+    assert len({np.asarray(jax.random.key_data(key)).tobytes() for key in keys}) == 7

@@ -58,4 +58,6 @@ def test_mixed_products_accumulate_in_fp32_both_ways(spec, left, right):
 
 def test_automatic_form_is_by_backend():
     assert products.resolve_form("auto") == ("product" if jax.default_backend() == "cpu" else "lax")
+    assert products.resolve_form("auto", taps=128) == "lax"
+    assert products.resolve_form("product", taps=128) == "product"
     assert products.resolve_form("lax") == "lax"

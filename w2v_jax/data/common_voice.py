@@ -14,7 +14,6 @@ from w2v_jax.data import audio
 from w2v_jax.errors import ClipError, CorpusError
 
 REQUIRED_COLUMNS = ("client_id", "path")
-MAX_SKIPPED_SHARE = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,16 +146,16 @@ def load_corpus(folder: Path | str, split: str = "validated", *, min_samples: in
         min_samples: shortest usable clip, in samples at 16 kHz.
 
     Raises:
-        CorpusError: as `locate` and `read_table`; or more than half of the clips are unusable.
+        CorpusError: as `locate` and `read_table`; or no clip can be used.
     """
     folder = locate(folder, split)
     clips, skipped = [], []
     for item in decode_rows(folder, read_table(folder, split), min_samples=min_samples):
         (clips if isinstance(item, Clip) else skipped).append(item)
     corpus = Corpus(folder=folder, split=split, clips=clips, skipped=skipped)
-    if len(skipped) > MAX_SKIPPED_SHARE * (len(clips) + len(skipped)):
+    if not clips:
         reasons = ", ".join(f"{count} {reason}" for reason, count in corpus.skipped_by_reason().items())
         raise CorpusError(
-            f"{folder}: {len(skipped)} of {len(clips) + len(skipped)} clips cannot be used ({reasons})"
+            f"{folder}: none of the {len(skipped)} clips of {split}.tsv can be used ({reasons})"
         )
     return corpus

@@ -26,6 +26,7 @@ VOWEL_FORMANTS_HZ = {
     "o": (480.0, 900.0, 2450.0),
     "u": (320.0, 750.0, 2300.0),
 }
+MAX_WORDS = 10_000  # of some 348,000 words of two or three syllables
 UNVOICED = "fkpst"
 COLUMNS: tuple[str, ...] = (
     "client_id",
@@ -143,6 +144,10 @@ def write_corpus(folder: Path, config: SyntheticConfig) -> Path:
     """
     if config.speakers < 3 or config.clips_per_speaker < 1:
         raise CorpusError("a synthetic corpus needs at least 3 speakers and 1 clip each")
+    if not 1 <= config.words <= MAX_WORDS:
+        raise CorpusError(f"a synthetic lexicon has 1 to {MAX_WORDS} words, asked for {config.words}")
+    if config.seed < 0:
+        raise CorpusError(f"the seed must not be negative, got {config.seed}")
     locale = folder / "xx"
     if (locale / "validated.tsv").exists():
         raise CorpusError(f"{locale} holds a corpus already: choose another --out")
