@@ -66,6 +66,28 @@ def test_broken_clips_are_named_by_reason(tmp_path):
         assert caught.value.reason == reason
 
 
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        ("wav", {}),
+        ("flac", {}),
+        ("ogg", {"format": "OGG", "subtype": "VORBIS"}),
+        ("mp3", {"format": "MP3"}),
+    ],
+)
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_file_cut_short_is_never_taken_for_whole(tmp_path, suffix, options, share):
+    path = tmp_path / f"clip.{suffix}"
+    noise = 0.1 * np.random.default_rng(0).standard_normal(64_000)
+    soundfile.write(path, noise, 16_000, **options)
+    assert abs(len(audio.decode(path)) - 64_000) < 2_500
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ClipError) as caught:
+        audio.decode(path)
+    assert caught.value.reason in ("truncated", "undecodable")
+
+
 def test_synthetic_corpus_is_deterministic_and_in_the_layout(synthetic, tmp_path):
     again = write_corpus(tmp_path, SyntheticConfig(speakers=5, clips_per_speaker=3, words=20, seed=1))
     first = locate(synthetic)

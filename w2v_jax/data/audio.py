@@ -7,6 +7,7 @@ import soundfile
 import soxr
 
 from w2v_jax.config import SAMPLE_RATE_HZ
+from w2v_jax.data.truncation import is_truncated
 from w2v_jax.errors import ClipError
 
 # Peaks below this (-80 dBFS) count as silence.
@@ -24,7 +25,7 @@ def decode(path: Path, *, min_samples: int = 1) -> np.ndarray:
         int16 [samples].
 
     Raises:
-        ClipError: missing, undecodable (truncated or not audio), empty, silent or too short.
+        ClipError: missing, undecodable, truncated, empty, silent or too short.
     """
     if not path.is_file():
         raise ClipError("missing", f"no file {path.name}")
@@ -34,6 +35,8 @@ def decode(path: Path, *, min_samples: int = 1) -> np.ndarray:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         raise ClipError("undecodable", str(error).splitlines()[0]) from error
+    if is_truncated(path):
+        raise ClipError("truncated", "the file ends before its container says it does")
     mono = samples.mean(axis=1, dtype=np.float32)
     if not len(mono):
         raise ClipError("empty", "no samples")
