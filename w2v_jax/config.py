@@ -142,13 +142,14 @@ TINY = ModelConfig(
     projection_dim=64,
     mask_span=5,
     gumbel_temperature_decay=0.999,
-    # Pre-norm and a larger initial scale leave the plateau at ln(101) early; a diversity weight that
-    # is there from the start would make the codes noise before they can be predicted, and without a
-    # strong one later few codes stay in use.
+    # Small models need help off the plateau at ln(101): pre-norm and a larger initial scale; no feature
+    # penalty, which under Adam outweighs everything else the encoder could learn at first; and a
+    # diversity loss that waits until codes can be predicted, then is strong enough to keep them in use.
     pre_norm=True,
     transformer_initial_std=0.06,
-    diversity_weight=0.4,
-    diversity_warmup_updates=925,
+    feature_penalty_weight=0.0,
+    diversity_weight=0.3,
+    diversity_warmup_updates=300,
     dropout=0.0,
     attention_dropout=0.0,
     input_dropout=0.0,
