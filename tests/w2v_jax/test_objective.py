@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from tests.configs import SMALL, VARIANTS
-from w2v_jax.objective import Batch, bind, draw, pretraining_objective, shuffle_masked
+from w2v_jax.objective import Batch, bind, diversity_weight, draw, pretraining_objective, shuffle_masked
 from w2v_jax.quantizer import gumbel_noise, gumbel_temperature
 
 REGULARISED = {
@@ -253,3 +253,15 @@ def test_operations_carry_module_paths():
         "quantizer/weight_proj",
     ):
         assert re.search(path, text), path
+
+
+def test_the_diversity_weight_may_rise_to_its_value():
+    config = SMALL.replace(diversity_weight=0.4, diversity_warmup_updates=10)
+    values = [float(diversity_weight(config, jnp.int32(step))) for step in (0, 4, 9, 500)]
+    np.testing.assert_allclose(values, [0.004, 0.1, 0.4, 0.4], rtol=1e-6)
+    assert float(diversity_weight(SMALL, jnp.int32(0))) == pytest.approx(SMALL.diversity_weight)
+    # The weight enters the loss per masked frame.
+    early, late = (run(config, make_batch(), step=step)[2] for step in (0, 9))
+    np.testing.assert_allclose(
+        late["loss"].total - early["loss"].total, 0.396 * late["diversity"].total, rtol=1e-3
+    )
