@@ -58,7 +58,7 @@ class ClientReport(NamedTuple):
 
     loss: jax.Array  # mean over the last local epoch
     log_weight: jax.Array  # -inf where left out
-    accepted: jax.Array  # bool: present, trained on something, update and state finite
+    accepted: jax.Array  # bool: trained on something; loss, update and state are finite
     update_norm: jax.Array
 
 
@@ -121,21 +121,22 @@ def build_programs(
         train = functools.partial(client.train_block, training)
         return over_clients(train, (0, 0, 0, None, None))(state, steps, numbers, key, first_step)
 
-    def fold(accumulator, state: ClientState, parameters, objective_state, data_weight, present):
-        def one(state: ClientState, data_weight, present):
+    def fold(accumulator, state: ClientState, parameters, objective_state, data_weight):
+        def one(state: ClientState, data_weight):
             update = jax.tree.map(jnp.subtract, state.parameters, parameters)
             change = jax.tree.map(jnp.subtract, state.objective_state, objective_state)
             total, weight = state.last_loss
             loss = total / jnp.where(weight > 0, weight, 1.0)
             norm = optax.tree.norm(update)
             log_weight = rule(loss, data_weight)
-            # A client whose loss has no weight learnt nothing, and its loss of 0 would win a softmax.
-            accepted = present & (weight > 0) & jnp.isfinite(loss) & jnp.isfinite(log_weight)
+            # A loss without weight: padding in place of a client, or a client that learnt nothing. Its
+            # loss of 0 would win a softmax.
+            accepted = (weight > 0) & jnp.isfinite(loss) & jnp.isfinite(log_weight)
             accepted &= jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(change))
             log_weight = jnp.where(accepted, log_weight, -jnp.inf)
             return (update, change), state.sums, ClientReport(loss, log_weight, accepted, norm)
 
-        values, client_sums, report = over_clients(one, (0, 0, 0))(state, data_weight, present)
+        values, client_sums, report = over_clients(one, (0, 0))(state, data_weight)
         old, old_sums = jax.tree.map(lambda leaf: leaf[0], accumulator)
         new = aggregation.add(old, values, report.log_weight)
         kept = jax.tree.map(lambda leaf: aggregation.zero_where(~report.accepted, leaf).sum(0), client_sums)
@@ -158,7 +159,7 @@ def build_programs(
         block=program(block, (clients, clients, clients, everywhere, everywhere), clients, donate=(0,)),
         fold=program(
             fold,
-            (clients, clients, everywhere, everywhere, clients, clients),
+            (clients, clients, everywhere, everywhere, clients),
             (clients, clients),
             donate=(0,),
         ),

@@ -116,13 +116,12 @@ def run_round(
         if item.last:
             weights = np.ones(layout.group_size, np.float32)
             weights[: len(item.plans)] = [plan.weight for plan in item.plans]
-            present = np.arange(layout.group_size) < len(item.members)
             accumulator, report = programs.fold(
                 accumulator,
                 state,
                 parameters,
                 objective_state,
-                *jax.device_put((weights, present), programs.by_client),
+                jax.device_put(weights, programs.by_client),
             )
             reports.append(report)
     new_server, sums, norm = programs.step(server, accumulator)

@@ -50,8 +50,8 @@ FAULTS = {
         "fed/simulation.py",
         (
             (
-                "    programs = prepare(simulation, server)\n",
-                "    programs = prepare(simulation, server)\n    begun = int(server.round_index)\n",
+                "    engine = prepare(simulation, server)\n",
+                "    engine = prepare(simulation, server)\n    begun = int(server.round_index)\n",
             ),
             ("            round_index=round_index,\n", "            round_index=round_index - begun,\n"),
         ),
@@ -105,16 +105,25 @@ FAULTS = {
         f"{EQUIVALENCE} -k blocks",
     ),
     "padded clients that count": fault(
-        "fed/cohort.py",
-        "accepted = present & jnp.isfinite(loss)",
-        "accepted = jnp.isfinite(loss)",
-        f"{EQUIVALENCE} -k layout",
+        "fed/cohort.py", "accepted = (weight > 0) &", "accepted = (weight >= 0) &", f"{EQUIVALENCE} -k layout"
     ),
-    "clients that are not finite kept": fault(
+    "clients that are not finite kept": Fault(
         "fed/cohort.py",
-        "present & jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(log_weight)",
-        "present",
+        (
+            ("(weight > 0) & jnp.isfinite(loss) & jnp.isfinite(log_weight)", "weight > 0"),
+            ("accepted &= jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(change))", "pass"),
+            ("jnp.where(accepted, log_weight, -jnp.inf)", "log_weight"),
+        ),
         f"{AGGREGATION} -k finite",
+    ),
+    "states that are not finite kept": fault(
+        "fed/cohort.py", "& jnp.isfinite(optax.tree.norm(change))", "", f"{AGGREGATION} -k state"
+    ),
+    "wav files cut short taken for whole": fault(
+        "w2v_jax/data/truncation.py",
+        "promised + 8 > len(data)",
+        "False",
+        "tests/w2v_jax/test_data.py -k cut_short",
     ),
     "one key for all clients": fault(
         "fed/keys.py",
