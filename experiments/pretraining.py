@@ -20,6 +20,7 @@ from fed.keys import Draw, evaluation_key, initial_key
 from w2v_jax import optim
 from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ
+from w2v_jax.convolutions import form_for_clients
 from w2v_jax.data.batching import evaluation_batches, training_batches
 from w2v_jax.errors import UserError
 from w2v_jax.objective import pretraining_objective
@@ -43,13 +44,21 @@ class Pretraining:
     def __init__(self, settings: dict[str, Any], folder: RunFolder):
         self.settings = settings
         self.folder = folder
+        self.central = settings["preset"] == "centralised"
+        self.layout = (
+            cohort.Layout(1, 1)
+            if self.central
+            else cohort.choose_layout(
+                settings["clients_per_round"], lanes=settings["lanes"], chunk=settings["chunk"]
+            )
+        )
         self.config = PRESETS[settings["model"]].replace(
             compute_dtype="bfloat16" if settings["precision"] == "bf16" else "float32",
             masked_group_norm=settings["masked_group_norm"],
+            convolution_form=form_for_clients(self.layout.chunk),
         )
         self.objective = pretraining_objective(self.config)
         self.crop_samples = round(settings["crop_seconds"] * SAMPLE_RATE_HZ)
-        self.central = settings["preset"] == "centralised"
         self.work = LocalWork(
             batch_size=settings["batch_size"],
             crop_samples=self.crop_samples,
@@ -206,16 +215,13 @@ class Pretraining:
             if everyone
             else sampling.uniform(names, settings["clients_per_round"], settings["seed"])
         )
-        layout = cohort.choose_layout(
-            settings["clients_per_round"], lanes=settings["lanes"], chunk=settings["chunk"]
-        )
         run = simulation.Simulation(
             self.training,
             rule,
             self._server_optimizer(),
             self.source,
             sampler,
-            layout,
+            self.layout,
             settings["seed"],
             self.steps_per_round,
         )

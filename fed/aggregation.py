@@ -63,15 +63,19 @@ def add(accumulator: Accumulator, values: PyTree, log_weights: jax.Array) -> Acc
         values: leaves [client, ...], finite wherever the log weight is.
         log_weights: [client]; -inf leaves a client out, whatever its values are.
     """
-    stacked = Accumulator(
-        log_weights,
-        jnp.where(jnp.isneginf(log_weights), 0.0, 1.0),
-        jax.tree.map(lambda leaf: zero_where(jnp.isneginf(log_weights), leaf), values),
-    )
-    return combine(
+    left_out = jnp.isneginf(log_weights)
+    log_scale = jnp.maximum(accumulator.log_scale, log_weights.max())
+    reference = jnp.where(jnp.isneginf(log_scale), 0.0, log_scale)
+    kept = jnp.exp(accumulator.log_scale - reference)
+    shares = jnp.exp(log_weights - reference)
+    return Accumulator(
+        log_scale,
+        kept * accumulator.weight + shares.sum(),
         jax.tree.map(
-            lambda old, new: jnp.concatenate([old[None], new.astype(jnp.float32)]), accumulator, stacked
-        )
+            lambda old, new: kept * old + _weighted_sum(shares, zero_where(left_out, new)),
+            accumulator.values,
+            values,
+        ),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 SAMPLE_RATE_HZ = 16_000
 
-ConvolutionForm = Literal["auto", "product", "lax"]
+ConvolutionForm = Literal["lax", "product"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class ModelConfig:
     layer_drop: float = 0.05
     # How it is computed, not what.
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    convolution_form: ConvolutionForm = "auto"
+    convolution_form: ConvolutionForm = "lax"
     scan_unroll: int = 1
 
     def __post_init__(self):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
-from w2v_jax import products
+from w2v_jax import convolutions, products
 from w2v_jax.config import ConvolutionForm, ModelConfig
 from w2v_jax.layers import LayerNorm, Linear, Scoped, broadcast_last, gelu, normal
 from w2v_jax.randomness import Stream, attention_dropout, dropout, fold_in_all, stream_key
@@ -31,8 +31,7 @@ class PositionalConvolution(Scoped):
         direction = self.direction[...]
         norm = jnp.sqrt(jnp.square(direction).sum((1, 2), keepdims=True))
         kernel = direction * (self.magnitude[...][:, None, None] / norm)
-        form = products.resolve_form(self.form, direction.shape[0])
-        y = products.positional_convolution(x, kernel, self.groups, form, self.dtype)
+        y = convolutions.positional_convolution(x, kernel, self.groups, self.form, self.dtype)
         return gelu(y + broadcast_last(self.bias[...], y))
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from w2v_jax import products
+from w2v_jax import convolutions, products
 from w2v_jax.config import ConvolutionForm, ModelConfig
 from w2v_jax.layers import GroupNorm, LayerNorm, Linear, Scoped, broadcast_last, gelu
 from w2v_jax.randomness import dropout
@@ -45,8 +45,7 @@ class ConvLayer(Scoped):
         self.form: ConvolutionForm = config.convolution_form
 
     def __call__(self, x, valid=None):
-        form = products.resolve_form(self.form)
-        x = products.strided_convolution(x, self.kernel[...], self.stride, form, self.dtype)
+        x = convolutions.strided_convolution(x, self.kernel[...], self.stride, self.form, self.dtype)
         if self.bias is not None:
             x = x + broadcast_last(self.bias[...], x)
         if isinstance(self.norm, GroupNorm):

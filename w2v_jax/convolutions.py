@@ -1,0 +1,142 @@
+"""The model's convolutions, as `lax.conv` or as matrix products; chosen per backend.
+
+Which form is fastest where is measured in docs/decisions/0003. Under `bfloat16` the `lax` form also
+rounds its result and its gradients to bf16.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from w2v_jax.config import ConvolutionForm
+from w2v_jax.products import ComputeDtype, einsum
+
+MAX_PRODUCT_TAPS = 32
+LAYOUT = ("NWC", "WIO", "NWC")
+
+
+def form_for_clients(chunk: int) -> ConvolutionForm:
+    """The form for `chunk` clients vmapped with weights of their own, where none was asked for.
+
+    `lax.conv` would become a grouped convolution then, and a product becomes a batched one.
+    """
+    return "product" if chunk > 1 else "lax"
+
+
+def strided_convolution(
+    x: Float[Array, "batch time channel"],
+    kernel: Float[Array, "tap channel out"],
+    stride: int,
+    form: ConvolutionForm,
+    dtype: ComputeDtype,
+) -> Float[Array, "batch frame out"]:
+    """Convolution without padding, `frame = (time - tap) // stride + 1`.
+
+    In the product form the waveform is cut into blocks of `stride` samples, and each run of up to
+    `stride` taps becomes one matrix product; vmapped over kernels, that is a batched product.
+    """
+    taps, channels, _ = kernel.shape
+    if form == "lax":
+        return _lax_convolution(x, kernel, stride, 1, (0, 0), dtype)
+    frames = (x.shape[1] - taps) // stride + 1
+    runs = -(-taps // stride)
+    needed = (frames + runs - 1) * stride
+    if x.shape[1] < needed:
+        x = jnp.pad(x, ((0, 0), (0, needed - x.shape[1]), (0, 0)))
+    blocks = x[:, :needed].reshape(x.shape[0], frames + runs - 1, stride * channels)
+    rows = kernel.reshape(taps * channels, -1)
+    total = None
+    for run in range(runs):
+        start = run * stride * channels
+        weights = rows[start : start + stride * channels]
+        part = blocks[:, run : run + frames, : weights.shape[0]]
+        product = einsum("btd,de->bte", part, weights, dtype)
+        total = product if total is None else total + product
+    assert total is not None
+    return total
+
+
+def positional_convolution(
+    x: Float[Array, "batch time channel"],
+    kernel: Float[Array, "tap group_channel channel"],
+    groups: int,
+    form: ConvolutionForm,
+    dtype: ComputeDtype,
+) -> Float[Array, "batch time channel"]:
+    """Grouped convolution of stride 1 with `tap // 2` padding; one output is dropped for even taps.
+
+    The product form lays windows out in memory, so that many taps (base has 128) take `lax` all the same.
+    """
+    taps, group_channels, channels = kernel.shape
+    batch, time, _ = x.shape
+    before, after = taps // 2, taps - 1 - taps // 2
+    if form == "lax" or taps > MAX_PRODUCT_TAPS:
+        return _lax_convolution(x, kernel, 1, groups, (before, after), dtype)
+    padded = jnp.pad(x, ((0, 0), (before, after), (0, 0)))
+    windows = jnp.stack([padded[:, tap : tap + time] for tap in range(taps)], axis=2)
+    windows = windows.reshape(batch, time, taps, groups, group_channels)
+    weights = kernel.reshape(taps, group_channels, groups, channels // groups)
+    out = einsum("btkgi,kigo->btgo", windows, weights, dtype)
+    return out.reshape(batch, time, channels)
+
+
+def _lax_convolution(x, kernel, stride, groups, padding, dtype):
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
+    if jax.default_backend() == "cpu":
+        out = jnp.asarray(_canonical_convolution(x, kernel, stride, groups, padding))
+    else:
+        out = _convolution(x, kernel, stride, groups, padding)
+    return out.astype(jnp.float32)
+
+
+def _convolution(x, kernel, stride, groups, padding, dilation=(1, 1)):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride,),
+        padding=[padding],
+        lhs_dilation=dilation[:1],
+        rhs_dilation=dilation[1:],
+        dimension_numbers=LAYOUT,
+        feature_group_count=groups,
+        precision=lax.Precision.HIGHEST if x.dtype == jnp.float32 else None,
+    )
+
+
+# The derivatives of lax.conv come in layouts that XLA:CPU (jaxlib 0.10.2) brings into its fast form in
+# a program's entry but not inside loops, where a step then takes three to four times as long. Written
+# in that form, they are fast everywhere.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _canonical_convolution(x, kernel, stride, groups, padding):
+    return _convolution(x, kernel, stride, groups, padding)
+
+
+def _canonical_forward(x, kernel, stride, groups, padding):
+    return _convolution(x, kernel, stride, groups, padding), (x, kernel)
+
+
+def _canonical_backward(stride, groups, padding, saved, cotangent):
+    x, kernel = saved
+    taps, group_inputs, outputs = kernel.shape
+    batch, time, inputs = x.shape
+    frames, (before, after) = cotangent.shape[1], padding
+    unread = time + before + after - ((frames - 1) * stride + taps)
+
+    flipped = kernel[::-1].reshape(taps, group_inputs, groups, outputs // groups)
+    flipped = flipped.transpose(0, 3, 2, 1).reshape(taps, outputs // groups, inputs)
+    around = (taps - 1 - before, taps - 1 - after + unread)
+    x_gradient = _convolution(cotangent, flipped, 1, groups, around, (stride, 1))
+
+    # Channels become the batch, and the batch is what is summed over.
+    rows = x.reshape(batch, time, groups, group_inputs).transpose(3, 1, 2, 0)
+    rows = rows.reshape(group_inputs, time, groups * batch)
+    kernel_gradient = _convolution(
+        rows, cotangent.transpose(1, 0, 2), 1, groups, (before, after - unread), (1, stride)
+    )
+    return x_gradient, kernel_gradient.transpose(1, 0, 2)
+
+
+_canonical_convolution.defvjp(_canonical_forward, _canonical_backward)
