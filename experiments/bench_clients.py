@@ -168,6 +168,9 @@ def main(argv: list[str]) -> None:
     options = arguments.parse(BenchClientsArguments, argv, "w2v-jax bench clients")
     if not options.clients or min(options.clients) < 1 or options.repeats < 1:
         raise UsageError("--clients and --repeats must be positive")
+    if options.lanes is not None and options.lanes < 1:
+        raise UsageError(f"--lanes must be positive, got {options.lanes}")
+    options.out.mkdir(parents=True, exist_ok=True)  # before anything is measured
     runtime.configure_xla(options.lanes)
     import jax
     import optax
@@ -212,7 +215,6 @@ def main(argv: list[str]) -> None:
                 f"({row['ratio_to_auto']:.2f} x auto)",
                 flush=True,
             )
-    options.out.mkdir(parents=True, exist_ok=True)
     result = {"workload": WORKLOAD, "rows": rows, "provenance": runtime.provenance("bench clients", 0)}
     write_json(options.out / "clients.json", result)
     draw(rows, options.out / "clients.png")

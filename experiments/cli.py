@@ -12,6 +12,8 @@ COMMANDS = {
     "data describe": ("experiments.data_describe", "count and draw what a corpus holds"),
     "bench clients": ("experiments.bench_clients", "seconds per round: loop, vmap and lanes"),
 }
+# Commands that go on where they were interrupted.
+RESUMABLE = ("pretrain",)
 
 
 def usage() -> str:
@@ -49,7 +51,7 @@ def run_command(name: str, argv: Sequence[str]) -> int:
         complain(f"{error.strerror or error}{what}: check the folder, its permissions and the space left")
         return 2
     except KeyboardInterrupt:
-        complain("interrupted; the same command continues from the last checkpoint")
+        complain("interrupted" + ("; the same command continues" if name in RESUMABLE else ""))
         return 130
     return 0
 

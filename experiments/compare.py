@@ -1,21 +1,22 @@
 """`w2v-jax compare`: runs side by side, over updates and over audio seen."""
 
 import dataclasses
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from experiments import arguments, recipes
+from experiments import arguments, pretraining_report, recipes
 from experiments.arguments import UsageError
-from experiments.pretraining_report import series
-from experiments.run_folder import read_json, read_metrics, replace_file, write_json
+from experiments.pretraining_report import series, total_seconds
+from experiments.run_folder import read_config, read_json, read_metrics, replace_file, write_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareArguments:
-    """Draw the held-out curves of several pre-training runs and tabulate where they ended.
+    """Draw the held-out curves of several pre-training runs, tabulate where they ended, keep their reports.
 
     example: w2v-jax compare runs/ten-clients-tiny-fedavg runs/centralised-tiny --out reports/compare
     """
@@ -23,13 +24,14 @@ class CompareArguments:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders of w2v-jax pretrain."""
     out: Path
-    """Folder for compare.json, compare.md and compare.png."""
+    """Folder for compare.json, compare.md and compare.png, and for each run's report and metrics."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A run as read from its folder."""
 
+    folder: Path
     label: str
     config: dict[str, Any]
     untrained: dict[str, float]
@@ -46,7 +48,7 @@ def read_run(folder: Path) -> Run:
         raise UsageError(
             f"{folder} is not a run folder of w2v-jax pretrain (no config.json or untrained.json)"
         )
-    config, lines = read_json(folder / "config.json"), read_metrics(folder / "metrics.jsonl")
+    config, lines = read_config(folder), read_metrics(folder / "metrics.jsonl")
     if not any("heldout_accuracy" in line for line in lines):
         raise UsageError(f"{folder} has no evaluated round yet")
     settings = config["settings"]
@@ -57,7 +59,7 @@ def read_run(folder: Path) -> Run:
     for line in lines:
         audio += line["audio_seconds"]
         line["audio_hours"] = audio / 3600
-    return Run(label, config, read_json(folder / "untrained.json"), lines)
+    return Run(folder, label, config, read_json(folder / "untrained.json"), lines)
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -72,13 +74,14 @@ def summary(run: Run) -> dict[str, Any]:
         "audio_hours": last["audio_hours"],
         "untrained_contrastive": run.untrained["contrastive"],
         "untrained_accuracy": run.untrained["accuracy"],
+        "untrained_accuracy_standard_error": run.untrained["accuracy_standard_error"],
         "contrastive": last["heldout_contrastive"],
         "accuracy": last["heldout_accuracy"],
         "accuracy_standard_error": last["heldout_accuracy_standard_error"],
         "chance_accuracy": last["heldout_chance_accuracy"],
         "shuffled_accuracy": last["heldout_shuffled_accuracy"],
         "code_perplexity": last["heldout_code_perplexity"],
-        "seconds": sum(line["round_seconds"] for line in run.lines),
+        "seconds": total_seconds(run.lines),
         "skipped_clients": sum(line["skipped_clients"] for line in run.lines),
         "seed": settings["seed"],
         "command": provenance["command"],
@@ -100,8 +103,31 @@ def main(argv: list[str]) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "compare.json", {"rows": rows})
     draw(runs, options.out / "compare.png")
-    replace_file(options.out / "compare.md", markdown(rows))
-    print(f"written: {options.out / 'compare.json'}, compare.md, compare.png")
+    names = [run.label.replace(", ", "-") for run in runs]
+    names = [name if names.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(names, start=1)]
+    for name, run in zip(names, runs, strict=True):
+        keep_report(run.folder, options.out, name)
+    replace_file(options.out / "compare.md", markdown(rows, names))
+    print(f"written: {options.out / 'compare.json'}, compare.md, compare.png and {len(runs)} reports")
+
+
+def keep_report(folder: Path, out: Path, name: str) -> None:
+    """A run's report, picture and metrics under a name of their own, beside the comparison."""
+    pretraining_report.draw_run(folder, out / f"{name}.png")
+    files = f"[{name}.jsonl]({name}.jsonl) has a line a round."
+    replace_file(out / f"{name}.md", pretraining_report.text(folder, f"{name}.png", files))
+    replace_file(out / f"{name}.jsonl", (folder / "metrics.jsonl").read_text(encoding="utf-8"))
+
+
+def above_untrained(row: dict[str, Any]) -> float:
+    """Accuracy gained over the untrained model, in standard errors of the difference (over clips)."""
+    error = math.hypot(row["accuracy_standard_error"], row["untrained_accuracy_standard_error"])
+    return (row["accuracy"] - row["untrained_accuracy"]) / error if error else math.inf
+
+
+def times(accuracy: float, reference: float) -> str:
+    """How many times a reference an accuracy is; a dash where the reference is zero."""
+    return f"{accuracy / reference:.1f}" if reference else "-"
 
 
 def draw(runs: list[Run], path: Path) -> None:
@@ -143,23 +169,25 @@ def draw(runs: list[Run], path: Path) -> None:
     plt.close(figure)
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
+def markdown(rows: list[dict[str, Any]], names: list[str]) -> str:
     """The table for readers."""
     lines = [
         "# Pre-training runs side by side",
         "",
         f"Held-out speakers, {recipes.EVALUATION_CROP_SECONDS} s crops, no Gumbel noise, fixed keys. Ties are wrong.",
+        "`s.e.`: accuracy gained over the untrained model, in standard errors of the difference over clips.",
+        "Time is that of rounds and evaluations.",
         "",
-        "| run | updates | audio seen | loss (untrained) | accuracy (untrained) | x guessing | x shuffled | codes | time |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| run | updates | audio seen | loss (untrained) | accuracy (untrained) | s.e. | x guessing | x shuffled | codes | time |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
+    for row, name in zip(rows, names, strict=True):
         lines.append(
-            f"| {row['run']} | {row['updates']} | {row['audio_hours']:.1f} h | "
+            f"| [{row['run']}]({name}.md) | {row['updates']} | {row['audio_hours']:.1f} h | "
             f"{row['contrastive']:.3f} ({row['untrained_contrastive']:.3f}) | "
             f"{row['accuracy']:.3f} ± {row['accuracy_standard_error']:.3f} ({row['untrained_accuracy']:.3f}) | "
-            f"{row['accuracy'] / row['chance_accuracy']:.1f} | "
-            f"{row['accuracy'] / row['shuffled_accuracy']:.1f} | {row['code_perplexity']:.0f} | "
+            f"{above_untrained(row):.0f} | {times(row['accuracy'], row['chance_accuracy'])} | "
+            f"{times(row['accuracy'], row['shuffled_accuracy'])} | {row['code_perplexity']:.0f} | "
             f"{row['seconds'] / 60:.1f} min |"
         )
     lines += ["", "![curves](compare.png)", "", "## How each was made", ""]

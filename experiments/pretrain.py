@@ -13,6 +13,8 @@ from experiments.recipes import Aggregation
 from w2v_jax import config as model_config
 from w2v_jax.errors import UserError
 
+MAX_SEED = 2**31
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainArguments:
@@ -86,13 +88,17 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
             raise UsageError(f"--{name.replace('_', '-')} must be positive, got {value}")
     if options.local_steps and options.local_epochs:
         raise UsageError("give either --local-steps or --local-epochs, not both")
-    if options.seed < 0:
-        raise UsageError(f"--seed must not be negative, got {options.seed}")
+    if not 0 <= options.seed < MAX_SEED:
+        raise UsageError(f"--seed must be between 0 and {MAX_SEED - 1}, got {options.seed}")
     preset, recipe = recipes.PRESETS[options.preset], recipes.RECIPES[options.model]
     if options.preset == "centralised":
-        federated_only = ("clients", "clients_per_round", "local_epochs")
-        if given := [name for name in federated_only if getattr(options, name)]:
+        federated_only = (
+            "clients", "clients_per_round", "local_epochs", "aggregation", "temperature", "lanes", "chunk"
+        )  # fmt: skip
+        if given := [name for name in federated_only if getattr(options, name) != _default(name)]:
             raise UsageError(f"--{given[0].replace('_', '-')} has no meaning with --preset centralised")
+    if options.aggregation == "fedavg" and options.temperature != _default("temperature"):
+        raise UsageError("--temperature has a meaning with --aggregation loss-weighted alone")
     clients = options.clients or preset.clients
     rounds = options.rounds or preset.rounds
     settings = dataclasses.asdict(options) | {
@@ -108,6 +114,8 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
         "clip_norm": recipe.clip_norm,
         "weight_decay": recipe.weight_decay,
         "evaluate_every": options.evaluate_every or max(1, rounds // 20),
+        # Presets may change between versions; a run that continues must not.
+        "model_config": dataclasses.asdict(model_config.PRESETS[options.model]),
     }
     del settings["out"]
     if settings["clients_per_round"] > clients:
@@ -122,6 +130,10 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
             f"{config.mask_span} frames of 20 ms: give a longer crop"
         )
     return settings
+
+
+def _default(option: str) -> Any:
+    return PretrainArguments.__dataclass_fields__[option].default
 
 
 def default_folder(settings: dict[str, Any]) -> Path:

@@ -19,13 +19,11 @@ from fed.client import LocalTraining
 from fed.keys import Draw, evaluation_key, initial_key
 from w2v_jax import optim
 from w2v_jax.checkpoint import Checkpoints
-from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ
+from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
 from w2v_jax.convolutions import form_for_clients
 from w2v_jax.data.batching import evaluation_batches, training_batches
 from w2v_jax.errors import UserError
 from w2v_jax.objective import pretraining_objective
-
-PADDED_SHARE = "padded_share"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Pretraining:
                 settings["clients_per_round"], lanes=settings["lanes"], chunk=settings["chunk"]
             )
         )
-        self.config = PRESETS[settings["model"]].replace(
+        self.config = ModelConfig.from_dict(settings["model_config"]).replace(
             compute_dtype="bfloat16" if settings["precision"] == "bf16" else "float32",
             masked_group_norm=settings["masked_group_norm"],
             convolution_form=form_for_clients(self.layout.chunk),
@@ -65,6 +63,7 @@ class Pretraining:
             steps=settings["local_steps"],
             epochs=settings["local_epochs"],
         )
+        self._evaluate = jax.jit(self.objective.evaluate)
         self._load()
         self.steps_per_round = self._steps_per_round()
         self.training = self._training()
@@ -86,8 +85,8 @@ class Pretraining:
             clients = partition_speakers(self.split.training, settings["clients"], settings["seed"])
         self.source = SpeechClients(clients, self.work, settings["seed"])
         self.folder.begin()
-        write_json(
-            self.folder.path / "clips.json",
+        self.folder.pin(
+            "clips.json",
             {
                 "clips": len(corpus.clips),
                 "seconds": corpus.seconds,
@@ -183,8 +182,6 @@ class Pretraining:
 
     def evaluate(self, parameters: Any, state: Any) -> dict[str, float]:
         """Held-out metrics: fixed crops, keys and order, no noise."""
-        if not hasattr(self, "_evaluate"):
-            self._evaluate = jax.jit(self.objective.evaluate)
         parameters, state = jax.device_put((parameters, state), jax.devices()[0])
         key = evaluation_key(self.settings["seed"])
         total = None
@@ -240,7 +237,10 @@ class Pretraining:
                     "skipped_clients": len(result.skipped),
                     "skipped_client_ids": result.skipped,
                     "local_steps": result.steps,
-                    PADDED_SHARE: self._padded_share(result.sums, result.step_slots),
+                    "padded_share": self._padded_share(result.sums, result.step_slots),
+                    "client_ids": result.clients,
+                    "client_losses": result.losses.tolist(),
+                    "client_weights": weights.tolist(),
                     "effective_clients": float(1.0 / np.square(weights).sum()) if weights.any() else 0.0,
                     "client_loss_min": _or_nan(np.min, losses),
                     "client_loss_max": _or_nan(np.max, losses),
@@ -289,7 +289,7 @@ class Pretraining:
                     "clients": 0,
                     "skipped_clients": 0,
                     "local_steps": steps,
-                    PADDED_SHARE: self._padded_share(result.sums, steps),
+                    "padded_share": self._padded_share(result.sums, steps),
                     "update_norm": result.update_norm,
                     "bytes_up": 0,
                     "bytes_down": 0,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.progress import duration
-from experiments.run_folder import read_json, read_metrics, replace_file
+from experiments.run_folder import read_config, read_json, read_metrics, replace_file
 
 STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -16,16 +16,40 @@ pre { background: #f3f3f3; padding: .7rem; overflow-x: auto }
 """
 
 
+FILES = """Files: `metrics.jsonl` (a line a round), `untrained.json`, `clips.json` (clients, skipped clips),
+`checkpoints/`, `config.json`, `starts.jsonl` (commit and versions of every start). Running the same command
+again continues an interrupted run."""
+
+
 def write(folder: Path) -> None:
     """Write curves.png, report.md and report.html from a run's metrics."""
+    draw_run(folder, folder / "curves.png")
+    page = text(folder, "curves.png", FILES)
+    replace_file(folder / "report.md", page)
+    replace_file(folder / "report.html", self_contained_html(page, folder, "w2v-jax pre-training"))
+
+
+def draw_run(folder: Path, path: Path) -> None:
+    """A run's curves as PNG."""
+    draw_curves(read_metrics(folder / "metrics.jsonl"), read_json(folder / "untrained.json"), path)
+
+
+def text(folder: Path, curves: str, files: str) -> str:
+    """A run's report as Markdown.
+
+    Args:
+        curves: the picture that it shows.
+        files: what it says of the files beside it.
+    """
     lines = read_metrics(folder / "metrics.jsonl")
     untrained = read_json(folder / "untrained.json")
-    config = read_json(folder / "config.json")
-    clips = read_json(folder / "clips.json")
-    draw_curves(lines, untrained, folder / "curves.png")
-    text = markdown(lines, untrained, config, clips)
-    replace_file(folder / "report.md", text)
-    replace_file(folder / "report.html", self_contained_html(text, folder, "w2v-jax pre-training"))
+    config, clips = read_config(folder), read_json(folder / "clips.json")
+    return markdown(lines, untrained, config, clips, curves) + f"\n{files}\n"
+
+
+def total_seconds(lines: list[dict[str, Any]]) -> float:
+    """Time of rounds and evaluations."""
+    return sum(line["round_seconds"] + line.get("evaluation_seconds", 0.0) for line in lines)
 
 
 def series(lines: list[dict[str, Any]], name: str, x: str = "round") -> tuple[list[float], list[float]]:
@@ -94,15 +118,19 @@ def draw_curves(lines: list[dict[str, Any]], untrained: dict[str, float], path: 
 
 
 def markdown(
-    lines: list[dict[str, Any]], untrained: dict[str, float], config: dict[str, Any], clips: dict[str, Any]
+    lines: list[dict[str, Any]],
+    untrained: dict[str, float],
+    config: dict[str, Any],
+    clips: dict[str, Any],
+    curves: str,
 ) -> str:
     """The page's text."""
     settings, provenance = config["settings"], config["provenance"]
     last = lines[-1]
     final = {name.removeprefix("heldout_"): last[name] for name in last if name.startswith("heldout_")}
-    ratio, control = final["accuracy"] / final["chance_accuracy"], final["shuffled_accuracy"]
+    ratio, control = final["accuracy"] / max(final["chance_accuracy"], 1e-9), final["shuffled_accuracy"]
     audio = sum(line["audio_seconds"] for line in lines)
-    seconds = sum(line["round_seconds"] for line in lines)
+    seconds = total_seconds(lines)
     sent = sum(line["bytes_up"] + line["bytes_down"] for line in lines)
     federated = settings["preset"] != "centralised"
     who = (
@@ -141,7 +169,7 @@ It picks the right frame {ratio:.1f} times as often as guessing would, and {fina
 times as often as the same model with its context shuffled in time, the control for what a clip's
 frames all share. The standard error of the accuracy over clips is {final["accuracy_standard_error"]:.2g}.
 
-![curves](curves.png)
+![curves]({curves})
 
 How to read the curves: the accuracy counts against the dashed line (guessing) and the red one (the
 control), not against zero. While few codes are in use, distractors often share the right code and are
@@ -156,9 +184,9 @@ many but arbitrary: falling at first and then rising is the usual course.
 | model | {settings["model"]}, {settings["precision"]} |
 | local training | {last["updates"] // len(lines)} updates a round of {settings["batch_size"]} x {settings["crop_seconds"]} s, peak rate {settings["learning_rate"]} |
 | audio trained on | {audio / 3600:.2f} h (with repeats) |
-| time | {duration(seconds)} on {provenance["device"]}, {provenance["cores"]} cores |
+| time of rounds and evaluations | {duration(seconds)} on {provenance["device"]}, {provenance["cores"]} cores |
 | model bytes sent | {sent / 1e6:.1f} MB up and down |
-| clients left out | {sum(line["skipped_clients"] for line in lines)} updates that were not finite |
+| clients left out | {sum(line["skipped_clients"] for line in lines)} updates: not finite, or nothing learnt from |
 | padding | {100 * sum(line["padded_share"] for line in lines) / len(lines):.1f} % of the audio slots |
 | seed | {settings["seed"]} |
 | commit | {provenance["commit"]} |
@@ -168,9 +196,6 @@ many but arbitrary: falling at first and then rising is the usual course.
 ```
 {provenance["command"]}
 ```
-
-Files: `metrics.jsonl` (a line a round), `untrained.json`, `clips.json` (clients, skipped clips),
-`checkpoints/`, `config.json`. Running the same command again continues an interrupted run.
 """
 
 

@@ -12,19 +12,12 @@ class FederationPreset:
     clients_per_round: int
     rounds: int
     local_steps: int
-    summary: str
 
 
 PRESETS = {
-    "ten-clients": FederationPreset(
-        clients=10, clients_per_round=10, rounds=40, local_steps=25, summary="all of 10 clients each round"
-    ),
-    "hundred-clients": FederationPreset(
-        clients=100, clients_per_round=20, rounds=40, local_steps=25, summary="20 of 100 clients each round"
-    ),
-    "centralised": FederationPreset(
-        clients=1, clients_per_round=1, rounds=40, local_steps=250, summary="no clients: plain training"
-    ),
+    "ten-clients": FederationPreset(clients=10, clients_per_round=10, rounds=40, local_steps=25),
+    "hundred-clients": FederationPreset(clients=100, clients_per_round=20, rounds=40, local_steps=25),
+    "centralised": FederationPreset(clients=1, clients_per_round=1, rounds=40, local_steps=250),
 }
 
 

@@ -26,7 +26,7 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file: choose another --out")
         if config.exists():
-            held = read_json(config)["settings"]
+            held = read_config(path)["settings"]
             if held != settings:
                 raise UserError(
                     f"{path} holds a run with other settings ({_differences(held, settings)}): "
@@ -45,9 +45,29 @@ class RunFolder:
             ) from None
 
     def begin(self) -> None:
-        """Make it this run's folder. Input that turns out bad before leaves no settings behind."""
+        """Make it this run's folder. Input that turns out bad before leaves no settings behind.
+
+        `starts.jsonl` gets a line with the provenance of every start, continuations included.
+        """
         if not (self.path / "config.json").exists():
             write_json(self.path / "config.json", self._config)
+        with (self.path / "starts.jsonl").open("a", encoding="utf-8") as out:
+            out.write(json.dumps(self._config["provenance"]) + "\n")
+
+    def pin(self, name: str, value: Any) -> None:
+        """Write a JSON file once; a run that continues must find the same.
+
+        Raises:
+            UserError: it is there and says something else.
+        """
+        value = json.loads(json.dumps(finite_or_none(value)))
+        path = self.path / name
+        if path.exists() and read_json(path) != value:
+            raise UserError(
+                f"{path} differs from what this run would use now: the data changed since it began; "
+                "choose another --out"
+            )
+        write_json(path, value)
 
     def close(self) -> None:
         """Let another process have the folder."""
@@ -112,7 +132,33 @@ def replace_file(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's config.json: `settings` and `provenance`.
+
+    Raises:
+        UserError: it is not one that `w2v-jax pretrain` wrote.
+    """
+    path = folder / "config.json"
+    try:
+        config = read_json(path)
+        if isinstance(config["settings"], dict) and isinstance(config["provenance"], dict):
+            return config
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{path} is not a config.json of w2v-jax pretrain: choose another folder")
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings as one level, `outer.inner`."""
+    return {
+        (f"{name}.{inner}" if inner else name): value
+        for name, held in settings.items()
+        for inner, value in (held.items() if isinstance(held, dict) else [("", held)])
+    }
+
+
 def _differences(held: dict[str, Any], wanted: dict[str, Any]) -> str:
+    held, wanted = _flat(held), _flat(wanted)
     parts = [
         f"{key}: {held.get(key)} there, {wanted.get(key)} here"
         for key in sorted(held.keys() | wanted.keys())

@@ -59,7 +59,6 @@ class _GroupBlock(NamedTuple):
 
     first: bool
     last: bool
-    members: list[str]
     plans: list[ClientPlan]
     block: Block
     numbers: jax.Array
@@ -82,7 +81,7 @@ def run_round(
         first_step: global step of the round's first local step.
 
     Raises:
-        FederationError: an empty cohort, or a client without steps.
+        FederationError: an empty cohort, a client without steps, or one with fewer batches than steps.
     """
     if not cohort:
         raise FederationError("a round needs at least one client")
@@ -124,6 +123,7 @@ def run_round(
                 jax.device_put(weights, programs.by_client),
             )
             reports.append(report)
+            state = None  # else the next group's state would stand beside it
     new_server, sums, norm = programs.step(server, accumulator)
     return RoundOutcome(
         server=new_server,
@@ -148,7 +148,7 @@ def _group_blocks(
     for start in range(0, len(ordered), layout.group_size):
         members = ordered[start : start + layout.group_size]
         group_plans = [plans[client_id] for client_id in members]
-        streams = [source.client_batches(client_id, round_index) for client_id in members]
+        streams = {client_id: source.client_batches(client_id, round_index) for client_id in members}
         longest = max(plan.num_steps for plan in group_plans)
         numbers = np.zeros(layout.group_size, np.uint32)
         numbers[: len(members)] = [client_number(client_id) for client_id in members]
@@ -159,7 +159,6 @@ def _group_blocks(
             yield _GroupBlock(
                 first=done == 0,
                 last=done + block_steps >= longest,
-                members=members,
                 plans=group_plans,
                 block=jax.device_put(block, programs.by_client),
                 numbers=numbers,
@@ -168,7 +167,7 @@ def _group_blocks(
 
 
 def _stack_block(
-    streams: list[Iterator[PyTree]],
+    streams: dict[str, Iterator[PyTree]],
     plans: list[ClientPlan],
     layout: Layout,
     done: int,
@@ -179,9 +178,13 @@ def _stack_block(
     valid, reported = np.zeros(shape, bool), np.zeros(shape, bool)
     local_step = np.broadcast_to(np.arange(done, done + block_steps, dtype=np.int32), shape)
     batches: PyTree = None
-    for row, (stream, plan) in enumerate(zip(streams, plans, strict=True)):
+    for row, ((client_id, stream), plan) in enumerate(zip(streams.items(), plans, strict=True)):
         for column in range(min(block_steps, plan.num_steps - done)):
-            batch = next(stream)
+            batch = next(stream, None)
+            if batch is None:
+                raise FederationError(
+                    f"client {client_id} planned {plan.num_steps} steps and gave {done + column} batches"
+                )
             if batches is None:
                 batches = jax.tree.map(lambda leaf: np.zeros(shape + leaf.shape, leaf.dtype), batch)
             for target, leaf in zip(jax.tree.leaves(batches), jax.tree.leaves(batch), strict=True):

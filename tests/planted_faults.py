@@ -158,6 +158,40 @@ FAULTS = {
         "generator(*identity, stable_id(clip.row.path))",
         "tests/w2v_jax/test_data.py -k crop",
     ),
+    "the Gumbel temperature stands still": fault(
+        "w2v_jax/objective.py",
+        "gumbel_temperature=gumbel_temperature(config, step)",
+        "gumbel_temperature=gumbel_temperature(config, 0)",
+        f"{OBJECTIVE} -k follows_the_step",
+    ),
+    "no layer is ever dropped": fault(
+        "w2v_jax/context.py", "x = jnp.where(keep, y, x) if", "x = y if", f"{OBJECTIVE} -k dropped_layers"
+    ),
+    "waveforms are not normalised": fault(
+        "w2v_jax/model.py", "if config.normalise_waveform:", "if False:", f"{OBJECTIVE} -k normalised"
+    ),
+    "the optimizer's state outlives the round": Fault(
+        "fed/client.py",
+        (
+            (
+                "        training.optimizer.init(parameters),\n",
+                "        jax.tree.map(lambda x: x + 0.1, training.optimizer.init(parameters)),\n",
+            ),
+        ),
+        f"{EQUIVALENCE} -k plainly",
+    ),
+    "a convolution's kernel gradient off by a tap": fault(
+        "w2v_jax/convolutions.py",
+        "(before, after - unread), (1, stride)",
+        "(before + 1, after - unread - 1), (1, stride)",
+        "tests/w2v_jax/test_convolutions.py",
+    ),
+    "rules of aggregation swapped": fault(
+        "experiments/pretraining.py",
+        'aggregation.RULES[settings["aggregation"]]',
+        'aggregation.RULES["fedavg"]',
+        "tests/experiments/test_pretrain.py -k temperature",
+    ),
     "a speaker in two clients": fault(
         "fed/partition.py",
         "        clients[lightest].append(name)\n",
@@ -167,8 +201,8 @@ FAULTS = {
 }
 
 
-def noticed(planted: Fault) -> bool:
-    """Whether the tests fail on a copy of the tree with the fault in it.
+def fails(planted: Fault) -> bool:
+    """Whether its tests fail on a copy of the tree with the fault in it.
 
     Raises:
         ValueError: the code to replace is no longer there.
@@ -203,10 +237,12 @@ def noticed(planted: Fault) -> bool:
 def main(names: list[str]) -> int:
     """Plant the named faults, or all of them."""
     missed = 0
-    for name, planted in FAULTS.items():
-        if names and name not in names:
-            continue
-        caught = noticed(planted)
+    chosen = {name: planted for name, planted in FAULTS.items() if not names or name in names}
+    for tests in sorted({planted.tests for planted in chosen.values()}):
+        if fails(Fault("README.md", (), tests)):
+            sys.exit(f"{tests} fails without any fault: nothing can be told")
+    for name, planted in chosen.items():
+        caught = fails(planted)
         missed += not caught
         print(f"{'noticed ' if caught else 'MISSED  '} {name}", flush=True)
     print(f"{missed} missed")

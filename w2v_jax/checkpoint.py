@@ -3,6 +3,8 @@
 import errno
 import logging
 import shutil
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +46,17 @@ class Checkpoints:
         free = shutil.disk_usage(self._folder).free
         if free < needed:
             raise _unwritable(round_index, f"{needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free")
+        hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
+        _hush()
         try:
             self._manager.save(round_index, args=ocp.args.StandardSave(state))
             self._manager.wait_until_finished()
         except Exception as error:
-            if not is_disk_error(error):
-                raise
-            # Tasks that Orbax left behind would be reported when they are collected.
-            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-            raise _unwritable(round_index, reason(error)) from error
+            if is_disk_error(error):
+                raise _unwritable(round_index, reason(error)) from error
+            sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
+            raise
+        sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
 
     def restore(self, round_index: int, like: PyTree) -> PyTree:
         """Read a checkpoint into the shapes, dtypes and devices of `like`."""
@@ -62,6 +66,17 @@ class Checkpoints:
     def close(self) -> None:
         """Release the folder."""
         self._manager.close()
+
+
+def _hush() -> None:
+    """Keep Orbax's threads, tasks and callbacks from printing what it also raises.
+
+    After a full disk they go on to report it as they end, one traceback each.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    sys.unraisablehook = threading.excepthook = lambda _: None
+    sys.excepthook = lambda *_: None
 
 
 def _unwritable(round_index: int, why: str) -> UserError:

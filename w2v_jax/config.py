@@ -1,7 +1,7 @@
 """Model configurations and presets. Imports no jax, so that help texts stay fast."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 SAMPLE_RATE_HZ = 16_000
 
@@ -103,6 +103,12 @@ class ModelConfig:
         for kernel, stride in zip(self.conv_kernels, self.conv_strides, strict=True):
             length = (length - kernel) // stride + 1 if length >= kernel else 0
         return length
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
+        """The inverse of dataclasses.asdict, also after a way through JSON, which has no tuples."""
+        fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**fields)
 
     def replace(self, **changes) -> "ModelConfig":
         """A copy with some fields changed."""

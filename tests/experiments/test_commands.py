@@ -1,5 +1,6 @@
 """Bad input: one clear line, exit status 2, nothing lost."""
 
+import importlib
 import subprocess
 import sys
 
@@ -50,6 +51,10 @@ def fails(capfd, *argv):
         (["pretrain", "--local-steps", "3", "--local-epochs", "1"], "not both"),
         (["pretrain", "--crop-seconds", "0.05"], "give a longer crop"),
         (["pretrain", "--preset", "centralised", "--clients", "3"], "--clients has no meaning"),
+        (["pretrain", "--preset", "centralised", "--lanes", "2"], "--lanes has no meaning"),
+        (["pretrain", "--temperature", "2"], "--temperature has a meaning with"),
+        (["pretrain", "--seed", "9223372036854775808"], "--seed must be between"),
+        (["bench", "clients", "--out", "b", "--lanes", "0"], "--lanes must be positive"),
         (["pretrain", "--data", "/no/such/folder"], "no such folder: /no/such/folder"),
     ],
 )
@@ -74,6 +79,41 @@ def test_fewer_speakers_than_clients(capfd, tmp_path):
     write_corpus(tmp_path, SyntheticConfig(speakers=4, clips_per_speaker=2, words=10))
     line = fails(capfd, "pretrain", "--data", str(tmp_path), "--clients", "4", "--out", str(tmp_path / "r"))
     assert "4 speakers: too few for 4 clients" in line
+
+
+def test_too_few_speakers_left_after_skipping(capfd, tmp_path):
+    locale = write_corpus(tmp_path, SyntheticConfig(speakers=4, clips_per_speaker=2, words=10))
+    for clip in (locale / "clips").glob("synthetic_000[01]_*.flac"):
+        clip.write_bytes(b"")
+    line = fails(capfd, "pretrain", "--data", str(tmp_path), "--clients", "2", "--out", str(tmp_path / "r"))
+    assert "2 speakers: too few for 2 clients" in line
+    for clip in (locale / "clips").glob("*.flac"):
+        clip.write_bytes(b"")
+    line = fails(capfd, "pretrain", "--data", str(tmp_path), "--clients", "2", "--out", str(tmp_path / "r"))
+    assert "none of the 8 clips" in line
+    assert "8 empty" in line
+
+
+@pytest.mark.parametrize("content", ["not json", "[]", '{"lr": 1}', '{"settings": 3, "provenance": {}}'])
+@pytest.mark.parametrize("command", [["pretrain", "--out"], ["compare", "--out", "compared"]])
+def test_a_foreign_config_is_refused(capfd, tmp_path, monkeypatch, content, command):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text(content)
+    (folder / "untrained.json").write_text("{}")
+    assert "not a config.json of w2v-jax pretrain" in fails(capfd, *command, str(folder))
+    assert (folder / "config.json").read_text() == content
+
+
+def test_an_interrupt_says_whether_the_command_goes_on(capfd, monkeypatch):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    for name, expected in (("pretrain", "the same command continues"), ("data describe", "interrupted")):
+        monkeypatch.setattr(importlib.import_module(cli.COMMANDS[name][0]), "main", interrupted)
+        assert cli.run_command(name, []) == 130
+        assert expected in capfd.readouterr().err
 
 
 def test_run_folder_of_another_configuration(capfd, tmp_path):

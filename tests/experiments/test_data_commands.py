@@ -5,7 +5,7 @@ import pytest
 
 from experiments import cli, corpora
 from experiments.speech_clients import LocalWork, SpeechClients, partition_speakers, set_aside
-from w2v_jax.data.common_voice import load_corpus
+from w2v_jax.data.common_voice import Clip, ClipRow, Corpus, load_corpus
 from w2v_jax.errors import CorpusError
 
 
@@ -63,9 +63,14 @@ def test_held_out_speakers_are_in_no_client(corpus):
 def test_by_default_28_of_128_speakers_are_held_out(corpus):
     # The corpus of docs/results: exactly 100 speakers are left for 100 clients.
     assert len(set_aside(corpus, None, 4, seed=0).heldout_speakers) == 2
-    from experiments.speech_clients import HELDOUT_SHARE, MAX_HELDOUT_SPEAKERS
-
-    assert min(round(HELDOUT_SHARE * 128), MAX_HELDOUT_SPEAKERS, 128 - 100) == 28
+    samples = np.ones(16_000, np.int16)
+    clips = [
+        Clip(row=ClipRow(client_id=f"speaker{i}", path=f"{i}.flac"), samples=samples) for i in range(128)
+    ]
+    many = Corpus(folder=corpus.folder, split="validated", clips=clips, skipped=[])
+    for clients in (10, 100):
+        split = set_aside(many, None, clients, seed=0)
+        assert (len(split.heldout_speakers), len(split.training)) == (28, 100)
 
 
 def test_too_many_held_out_speakers_are_refused(corpus):

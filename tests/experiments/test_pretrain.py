@@ -1,6 +1,9 @@
 """The pretrain command end to end, in processes of its own: runs, is killed, continues."""
 
+import io
 import json
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments.run_folder import read_json, read_metrics
+from experiments.run_folder import RunFolder, read_json, read_metrics
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 
 COLUMNS = {
@@ -30,8 +33,15 @@ CLIENTS = ["--clients", "4", "--clients-per-round", "3", "--preset", "hundred-cl
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     locale = write_corpus(folder, SyntheticConfig(speakers=7, clips_per_speaker=3, words=20, seed=4))
-    (locale / "clips" / "synthetic_0003_0001.flac").write_bytes(b"")
-    soundfile.write(locale / "clips" / "synthetic_0004_0001.flac", np.zeros(16_000), 16_000)
+    clips = locale / "clips"
+    noise = np.random.default_rng(0).standard_normal(16_000) * 0.1
+    (clips / "synthetic_0001_0001.flac").unlink()
+    cut = io.BytesIO()
+    soundfile.write(cut, noise, 16_000, format="WAV")
+    (clips / "synthetic_0002_0001.flac").write_bytes(cut.getvalue()[:9_000])
+    (clips / "synthetic_0003_0001.flac").write_bytes(b"")
+    soundfile.write(clips / "synthetic_0004_0001.flac", np.zeros(16_000), 16_000)
+    soundfile.write(clips / "synthetic_0005_0001.flac", noise[:300], 16_000)
     return folder
 
 
@@ -90,7 +100,9 @@ def test_a_run_leaves_metrics_checkpoints_and_a_report(finished):
     assert lines[0]["clients"] == 3
     # 3 clients x 2 steps x 2 crops of at most 0.8 s.
     assert 0 < lines[0]["audio_seconds"] <= 9.6 + 1e-6
-    assert 0 <= lines[0]["padded_share"] < 1
+    # Two lanes hold four clients, one of them padding: 4 x 2 x 2 slots of 0.8 s.
+    assert lines[0]["padded_share"] == pytest.approx(1 - lines[0]["audio_seconds"] / 12.8)
+    assert sum(lines[0]["client_weights"]) == pytest.approx(1.0)
     assert lines[0]["bytes_up"] == lines[0]["bytes_down"] > 3 * 4 * 700_000
     assert lines[0]["updates"] == 2
     assert "round 4/4" in printed
@@ -106,11 +118,10 @@ def test_a_run_leaves_metrics_checkpoints_and_a_report(finished):
 def test_skipped_clips_are_listed(finished):
     out, _ = finished
     clips = read_json(out / "clips.json")
-    assert clips["skipped_by_reason"] == {"empty": 1, "silent": 1}
-    assert {skip["path"] for skip in clips["skipped"]} == {
-        "synthetic_0003_0001.flac",
-        "synthetic_0004_0001.flac",
-    }
+    reasons = ("missing", "truncated", "empty", "silent", "too short")
+    assert clips["skipped_by_reason"] == dict.fromkeys(reasons, 1)
+    found = {skip["path"]: skip["reason"] for skip in clips["skipped"]}
+    assert found == {f"synthetic_{i:04d}_0001.flac": reason for i, reason in enumerate(reasons, start=1)}
     speakers = [name for client in clips["clients"].values() for name in client["speakers"]]
     assert len(speakers) == len(set(speakers)) == 5
     assert not set(speakers) & set(clips["heldout_speakers"])
@@ -134,24 +145,92 @@ def kill_after(process, metrics: Path, lines: int) -> None:
     process.wait()
 
 
-def test_a_killed_run_continues_to_the_same_bits(corpus, finished, tmp_path):
+def start_and_kill(corpus, out: Path, lines: int) -> None:
+    """A run of four rounds, killed after some."""
+    argv = command(corpus, out, *CLIENTS, "--rounds", "4")
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    kill_after(process, out / "metrics.jsonl", lines)
+
+
+def untimed(folder: Path) -> list[dict]:
+    """Metrics but for their times."""
+    timed = {"round_seconds", "evaluation_seconds"}
+    lines = read_metrics(folder / "metrics.jsonl")
+    return [{name: value for name, value in line.items() if name not in timed} for line in lines]
+
+
+# Before the first checkpoint (made every two rounds), past one, and about the time of the last.
+@pytest.mark.parametrize("lines", [1, 3, 4])
+def test_a_killed_run_continues_to_the_same_bits(corpus, finished, tmp_path, lines):
     out, _ = finished
     killed = tmp_path / "killed"
-    argv = command(corpus, killed, *CLIENTS, "--rounds", "4")
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    kill_after(process, killed / "metrics.jsonl", 3)
-    assert len(read_metrics(killed / "metrics.jsonl")) < 4
+    start_and_kill(corpus, killed, lines)
+    assert lines <= len(read_metrics(killed / "metrics.jsonl"))
     run(corpus, killed, *CLIENTS, "--rounds", "4")
     assert parameters(killed) == parameters(out)
-    timed = {"round_seconds", "evaluation_seconds"}
-
-    def untimed(folder):
-        return [
-            {k: v for k, v in line.items() if k not in timed}
-            for line in read_metrics(folder / "metrics.jsonl")
-        ]
-
     assert untimed(killed) == untimed(out)
+    assert len((killed / "starts.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_lost(corpus, finished, tmp_path):
+    out, _ = finished
+    filled = tmp_path / "filled"
+    start_and_kill(corpus, filled, 3)
+    limit = 200_000  # bytes a file; a checkpoint's arrays take more
+
+    def fill():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = subprocess.run(
+        command(corpus, filled, *CLIENTS, "--rounds", "4"), capture_output=True, text=True, preexec_fn=fill
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("w2v-jax: error: ")]
+    assert len(errors) == 1
+    assert "free some space and run the same command again" in errors[0]
+    assert "Traceback" not in done.stderr, done.stderr
+    run(corpus, filled, *CLIENTS, "--rounds", "4")
+    assert parameters(filled) == parameters(out)
+    assert untimed(filled) == untimed(out)
+
+
+def test_loss_weighting_and_its_temperature_reach_the_weights(corpus, tmp_path):
+    options = ["--aggregation", "loss-weighted", "--temperature", "0.05"]
+    run(corpus, tmp_path / "run", "--preset", "ten-clients", "--clients", "4", "--rounds", "1", *options)
+    (line,) = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    scores = np.exp(-np.array(line["client_losses"]) / 0.05)
+    np.testing.assert_allclose(line["client_weights"], scores / scores.sum(), rtol=1e-3)
+    assert line["effective_clients"] == pytest.approx(1 / np.square(line["client_weights"]).sum())
+    assert len(set(line["client_losses"])) == 4
+
+
+def test_options_reach_the_run(corpus, tmp_path):
+    from experiments.pretrain import PretrainArguments, resolve
+    from experiments.pretraining import Pretraining
+
+    options = PretrainArguments(
+        data=corpus, clients=4, precision="bf16", masked_group_norm=True, chunk=2, lanes=1, local_epochs=3,
+        batch_size=2, crop_seconds=0.7, heldout_speakers=2,
+    )  # fmt: skip
+    folder = RunFolder(tmp_path / "run", resolve(options), {})
+    made = Pretraining(folder._config["settings"], folder)
+    folder.close()
+    assert (made.config.compute_dtype, made.config.masked_group_norm) == ("bfloat16", True)
+    assert (made.layout, made.config.convolution_form) == ((1, 2), "product")
+    work = {"batch_size": 2, "crop_samples": 11_200, "steps": None, "epochs": 3}
+    assert vars(made.work) == work
+
+
+def test_data_that_changed_since_the_run_began_are_refused(corpus, finished, tmp_path):
+    out, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    clips = read_json(copy / "clips.json")
+    clips["seconds"] += 1.0
+    (copy / "clips.json").write_text(json.dumps(clips))
+    done = subprocess.run(command(corpus, copy, *CLIENTS, "--rounds", "4"), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "the data changed since it began" in done.stderr
 
 
 def test_centralised_runs_and_continues(corpus, tmp_path):
@@ -172,5 +251,5 @@ def test_report_names_data_and_command(finished):
     out, _ = finished
     text = (out / "report.md").read_text()
     assert "times as often as guessing" in text
-    assert "1 empty, 1 silent" in text
+    assert "1 empty, 1 silent" in text.replace("1 truncated, ", "")
     assert json.loads((out / "config.json").read_text())["settings"]["seed"] == 3

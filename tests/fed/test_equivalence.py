@@ -12,12 +12,15 @@ from fed.aggregation import fedavg, loss_weighted
 from fed.client import LocalTraining
 from fed.cohort import Layout
 from fed.keys import client_number, round_key, step_key
+from fed.protocols import FederationError
 from fed.round import choose_block_steps, run_round
 from tests.fed.toy import ToySource, toy_objective
 
 OPTIMIZERS = {
-    # trap 44: SGD stays equal over ten rounds, AdamW at eps 1e-6 over one.
+    # Rounding grows with rounds, and AdamW divides by it: SGD stays equal over ten rounds, AdamW at
+    # eps 1e-6 over one. Momentum has a state that must start afresh each round.
     "sgd": (optax.identity(), 0.05, 10),
+    "momentum": (optax.trace(0.9), 0.01, 4),
     "adamw": (optax.chain(optax.scale_by_adam(eps=1e-6), optax.add_decayed_weights(0.01)), 0.01, 1),
 }
 STEPS = [5, 3, 1, 4, 4, 2, 7]
@@ -151,6 +154,21 @@ def test_each_program_compiles_once(layout):
     programs = engine.programs
     for program in (programs.start, programs.block, programs.fold, programs.step, programs.empty):
         assert program._cache_size() == 1
+
+
+def test_fewer_batches_than_planned_is_an_error_that_names_the_client():
+    class Short(ToySource):
+        def client_batches(self, client_id, round_index):
+            yield next(super().client_batches(client_id, round_index))
+
+    objective, data = toy_objective(), Short([1, 3])
+    run = simulation.Simulation(
+        LocalTraining(objective, optax.identity(), lambda s: jnp.float32(0.1)),
+        fedavg, optax.sgd(1.0), data, lambda r: data.client_ids(), ONE_BY_ONE, 0, 3,
+    )  # fmt: skip
+    state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
+    with pytest.raises(FederationError, match="client1 planned 3 steps and gave 1 batches"):
+        list(simulation.run(run, state, 1))
 
 
 def test_unequal_clients_are_sorted_so_that_little_is_padded():

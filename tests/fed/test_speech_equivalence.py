@@ -10,8 +10,10 @@ from fed import server, simulation
 from fed.aggregation import loss_weighted
 from fed.client import LocalTraining
 from fed.cohort import Layout
+from fed.keys import client_number, round_key, step_key
 from fed.protocols import ClientPlan
 from tests.configs import SMALL
+from w2v_jax.convolutions import form_for_clients
 from w2v_jax.objective import Batch, pretraining_objective
 
 CONFIG = SMALL.replace(
@@ -45,9 +47,17 @@ class NoiseClients:
             yield Batch(waveform, lengths, np.arange(3, dtype=np.uint32) + np.uint32(10 * step))
 
 
-def final_parameters(layout, order=("a", "b", "c"), block_steps=None):
-    objective = pretraining_objective(CONFIG)
-    training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
+OPTIMIZERS = {
+    "sgd": (optax.identity(), 0.05, 10),
+    "adamw": (optax.chain(optax.scale_by_adam(eps=1e-6), optax.add_decayed_weights(0.01)), 1e-3, 1),
+}
+
+
+def final_parameters(optimizer, layout, order=("a", "b", "c"), block_steps=None):
+    # Convolutions in the form that a run of this layout takes.
+    objective = pretraining_objective(CONFIG.replace(convolution_form=form_for_clients(layout.chunk)))
+    transformation, rate, rounds = OPTIMIZERS[optimizer]
+    training = LocalTraining(objective, transformation, lambda step: jnp.float32(rate))
     run = simulation.Simulation(
         training,
         loss_weighted(),
@@ -60,21 +70,40 @@ def final_parameters(layout, order=("a", "b", "c"), block_steps=None):
         block_steps,
     )
     state = jax.jit(lambda k: server.init(objective, optax.sgd(1.0), k))(jax.random.key(0))
-    *_, last = simulation.run(run, state, 3)
+    *_, last = simulation.run(run, state, rounds)
     return jax.device_get(last.server.parameters)
 
 
 @pytest.fixture(scope="module")
 def one_by_one():
-    return final_parameters(Layout(1, 1))
+    return {optimizer: final_parameters(optimizer, Layout(1, 1)) for optimizer in OPTIMIZERS}
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(
     ("layout", "order", "block_steps"),
     [(Layout(1, 3), "abc", None), (Layout(2, 2), "cab", 2), (Layout(3, 1), "bca", 1)],
     ids=str,
 )
-def test_layout_order_and_blocks_change_nothing(one_by_one, layout, order, block_steps):
-    found = final_parameters(layout, order, block_steps)
-    difference = optax.tree.norm(jax.tree.map(np.subtract, found, one_by_one))
-    assert difference <= 1e-5 * optax.tree.norm(one_by_one)
+def test_layout_order_and_blocks_change_nothing(one_by_one, optimizer, layout, order, block_steps):
+    found, expected = final_parameters(optimizer, layout, order, block_steps), one_by_one[optimizer]
+    difference = optax.tree.norm(jax.tree.map(np.subtract, found, expected))
+    assert difference <= 1e-5 * optax.tree.norm(expected)
+
+
+def test_one_client_one_step_equals_plain_training():
+    objective, source = pretraining_objective(CONFIG), NoiseClients()
+    training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
+    run = simulation.Simulation(
+        training, loss_weighted(), optax.sgd(1.0), source, lambda r: ["b"], Layout(1, 1), 2, 1
+    )
+    state = jax.jit(lambda k: server.init(objective, optax.sgd(1.0), k))(jax.random.key(0))
+    parameters = jax.device_get(state.parameters)
+    (last,) = simulation.run(run, state, 1)
+    key = step_key(round_key(2, 0), np.uint32(client_number("b")), np.int32(0))
+    batch = next(source.client_batches("b", 0))
+    gradients = jax.jit(objective.value_and_grad)(parameters, {}, batch, key, jnp.int32(0))[0]
+    expected = jax.tree.map(lambda p, g: p - np.float32(0.05) * np.asarray(g), parameters, gradients)
+    found = jax.device_get(last.server.parameters)
+    difference = optax.tree.norm(jax.tree.map(np.subtract, found, expected))
+    assert difference <= 1e-6 * optax.tree.norm(expected)

@@ -14,6 +14,9 @@ LOSS_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-3
 NEGLIGIBLE_SHARE = 1e-6  # of the global gradient norm (k_proj.bias has a true gradient of zero)
 
+# The reference's module outputs do not show these; each follows from one that is compared.
+OURS_ALONE = {"features", "probabilities", "codes"}
+
 
 def ours(config: ModelConfig, parameters: dict, inputs: dict[str, np.ndarray]):
     """(intermediates, losses, gradients by transformers' names) of our model."""
@@ -51,6 +54,7 @@ def check(
         < np.array([config.num_frames(int(n)) for n in inputs["num_samples"]])[:, None]
     )
     worst = {"intermediate": 0.0, "loss": 0.0, "gradient": 0.0}
+    assert set(out) - set(intermediates) == OURS_ALONE, set(out) ^ set(intermediates)
     for name, expected in intermediates.items():
         actual = out[name]
         if expected.shape[1] == valid.shape[1]:  # padded frames mean nothing
@@ -58,7 +62,7 @@ def check(
         difference = relative(actual, expected)
         worst["intermediate"] = max(worst["intermediate"], difference)
         assert difference < INTERMEDIATE_TOLERANCE, (name, difference)
-    for name in ("loss", "contrastive", "diversity"):
+    for name in ("loss", "contrastive", "diversity", "prob_perplexity"):
         difference = abs(our_losses[name] - losses[name]) / abs(losses[name])
         worst["loss"] = max(worst["loss"], difference)
         assert difference < LOSS_TOLERANCE, (name, our_losses[name], losses[name])

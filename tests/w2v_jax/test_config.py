@@ -1,11 +1,14 @@
+import dataclasses
+import json
+
 import pytest
 
 from tests.configs import SMALL
-from w2v_jax.config import BASE, LARGE, LARGE_LV60, PRESETS, TINY
+from w2v_jax.config import BASE, LARGE, LARGE_LV60, PRESETS, TINY, ModelConfig
 
 
 def test_num_frames_of_the_papers_clip():
-    # 5.5 s: 274 frames (facts.md, Table 1).
+    # 5.5 s: 274 frames (the paper, Table 1).
     assert BASE.num_frames(88_000) == 274
 
 
@@ -20,6 +23,12 @@ def test_presets_are_the_published_variants():
     assert set(PRESETS) == {"tiny", "base", "large", "large-lv60"}
     assert (LARGE.feature_norm, LARGE.pre_norm) == ("group", False)
     assert (LARGE_LV60.feature_norm, LARGE_LV60.pre_norm, LARGE_LV60.conv_bias) == ("layer", True, True)
+    assert (LARGE_LV60.normalise_waveform, LARGE.normalise_waveform) == (True, False)
+
+
+def test_configurations_survive_json():
+    for config in PRESETS.values():
+        assert ModelConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
 @pytest.mark.parametrize(

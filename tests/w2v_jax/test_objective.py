@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from tests.configs import SMALL, VARIANTS
+from w2v_jax.model import normalise_waveform
 from w2v_jax.objective import Batch, bind, diversity_weight, draw, pretraining_objective, shuffle_masked
 from w2v_jax.quantizer import gumbel_noise, gumbel_temperature
 
@@ -162,14 +163,13 @@ def test_bfloat16_products_stay_close_and_keep_parameters_fp32():
     np.testing.assert_allclose(sums["loss"].total, reference["loss"].total, rtol=0.05)
 
 
-def test_streams_are_independent_and_reproducible():
+def test_masks_are_reproducible_and_follow_key_and_utterance():
     batch = make_batch()
     first, again = (draw(SMALL, batch, jax.random.key(1)) for _ in range(2))
-    other = draw(SMALL, batch, jax.random.key(2))
     chex.assert_trees_all_equal(first, again)
-    assert (first.mask != other.mask).any()
-    same_mask = batch._replace(utterance_id=batch.utterance_id + jnp.uint32(100))
-    assert (draw(SMALL, same_mask, jax.random.key(1)).mask != first.mask).any()
+    assert (first.mask != draw(SMALL, batch, jax.random.key(2)).mask).any()
+    other_utterances = batch._replace(utterance_id=batch.utterance_id + jnp.uint32(100))
+    assert (first.mask != draw(SMALL, other_utterances, jax.random.key(1)).mask).any()
 
 
 def test_dropout_depends_on_the_key():
@@ -181,6 +181,67 @@ def test_dropout_depends_on_the_key():
         for k in (0, 0, 1)
     ]
     assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("name", [name for name in REGULARISED if name != "layer_drop"])
+def test_each_dropout_alone_has_an_effect(name):
+    with_it = run(SMALL.replace(**{name: 0.3}), make_batch())[2]["loss"].total
+    without = run(SMALL, make_batch())[2]["loss"].total
+    assert abs(float(with_it - without)) > 1e-4
+
+
+def test_dropped_layers_learn_nothing_and_the_others_go_on():
+    gradients = run(SMALL.replace(layer_drop=1.0), make_batch())[0]
+    assert optax.tree.norm(gradients["context_network"]["layers"]) == 0.0
+    assert optax.tree.norm(gradients["context_network"]["positional"]) > 0.0
+
+
+def test_the_gumbel_temperature_follows_the_step():
+    config = SMALL.replace(gumbel_temperature_decay=0.5)
+    early, late = (run(config, make_batch(), step=step)[0]["quantizer"] for step in (0, 2))
+    difference = optax.tree.norm(jax.tree.map(jnp.subtract, early, late))
+    assert difference > 1e-2 * optax.tree.norm(early)
+
+
+def test_the_waveform_is_normalised_over_its_valid_samples_where_asked():
+    batch = make_batch((900, 700))
+    loud = batch._replace(waveform=jnp.where(batch.waveform != 0, 5.0 * batch.waveform + 0.2, 0.0))
+    config = VARIANTS["layer-norm"].replace(normalise_waveform=True)
+    ours, theirs = run(config, loud)[0], run(config, batch)[0]
+    assert_close(ours, theirs, 1e-4)
+    waveform = np.asarray(normalise_waveform(loud.waveform, loud.num_samples))
+    for row, length in enumerate((900, 700)):
+        expected = np.asarray(loud.waveform)[row, :length].astype(np.float64)
+        expected = (expected - expected.mean()) / np.sqrt(expected.var() + 1e-7)
+        np.testing.assert_allclose(waveform[row, :length], expected, atol=1e-5)
+        assert not waveform[row, length:].any()
+
+
+def equations(jaxpr):
+    """All equations of a jaxpr, nested ones included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, list | tuple) else [value]:
+                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                    yield from equations(getattr(inner, "jaxpr", inner))
+
+
+@pytest.mark.parametrize("form", ["product", "lax"])
+def test_under_bfloat16_only_products_see_bfloat16(form):
+    objective = pretraining_objective(SMALL.replace(compute_dtype="bfloat16", convolution_form=form))
+    program = jax.make_jaxpr(objective.value_and_grad)(
+        initial(), {}, make_batch(), jax.random.key(0), jnp.int32(0)
+    )
+    of_bf16 = {
+        equation.primitive.name
+        for equation in equations(program.jaxpr)
+        if any(getattr(getattr(v, "aval", None), "dtype", None) == jnp.bfloat16 for v in equation.invars)
+    }
+    moving = {"convert_element_type", "transpose", "reshape", "rev", "squeeze", "broadcast_in_dim", "slice"}
+    calls = {"custom_vjp_call", "custom_vjp_call_jaxpr", "pjit", "jit", "scan", "closed_call"}
+    assert of_bf16 & {"dot_general", "conv_general_dilated"}
+    assert of_bf16 <= {"dot_general", "conv_general_dilated"} | moving | calls
 
 
 def test_evaluation_has_no_noise_and_a_control():
