@@ -36,10 +36,10 @@ test: venv ## the plain tests, with coverage of w2v_jax and fed
 test-slow: venv ## the tests that take minutes each
 	XLA_FLAGS='$(OPTIMISED)' $(BIN)/python -m pytest -m slow
 
-$(PARITY)/.ready: pyproject.toml constraints.txt
+$(PARITY)/.ready: pyproject.toml constraints.txt constraints-parity.txt
 	$(PYTHON) -m venv $(PARITY)
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0'
-	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[parity]'
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-parity.txt -e '.[parity]'
 	@touch $@
 
 .PHONY: parity

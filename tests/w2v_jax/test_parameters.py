@@ -1,4 +1,4 @@
-"""Parameter counts of Table 1, to the last digit that facts.md gives."""
+"""Parameter counts of the paper's Table 1, to the last digit printed there."""
 
 import jax
 import numpy as np
