@@ -2,7 +2,6 @@
 
 import io
 import json
-import resource
 import shutil
 import signal
 import subprocess
@@ -176,14 +175,14 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(corpus, finished, tmp_path)
     out, _ = finished
     filled = tmp_path / "filled"
     start_and_kill(corpus, filled, 3)
-    limit = 200_000  # bytes a file; a checkpoint's arrays take more
-
-    def fill():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    done = subprocess.run(
-        command(corpus, filled, *CLIENTS, "--rounds", "4"), capture_output=True, text=True, preexec_fn=fill
+    # 200 kB a file; a checkpoint's arrays take more.
+    code = (
+        "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
+        "runpy.run_module('experiments.pretrain', run_name='__main__')"
     )
+    argv = command(corpus, filled, *CLIENTS, "--rounds", "4")
+    argv[1:3] = ["-c", code]
+    done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 2, done.stdout + done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("w2v-jax: error: ")]
     assert len(errors) == 1
