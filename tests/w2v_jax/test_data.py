@@ -96,11 +96,12 @@ def test_synthetic_corpus_is_deterministic_and_in_the_layout(synthetic, tmp_path
     assert all((first / f).read_bytes() == (again / f).read_bytes() for f in files)
     other = write_corpus(tmp_path / "b", SyntheticConfig(speakers=5, clips_per_speaker=3, words=20, seed=2))
     assert (other / "validated.tsv").read_bytes() != (first / "validated.tsv").read_bytes()
-    speakers = {s: {r.client_id for r in read_table(first, s)} for s in ("train", "dev", "test", "validated")}
+    splits = ("train", "dev", "test", "validated")
+    speakers = {s: {row.client_id for row in read_table(first, s).rows} for s in splits}
     assert not speakers["train"] & (speakers["dev"] | speakers["test"])
     assert not speakers["dev"] & speakers["test"]
     assert speakers["validated"] == speakers["train"] | speakers["dev"] | speakers["test"]
-    assert all(row.sentence for row in read_table(first))
+    assert all(row.sentence for row in read_table(first).rows)
 
 
 def test_letters_sound_different_and_alike_across_clips():
@@ -121,7 +122,7 @@ def test_columns_by_header_in_any_order(tmp_path):
         '﻿sentence\taccents\tpath\tclient_id\nHe said "no\tx\ta.mp3\ts1\nplain\ty\tb.mp3\ts2\n',
         encoding="utf-8",
     )
-    rows = read_table(tmp_path)
+    rows = read_table(tmp_path).rows
     assert [(r.client_id, r.path, r.sentence) for r in rows] == [
         ("s1", "a.mp3", 'He said "no'),
         ("s2", "b.mp3", "plain"),
@@ -134,7 +135,8 @@ def test_columns_by_header_in_any_order(tmp_path):
         ("path\tsentence\na\tb\n", "missing column client_id"),
         ("", "missing column client_id, path"),
         ("client_id\tpath\n", "no clips listed"),
-        (b"client_id\tpath\n\xff\xfe\tb\n", "not a UTF-8"),
+        (b"client_id\tpath\xff\n", "not a UTF-8"),
+        (b"client_id\tpath\n\xff\xfe\tb\n", "1 rows cannot be read"),
     ],
 )
 def test_bad_tables_are_refused_in_one_line(tmp_path, content, message):
@@ -162,7 +164,7 @@ def test_unusable_clips_are_skipped_counted_and_listed(synthetic, tmp_path):
 
     folder = tmp_path / "xx"
     shutil.copytree(locate(synthetic), folder)
-    names = [row.path for row in read_table(folder)]
+    names = [row.path for row in read_table(folder).rows]
     (folder / "clips" / names[0]).unlink()
     (folder / "clips" / names[1]).write_bytes(b"")
     corpus = load_corpus(folder)
@@ -235,7 +237,7 @@ def test_evaluation_takes_every_clip_once_and_pads_the_last_batch(synthetic):
 
 def test_recorded_speech_is_read_whole(corpora):
     for name, speakers, clips in (("speechocean762/en", 128, 1024), ("italian_prompts/it", 1, 488)):
-        rows = read_table(corpora / name)
+        rows = read_table(corpora / name).rows
         assert (len({row.client_id for row in rows}), len(rows)) == (speakers, clips)
     italian = load_corpus(corpora / "italian_prompts")
     assert not italian.skipped

@@ -1,5 +1,6 @@
 """Audio files -> 16 kHz mono int16 waveforms."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from w2v_jax.errors import ClipError
 
 # Peaks below this (-80 dBFS) count as silence.
 SILENCE_PEAK = 1e-4
+MAX_SECONDS = 3600
+MIN_RATE_HZ, MAX_RATE_HZ = 4000, 768_000
 
 
 def decode(path: Path, *, min_samples: int = 1) -> np.ndarray:
@@ -29,14 +32,25 @@ def decode(path: Path, *, min_samples: int = 1) -> np.ndarray:
     """
     if not path.is_file():
         raise ClipError("missing", f"no file {path.name}")
-    if path.stat().st_size == 0:
+    return decode_bytes(path.read_bytes(), min_samples=min_samples)
+
+
+def decode_bytes(data: bytes, *, min_samples: int = 1) -> np.ndarray:
+    """As `decode`, from a file's content."""
+    if not data:
         raise ClipError("empty", "the file has no bytes")
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise ClipError("undecodable", str(error).splitlines()[0]) from error
-    if is_truncated(path):
+    if is_truncated(data):  # before decoders complain on standard error
         raise ClipError("truncated", "the file ends before its container says it does")
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            rate = file.samplerate
+            # A header may claim anything.
+            if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ or file.frames > MAX_SECONDS * rate:
+                claimed = f"{file.frames} frames at {rate} Hz"
+                raise ClipError("undecodable", f"{claimed}: more than {MAX_SECONDS} s or an odd rate")
+            samples = file.read(dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError, RuntimeError, ValueError, MemoryError) as error:
+        raise ClipError("undecodable", _reason(error)) from error
     mono = samples.mean(axis=1, dtype=np.float32)
     if not len(mono):
         raise ClipError("empty", "no samples")
@@ -49,6 +63,12 @@ def decode(path: Path, *, min_samples: int = 1) -> np.ndarray:
     if len(mono) < min_samples:
         raise ClipError("too short", f"{len(mono)} samples at 16 kHz, {min_samples} needed")
     return np.round(np.clip(mono, -1.0, 1.0) * 32767.0).astype(np.int16)
+
+
+def _reason(error: Exception) -> str:
+    """libsndfile's words, without the address of the buffer it read from."""
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    return text.partition(">: ")[2] or text if "<_io.BytesIO" in text else text
 
 
 def to_float(samples: np.ndarray) -> np.ndarray:

@@ -1,28 +1,48 @@
 """Reading the Common Voice layout: `clips/` beside `validated.tsv`, `train.tsv`, ..."""
 
-import csv
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from w2v_jax.config import SAMPLE_RATE_HZ
 from w2v_jax.data import audio
+from w2v_jax.data.tables import ClipRow, SkippedClip, Table, parse_table
 from w2v_jax.errors import ClipError, CorpusError
 
-REQUIRED_COLUMNS = ("client_id", "path")
+
+@runtime_checkable
+class Utterance(Protocol):
+    """A clip that can be used: in memory, or read from disk when its samples are asked for."""
+
+    @property
+    def row(self) -> ClipRow: ...
+
+    @property
+    def num_samples(self) -> int:
+        """Length at 16 kHz."""
+        ...
+
+    @property
+    def samples(self) -> np.ndarray:
+        """int16 [samples] at 16 kHz; may read from disk."""
+        ...
+
+    @property
+    def seconds(self) -> float: ...
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ClipRow:
-    """One row of a split's table. `path` is relative to `clips/`."""
+@runtime_checkable
+class Columnar(Protocol):
+    """A sequence of utterances that knows its columns without touching every clip."""
 
-    client_id: str
-    path: str
-    sentence: str = ""
+    def column(self, name: str) -> Sequence[str]: ...
+    def lengths(self) -> np.ndarray: ...
+    def take(self, indices: Iterable[int]) -> Sequence[Utterance]: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,17 +53,12 @@ class Clip:
     samples: np.ndarray
 
     @property
+    def num_samples(self) -> int:
+        return len(self.samples)
+
+    @property
     def seconds(self) -> float:
-        return len(self.samples) / SAMPLE_RATE_HZ
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SkippedClip:
-    """A clip that was left out, and why."""
-
-    path: str
-    reason: str
-    detail: str
+        return self.num_samples / SAMPLE_RATE_HZ
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,22 +67,43 @@ class Corpus:
 
     folder: Path
     split: str
-    clips: list[Clip]
+    clips: Sequence[Utterance]
     skipped: list[SkippedClip]
 
     def speakers(self) -> dict[str, list[int]]:
         """Indices into `clips` by speaker, in order of first appearance."""
         found: dict[str, list[int]] = {}
-        for index, clip in enumerate(self.clips):
-            found.setdefault(clip.row.client_id, []).append(index)
+        for index, client_id in enumerate(column(self.clips, "client_id")):
+            found.setdefault(client_id, []).append(index)
         return found
 
     @property
     def seconds(self) -> float:
-        return sum(clip.seconds for clip in self.clips)
+        return float(lengths(self.clips).sum()) / SAMPLE_RATE_HZ
 
     def skipped_by_reason(self) -> dict[str, int]:
         return dict(Counter(skip.reason for skip in self.skipped))
+
+
+def column(clips: Sequence[Utterance], name: str) -> Sequence[str]:
+    """A table's column over clips: "client_id", "path", "age", "gender" or "accent"."""
+    if isinstance(clips, Columnar):
+        return clips.column(name)
+    return [getattr(clip.row, name) for clip in clips]
+
+
+def lengths(clips: Sequence[Utterance]) -> np.ndarray:
+    """Samples at 16 kHz of every clip, int64."""
+    if isinstance(clips, Columnar):
+        return clips.lengths()
+    return np.array([clip.num_samples for clip in clips], np.int64)
+
+
+def take(clips: Sequence[Utterance], indices: Iterable[int]) -> Sequence[Utterance]:
+    """Some of the clips."""
+    if isinstance(clips, Columnar):
+        return clips.take(indices)
+    return [clips[index] for index in indices]
 
 
 def locate(folder: Path | str, split: str = "validated") -> Path:
@@ -91,34 +127,16 @@ def locate(folder: Path | str, split: str = "validated") -> Path:
     raise CorpusError(f"no {table} in {folder}: expected the Common Voice layout (clips/, {table})")
 
 
-def read_table(folder: Path, split: str = "validated") -> list[ClipRow]:
-    """Rows of `<split>.tsv`, columns by header.
+def read_table(folder: Path, split: str = "validated") -> Table:
+    """Rows of `<split>.tsv`.
 
     Raises:
-        CorpusError: the table is missing, not UTF-8, empty, or lacks a required column.
+        CorpusError: the table is missing, or as `parse_table`.
     """
     path = folder / f"{split}.tsv"
     if not path.is_file():
         raise CorpusError(f"no {path.name} in {folder}")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-            columns = reader.fieldnames or []
-            missing = [name for name in REQUIRED_COLUMNS if name not in columns]
-            if missing:
-                raise CorpusError(
-                    f"{path}: missing column {', '.join(missing)} (found: {', '.join(columns) or 'none'})"
-                )
-            rows = [
-                ClipRow(client_id=row["client_id"], path=row["path"], sentence=row.get("sentence") or "")
-                for row in reader
-                if row["client_id"] and row["path"]
-            ]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(f"{path}: not a UTF-8 tab-separated table ({error})") from error
-    if not rows:
-        raise CorpusError(f"{path}: no clips listed")
-    return rows
+    return parse_table(path.read_bytes(), str(path))
 
 
 def decode_rows(
@@ -149,9 +167,13 @@ def load_corpus(folder: Path | str, split: str = "validated", *, min_samples: in
         CorpusError: as `locate` and `read_table`; or no clip can be used.
     """
     folder = locate(folder, split)
-    clips, skipped = [], []
-    for item in decode_rows(folder, read_table(folder, split), min_samples=min_samples):
-        (clips if isinstance(item, Clip) else skipped).append(item)
+    table = read_table(folder, split)
+    clips, skipped = [], list(table.skipped)
+    for item in decode_rows(folder, table.rows, min_samples=min_samples):
+        if isinstance(item, Clip):
+            clips.append(item)
+        else:
+            skipped.append(item)
     corpus = Corpus(folder=folder, split=split, clips=clips, skipped=skipped)
     if not clips:
         reasons = ", ".join(f"{count} {reason}" for reason, count in corpus.skipped_by_reason().items())

@@ -4,15 +4,13 @@ Decoders accept a wav, mp3 or ogg that ends early and return what is there; flac
 """
 
 import struct
-from pathlib import Path
 
 UNKNOWN_SIZE = 0xFFFFFFFF  # streamed wav files
 OGG_LAST_PAGE = 0x04
 
 
-def is_truncated(path: Path) -> bool:
-    """True where the container promises more than the file holds; False where it promises nothing."""
-    data = path.read_bytes()
+def is_truncated(data: bytes) -> bool:
+    """True where a file's container promises more than the file holds; False where it promises nothing."""
     if data[:4] == b"RIFF" and len(data) >= 8:
         return _riff(data)
     if data[:4] == b"OggS":
