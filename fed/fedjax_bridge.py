@@ -3,7 +3,7 @@ as a fedjax.FederatedAlgorithm. fedjax is imported lazily; nothing else of `fed`
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -22,6 +22,8 @@ from fed.server import ServerState
 
 if TYPE_CHECKING:
     import fedjax
+
+NUMBER = "number"
 
 ToBatch = Callable[[dict[str, Any]], PyTree]
 
@@ -105,6 +107,24 @@ def _batches(
         batch_size=batch_size, num_epochs=None, num_steps=plan.num_steps, seed=seed
     )
     return (to_batch(examples) for examples in view)
+
+
+def lazy_federated_data(
+    clients: Mapping[str, Sequence[int]], read: Callable[[np.ndarray], dict[str, np.ndarray]]
+) -> "fedjax.FederatedData":
+    """A fedjax.FederatedData whose examples are read when a batch is asked for.
+
+    It holds the numbers of the examples alone, so that a corpus need not fit into memory.
+
+    Args:
+        clients: client id -> numbers of its examples.
+        read: numbers [example] -> columns, each [example, ...] of one shape for all calls.
+    """
+    import fedjax
+
+    held = {name.encode(): {NUMBER: np.asarray(numbers, np.int64)} for name, numbers in clients.items()}
+    lookup = fedjax.BatchPreprocessor([lambda examples: read(examples[NUMBER])])
+    return fedjax.InMemoryFederatedData(held, preprocess_batch=lookup)
 
 
 def sampler(fedjax_sampler: "fedjax.client_samplers.ClientSampler") -> Sampler:

@@ -194,8 +194,8 @@ FAULTS = {
     ),
     "a speaker in two clients": fault(
         "fed/partition.py",
-        "        clients[lightest].append(name)\n",
-        "        clients[lightest].append(name)\n        clients[0].append(name)\n",
+        "        clients[client].append(name)\n        heapq",
+        "        clients[client].append(name)\n        clients[0].append(name)\n        heapq",
         "tests/fed/test_partition.py",
     ),
 }
