@@ -9,11 +9,13 @@ COMMANDS = {
     "pretrain": ("experiments.pretrain", "pre-train across simulated clients, or centrally"),
     "compare": ("experiments.compare", "held-out curves of several runs side by side"),
     "data synth": ("experiments.data_synth", "write a synthetic corpus in the Common Voice layout"),
+    "data prepare": ("experiments.data_prepare", "decode a Common Voice tarball or folder once, into shards"),
     "data describe": ("experiments.data_describe", "count and draw what a corpus holds"),
+    "bench data": ("experiments.bench_data", "prepare and feed a corpus of Common Voice's size"),
     "bench clients": ("experiments.bench_clients", "seconds per round: loop, vmap and lanes"),
 }
 # Commands that go on where they were interrupted.
-RESUMABLE = ("pretrain",)
+RESUMABLE = ("pretrain", "data prepare")
 
 
 def usage() -> str:

@@ -4,8 +4,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from w2v_jax.data.common_voice import Corpus, load_corpus
+from w2v_jax.data.common_voice import Corpus, load_corpus, read_table
+from w2v_jax.data.prepared import PreparedCorpus, is_prepared, load_prepared
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
+from w2v_jax.data.tables import lists_nothing
 from w2v_jax.errors import CorpusError
 
 
@@ -15,11 +17,27 @@ def load(data: str | None, split: str, *, min_samples: int, seed: int, clients: 
     Relative folders that do not exist here are also looked for under W2V_JAX_CORPORA.
     """
     if data is not None:
-        return load_corpus(find(data), split, min_samples=min_samples)
+        folder = find(data)
+        if is_prepared(folder):
+            return load_prepared(folder, split, min_samples=min_samples)
+        return load_corpus(folder, split, min_samples=min_samples)
     with tempfile.TemporaryDirectory() as folder:
         speakers = max(SyntheticConfig.speakers, round(1.3 * clients))
         write_corpus(Path(folder), SyntheticConfig(seed=seed, speakers=speakers))
         return load_corpus(folder, split, min_samples=min_samples)
+
+
+def speakers_of(corpus: Corpus, split: str) -> set[str]:
+    """Speakers of another split of the corpus's folder; none where the release has no such split."""
+    if is_prepared(corpus.folder):
+        prepared = PreparedCorpus(corpus.folder)
+        return (
+            set(prepared.column("client_id", prepared.select(split))) if split in prepared.splits else set()
+        )
+    table = corpus.folder / f"{split}.tsv"
+    if not table.is_file() or lists_nothing(table.read_bytes()):
+        return set()
+    return {row.client_id for row in read_table(corpus.folder, split).rows}
 
 
 def find(data: str) -> Path:

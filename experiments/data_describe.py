@@ -5,20 +5,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import tyro
 
 from experiments import arguments, corpora, runtime
 from experiments.run_folder import write_json
+from w2v_jax.config import SAMPLE_RATE_HZ
+from w2v_jax.data.common_voice import lengths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DescribeArguments:
     """Count what a corpus holds and draw its lengths and speakers.
 
-    example: w2v-jax data describe --data corpora/en --out reports/en
+    example: w2v-jax data describe prepared/it --out reports/it
     """
 
-    data: Path
-    """A Common Voice locale's folder or its parent."""
+    data: tyro.conf.Positional[Path]
+    """A prepared data set, or a Common Voice locale's folder or its parent."""
     out: Path | None = None
     """Folder for describe.json and describe.png. Left out: print only."""
     split: str = "validated"
@@ -29,7 +32,7 @@ def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(DescribeArguments, argv, "w2v-jax data describe")
     corpus = corpora.load(str(options.data), options.split, min_samples=1, seed=0)
-    seconds = np.array([clip.seconds for clip in corpus.clips])
+    seconds = lengths(corpus.clips) / SAMPLE_RATE_HZ
     per_speaker = [len(indices) for indices in corpus.speakers().values()]
     quantiles = np.quantile(seconds, (0.0, 0.05, 0.5, 0.95, 1.0))
     summary = {
@@ -44,11 +47,14 @@ def main(argv: list[str]) -> None:
             float(np.median(per_speaker)),
             int(np.max(per_speaker)),
         ],
-        "with_sentence": sum(bool(clip.row.sentence) for clip in corpus.clips),
+        "length_histogram": histogram(seconds),
         "skipped_by_reason": corpus.skipped_by_reason(),
     }
     for name, value in summary.items():
+        if name == "length_histogram":
+            continue
         print(f"{name.replace('_', ' ')}: {value}")
+    print_histogram(summary["length_histogram"])
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         skipped = [dataclasses.asdict(skip) for skip in corpus.skipped]
@@ -58,6 +64,21 @@ def main(argv: list[str]) -> None:
         )
         draw(seconds, per_speaker, options.out / "describe.png")
         print(f"written: {options.out / 'describe.json'}, {options.out / 'describe.png'}")
+
+
+def histogram(seconds: np.ndarray) -> list[dict[str, float]]:
+    """Clips by length, in bins of one second; the last bin holds all that are longer than 15 s."""
+    edges = np.arange(0, 16)
+    counts = np.bincount(np.minimum(seconds.astype(int), edges[-1]), minlength=len(edges))
+    return [{"from_seconds": int(edge), "clips": int(n)} for edge, n in zip(edges, counts, strict=True)]
+
+
+def print_histogram(bins: list[dict[str, float]]) -> None:
+    """The histogram as bars of text."""
+    most = max(row["clips"] for row in bins)
+    for row in bins:
+        end = f"to {row['from_seconds'] + 1:>2}" if row is not bins[-1] else "and on"
+        print(f"{row['from_seconds']:>4} {end} s  {'#' * round(40 * row['clips'] / most):<40} {row['clips']}")
 
 
 def draw(seconds: np.ndarray, per_speaker: list[int], path: Path) -> None:

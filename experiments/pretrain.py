@@ -4,12 +4,13 @@ import contextlib
 import dataclasses
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from experiments import arguments, recipes, runtime
 from experiments.arguments import UsageError, nearest
-from experiments.recipes import Aggregation
+from experiments.recipes import Aggregation, Partition, SkewedColumn
 from w2v_jax import config as model_config
 from w2v_jax.errors import UserError
 
@@ -53,8 +54,17 @@ class PretrainArguments:
     """Peak learning rate of the client optimizer. Default: the model's recipe."""
     heldout_speakers: int | None = None
     """Speakers set aside for evaluation. Default: about a fifth, at most 28."""
+    partition: Partition = "balanced"
+    """balanced: disjoint speakers, about equal seconds. speakers: each a client. iid: clips at random.
+    dirichlet: disjoint speakers, a column skewed across clients."""
+    dirichlet_alpha: float = 0.5
+    """Concentration of the dirichlet partition: small gives each value to few clients."""
+    dirichlet_column: SkewedColumn = "accent"
+    """Column that the dirichlet partition skews."""
     split: str = "validated"
     """Table to pre-train on."""
+    exclude_speakers_of: tuple[Literal["dev", "test"], ...] = ()
+    """Splits whose speakers are kept out of pre-training: `validated` holds dev and test too."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 rounds the operands of matrix products; everything else stays fp32."""
     masked_group_norm: bool = False
@@ -93,18 +103,24 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
     preset, recipe = recipes.PRESETS[options.preset], recipes.RECIPES[options.model]
     if options.preset == "centralised":
         federated_only = (
-            "clients", "clients_per_round", "local_epochs", "aggregation", "temperature", "lanes", "chunk"
+            "clients", "clients_per_round", "local_epochs", "aggregation", "temperature", "lanes", "chunk",
+            "partition",
         )  # fmt: skip
-        if given := [name for name in federated_only if getattr(options, name) != _default(name)]:
+        if given := _changed(options, federated_only):
             raise UsageError(f"--{given[0].replace('_', '-')} has no meaning with --preset centralised")
     if options.aggregation == "fedavg" and options.temperature != _default("temperature"):
         raise UsageError("--temperature has a meaning with --aggregation loss-weighted alone")
+    if options.partition == "speakers" and options.clients:
+        raise UsageError("--clients has no meaning with --partition speakers: every speaker is a client")
+    skewing = ("dirichlet_alpha", "dirichlet_column")
+    if options.partition != "dirichlet" and (given := _changed(options, skewing)):
+        raise UsageError(f"--{given[0].replace('_', '-')} has a meaning with --partition dirichlet alone")
     clients = options.clients or preset.clients
     rounds = options.rounds or preset.rounds
     settings = dataclasses.asdict(options) | {
         "data": str(options.data) if options.data else None,
         "rounds": rounds,
-        "clients": clients,
+        "clients": None if options.partition == "speakers" else clients,
         "clients_per_round": options.clients_per_round or min(preset.clients_per_round, clients),
         "local_steps": None if options.local_epochs else options.local_steps or preset.local_steps,
         "batch_size": options.batch_size or recipe.batch_size,
@@ -118,7 +134,7 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
         "model_config": dataclasses.asdict(model_config.PRESETS[options.model]),
     }
     del settings["out"]
-    if settings["clients_per_round"] > clients:
+    if options.partition != "speakers" and settings["clients_per_round"] > clients:
         raise UsageError(
             f"--clients-per-round {settings['clients_per_round']} is more than the {clients} clients"
         )
@@ -134,6 +150,10 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
 
 def _default(option: str) -> Any:
     return PretrainArguments.__dataclass_fields__[option].default
+
+
+def _changed(options: PretrainArguments, names: Sequence[str]) -> list[str]:
+    return [name for name in names if getattr(options, name) != _default(name)]
 
 
 def default_folder(settings: dict[str, Any]) -> Path:

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import corpora, pretraining_report, recipes
+from experiments import corpora, partitions, pretraining_report, recipes
 from experiments.progress import Progress
 from experiments.run_folder import RunFolder, write_json
-from experiments.speech_clients import LocalWork, SpeechClients, partition_speakers, set_aside
+from experiments.speech_clients import LocalWork, SpeechClients, set_aside
 from fed import aggregation, centralised, cohort, sampling, server, simulation
 from fed.client import LocalTraining
 from fed.keys import Draw, evaluation_key, initial_key
@@ -21,7 +21,9 @@ from w2v_jax import optim
 from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
 from w2v_jax.convolutions import form_for_clients
-from w2v_jax.data.batching import evaluation_batches, training_batches
+from w2v_jax.data import pipeline
+from w2v_jax.data.batching import CropBatches, evaluation_batches
+from w2v_jax.data.common_voice import column, lengths
 from w2v_jax.errors import UserError
 from w2v_jax.objective import pretraining_objective
 
@@ -75,16 +77,37 @@ class Pretraining:
             settings["split"],
             min_samples=self._min_samples(),
             seed=settings["seed"],
-            clients=settings["clients"],
+            clients=settings["clients"] or settings["clients_per_round"],
         )
-        self.split = set_aside(corpus, settings["heldout_speakers"], settings["clients"], settings["seed"])
+        others = {
+            split: corpora.speakers_of(corpus, split)
+            for split in ("dev", "test")
+            if split != settings["split"]
+        }
+        excluded = {name: others.get(name, set()) for name in settings["exclude_speakers_of"]}
+        corpus = partitions.without_speakers(corpus, set().union(*excluded.values()))
+        needed = settings["clients"] or settings["clients_per_round"]
+        self.split = set_aside(corpus, settings["heldout_speakers"], needed, settings["seed"])
         self.corpus = corpus
+        training = self.split.training
         if self.central:
-            clients = {"centralised": self.split.training}
+            clients = {"centralised": training}
         else:
-            clients = partition_speakers(self.split.training, settings["clients"], settings["seed"])
+            dealt = partitions.deal(
+                training,
+                settings["partition"],
+                settings["clients"],
+                settings["seed"],
+                alpha=settings["dirichlet_alpha"],
+                skewed=settings["dirichlet_column"],
+            )
+            clients = partitions.clips_of_clients(training, dealt)
         self.source = SpeechClients(clients, self.work, settings["seed"])
         self.folder.begin()
+        about = None
+        if not self.central:
+            about = partitions.to_file(training, dealt)
+            self.folder.pin("partition.json", about)
         self.folder.pin(
             "clips.json",
             {
@@ -92,11 +115,13 @@ class Pretraining:
                 "seconds": corpus.seconds,
                 "speakers": len(corpus.speakers()),
                 "heldout_speakers": self.split.heldout_speakers,
+                "partition": about and {"rule": about["rule"], **about["summary"]},
+                "speakers_also_in": partitions.overlap(training, others),
                 "clients": {
                     name: {
-                        "speakers": sorted({clip.row.client_id for clip in clips}),
+                        "speakers": len(set(column(clips, "client_id"))),
                         "clips": len(clips),
-                        "seconds": sum(clip.seconds for clip in clips),
+                        "seconds": float(lengths(clips).sum()) / SAMPLE_RATE_HZ,
                     }
                     for name, clips in clients.items()
                 },
@@ -169,7 +194,7 @@ class Pretraining:
         who = (
             "no clients"
             if self.central
-            else f"{settings['clients_per_round']} of {settings['clients']} clients a round, "
+            else f"{settings['clients_per_round']} of {len(self.source.client_ids())} clients a round, "
             f"{min(seconds):.0f} to {max(seconds):.0f} s of speech each"
         )
         start = f", continuing after round {latest}" if latest else ""
@@ -254,15 +279,15 @@ class Pretraining:
     def _central_stretches(self, state: Any) -> Iterator[RoundLog]:
         settings, steps = self.settings, self.steps_per_round
 
+        crops = CropBatches(
+            self.split.training,
+            batch_size=settings["batch_size"],
+            crop_samples=self.crop_samples,
+            identity=(Draw.CENTRAL_BATCHES, settings["seed"]),
+        )
+
         def batches(index: int):
-            return training_batches(
-                self.split.training,
-                batch_size=settings["batch_size"],
-                crop_samples=self.crop_samples,
-                num_steps=(index + 1) * steps,
-                identity=(Draw.CENTRAL_BATCHES, settings["seed"]),
-                first_step=index * steps,
-            )
+            return pipeline.stream(crops, first_step=index * steps, num_steps=(index + 1) * steps)
 
         sums = simulation.abstract_sums(
             self.objective, state.parameters, state.objective_state, next(batches(0))

@@ -134,7 +134,7 @@ def markdown(
     sent = sum(line["bytes_up"] + line["bytes_down"] for line in lines)
     federated = settings["preset"] != "centralised"
     who = (
-        f"{settings['clients_per_round']} of {settings['clients']} simulated clients took part in each of "
+        f"{settings['clients_per_round']} of {len(clips['clients'])} simulated clients took part in each of "
         f"{len(lines)} rounds and trained on their own speakers; their models were combined by "
         f"`{settings['aggregation']}`."
         if federated
@@ -182,6 +182,7 @@ many but arbitrary: falling at first and then rising is the usual course.
 |---|---|
 | data | {source}: {clips["clips"]} clips, {clips["seconds"] / 3600:.2f} h, {clips["speakers"]} speakers; skipped: {skipped} |
 | model | {settings["model"]}, {settings["precision"]} |
+| clients | {_clients(clips)} |
 | local training | {last["updates"] // len(lines)} updates a round of {settings["batch_size"]} x {settings["crop_seconds"]} s, peak rate {settings["learning_rate"]} |
 | audio trained on | {audio / 3600:.2f} h (with repeats) |
 | time of rounds and evaluations | {duration(seconds)} on {provenance["device"]}, {provenance["cores"]} cores |
@@ -197,6 +198,22 @@ many but arbitrary: falling at first and then rising is the usual course.
 {provenance["command"]}
 ```
 """
+
+
+def _clients(clips: dict[str, Any]) -> str:
+    """How the corpus was dealt, and whether speakers of evaluation splits were heard."""
+    dealt = clips.get("partition")
+    words = "none: one model on everything"
+    if dealt:
+        rule = dealt["rule"]
+        kind = rule["kind"] + (f" ({rule['column']}, alpha {rule['alpha']})" if "alpha" in rule else "")
+        seconds = " / ".join(f"{value:.0f}" for value in dealt["seconds_min_median_max"])
+        speakers = " / ".join(f"{value:.0f}" for value in dealt["speakers_min_median_max"])
+        words = f"{dealt['clients']}, {kind}: {seconds} s and {speakers} speakers each (min / median / max)"
+    heard = [f"{count} of {split}" for split, count in clips.get("speakers_also_in", {}).items() if count]
+    return words + (
+        f"; speakers heard in training that are also in other splits: {', '.join(heard)}" * bool(heard)
+    )
 
 
 def self_contained_html(text: str, folder: Path, title: str) -> str:

@@ -55,5 +55,7 @@ RECIPES = {
 RECIPES["large"] = RECIPES["large-lv60"] = RECIPES["base"]
 
 Aggregation = Literal["fedavg", "loss-weighted"]
+Partition = Literal["balanced", "speakers", "iid", "dirichlet"]
+SkewedColumn = Literal["accent", "age", "gender"]
 EVALUATION_CROP_SECONDS = 2.5
 EVALUATION_BATCH_SIZE = 16

@@ -2,14 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from fed import partition
 from fed.keys import Draw, generator
 from fed.protocols import ClientPlan
 from w2v_jax.config import SAMPLE_RATE_HZ
 from w2v_jax.data.batching import stable_id, training_batches
-from w2v_jax.data.common_voice import Clip, Corpus
+from w2v_jax.data.common_voice import Corpus, Utterance, column, lengths, take
 from w2v_jax.errors import CorpusError
 from w2v_jax.objective import Batch
 
@@ -21,8 +20,8 @@ HELDOUT_SHARE = 0.22
 class Heldout:
     """Clips for training and clips of speakers that no client holds."""
 
-    training: list[Clip]
-    heldout: list[Clip]
+    training: Sequence[Utterance]
+    heldout: Sequence[Utterance]
     heldout_speakers: list[str]
 
 
@@ -48,24 +47,14 @@ def set_aside(corpus: Corpus, speakers: int | None, num_clients: int, seed: int)
     names = sorted(by_speaker)
     order = generator(Draw.HELDOUT, seed).permutation(total)
     chosen = {names[index] for index in order[:speakers]}
+    speakers_of_clips = column(corpus.clips, "client_id")
+    inside = [index for index, speaker in enumerate(speakers_of_clips) if speaker not in chosen]
+    outside = [index for index, speaker in enumerate(speakers_of_clips) if speaker in chosen]
     return Heldout(
-        training=[clip for clip in corpus.clips if clip.row.client_id not in chosen],
-        heldout=[clip for clip in corpus.clips if clip.row.client_id in chosen],
+        training=take(corpus.clips, inside),
+        heldout=take(corpus.clips, outside),
         heldout_speakers=sorted(chosen),
     )
-
-
-def partition_speakers(clips: Sequence[Clip], num_clients: int, seed: int) -> dict[str, list[Clip]]:
-    """Clients with disjoint speakers and about equal seconds: client id -> clips."""
-    seconds: dict[str, float] = {}
-    for clip in clips:
-        seconds[clip.row.client_id] = seconds.get(clip.row.client_id, 0.0) + clip.seconds
-    dealt = partition.balanced(seconds, num_clients, seed)
-    owner = {name: index for index, names in enumerate(dealt) for name in names}
-    clients: dict[str, list[Clip]] = {f"client_{index:04d}": [] for index in range(num_clients)}
-    for clip in clips:
-        clients[f"client_{owner[clip.row.client_id]:04d}"].append(clip)
-    return clients
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,18 +66,18 @@ class LocalWork:
     steps: int | None
     epochs: int | None
 
-    def plan(self, clips: Sequence[Clip]) -> ClientPlan:
+    def plan(self, clips: Sequence[Utterance]) -> ClientPlan:
         """Steps, the first step of the last epoch, and seconds of audio as the weight."""
         epoch = math.ceil(len(clips) / self.batch_size)
         steps = self.steps if self.steps is not None else epoch * (self.epochs or 1)
-        seconds = sum(clip.seconds for clip in clips)
+        seconds = float(lengths(clips).sum()) / SAMPLE_RATE_HZ
         return ClientPlan(num_steps=steps, loss_from_step=max(0, steps - epoch), weight=seconds)
 
 
 class SpeechClients:
-    """fed's ClientSource over clips in memory."""
+    """fed's ClientSource over clips, in memory or read when they are needed."""
 
-    def __init__(self, clients: dict[str, list[Clip]], work: LocalWork, seed: int):
+    def __init__(self, clients: Mapping[str, Sequence[Utterance]], work: LocalWork, seed: int):
         self._clients = clients
         self._work = work
         self._seed = seed
@@ -111,7 +100,7 @@ class SpeechClients:
 
     def seconds(self) -> list[float]:
         """Audio per client."""
-        return [sum(clip.seconds for clip in clips) for clips in self._clients.values()]
+        return [float(lengths(clips).sum()) / SAMPLE_RATE_HZ for clips in self._clients.values()]
 
     def slot_seconds(self) -> float:
         """Audio that one step could hold if nothing were padded."""

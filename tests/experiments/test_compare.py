@@ -25,6 +25,7 @@ def make_run(folder, preset, accuracy, evaluated=(2, 3)):
     (folder / "untrained.json").write_text(json.dumps(values))
     clips = {
         "clips": 9, "seconds": 60.0, "speakers": 4, "heldout_speakers": ["x"], "skipped_by_reason": {},
+        "clients": {"a": {}, "b": {}},
     }  # fmt: skip
     (folder / "clips.json").write_text(json.dumps(clips))
     held = {

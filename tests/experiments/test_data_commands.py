@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments import cli, corpora
-from experiments.speech_clients import LocalWork, SpeechClients, partition_speakers, set_aside
+from experiments import cli, corpora, partitions
+from experiments.speech_clients import LocalWork, SpeechClients, set_aside
 from w2v_jax.data.common_voice import Clip, ClipRow, Corpus, load_corpus
 from w2v_jax.errors import CorpusError
 
@@ -29,9 +29,12 @@ def corpus(tmp_path_factory):
 
 
 def test_describe_counts_and_draws(corpus, tmp_path, capsys):
-    assert cli.main(["data", "describe", "--data", str(corpus.folder), "--out", str(tmp_path)]) == 0
+    assert cli.main(["data", "describe", str(corpus.folder), "--out", str(tmp_path)]) == 0
     summary = json.loads((tmp_path / "describe.json").read_text())
-    assert (summary["clips"], summary["speakers"], summary["with_sentence"]) == (18, 9, 18)
+    assert (summary["clips"], summary["speakers"]) == (18, 9)
+    counts = {row["from_seconds"]: row["clips"] for row in summary["length_histogram"]}
+    whole = [int(clip.seconds) for clip in corpus.clips]
+    assert {n: c for n, c in counts.items() if c} == {n: whole.count(n) for n in set(whole)}
     np.testing.assert_allclose(summary["hours"] * 3600, corpus.seconds)
     assert (tmp_path / "describe.png").read_bytes().startswith(b"\x89PNG")
     assert "speakers: 9" in capsys.readouterr().out
@@ -52,7 +55,8 @@ def test_corpora_are_found_under_the_environments_folder(corpus, monkeypatch, tm
 
 def test_held_out_speakers_are_in_no_client(corpus):
     split = set_aside(corpus, 3, 4, seed=1)
-    clients = partition_speakers(split.training, 4, seed=1)
+    dealt = partitions.deal(split.training, "balanced", 4, seed=1)
+    clients = partitions.clips_of_clients(split.training, dealt)
     inside = {clip.row.client_id for clips in clients.values() for clip in clips}
     assert len(split.heldout_speakers) == 3
     assert not inside & set(split.heldout_speakers)
