@@ -192,6 +192,36 @@ FAULTS = {
         'aggregation.RULES["fedavg"]',
         "tests/experiments/test_pretrain.py -k temperature",
     ),
+    "a damaged header ends the archive": fault(
+        "w2v_jax/data/releases.py",
+        "stream.last_byte > archive.offset or ",
+        "",
+        "tests/w2v_jax/test_preparation.py -k damaged_header",
+    ),
+    "damaged shards pass for whole": fault(
+        "w2v_jax/data/preparation.py",
+        "return held if whole else None",
+        "return held",
+        "tests/w2v_jax/test_preparation.py -k damaged_shard",
+    ),
+    "test clips are trained on": fault(
+        "w2v_jax/data/preparation.py",
+        'for split in ("test", "dev", "train", "rest"):',
+        'for split in ("train", "dev", "test", "rest"):',
+        "tests/w2v_jax/test_preparation.py -k counts",
+    ),
+    "records in the process's own order": fault(
+        "w2v_jax/data/records.py",
+        "SerializeToString(deterministic=True)",
+        "SerializeToString()",
+        "tests/w2v_jax/test_preparation.py -k two_at_once",
+    ),
+    "a stream begins again": fault(
+        "w2v_jax/data/pipeline.py",
+        "self._batches[self._first_step + int(step)]",
+        "self._batches[int(step)]",
+        "tests/w2v_jax/test_pipeline.py -k later",
+    ),
     "a speaker in two clients": fault(
         "fed/partition.py",
         "        clients[client].append(name)\n        heapq",

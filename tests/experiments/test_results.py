@@ -24,6 +24,19 @@ def test_what_was_learnt_on_recorded_speech():
     assert ten["accuracy"] > 3 * ten["shuffled_accuracy"]
 
 
+def test_data_at_common_voices_size():
+    result = read_json(RESULTS / "bench-data" / "data.json")
+    first = result["first_batch"]
+    assert (first["clips"], first["speakers"]) == (200_000, 6000)
+    for part in ("prepare", "first_batch", "throughput_short", "throughput_long"):
+        assert result[part]["peak_bytes"] < 1e9
+    assert first["first_batch_seconds"] < 10
+    assert first["partition_10_spread"] < 0.02
+    assert first["partition_100_spread"] < 0.05
+    for part in ("throughput_short", "throughput_long"):
+        assert all(result[part][kind]["audio_seconds_per_second"] >= 2000 for kind in ("crops", "buckets"))
+
+
 @pytest.mark.parametrize("clients", [1, 4, 8, 16])
 def test_the_automatic_layout_was_the_fastest_within_the_spread(clients):
     rows = read_json(RESULTS / "bench-clients" / "clients.json")["rows"]
