@@ -377,6 +377,14 @@ def test_links_and_repeated_members_are_not_followed(members, tmp_path):
     np.testing.assert_array_equal(corpus.samples(first), expected)
 
 
+def test_names_of_any_bytes_are_listed(members, tmp_path):
+    odd = [b"a\tb\nc.mp3", b"\xff\xfe.mp3", "a\u2028b\x85.mp3".encode()]
+    extra = [(f"{PREFIX}/clips/{name.decode(errors='surrogateescape')}", b"x") for name in odd]
+    corpus = PreparedCorpus(prepare(write_tar(tmp_path / "it.tar", members, "w", extra), tmp_path / "out"))
+    listed = {skip.path for skip in corpus.skipped() if skip.reason == "not listed"}
+    assert listed == {"unlisted.mp3", "a b c.mp3", r"\udcff\udcfe.mp3", "a\u2028b\x85.mp3"}
+
+
 def test_other_files_layouts_and_locales(members, tmp_path):
     (tmp_path / "text.tar.gz").write_text("hello" * 1000)
     with pytest.raises(CorpusError, match="no tarball"):

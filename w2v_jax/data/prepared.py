@@ -106,7 +106,7 @@ class PreparedCorpus:
 
     def skipped(self) -> list[SkippedClip]:
         """What the preparation left out, and why."""
-        lines = (self.folder / records.SKIPPED).read_text(encoding="utf-8").splitlines()[1:]
+        lines = (self.folder / records.SKIPPED).read_text(encoding="utf-8").split("\n")[1:-1]
         parts = (line.split("\t", 2) for line in lines)
         return [SkippedClip(path=path, reason=reason, detail=detail) for path, reason, detail in parts]
 

@@ -141,8 +141,10 @@ def finish(work: Path, planned: "Plan", identity: dict[str, Any]) -> None:
                 split_codes.append(list(splits).index(shard.split))
     _write_index(work / INDEX, rows, lengths, split_codes)
     header = "path\treason\tdetail\n"
-    lines = ("\t".join((skip.path, skip.reason, skip.detail.replace("\t", " "))) for skip in skipped)
-    (work / SKIPPED).write_text(header + "".join(f"{line}\n" for line in lines), encoding="utf-8")
+    lines = ("\t".join(map(_one_field, (skip.path, skip.reason, skip.detail))) for skip in skipped)
+    text = header + "".join(f"{line}\n" for line in lines)
+    # Names in an archive may hold any bytes.
+    (work / SKIPPED).write_text(text, encoding="utf-8", errors="backslashreplace")
     _write_metadata(work, splits)
     manifest = {**identity, "splits": splits, "skipped_by_reason": reasons}
     for path in work.iterdir():
@@ -175,6 +177,11 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _one_field(text: str) -> str:
+    """Text without what would end a field or a line of a table."""
+    return text.replace("\t", " ").replace("\n", " ").replace("\r", " ")
 
 
 def _link(source: Path, target: Path) -> None:
