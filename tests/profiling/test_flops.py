@@ -1,0 +1,180 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from profiling.flops import Cost, count
+from tests.configs import SMALL, VARIANTS
+from w2v_jax.objective import Batch, pretraining_objective
+
+LAYOUT = ("NWC", "WIO", "NWC")
+
+
+def f32(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def layer(weights, x):
+    with jax.named_scope("layer"):
+        return jnp.tanh(x @ weights)
+
+
+def test_a_product_is_two_operations_a_multiply_add():
+    report = count(layer, f32(7, 5), f32(3, 7))
+    assert report.rows == {("layer", "forward"): Cost(products=2 * 3 * 7 * 5, transcendental=15)}
+    assert not report.unpriced
+
+
+def test_scan_costs_what_the_unrolled_loop_costs():
+    def scanned(stack, x):
+        return lax.scan(lambda x, w: (layer(w, x), None), x, stack)[0]
+
+    def unrolled(stack, x):
+        for index in range(4):
+            x = layer(stack[index], x)
+        return x
+
+    def loss(f):
+        # With respect to both: a scan also carries a gradient for x where nobody wants one.
+        return jax.grad(lambda stack, x: f(stack, x).sum(), (0, 1))
+
+    for wrap in (lambda f: f, loss):
+        ours, theirs = (count(wrap(f), f32(4, 5, 5), f32(3, 5)).total for f in (scanned, unrolled))
+        assert ours.products == theirs.products > 0
+        assert ours.transcendental == theirs.transcendental
+
+
+def test_vmapped_clients_cost_as_many_times_one():
+    def step(weights, x):
+        return jax.grad(lambda w: layer(w, x).sum())(weights)
+
+    one = count(step, f32(5, 5), f32(3, 5)).total
+    assert count(jax.vmap(step), f32(6, 5, 5), f32(6, 3, 5)).total == one.times(6)
+
+
+def test_backward_is_told_from_forward_and_costs_twice():
+    def step(weights, x):
+        return jax.grad(lambda w, x: jnp.square(layer(w, x)).sum(), (0, 1))(weights, x)
+
+    rows = count(step, f32(5, 4), f32(3, 5)).rows
+    assert rows["layer", "backward"].products == 2 * rows["layer", "forward"].products == 4 * 3 * 5 * 4
+
+
+def test_rematerialised_work_is_counted_again():
+    def step(remat):
+        f = jax.checkpoint(layer) if remat else layer
+        return count(jax.grad(lambda w, x: jnp.square(f(w, x)).sum(), (0, 1)), f32(5, 4), f32(3, 5)).total
+
+    assert step(True).products > step(False).products
+
+
+def test_a_conditional_costs_its_dearest_branch():
+    def f(flag, w, x):
+        return lax.cond(flag, lambda: layer(w, layer(w, x)), lambda: x + 1.0)
+
+    flag = jax.ShapeDtypeStruct((), jnp.bool_)
+    assert count(f, flag, f32(5, 5), f32(3, 5)).total.products == 2 * (2 * 3 * 5 * 5)
+
+
+def test_loops_without_a_known_length_and_unknown_primitives_are_named():
+    def loop(x):
+        return lax.while_loop(lambda v: v.sum() < 10, lambda v: v * 2, x)
+
+    assert count(loop, f32(3)).unpriced == {"while loop": 1}
+    assert count(jnp.linalg.eigh, f32(4, 4)).unpriced.keys() & {"eigh", "eigh_p"}
+
+
+def brute_force(length, taps, stride, before, after, hole, spread):
+    """(taps that meet the input, taps on padding) by trying each."""
+    dilated = (length - 1) * hole + 1
+    steps = (before + dilated + after - ((taps - 1) * spread + 1)) // stride + 1
+    met = missed = 0
+    for step, tap in itertools.product(range(steps), range(taps)):
+        at = step * stride + tap * spread - before
+        inside = 0 <= at < dilated
+        met += inside and at % hole == 0
+        missed += not inside and hole == 1
+    return steps, met, missed
+
+
+@given(
+    length=st.integers(6, 20), taps=st.integers(1, 4), stride=st.integers(1, 3), before=st.integers(0, 3),
+    after=st.integers(0, 3), hole=st.integers(1, 3), spread=st.integers(1, 2), groups=st.sampled_from([1, 2]),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_convolutions_count_taps_that_meet_the_input(
+    length, taps, stride, before, after, hole, spread, groups
+):
+    def convolve(x, kernel):
+        return lax.conv_general_dilated(
+            x, kernel, (stride,), [(before, after)], (hole,), (spread,), LAYOUT, groups
+        )
+
+    total = count(convolve, f32(2, length, 4), f32(taps, 4 // groups, 6)).total
+    _, met, missed = brute_force(length, taps, stride, before, after, hole, spread)
+    each = 2 * 2 * 6 * (4 // groups)
+    assert (total.products, total.padding_products) == (each * met, each * missed)
+
+
+@given(length=st.integers(12, 30), taps=st.integers(1, 5), stride=st.integers(1, 4))
+@settings(max_examples=15, deadline=None)
+def test_each_derivative_of_a_convolution_costs_what_it_costs(length, taps, stride):
+    def convolve(x, kernel):
+        return lax.conv_general_dilated(x, kernel, (stride,), [(1, 2)], dimension_numbers=LAYOUT)
+
+    shapes = f32(2, length, 3), f32(taps, 3, 4)
+    forward = count(convolve, *shapes).total.products
+    both = count(jax.grad(lambda x, k: jnp.square(convolve(x, k)).sum(), (0, 1)), *shapes).total.products
+    assert both == 3 * forward
+
+
+def arguments(config):
+    objective = pretraining_objective(config)
+    parameters = jax.eval_shape(objective.init, jax.random.key(0))[0]
+    batch = Batch(f32(2, 900), jax.ShapeDtypeStruct((2,), jnp.int32), jax.ShapeDtypeStruct((2,), jnp.uint32))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return objective, (parameters, {}, batch, key, jax.ShapeDtypeStruct((), jnp.int32))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_whole_training_step_is_priced_module_by_module(name):
+    objective, shapes = arguments(VARIANTS[name])
+    report = count(objective.value_and_grad, *shapes)
+    assert not report.unpriced
+    for depth in (1, 2, 3):
+        assert sum(report.by_module(depth).values(), Cost()) == report.total
+    # Linear layers of the transformer, and two products of frames with frames, in both layers.
+    frames, width = SMALL.num_frames(900), SMALL.hidden_dim
+    linears = 2 * 2 * frames * (4 * width * width + 2 * width * SMALL.feed_forward_dim)
+    attention = 2 * 2 * 2 * frames * frames * width
+    scan = [key for key in report.rows if "/layers/" in key[0] and key[1] == "forward"]
+    assert sum(report.rows[key].products for key in scan) == SMALL.num_layers * (linears + attention)
+    modules = {scope for scope, _ in report.by_module(2)}
+    assert {f"Wav2Vec2/{m}" for m in ("feature_encoder", "context_network", "quantizer")} <= modules
+
+
+def test_how_a_convolution_is_computed_changes_its_price_by_the_padding_alone():
+    products = {}
+    for form in ("lax", "product"):
+        objective, shapes = arguments(SMALL.replace(convolution_form=form))
+        rows = count(objective.value_and_grad, *shapes).rows
+        forward = [c for (scope, d), c in rows.items() if "conv_layers" in scope and d == "forward"]
+        products[form] = sum(cost.products for cost in forward)
+    assert products["lax"] == products["product"] > 0
+
+
+def test_xla_agrees_on_an_unrolled_program():
+    def f(weights, x, kernel):
+        y = lax.conv_general_dilated(x, kernel, (2,), [(0, 0)], dimension_numbers=LAYOUT)
+        return jnp.square(y @ weights).sum()
+
+    shapes = f32(16, 32), f32(4, 101, 8), f32(3, 8, 16)
+    ours = count(f, *shapes).total
+    theirs = jax.jit(f).lower(*shapes).compile().cost_analysis()["flops"]
+    assert ours.products <= theirs <= ours.products + 3 * ours.elementwise
+    np.testing.assert_allclose(ours.flops, theirs, rtol=0.01)
