@@ -8,6 +8,10 @@ from collections.abc import Sequence
 COMMANDS = {
     "pretrain": ("experiments.pretrain", "pre-train across simulated clients, or centrally"),
     "compare": ("experiments.compare", "held-out curves of several runs side by side"),
+    "reproduce table1": (
+        "experiments.reproduce_table1",
+        "the paper's Table 1: parameters and FLOPs by module",
+    ),
     "data synth": ("experiments.data_synth", "write a synthetic corpus in the Common Voice layout"),
     "data prepare": ("experiments.data_prepare", "decode a Common Voice tarball or folder once, into shards"),
     "data describe": ("experiments.data_describe", "count and draw what a corpus holds"),

@@ -241,7 +241,7 @@ def count_jaxpr(jaxpr: Any) -> Report:
     unpriced: dict[str, int] = {}
     for path, cost in _walk(jaxpr, "", 1, unpriced):
         if cost != Cost():
-            key = _scope(path)
+            key = scope_of(path)
             rows[key] = rows.get(key, Cost()) + cost
     return Report(rows, unpriced)
 
@@ -259,7 +259,7 @@ def _walk(jaxpr: Any, path: str, times: int, unpriced: dict[str, int]) -> Iterat
         elif name == "shard_map":
             shards = math.prod(parameters["mesh"].shape.values())
             yield from _walk(_open(parameters["jaxpr"]), here, times * shards, unpriced)
-        elif (inner := _called(parameters)) is not None and name not in REDUCTIONS:
+        elif (inner := called(parameters)) is not None and name not in REDUCTIONS:
             yield from _walk(inner, here, times, unpriced)
         elif (cost := _price(equation)) is not None:
             yield here, cost.times(times)
@@ -267,7 +267,7 @@ def _walk(jaxpr: Any, path: str, times: int, unpriced: dict[str, int]) -> Iterat
             unpriced[name] = unpriced.get(name, 0) + times
 
 
-def _called(parameters: dict[str, Any]) -> Any:
+def called(parameters: dict[str, Any]) -> Any:
     """The program that an equation calls once (jit, remat, custom derivatives), or None."""
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if key in parameters and parameters[key] is not None:
@@ -334,7 +334,7 @@ def _convolution_products(equation: Any) -> tuple[int, int]:
     return each * met, each * (missed_too - met)
 
 
-def _scope(path: str) -> tuple[str, Direction]:
+def scope_of(path: str) -> tuple[str, Direction]:
     """(path of name scopes, direction) of a name stack such as transpose(jvp(Model))/layer/add."""
     direction: Direction = "backward" if "transpose(" in path else "forward"
     names = []

@@ -1,0 +1,223 @@
+"""`w2v-jax reproduce table1`: parameters and forward FLOPs by module, computed, beside what is printed."""
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments import arguments, paper, runtime
+from experiments.arguments import UsageError
+from experiments.run_folder import replace_file, write_json
+
+MODULES = {
+    "cnn_encoder": ("feature_encoder", "feature_projection"),
+    "transformer": ("context_network",),
+    "quantization": ("quantizer", "project_context", "project_quantized"),
+}
+# The table's row of quantization prices the projections and does not count their parameters.
+PARAMETER_MODULES = MODULES | {"quantization": ("quantizer",)}
+EXPLANATIONS = {
+    ("base", "total", "params"): "printed: the sum of the rounded rows",
+    ("base", "total", "flops"): "printed: the sum of the rounded rows",
+    ("large", "quantization", "flops"): "0.9344 rounds to 0.93; 0.94 is printed",
+    ("large", "total", "flops"): "the printed total contradicts its own rows, which sum to 198.38",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table1Arguments:
+    """Compute Table 1 from the model itself. Nothing is run: programs are traced and counted.
+
+    example: w2v-jax reproduce table1 --out reports/table1
+    """
+
+    out: Path
+    """Folder for table1.json, table1.md and table1.png."""
+    seconds: float = paper.TABLE_1_SECONDS
+    """Length of the utterance."""
+    batch: int = 1
+    """Utterances."""
+
+
+def module_costs(config: Any, seconds: float, batch: int) -> dict[str, dict[str, int]]:
+    """Parameters and forward operations by module of Table 1, the total included.
+
+    Returns:
+        module -> {"params", "flops_paper", "flops_full"}; counts. `flops_paper` holds multiply-adds and the
+        biases of linear layers, but for the CNN encoder's row, whose printed value has none; biases of
+        convolutions are in no row. `flops_full` holds products, taps on padding, elementwise and
+        transcendental work.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from profiling.flops import count
+    from profiling.modules import count_modules
+    from w2v_jax.config import SAMPLE_RATE_HZ
+    from w2v_jax.objective import bind
+
+    # The convention prices layers, whatever form computes them: as convolutions.
+    config = config.replace(convolution_form="lax")
+    init, apply = bind(config)
+    samples = round(seconds * SAMPLE_RATE_HZ)
+    parameters = jax.eval_shape(init, jax.random.key(0))
+    inputs = (
+        jax.ShapeDtypeStruct((batch, samples), jnp.float32),
+        jax.ShapeDtypeStruct((batch,), jnp.int32),
+        jax.ShapeDtypeStruct((batch, config.num_frames(samples)), jnp.bool_),
+    )
+    layers = count_modules(apply, parameters, *inputs)
+    everything = count(apply, parameters, *inputs).rows
+
+    def inside(scope: str, names: tuple[str, ...]) -> bool:
+        return any(part in names for part in scope.split("/")[:2])
+
+    rows = {}
+    for module, names in MODULES.items():
+        held = [parameters[name] for name in PARAMETER_MODULES[module]]
+        full = [cost for (scope, _), cost in everything.items() if inside(scope, names)]
+        rows[module] = {
+            "params": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(held)),
+            "flops_paper": sum(
+                cost.products + cost.linear_bias * (module != "cnn_encoder")
+                for scope, cost in layers.items()
+                if inside(scope, names)
+            ),
+            "flops_full": sum(cost.flops + cost.padding_products for cost in full),
+        }
+    rows["total"] = {
+        key: sum(row[key] for row in rows.values()) for key in ("params", "flops_paper", "flops_full")
+    }
+    return rows
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    options = arguments.parse(Table1Arguments, argv, "w2v-jax reproduce table1")
+    if not (options.seconds >= 0.1 and options.batch >= 1):
+        raise UsageError("--seconds must be at least 0.1 and --batch positive")
+    options.out.mkdir(parents=True, exist_ok=True)
+    runtime.configure_xla(1)
+    from w2v_jax.config import PRESETS
+
+    rows = []
+    for model, printed in paper.TABLE_1.items():
+        computed = module_costs(PRESETS[model], options.seconds, options.batch)
+        for module, values in computed.items():
+            params_m, gflops = printed[module]
+            rows.append(
+                {
+                    "model": model,
+                    "module": module,
+                    **values,
+                    "printed_params_m": params_m,
+                    "printed_gflops": gflops,
+                }
+            )
+    result = {
+        "seconds": options.seconds,
+        "batch": options.batch,
+        "rows": rows,
+        "ratios": ratios(rows),
+        "provenance": runtime.provenance("reproduce table1"),
+    }
+    write_json(options.out / "table1.json", result)
+    replace_file(options.out / "table1.md", markdown(result))
+    draw(rows, options.out / "table1.png")
+    print(markdown(result))
+    print(f"written: {options.out / 'table1.json'}, table1.md, table1.png")
+
+
+def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Transformer / CNN encoder, in parameters and in FLOPs, beside what the text says."""
+    of = {(row["model"], row["module"]): row for row in rows}
+    found = {}
+    for model, (params, flops) in paper.RATIOS.items():
+        transformer, encoder = of[model, "transformer"], of[model, "cnn_encoder"]
+        found[model] = {
+            "params": transformer["params"] / encoder["params"],
+            "flops": transformer["flops_paper"] / encoder["flops_paper"],
+            "printed_params": params,
+            "printed_flops": flops,
+        }
+    return found
+
+
+def agrees(value: float, printed: float) -> bool:
+    """Whether a value comes out as it is printed, to two decimals."""
+    return f"{value:.2f}" == f"{printed:.2f}"
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table for readers."""
+    at_the_papers = result["seconds"] == paper.TABLE_1_SECONDS and result["batch"] == 1
+    lines = [
+        f"# Table 1: parameters and forward GFLOPs, {result['seconds']} s, batch {result['batch']}",
+        "",
+        "`paper` prices layers as a counter of modules does, without products of activations with",
+        "activations; `full` is everything. In brackets what is printed.",
+        "",
+        "| model | module | M parameters | GFLOPs, paper | GFLOPs, full | note |",
+        "|---|---|---|---|---|---|",
+    ]
+    matched = cells = 0
+    for row in result["rows"]:
+        params, flops = row["params"] / 1e6, row["flops_paper"] / 1e9
+        key = row["model"], row["module"]
+        notes = [EXPLANATIONS[(*key, what)] for what in ("params", "flops") if (*key, what) in EXPLANATIONS]
+        matched += agrees(params, row["printed_params_m"]) + agrees(flops, row["printed_gflops"])
+        cells += 2
+        lines.append(
+            f"| {row['model']} | {row['module'].replace('_', ' ')} | {params:.4f} ({row['printed_params_m']:.2f}) | "
+            f"{flops:.4f} ({row['printed_gflops']:.2f}) | {row['flops_full'] / 1e9:.2f} | {'; '.join(notes)} |"
+        )
+    if at_the_papers:
+        lines += ["", f"{matched} of {cells} cells come out as printed."]
+    lines += ["", "Transformer / CNN encoder, as the text has it:", ""]
+    for model, row in result["ratios"].items():
+        lines.append(
+            f"- {model}: {row['params']:.1f} x the parameters ({row['printed_params']}), "
+            f"{row['flops']:.2f} x the FLOPs ({row['printed_flops']})"
+        )
+    provenance = result["provenance"]
+    lines += ["", "![table](table1.png)", "", f"`{provenance['command']}`, commit {provenance['commit']}"]
+    return "\n".join(lines) + "\n"
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Parameters and FLOPs by module, both models, ours and printed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    labels = [
+        f"{row['model']}\n{row['module'].replace('_', ' ')}" for row in rows if row["module"] != "total"
+    ]
+    kept = [row for row in rows if row["module"] != "total"]
+    columns = (
+        ("million parameters", [("ours", "params", 1e6), ("printed", "printed_params_m", 1)]),
+        (
+            "forward GFLOPs",
+            [("paper", "flops_paper", 1e9), ("full", "flops_full", 1e9), ("printed", "printed_gflops", 1)],
+        ),
+    )
+    for axis, (title, bars) in zip(axes, columns, strict=True):
+        for place, (name, key, unit) in enumerate(bars):
+            at = [index + (place - (len(bars) - 1) / 2) * 0.8 / len(bars) for index in range(len(kept))]
+            axis.bar(at, [row[key] / unit for row in kept], 0.8 / len(bars), label=name)
+        axis.set(title=title)
+        axis.set_xticks(range(len(kept)), labels, fontsize=8)
+        axis.set_yscale("log")
+        axis.grid(alpha=0.3, axis="y")
+        axis.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    from experiments.cli import run_command
+
+    sys.exit(run_command("reproduce table1", sys.argv[1:]))
