@@ -105,16 +105,8 @@ def main(argv: list[str]) -> None:
     for model, printed in paper.TABLE_1.items():
         computed = module_costs(PRESETS[model], options.seconds, options.batch)
         for module, values in computed.items():
-            params_m, gflops = printed[module]
-            rows.append(
-                {
-                    "model": model,
-                    "module": module,
-                    **values,
-                    "printed_params_m": params_m,
-                    "printed_gflops": gflops,
-                }
-            )
+            beside = dict(zip(("printed_params_m", "printed_gflops"), printed[module], strict=True))
+            rows.append({"model": model, "module": module, **values, **beside})
     result = {
         "seconds": options.seconds,
         "batch": options.batch,
@@ -168,10 +160,15 @@ def markdown(result: dict[str, Any]) -> str:
         notes = [EXPLANATIONS[(*key, what)] for what in ("params", "flops") if (*key, what) in EXPLANATIONS]
         matched += agrees(params, row["printed_params_m"]) + agrees(flops, row["printed_gflops"])
         cells += 2
-        lines.append(
-            f"| {row['model']} | {row['module'].replace('_', ' ')} | {params:.4f} ({row['printed_params_m']:.2f}) | "
-            f"{flops:.4f} ({row['printed_gflops']:.2f}) | {row['flops_full'] / 1e9:.2f} | {'; '.join(notes)} |"
+        cells_of_row = (
+            row["model"],
+            row["module"].replace("_", " "),
+            f"{params:.4f} ({row['printed_params_m']:.2f})",
+            f"{flops:.4f} ({row['printed_gflops']:.2f})",
+            f"{row['flops_full'] / 1e9:.2f}",
+            "; ".join(dict.fromkeys(notes)),
         )
+        lines.append(f"| {' | '.join(cells_of_row)} |")
     if at_the_papers:
         lines += ["", f"{matched} of {cells} cells come out as printed."]
     lines += ["", "Transformer / CNN encoder, as the text has it:", ""]
