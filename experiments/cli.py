@@ -1,6 +1,7 @@
 """The `w2v-jax` command: finds the subcommand, turns bad input into one line and exit status 2."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -51,6 +52,10 @@ def run_command(name: str, argv: Sequence[str]) -> int:
     except (UsageError, UserError, FederationError) as error:
         complain(str(error))
         return 2
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `head` does; the interpreter would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # what a shell reports of a broken pipe
     except OSError as error:
         # A path that cannot be read or written; tracebacks say no more than this.
         what = f" ({error.filename})" if error.filename else ""

@@ -116,6 +116,23 @@ def test_an_interrupt_says_whether_the_command_goes_on(capfd, monkeypatch):
         assert expected in capfd.readouterr().err
 
 
+def test_a_reader_that_leaves_is_no_error(tmp_path):
+    locale = write_corpus(tmp_path, SyntheticConfig(speakers=4, clips_per_speaker=2, words=10))
+    code = (
+        "import sys; from experiments import data_describe; "
+        "data_describe.print_histogram = lambda bins: [print('x' * 100) for _ in range(10_000)]; "
+        "from experiments.cli import main; sys.exit(main(['data', 'describe', sys.argv[1]]))"
+    )
+    argv = [sys.executable, "-c", code, str(locale)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+
+
 def test_run_folder_of_another_configuration(capfd, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
