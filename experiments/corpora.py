@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from w2v_jax.data.common_voice import Corpus, load_corpus, read_table
-from w2v_jax.data.prepared import PreparedCorpus, is_prepared, load_prepared
+from w2v_jax.data.prepared import PreparedClips, is_prepared, load_prepared
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 from w2v_jax.data.tables import lists_nothing
 from w2v_jax.errors import CorpusError
@@ -29,8 +29,8 @@ def load(data: str | None, split: str, *, min_samples: int, seed: int, clients: 
 
 def speakers_of(corpus: Corpus, split: str) -> set[str]:
     """Speakers of another split of the corpus's folder; none where the release has no such split."""
-    if is_prepared(corpus.folder):
-        prepared = PreparedCorpus(corpus.folder)
+    if isinstance(corpus.clips, PreparedClips):
+        prepared = corpus.clips.corpus
         return (
             set(prepared.column("client_id", prepared.select(split))) if split in prepared.splits else set()
         )

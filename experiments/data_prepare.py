@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
         console=console,
         disable=not console.is_terminal,
     )
-    lines = _Lines(console)
+    lines = _Lines(silent=console.is_terminal)
     with bar:
         scan = bar.add_task("reading names", total=None, text="")
         decode = bar.add_task("decoding", total=None, text="", visible=False)
@@ -85,13 +85,13 @@ def main(argv: list[str]) -> None:
 class _Lines:
     """A plain line now and then where there is no terminal for a bar."""
 
-    def __init__(self, console: object, every_seconds: float = 15.0):
-        self._console, self._every, self._last = console, every_seconds, time.perf_counter()
+    def __init__(self, silent: bool, every_seconds: float = 15.0):
+        self._silent, self._every, self._last = silent, every_seconds, time.perf_counter()
 
     def maybe(self, text: str) -> None:
         """Print if the last line is some time ago."""
         now = time.perf_counter()
-        if not self._console.is_terminal and now - self._last > self._every:  # type: ignore[attr-defined]
+        if not self._silent and now - self._last > self._every:
             self._last = now
             print(text, flush=True)
 

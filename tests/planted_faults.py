@@ -205,7 +205,7 @@ FAULTS = {
         "tests/w2v_jax/test_preparation.py -k damaged_shard",
     ),
     "test clips are trained on": fault(
-        "w2v_jax/data/preparation.py",
+        "w2v_jax/data/shard_plan.py",
         'for split in ("test", "dev", "train", "rest"):',
         'for split in ("train", "dev", "test", "rest"):',
         "tests/w2v_jax/test_preparation.py -k counts",

@@ -107,7 +107,7 @@ def _convolution(x, kernel, stride, groups, padding, dilation=(1, 1)):
 
 
 # The derivatives of lax.conv come in layouts that XLA:CPU (jaxlib 0.10.2) brings into its fast form in
-# a program's entry but not inside loops, where a step then takes three to four times as long. Written
+# a program's entry but not inside loops, where a step then takes about three times as long. Written
 # in that form, they are fast everywhere.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _canonical_convolution(x, kernel, stride, groups, padding):

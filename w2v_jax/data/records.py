@@ -12,15 +12,14 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from w2v_jax.config import SAMPLE_RATE_HZ
+from w2v_jax.data.shard_plan import Plan
 from w2v_jax.data.tables import ClipRow, SkippedClip
-
-if TYPE_CHECKING:
-    from w2v_jax.data.preparation import Plan
+from w2v_jax.errors import CorpusError
 
 NAME = "common_voice"
 VERSION = "1.0.0"
@@ -80,7 +79,7 @@ def deserialise(record: bytes) -> dict[str, Any]:
 
 def open_writer(path: Path) -> Any:
     """A writer of one ArrayRecord file: `write(bytes)`, `close()`. Groups of one for random access."""
-    from array_record.python import array_record_module  # type: ignore[attr-defined]
+    from array_record.python import array_record_module  # type: ignore[attr-defined]  # a binary module
 
     return array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
 
@@ -92,7 +91,7 @@ def open_records(paths: Sequence[Path]) -> Any:
     return array_record_data_source.ArrayRecordDataSource([os.fspath(path) for path in paths])
 
 
-def finish(work: Path, planned: "Plan", identity: dict[str, Any]) -> None:
+def finish(work: Path, planned: Plan, identity: dict[str, Any]) -> None:
     """Make a data set of finished shards: names, index, list of skipped clips, metadata, manifest.
 
     May be interrupted and run again.
@@ -100,8 +99,6 @@ def finish(work: Path, planned: "Plan", identity: dict[str, Any]) -> None:
     Raises:
         CorpusError: no clip can be used.
     """
-    from w2v_jax.errors import CorpusError
-
     notes = {
         shard.name: json.loads((work / "shards" / f"{shard.name}.json").read_text())
         for shard in planned.shards
@@ -233,7 +230,7 @@ def _write_metadata(folder: Path, splits: dict[str, dict[str, Any]]) -> None:
         name=NAME, version=tfds.core.Version(VERSION), data_dir=os.fspath(folder), module_name=""
     )
     info = dataset_info.DatasetInfo(
-        builder=identity,  # type: ignore[arg-type]
+        builder=identity,  # type: ignore[arg-type]  # tfds itself passes an identity here
         features=features(),
         description=DESCRIPTION,
         homepage=HOMEPAGE,
@@ -243,7 +240,7 @@ def _write_metadata(folder: Path, splits: dict[str, dict[str, Any]]) -> None:
     template = naming.ShardedFileTemplate(
         data_dir=epath.Path(folder),
         dataset_name=NAME,
-        filetype_suffix="array_record",  # type: ignore[arg-type]
+        filetype_suffix="array_record",  # type: ignore[arg-type]  # etils' attributes hide its type
     )
     info.set_splits(
         SplitDict(
