@@ -193,6 +193,11 @@ class Cost:
         """Products, elementwise and transcendental operations together, without padding."""
         return self.products + self.elementwise + self.transcendental
 
+    @property
+    def size(self) -> int:
+        """By what the dearest branch of a conditional is told."""
+        return self.flops
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -239,29 +244,47 @@ def count_jaxpr(jaxpr: Any) -> Report:
     """As `count`, of a traced program."""
     rows: dict[tuple[str, Direction], Cost] = {}
     unpriced: dict[str, int] = {}
-    for path, cost in _walk(jaxpr, "", 1, unpriced):
+    for path, cost in walk(jaxpr, _price, unpriced):
         if cost != Cost():
             key = scope_of(path)
             rows[key] = rows.get(key, Cost()) + cost
     return Report(rows, unpriced)
 
 
-def _walk(jaxpr: Any, path: str, times: int, unpriced: dict[str, int]) -> Iterator[tuple[str, Cost]]:
+def walk(
+    jaxpr: Any, price: Callable[[Any], Any], unpriced: dict[str, int], path: str = "", times: int = 1
+) -> Iterator[tuple[str, Any]]:
+    """What every operation of a program costs, as often as it runs.
+
+    Args:
+        jaxpr: a traced program.
+        price: equation -> a cost with `times(count)` and `size`, or None where it is not known.
+        unpriced: what could not be priced is added here, by name.
+        path: name stack that the program stands in.
+        times: how often it runs.
+
+    Yields:
+        (name stack, cost).
+    """
     for equation in jaxpr.eqns:
         here = "/".join(filter(None, (path, str(equation.source_info.name_stack))))
         name, parameters = equation.primitive.name, equation.params
         if name == "scan":
-            yield from _walk(parameters["jaxpr"].jaxpr, here, times * parameters["length"], unpriced)
+            body = parameters["jaxpr"].jaxpr
+            yield from walk(body, price, unpriced, here, times * parameters["length"])
         elif name == "cond":
-            yield from _dearest(parameters["branches"], here, times, unpriced)
+            branches = [
+                list(walk(branch.jaxpr, price, unpriced, here, times)) for branch in parameters["branches"]
+            ]
+            yield from max(branches, key=lambda rows: sum(cost.size for _, cost in rows))
         elif name == "while":
             unpriced["while loop"] = unpriced.get("while loop", 0) + times
         elif name == "shard_map":
             shards = math.prod(parameters["mesh"].shape.values())
-            yield from _walk(_open(parameters["jaxpr"]), here, times * shards, unpriced)
+            yield from walk(_open(parameters["jaxpr"]), price, unpriced, here, times * shards)
         elif (inner := called(parameters)) is not None and name not in REDUCTIONS:
-            yield from _walk(inner, here, times, unpriced)
-        elif (cost := _price(equation)) is not None:
+            yield from walk(inner, price, unpriced, here, times)
+        elif (cost := price(equation)) is not None:
             yield here, cost.times(times)
         else:
             unpriced[name] = unpriced.get(name, 0) + times
@@ -277,12 +300,6 @@ def called(parameters: dict[str, Any]) -> Any:
 
 def _open(jaxpr: Any) -> Any:
     return getattr(jaxpr, "jaxpr", jaxpr)
-
-
-def _dearest(branches: Any, path: str, times: int, unpriced: dict[str, int]) -> list[tuple[str, Cost]]:
-    """The rows of the branch with most operations; what any branch cannot price counts."""
-    priced = [list(_walk(branch.jaxpr, path, times, unpriced)) for branch in branches]
-    return max(priced, key=lambda rows: sum(cost.flops for _, cost in rows))
 
 
 def _price(equation: Any) -> Cost | None:

@@ -62,6 +62,7 @@ class ModelConfig:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     convolution_form: ConvolutionForm = "lax"
     scan_unroll: int = 1
+    rematerialise: bool = False  # each CNN and transformer layer again in the backward pass
 
     def __post_init__(self):
         if not len(self.conv_channels) == len(self.conv_kernels) == len(self.conv_strides):

@@ -168,7 +168,8 @@ class ContextNetwork(Scoped):
             return x, x
 
         x, hidden = jax.lax.scan(
-            body,
+            # Inside a scan nothing can merge what is computed twice.
+            jax.checkpoint(body, prevent_cse=False) if config.rematerialise else body,
             x,
             (jnp.arange(config.num_layers), kept, stacked),
             unroll=min(config.scan_unroll, config.num_layers),

@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from w2v_jax.config import ConvolutionForm
+from w2v_jax.platforms import lowered_for
 from w2v_jax.products import ComputeDtype, einsum
 
 MAX_PRODUCT_TAPS = 32
@@ -85,7 +86,7 @@ def positional_convolution(
 
 def _lax_convolution(x, kernel, stride, groups, padding, dtype):
     x, kernel = x.astype(dtype), kernel.astype(dtype)
-    if jax.default_backend() == "cpu":
+    if lowered_for() == "cpu":
         out = jnp.asarray(_canonical_convolution(x, kernel, stride, groups, padding))
     else:
         out = _convolution(x, kernel, stride, groups, padding)
@@ -125,10 +126,13 @@ def _canonical_backward(stride, groups, padding, saved, cotangent):
     frames, (before, after) = cotangent.shape[1], padding
     unread = time + before + after - ((frames - 1) * stride + taps)
 
-    flipped = kernel[::-1].reshape(taps, group_inputs, groups, outputs // groups)
-    flipped = flipped.transpose(0, 3, 2, 1).reshape(taps, outputs // groups, inputs)
-    around = (taps - 1 - before, taps - 1 - after + unread)
-    x_gradient = _convolution(cotangent, flipped, 1, groups, around, (stride, 1))
+    if stride > 1 and groups == 1 and padding == (0, 0):
+        x_gradient = _spread(cotangent, kernel, stride, time)
+    else:
+        flipped = kernel[::-1].reshape(taps, group_inputs, groups, outputs // groups)
+        flipped = flipped.transpose(0, 3, 2, 1).reshape(taps, outputs // groups, inputs)
+        around = (taps - 1 - before, taps - 1 - after + unread)
+        x_gradient = _convolution(cotangent, flipped, 1, groups, around, (stride, 1))
 
     # Channels become the batch, and the batch is what is summed over.
     rows = x.reshape(batch, time, groups, group_inputs).transpose(3, 1, 2, 0)
@@ -137,6 +141,34 @@ def _canonical_backward(stride, groups, padding, saved, cotangent):
         rows, cotangent.transpose(1, 0, 2), 1, groups, (before, after - unread), (1, stride)
     )
     return x_gradient, kernel_gradient.transpose(1, 0, 2)
+
+
+def _spread(cotangent, kernel, stride, time):
+    """Gradient of a strided convolution's input, as a product for each run of up to `stride` taps.
+
+    A convolution of the holed cotangent takes as long on XLA:CPU, and there takes scratch memory of frames x
+    taps x channels that no memory plan shows.
+    """
+    taps, channels, outputs = kernel.shape
+    batch, frames, _ = cotangent.shape
+    runs = -(-taps // stride)
+    rows = kernel.reshape(taps * channels, outputs)
+    blocks = None
+    for run in range(runs):
+        weights = rows[run * stride * channels : (run + 1) * stride * channels]
+        part = jnp.einsum(
+            "bfo,co->bfc",
+            cotangent,
+            weights,
+            precision=lax.Precision.HIGHEST if cotangent.dtype == jnp.float32 else None,
+            preferred_element_type=jnp.float32,
+        )
+        part = jnp.pad(part, ((0, 0), (run, runs - 1 - run), (0, stride * channels - weights.shape[0])))
+        blocks = part if blocks is None else blocks + part
+    assert blocks is not None
+    reached = (frames + runs - 1) * stride
+    x_gradient = blocks.reshape(batch, reached, channels)[:, :time]
+    return jnp.pad(x_gradient, ((0, 0), (0, max(time - reached, 0)), (0, 0))).astype(cotangent.dtype)
 
 
 _canonical_convolution.defvjp(_canonical_forward, _canonical_backward)

@@ -75,7 +75,11 @@ class FeatureEncoder(Scoped):
             if index == 0 and self.config.masked_group_norm:
                 frames = (x.shape[1] - self.config.conv_kernels[0]) // self.config.conv_strides[0] + 1
                 valid = valid_frames(frame_lengths(num_samples, self.config, 1), frames)
-            x = layer(x, valid)
+
+            def apply(x, layer=layer, valid=valid):
+                return layer(x, valid)
+
+            x = jax.checkpoint(apply)(x) if self.config.rematerialise else apply(x)
             out[f"conv_layers_{index}"] = x
         return x, out
 

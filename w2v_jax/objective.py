@@ -47,6 +47,7 @@ class Objective(NamedTuple):
 
     Attributes:
         init: key -> (parameters, state). `state` is what is not trained by gradients.
+        training_loss: (parameters, state, batch, key, step) -> (mean loss of the batch, sums).
         value_and_grad: (parameters, state, batch, key, step) -> (gradients, state, sums).
             Gradients are of the batch's mean loss; `sums["loss"]` is its total and weight.
         evaluate: (parameters, state, batch, key) -> sums, without noise or dropout.
@@ -54,6 +55,7 @@ class Objective(NamedTuple):
     """
 
     init: Callable
+    training_loss: Callable
     value_and_grad: Callable
     evaluate: Callable
     summarise: Callable
@@ -167,27 +169,28 @@ def pretraining_objective(config: ModelConfig) -> Objective:
     def init(key):
         return init_parameters(key), {}
 
-    def value_and_grad(parameters, state, batch: Batch, key, step):
+    def training_loss(parameters, state, batch: Batch, key, step):
         draws = draw(config, batch, key)
         frames = draws.mask.shape[1]
         noise_keys = utterance_keys(key, batch.utterance_id, Stream.GUMBEL)
         noise = gumbel_noise(noise_keys, frames, config.codebook_groups, config.codebook_entries)
         dropout_keys = DropoutKeys(utterance_keys(key, batch.utterance_id, Stream.DROPOUT), key)
 
-        def loss(parameters):
-            predictions, _ = apply(
-                parameters,
-                batch.waveform,
-                batch.num_samples,
-                draws.mask,
-                gumbel_noise=noise,
-                gumbel_temperature=gumbel_temperature(config, step),
-                dropout_keys=dropout_keys,
-            )
-            return loss_and_sums(config, predictions, draws, diversity_weight(config, step))
+        predictions, _ = apply(
+            parameters,
+            batch.waveform,
+            batch.num_samples,
+            draws.mask,
+            gumbel_noise=noise,
+            gumbel_temperature=gumbel_temperature(config, step),
+            dropout_keys=dropout_keys,
+        )
+        loss, sums = loss_and_sums(config, predictions, draws, diversity_weight(config, step))
+        return loss, sums | {"audio_seconds": _audio_seconds(batch)}
 
-        gradients, sums = jax.grad(loss, has_aux=True)(parameters)
-        return gradients, state, sums | {"audio_seconds": _audio_seconds(batch)}
+    def value_and_grad(parameters, state, batch: Batch, key, step):
+        gradients, sums = jax.grad(training_loss, has_aux=True)(parameters, state, batch, key, step)
+        return gradients, state, sums
 
     def evaluate(parameters, state, batch: Batch, key):
         draws = draw(config, batch, key)
@@ -207,7 +210,7 @@ def pretraining_objective(config: ModelConfig) -> Objective:
         sums["accuracy_moments"] = Total(losses.utterance_moments(correct, draws.mask), jnp.float32(1.0))
         return sums | {"audio_seconds": _audio_seconds(batch)}
 
-    return Objective(init, value_and_grad, evaluate, summarise)
+    return Objective(init, training_loss, value_and_grad, evaluate, summarise)
 
 
 def shuffle_masked(

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from w2v_jax.platforms import lowered_for
+
 ComputeDtype = Literal["float32", "bfloat16"]
 
 
@@ -36,7 +38,7 @@ def _mixed_einsum(spec, a, b):
 
 def _rounded_einsum(spec, a, b):
     a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
-    if jax.default_backend() == "cpu" and _has_batch_axis(spec):
+    if lowered_for() == "cpu" and _has_batch_axis(spec):
         # XLA:CPU (jaxlib 0.10.2) lacks some batched bf16 x bf16 = f32 products inside loops.
         return jnp.einsum(spec, a.astype(jnp.float32), b.astype(jnp.float32))
     return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)

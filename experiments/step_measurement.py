@@ -1,0 +1,90 @@
+"""Run a training step in a process of its own: the most memory that it held, and how long it took."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from experiments.training_step import StepSettings
+from w2v_jax.errors import UserError
+
+WARM_UP = 1
+
+
+def measure(settings: StepSettings, *, repeats: int = 3) -> dict[str, Any]:
+    """Peak resident memory and time of a step, in a child process.
+
+    The child compiles (or takes programs from the cache), gives back what that freed, notes its resident
+    memory as idle, and only then makes its arguments and steps. So the peak is what the program needs to
+    run; what compiling took is told by `lifetime_peak_bytes`, which includes idle memory.
+
+    Returns:
+        {"peak_bytes": most held above idle, "idle_bytes", "lifetime_peak_bytes": ru_maxrss, "step_seconds":
+        [...] after a warm-up step}.
+
+    Raises:
+        UserError: the child ended early, for want of memory as a rule.
+    """
+    order = json.dumps({"settings": dataclasses.asdict(settings), "repeats": repeats})
+    child = subprocess.run(
+        [sys.executable, "-m", "experiments.step_measurement", order],
+        capture_output=True,
+        text=True,
+        env=os.environ.copy(),
+        check=False,
+    )
+    if child.returncode:
+        words = child.stderr.strip().splitlines()
+        reason = words[-1] if words else f"signal {-child.returncode}"
+        raise UserError(f"the measured step ({settings.describe()}) did not finish: {reason}")
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+def _run(settings: StepSettings, repeats: int) -> dict[str, Any]:
+    import time
+
+    import jax
+    import jax.numpy as jnp
+
+    from experiments import training_step
+    from profiling import resident
+
+    step = training_step.build(settings)
+    compiled = step.compile()
+
+    def fill(leaf):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        return jnp.full(leaf.shape, 0.01 if leaf.dtype == jnp.float32 else 1, leaf.dtype)
+
+    def arguments():
+        state, batch, key, index = jax.tree.map(fill, step.arguments)
+        samples = jnp.full(batch.num_samples.shape, settings.samples, jnp.int32)
+        waveform = 0.1 * jnp.sin(jnp.cumsum(batch.waveform, 1))
+        return state, batch._replace(num_samples=samples, waveform=waveform), key, index
+
+    jax.block_until_ready(arguments())  # the small programs that make them are compiled now
+    idle = resident.settle()
+    state, batch, key, index = arguments()
+    seconds = []
+    for _ in range(WARM_UP + repeats):
+        begun = time.perf_counter()
+        state, loss = compiled(state, batch, key, index)
+        jax.block_until_ready((state, loss))
+        seconds.append(time.perf_counter() - begun)
+    return {
+        "peak_bytes": resident.peak_resident_bytes() - idle,
+        "idle_bytes": idle,
+        "lifetime_peak_bytes": resident.lifetime_peak_bytes(),
+        "step_seconds": seconds[WARM_UP:],
+    }
+
+
+if __name__ == "__main__":
+    from experiments import runtime
+
+    runtime.configure_xla(1)
+    order = json.loads(sys.argv[1])
+    print(json.dumps(_run(StepSettings(**order["settings"]), order["repeats"])))

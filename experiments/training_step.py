@@ -1,0 +1,133 @@
+"""One training step as a function of arrays that need not exist: what is priced, compiled and exported."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ, ModelConfig
+from w2v_jax.objective import Batch, pretraining_objective
+from w2v_jax.optim import OptimizerConfig, make_optimizer
+
+Precision = Literal["fp32", "bf16"]
+Method = Literal["plain", "remat"]
+OptimizerName = Literal["adamw", "sgd"]
+COMPUTE_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepSettings:
+    """What a training step is of."""
+
+    model: str
+    seconds: float
+    batch: int
+    precision: Precision = "fp32"
+    method: Method = "plain"
+    optimizer: OptimizerName = "adamw"
+
+    @property
+    def samples(self) -> int:
+        """Samples of each utterance."""
+        return round(self.seconds * SAMPLE_RATE_HZ)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's configuration under this precision and method."""
+        return PRESETS[self.model].replace(
+            compute_dtype=COMPUTE_DTYPES[self.precision], rematerialise=self.method == "remat"
+        )
+
+    def describe(self) -> str:
+        """In words."""
+        method = "" if self.method == "plain" else f", {self.method}"
+        return (
+            f"{self.model}, batch {self.batch} x {self.seconds:g} s, {self.precision}{method}, "
+            f"{self.optimizer}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingStep:
+    """A step and its abstract arguments.
+
+    Attributes:
+        function: (state, batch, key, step) -> (state, loss); `state` is (parameters, optimizer state) and is
+            to be donated.
+        arguments: trees of jax.ShapeDtypeStruct.
+        loss: (parameters, batch, key, step) -> scalar; the forward pass alone.
+    """
+
+    function: Callable
+    arguments: tuple[Any, ...]
+    loss: Callable
+
+    @property
+    def parameters(self) -> Any:
+        """Abstract parameters."""
+        return self.arguments[0][0]
+
+    @property
+    def optimizer_state(self) -> Any:
+        """Abstract optimizer state."""
+        return self.arguments[0][1]
+
+    def compile(self, **options: Any) -> Any:
+        """For this process's backend, with the state donated."""
+        return jax.jit(self.function, donate_argnums=0).lower(*self.arguments).compile(**options)
+
+
+def abstract_batch(batch: int, samples: int, *leading: int) -> Batch:
+    """A batch of whole utterances, with leading axes (clients, steps) if asked for."""
+    return Batch._make(
+        (
+            jax.ShapeDtypeStruct((*leading, batch, samples), jnp.float32),
+            jax.ShapeDtypeStruct((*leading, batch), jnp.int32),
+            jax.ShapeDtypeStruct((*leading, batch), jnp.uint32),
+        )
+    )
+
+
+def abstract_key() -> Any:
+    """A random key."""
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
+def build(settings: StepSettings, config: ModelConfig | None = None) -> TrainingStep:
+    """The step of these settings, at a learning rate of 1e-4; nothing is computed.
+
+    Args:
+        config: in place of the settings' own.
+    """
+    objective = pretraining_objective(config or settings.config)
+    optimizer = make_optimizer(OptimizerConfig(name=settings.optimizer))
+
+    def step(state, batch, key, index):
+        parameters, optimizer_state = state
+        gradients, _, sums = objective.value_and_grad(parameters, {}, batch, key, index)
+        with jax.named_scope("optimizer"):
+            updates, optimizer_state = optimizer.update(gradients, optimizer_state, parameters)
+            parameters = jax.tree.map(lambda p, u: p - 1e-4 * u, parameters, updates)
+        total, weight = sums["loss"]
+        return (parameters, optimizer_state), total / jnp.maximum(weight, 1.0)
+
+    def loss(parameters, batch, key, index):
+        return objective.training_loss(parameters, {}, batch, key, index)[0]
+
+    parameters = jax.eval_shape(objective.init, abstract_key())[0]
+    state = (parameters, jax.eval_shape(optimizer.init, parameters))
+    batch = abstract_batch(settings.batch, settings.samples)
+    index = jax.ShapeDtypeStruct((), jnp.int32)
+    return TrainingStep(step, (state, batch, abstract_key(), index), loss)
+
+
+def tree_bytes(tree: Any) -> int:
+    """Bytes of a tree of arrays, abstract ones too."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def tree_size(tree: Any) -> int:
+    """Elements of a tree of arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
