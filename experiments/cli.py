@@ -9,6 +9,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "pretrain": ("experiments.pretrain", "pre-train across simulated clients, or centrally"),
     "compare": ("experiments.compare", "held-out curves of several runs side by side"),
+    "profile": ("experiments.profile", "where the operations and the memory of a training step go"),
     "reproduce table1": (
         "experiments.reproduce_table1",
         "the paper's Table 1: parameters and FLOPs by module",

@@ -18,3 +18,10 @@ TABLE_1 = {
 # Section 3.1: Transformer / CNN encoder, parameters and FLOPs.
 RATIOS = {"base": (19.5, 1.81), "large": (65.7, 6.24)}
 TABLE_1_SECONDS = 5.5
+# Section 3.1 and Figure 2: peak of base in fp32, by (batch, seconds).
+TRAINING_BYTES = {(4, 5.5): 2.54e9, (8, 12.0): 9.89e9}
+
+
+def training_bytes(model: str, precision: str, batch: int, seconds: float) -> float | None:
+    """The printed peak of a setting, or None where none is printed."""
+    return TRAINING_BYTES.get((batch, seconds)) if (model, precision) == ("base", "fp32") else None

@@ -67,3 +67,8 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {seconds} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
+
+
+def stage(text: str) -> None:
+    """Say on standard error what a command does now, so that long work is seen to go on."""
+    rich.console.Console(stderr=True, highlight=False, soft_wrap=True).print(f"{text} ...")

@@ -73,7 +73,7 @@ DEVICES = {
         bytes_per_second=59.7e9,
         peak_flops={"fp32": 0.845e12, "fp16": 6.76e12},
         watts=20,
-        source="NVIDIA, Jetson Xavier NX data sheet (8 GB: 384 cores, 48 tensor cores, 1.1 GHz; rates computed)",
+        source="NVIDIA, Jetson Xavier NX data sheet (8 GB: 384 cores, 48 tensor cores, 1.1 GHz; computed)",
         cuda=CudaTarget(multiprocessors=6, clock_ghz=1.1, **_VOLTA),
     ),
     "xavier-agx": Device(
@@ -82,7 +82,7 @@ DEVICES = {
         bytes_per_second=136.5e9,
         peak_flops={"fp32": 1.41e12, "fp16": 11.3e12},
         watts=30,
-        source="NVIDIA, Jetson AGX Xavier data sheet (32 GB: 512 cores, 64 tensor cores, 1.377 GHz; computed)",
+        source="NVIDIA, Jetson AGX Xavier data sheet (32 GB: 512 cores, 64 tensor cores, 1.38 GHz; computed)",
         cuda=CudaTarget(multiprocessors=8, clock_ghz=1.377, **_VOLTA),
     ),
     "orin-nx": Device(
