@@ -10,6 +10,7 @@ COMMANDS = {
     "pretrain": ("experiments.pretrain", "pre-train across simulated clients, or centrally"),
     "compare": ("experiments.compare", "held-out curves of several runs side by side"),
     "profile": ("experiments.profile", "where the operations and the memory of a training step go"),
+    "plans": ("experiments.plans", "compilers' memory plans of a step for boards that are not here"),
     "reproduce table1": (
         "experiments.reproduce_table1",
         "the paper's Table 1: parameters and FLOPs by module",
@@ -46,11 +47,12 @@ def run_command(name: str, argv: Sequence[str]) -> int:
     """Run one subcommand's `main(argv)`; bad input prints one line and gives 2."""
     from experiments.arguments import UsageError, complain
     from fed.protocols import FederationError
+    from profiling.targets import TargetError
     from w2v_jax.errors import UserError
 
     try:
         importlib.import_module(COMMANDS[name][0]).main(list(argv))
-    except (UsageError, UserError, FederationError) as error:
+    except (UsageError, UserError, FederationError, TargetError) as error:
         complain(str(error))
         return 2
     except BrokenPipeError:

@@ -61,11 +61,11 @@ def main(argv: list[str]) -> None:
 
     result = profile(options)
     write_json(options.out / "profile.json", result)
-    profile_report.draw(result, options.out)
+    pictures = profile_report.draw(result, options.out)
     text = profile_report.markdown(result)
     replace_file(options.out / "profile.md", text)
     print(text)
-    print(f"written: {options.out / 'profile.json'}, profile.md, layers.png, timeline.png, roofline.png")
+    print(f"written: {options.out / 'profile.json'}, {', '.join(['profile.md', *pictures])}")
 
 
 def _check(options: ProfileArguments) -> None:
@@ -182,7 +182,7 @@ def _compile(step: Any, target: str | None) -> dict[str, Any]:
 
     from profiling import targets
     from profiling.timeline import compile_with_timeline
-    from profiling.xla import memory_plan
+    from profiling.xla import memory_plan, operations
 
     started = time.perf_counter()
     timeline, options = None, {}
@@ -194,7 +194,12 @@ def _compile(step: Any, target: str | None) -> dict[str, Any]:
         lowered = targets.lower_for(target, step.function, step.arguments, donate=(0,))
         compiled = lowered.compile(compiler_options=options)
     plan = memory_plan(compiled)
+    try:
+        xla_flops = operations(compiled)
+    except ValueError:
+        xla_flops = None  # CUDA's compiler gives none without a device
     return {
+        "xla_flops": xla_flops,
         "target": target,
         "options": options,
         "compile_seconds": time.perf_counter() - started,

@@ -67,7 +67,16 @@ def markdown(result: dict[str, Any]) -> str:
             f"{row['autograd_bytes'] / 1e9:.3f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", *_unpriced(result), "![layers](layers.png)", "", "## Memory", "", *_memory(result)]
+    lines += [
+        "",
+        *_cross_check(result),
+        *_unpriced(result),
+        "![layers](layers.png)",
+        "",
+        "## Memory",
+        "",
+        *_memory(result),
+    ]
     lines += ["", *_peak(result), "## Time, at best", "", *_roofline(result), "", *_round(result["round"])]
     provenance = result["provenance"]
     lines += [
@@ -75,6 +84,17 @@ def markdown(result: dict[str, Any]) -> str:
         f"`{provenance['command']}`, commit {provenance['commit']}, {result['seconds_taken']:.0f} s",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _cross_check(result: dict[str, Any]) -> list[str]:
+    """XLA's own count, which takes a loop's body once."""
+    theirs = result["compiled"]["xla_flops"]
+    said = "does not say" if theirs is None else f"says {theirs / 1e9:.0f} GFLOPs"
+    return [
+        f"The whole step is {result['step']['flops'] / 1e9:.0f} GFLOPs; XLA's cost analysis {said} (it counts a loop's "
+        "body once, and elementwise work by its own formulas).",
+        "",
+    ]
 
 
 def _unpriced(result: dict[str, Any]) -> list[str]:
@@ -177,12 +197,15 @@ def _round(price: dict[str, Any]) -> list[str]:
     ]
 
 
-def draw(result: dict[str, Any], folder: Path) -> None:
-    """layers.png, timeline.png (where there is one) and roofline.png."""
+def draw(result: dict[str, Any], folder: Path) -> list[str]:
+    """layers.png, roofline.png and, where there is a timeline, timeline.png; their names."""
     draw_layers(result["layers"], result["description"], folder / "layers.png")
-    if result["compiled"]["timeline"]:
-        draw_timeline(result, folder / "timeline.png")
     draw_roofline(result, folder / "roofline.png")
+    if not result["compiled"]["timeline"]:
+        (folder / "timeline.png").unlink(missing_ok=True)  # of another run in the same folder
+        return ["layers.png", "roofline.png"]
+    draw_timeline(result, folder / "timeline.png")
+    return ["layers.png", "roofline.png", "timeline.png"]
 
 
 def draw_layers(layers: list[dict[str, Any]], title: str, path: Path) -> None:
@@ -263,6 +286,7 @@ def draw_roofline(result: dict[str, Any], path: Path) -> None:
     )
     edge = [2**exponent for exponent in range(-4, 12)]
     peak = roof["peak_flops"]
+    edge = sorted([*edge, peak / roof["bytes_per_second"]]) if peak else edge
     slope = [x * roof["bytes_per_second"] / 1e12 for x in edge]
     top.plot(
         edge, [min(y, peak / 1e12) for y in slope] if peak else slope, color="black", label=roof["title"]
