@@ -4,14 +4,19 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from experiments import arguments, paper, runtime
 from experiments.arguments import UsageError, nearest
 from experiments.run_folder import replace_file, write_json
 
 SETTINGS = ((4, 5.5), (8, 12.0))
-VARIANTS = (("fp32", "plain"), ("bf16", "plain"), ("fp32", "remat"), ("bf16", "remat"))
+VARIANTS: tuple[tuple[Literal["fp32", "bf16"], Literal["plain", "remat"]], ...] = (
+    ("fp32", "plain"),
+    ("bf16", "plain"),
+    ("fp32", "remat"),
+    ("bf16", "remat"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
