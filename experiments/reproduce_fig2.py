@@ -11,9 +11,9 @@ from experiments.run_folder import replace_file, write_json
 
 LEAVES_OUT = {
     "autograd": "gradients, optimizer state, workspaces, what the allocator keeps",
-    "autograd, activations": "parameters too",
-    "autograd, CUDA": "as `autograd`; dropout noise takes a byte and not four",
-    "autograd, linear part": "as `autograd`; also attention's tensors of frames x frames",
+    "autograd, activations": "parameters, gradients, optimizer state, workspaces, what the allocator keeps",
+    "autograd, CUDA": "gradients, optimizer state, workspaces; dropout noise takes a byte and not four",
+    "autograd, linear part": "attention's tensors of frames x frames, gradients, optimizer state, workspaces",
     "residuals": "gradients, optimizer state, what XLA fuses or computes again",
     "xla": "code and the runtime's own memory; it holds gradients and AdamW's state, which the others leave out",
 }
@@ -216,7 +216,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     printed = row["printed_bytes"] / 1e9
     total.axhline(printed, color="red", linestyle=":", label=f"printed: {printed:.2f} GB")
     total.set(ylim=(0, max(*reached, printed) * 1.15), ylabel="GB")
-    total.legend(fontsize=8, loc="center right")
+    total.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.18, 0.82))
     memory.set(
         ylabel="GB kept by a layer (autograd)", title=f"memory: batch {row['batch']} x {row['seconds']:g} s"
     )
