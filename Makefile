@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PARITY := .venv-parity
+TARGETS := .venv-targets
 WORKERS ?= 2
 # The plain tests compile quickly and run slowly; these run code as users compile it.
 OPTIMISED := --xla_force_host_platform_device_count=2 --xla_cpu_enable_concurrency_optimized_scheduler=false
@@ -29,12 +30,24 @@ demo: venv ## federated pre-training on synthetic speech, with a report, in minu
 
 .PHONY: test
 test: venv ## the plain tests, with coverage of w2v_jax and fed
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slow and not parity' \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slow and not parity and not targets' \
 		--cov --cov-report=term:skip-covered --cov-fail-under=90
 
 .PHONY: test-slow
 test-slow: venv ## the tests that take minutes each
 	XLA_FLAGS='$(OPTIMISED)' $(BIN)/python -m pytest -m slow
+
+$(TARGETS)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(TARGETS)
+	$(TARGETS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cuda-target]' beartype hypothesis pytest
+	@touch $@
+
+.PHONY: targets
+targets: $(TARGETS)/.ready ## make .venv-targets, with the compiler for CUDA devices (0.5 GB more)
+
+.PHONY: test-targets
+test-targets: targets ## compile training steps for boards that are not here
+	$(TARGETS)/bin/python -m pytest -m targets
 
 $(PARITY)/.ready: pyproject.toml constraints.txt constraints-parity.txt
 	$(PYTHON) -m venv $(PARITY)
@@ -72,4 +85,4 @@ bench: venv ## seconds per round for 1 to 16 clients, all methods
 
 .PHONY: clean
 clean: ## remove what the targets made, the runs excepted
-	rm -rf $(VENV) $(PARITY) dist .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(PARITY) $(TARGETS) dist .pytest_cache .ruff_cache .hypothesis .coverage

@@ -108,7 +108,9 @@ def build(settings: StepSettings, config: ModelConfig | None = None) -> Training
         parameters, optimizer_state = state
         gradients, _, sums = objective.value_and_grad(parameters, {}, batch, key, index)
         with jax.named_scope("optimizer"):
-            updates, optimizer_state = optimizer.update(gradients, optimizer_state, parameters)
+            # optax's own arithmetic does not pass strict dtype and rank promotion.
+            with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+                updates, optimizer_state = optimizer.update(gradients, optimizer_state, parameters)
             parameters = jax.tree.map(lambda p, u: p - 1e-4 * u, parameters, updates)
         total, weight = sums["loss"]
         return (parameters, optimizer_state), total / jnp.maximum(weight, 1.0)

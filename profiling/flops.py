@@ -157,6 +157,8 @@ FREE = frozenset(
         "sort",
         "split",
         "squeeze",
+        "stack",
+        "unstack",
         "stop_gradient",
         "threefry2x32",
         "transpose",
