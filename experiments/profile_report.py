@@ -59,12 +59,12 @@ def markdown(result: dict[str, Any]) -> str:
     for row in modules:
         cells = (
             row["module"].replace("_", " "),
-            f"{row['params'] / 1e6:.2f}",
-            f"{row['forward'] / 1e9:.2f}",
-            f"{row['backward'] / 1e9:.2f}",
+            f"{row['params'] / 1e6:.4g}",
+            f"{row['forward'] / 1e9:.4g}",
+            f"{row['backward'] / 1e9:.4g}",
             f"{(row['forward'] + row['backward']) / flops:.1%}",
-            f"{row['residual_bytes'] / 1e9:.3f}",
-            f"{row['autograd_bytes'] / 1e9:.3f}",
+            f"{row['residual_bytes'] / 1e9:.3g}",
+            f"{row['autograd_bytes'] / 1e9:.3g}",
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
@@ -89,9 +89,9 @@ def markdown(result: dict[str, Any]) -> str:
 def _cross_check(result: dict[str, Any]) -> list[str]:
     """XLA's own count, which takes a loop's body once."""
     theirs = result["compiled"]["xla_flops"]
-    said = "does not say" if theirs is None else f"says {theirs / 1e9:.0f} GFLOPs"
+    said = "does not say" if theirs is None else f"says {theirs / 1e9:.4g} GFLOPs"
     return [
-        f"The whole step is {result['step']['flops'] / 1e9:.0f} GFLOPs; XLA's cost analysis {said} (it counts a loop's "
+        f"The whole step is {result['step']['flops'] / 1e9:.4g} GFLOPs; XLA's cost analysis {said} (it counts a loop's "
         "body once, and elementwise work by its own formulas).",
         "",
     ]
@@ -172,7 +172,7 @@ def _roofline(result: dict[str, Any]) -> list[str]:
             else f"rate in {roof['precision']} unknown"
         )
         + f" ({roof['source']}).",
-        f"A step is {result['step']['flops'] / 1e9:.0f} GFLOPs at {roof['intensity_unfused']:.1f} (nothing fused) to "
+        f"A step is {result['step']['flops'] / 1e9:.4g} GFLOPs at {roof['intensity_unfused']:.1f} (nothing fused) to "
         f"{roof['intensity_fused']:.1f} (all but products fused) operations a byte.",
     ]
     arithmetic = "unknown" if roof["compute_seconds"] is None else f"{roof['compute_seconds']:.3f} s"

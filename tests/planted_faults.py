@@ -37,6 +37,42 @@ FAULTS = {
     "loss weights of the wrong sign": fault(
         "fed/aggregation.py", "return -loss / temperature", "return loss / temperature", AGGREGATION
     ),
+    "an eager framework's linear layers keep their results": fault(
+        "profiling/eager.py",
+        "        x = self._half(x)\n        self.save(x)\n        if self._mixed",
+        "        x = self._half(x)\n        self.save(Tensor(shape, x.itemsize))\n        if self._mixed",
+        "tests/profiling/test_eager.py",
+    ),
+    "a scan's traffic counted once": fault(
+        "profiling/flops.py",
+        'times * parameters["length"])',
+        "times)",
+        "tests/profiling/test_traffic.py tests/profiling/test_flops.py",
+    ),
+    "buffers that share a place counted twice": fault(
+        "profiling/timeline.py",
+        "end - max(buffer.offset, reached)",
+        "end - buffer.offset",
+        "tests/profiling/test_timeline.py tests/experiments/test_profile.py",
+    ),
+    "a layer's operations lost": fault(
+        "experiments/step_costs.py",
+        "    for index, share in enumerate(_shares(stack, config.num_layers)):",
+        "    for index, share in enumerate(_shares(stack, config.num_layers)[1:]):",
+        "tests/experiments/test_step_costs.py -k sum",
+    ),
+    "a round's price forgets clients": fault(
+        "experiments/round_price.py",
+        "clients * one.total.flops",
+        "one.total.flops",
+        "tests/experiments/test_step_costs.py -k round",
+    ),
+    "the input gradient of a convolution loses its last taps": fault(
+        "w2v_jax/convolutions.py",
+        "part if blocks is None else blocks + part",
+        "part if blocks is None else blocks",
+        "tests/w2v_jax/test_convolutions.py",
+    ),
     "a negative shifted onto the positive": fault(
         "w2v_jax/negatives.py", "choice >= rank", "choice > rank", "tests/w2v_jax/test_negatives.py"
     ),
