@@ -43,3 +43,55 @@ def test_the_automatic_layout_was_the_fastest_within_the_spread(clients):
     ratios = {row["method"]: row["ratio_to_auto_p90"] for row in rows if row["clients"] == clients}
     assert set(ratios) == {"loop", "vmap_lax", "vmap", "auto"}
     assert min(ratios.values()) >= 1.0
+
+
+@pytest.mark.parametrize("setting", ["base-1x5.5", "base-4x5.5", "base-2x12"])
+def test_xlas_total_was_within_ten_percent_of_the_measured_peak(setting):
+    result = read_json(RESULTS / "profile" / setting / "profile.json")
+    plan, measured = result["compiled"]["plan"]["total"], result["measured"]["peak_bytes"]
+    assert measured == pytest.approx(plan, rel=0.1)
+    assert result["compiled"]["timeline"]["peak_bytes"] == pytest.approx(plan, rel=0.01)
+    assert "changes" not in result["provenance"]["commit"]
+
+
+def test_the_figure_of_memory_stands_beside_what_is_printed():
+    result = read_json(RESULTS / "fig2" / "fig2.json")
+    known = {(4, 5.5): (2.54e9, 3), (8, 12.0): (9.89e9, 3)}
+    for row in result["settings"]:
+        printed, first = known[row["batch"], row["seconds"]]
+        assert row["printed_bytes"] == printed
+        assert {"autograd", "residuals", "xla"} <= set(row["accountings"])
+        # The paper's shape: among the layers of the network, the first of the CNN stand out.
+        kept = {layer["layer"]: layer["autograd_bytes"] for layer in row["layers"]}
+        network = {name: size for name, size in kept.items() if name.startswith(("conv", "layers"))}
+        assert sorted(network, key=network.__getitem__)[-2:] == ["conv_layers_1", "conv_layers_0"]
+        assert len([name for name in network if name.startswith("conv")]) > first
+    assert max(map(abs, result["closest"]["errors"][result["closest"]["name"]])) < 0.2
+
+
+def test_length_and_precision():
+    fits = read_json(RESULTS / "fig3" / "fig3.json")["fits"]
+    for curves in fits.values():
+        assert curves["flops_paper"]["quadratic_share"] == pytest.approx(0, abs=1e-3)
+        assert 0.1 < curves["flops_full"]["quadratic_share"] < 0.3
+        assert curves["autograd_bytes"]["quadratic_share"] > 0.3
+    rows = read_json(RESULTS / "fig4" / "fig4.json")["rows"]
+    assert {(row["model"], row["precision"]) for row in rows} == {
+        (model, precision) for model in ("base", "large") for precision in ("fp32", "mixed")
+    }
+    assert {min(row["seconds"] for row in rows), max(row["seconds"] for row in rows)} == {1.0, 30.0}
+
+
+def test_plans_for_boards():
+    rows = read_json(RESULTS / "plans" / "plans.json")["rows"]
+    capabilities = {row["compute_capability"] for row in rows}
+    assert capabilities == {"7.2", "8.7"}
+    for capability in capabilities:
+        for batch, seconds in ((4, 5.5), (8, 12.0)):
+            plans = {
+                (row["precision"], row["method"]): row["plan"]["total"]
+                for row in rows
+                if (row["compute_capability"], row["batch"], row["seconds"]) == (capability, batch, seconds)
+            }
+            assert set(plans) == {(p, m) for p in ("fp32", "bf16") for m in ("plain", "remat")}
+            assert plans["fp32", "remat"] < 0.5 * plans["fp32", "plain"]

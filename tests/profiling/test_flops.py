@@ -169,6 +169,17 @@ def test_how_a_convolution_is_computed_changes_its_price_by_the_padding_alone():
     assert products["lax"] == products["product"] > 0
 
 
+def test_other_counters_take_a_loops_body_once_and_this_one_does_not():
+    from jax.experimental import roofline
+
+    def stack(weights, x):
+        return lax.scan(lambda x, w: (layer(w, x), None), x, weights)[0]
+
+    shapes = f32(24, 64, 64), f32(8, 64)
+    _, theirs = roofline.roofline(stack)(*shapes)
+    assert count(stack, *shapes).total.products == 24 * theirs.flops == 24 * 2 * 8 * 64 * 64
+
+
 def test_xla_agrees_on_an_unrolled_program():
     def f(weights, x, kernel):
         y = lax.conv_general_dilated(x, kernel, (2,), [(0, 0)], dimension_numbers=LAYOUT)
