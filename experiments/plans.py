@@ -68,6 +68,7 @@ def plan_rows(options: PlansArguments) -> Any:
     """A row for each target, setting and variant."""
     from experiments.progress import stage
     from experiments.training_step import StepSettings
+    from profiling import targets
     from profiling.devices import DEVICES
 
     for target in options.targets:
@@ -82,9 +83,14 @@ def plan_rows(options: PlansArguments) -> Any:
                     optimizer="sgd",
                 )
                 started = time.perf_counter()
-                plan = plan_of(settings, target)
+                plan, refused = None, None
+                try:
+                    plan = plan_of(settings, target)
+                except targets.TargetError as error:
+                    refused = str(error)  # the others are worth having all the same
                 taken = time.perf_counter() - started
-                stage(f"{target}: {settings.describe()}: {plan['total'] / 1e9:.2f} GB, {taken:.0f} s")
+                said = refused if plan is None else f"{plan['total'] / 1e9:.2f} GB"
+                stage(f"{target}: {settings.describe()}: {said}, {taken:.0f} s")
                 cuda = DEVICES[target].cuda
                 yield {
                     "target": target,
@@ -95,6 +101,7 @@ def plan_rows(options: PlansArguments) -> Any:
                     "method": method,
                     "optimizer": settings.optimizer,
                     "plan": plan,
+                    "refused": refused,
                     "compile_seconds": taken,
                     "printed_bytes": paper.training_bytes(options.model, "fp32", batch, seconds),
                 }
@@ -114,7 +121,7 @@ def plan_of(settings: Any, target: str) -> dict[str, int]:
     with lowering_for(targets.platform_of(target)):
         step = training_step.build(settings)
         lowered = targets.lower_for(target, step.function, step.arguments, donate=(0,))
-    plan = memory_plan(lowered.compile(compiler_options=targets.compiler_options(target)))
+    plan = memory_plan(targets.compile_lowered(target, lowered))
     return dataclasses.asdict(plan) | {"total": plan.total}
 
 
@@ -136,7 +143,10 @@ def markdown(result: dict[str, Any]) -> str:
                 for row in result["rows"]
                 if (row["target"], row["batch"], row["seconds"]) == (target, batch, seconds)
             }
-            cells = [f"{rows[variant]['plan']['total'] / 1e9:.2f}" for variant in VARIANTS]
+            cells = [
+                f"{rows[variant]['plan']['total'] / 1e9:.2f}" if rows[variant]["plan"] else "refused"
+                for variant in VARIANTS
+            ]
             row = rows[VARIANTS[0]]
             capability = (
                 f" (sm_{row['compute_capability'].replace('.', '')})" if row["compute_capability"] else ""
@@ -179,7 +189,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
             }
             at = [index + (place - 1.5) * 0.2 for index in range(len(names))]
             bars = axis.bar(
-                at, [rows[name]["plan"]["total"] / 1e9 for name in names], 0.2, label=f"{precision}, {method}"
+                at,
+                [rows[name]["plan"]["total"] / 1e9 if rows[name]["plan"] else 0.0 for name in names],
+                0.2,
+                label=f"{precision}, {method}",
             )
             axis.bar_label(bars, fmt="%.2f", fontsize=7)
         printed = paper.training_bytes(result["model"], "fp32", batch, seconds)

@@ -152,7 +152,7 @@ def profile(options: ProfileArguments) -> dict[str, Any]:
             for name in step_costs.layer_names(config)
         ],
         "step": dataclasses.asdict(total) | {"flops": total.flops},
-        "unpriced": costs.unpriced,
+        "unpriced": costs.unpriced | price["unpriced"],
         "residual_parts": costs.residual_parts,
         "standing_bytes": standing,
         "accountings": accountings(
@@ -188,11 +188,14 @@ def _compile(step: Any, target: str | None) -> dict[str, Any]:
     timeline, options = None, {}
     if target is None:
         lowered = jax.jit(step.function, donate_argnums=0).lower(*step.arguments)
-        compiled, timeline = compile_with_timeline(lowered)
+        try:
+            compiled, timeline = compile_with_timeline(lowered)
+        except ValueError:  # this backend's compiler does not tell
+            compiled = lowered.compile()
     else:
         options = targets.compiler_options(target)
         lowered = targets.lower_for(target, step.function, step.arguments, donate=(0,))
-        compiled = lowered.compile(compiler_options=options)
+        compiled = targets.compile_lowered(target, lowered)
     plan = memory_plan(compiled)
     try:
         xla_flops = operations(compiled)
@@ -213,7 +216,7 @@ def _thinned(timeline: Any) -> dict[str, Any]:
     from experiments.step_costs import layer_of
 
     moments = len(timeline.live_bytes)
-    every = max(1, moments // 1000)
+    every = -(-moments // 1000)
     kept = sorted({*range(0, moments, every), timeline.peak_moment})
     phases, phase = [], "forward"
     for scope, direction in zip(timeline.scopes, timeline.directions, strict=True):
@@ -230,7 +233,10 @@ def _thinned(timeline: Any) -> dict[str, Any]:
         "moments": kept,
         "live_bytes": [int(timeline.live_bytes[moment]) for moment in kept],
         "phases": [phases[moment] for moment in kept],
-        "at_peak": [{**dataclasses.asdict(held), "layer": layer_of(held.scope)} for held in timeline.at_peak],
+        "at_peak": [
+            {**dataclasses.asdict(held), "layer": layer_of(held.scope) if held.scope else "(no scope)"}
+            for held in timeline.at_peak
+        ],
     }
 
 
@@ -270,7 +276,7 @@ def accountings(
 
 
 def roofline(device: Any, precision: str, flops: int, moved: list[Any]) -> dict[str, Any]:
-    """Bounds of a step's time on a device; None where the device's rate is unknown."""
+    """A step's arithmetic and traffic at a device's rates; None where a rate is unknown."""
     peak = device.peak_flops.get(precision)
     products, unfused = (sum(getattr(row, name) for row in moved) for name in ("products", "unfused"))
     compute = None if peak is None else flops / peak
@@ -286,7 +292,6 @@ def roofline(device: Any, precision: str, flops: int, moved: list[Any]) -> dict[
         "compute_seconds": compute,
         "fused_seconds": products / device.bytes_per_second,
         "unfused_seconds": unfused / device.bytes_per_second,
-        "bound_seconds": max(compute or 0.0, products / device.bytes_per_second),
     }
 
 

@@ -17,8 +17,7 @@ MODULES = {
 }
 AT_PEAK_ROWS = 8
 OPERATIONS = {
-    "while": "the scan: kept of every layer",
-    "broadcast_in_dim": "broadcast: gradients, zeros at first",
+    "while": "results of a loop, stacked over its turns",
 }
 
 
@@ -126,6 +125,12 @@ def _memory(result: dict[str, Any]) -> list[str]:
             f"The plan is the compiler's for {compiled['target']} ({options or 'default options'}); driver and "
             "context come on top."
         )
+    else:
+        lines.append(f"XLA flags: `{result['provenance']['xla_flags']}`.")
+        if result["settings"]["method"] == "remat" and result["provenance"]["backend"] == "cpu":
+            lines.append(
+                "XLA:CPU undoes some rematerialisation outside loops: the CNN layers keep more here than on a GPU."
+            )
     if result["measured"]:
         seconds = sorted(result["measured"]["step_seconds"])
         lines.append(
@@ -177,9 +182,8 @@ def _roofline(result: dict[str, Any]) -> list[str]:
     ]
     arithmetic = "unknown" if roof["compute_seconds"] is None else f"{roof['compute_seconds']:.3f} s"
     lines += [
-        f"Arithmetic alone takes {arithmetic}, memory alone {roof['fused_seconds']:.3f} to "
-        f"{roof['unfused_seconds']:.3f} s: no step is faster than {roof['bound_seconds']:.3f} s there. "
-        "A bound from the data sheet, and no prediction.",
+        f"At the data sheet's rates arithmetic takes {arithmetic}, traffic an estimated {roof['fused_seconds']:.3f} "
+        f"(all but products fused) to {roof['unfused_seconds']:.3f} s (nothing fused). No prediction of a step's time.",
         "",
         "![roofline](roofline.png)",
     ]

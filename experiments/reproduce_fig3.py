@@ -107,8 +107,8 @@ def markdown(result: dict[str, Any]) -> str:
             )
     lines += [
         "",
-        "The paper reads both as growing in proportion to the length. Under its own convention for FLOPs that is so; with the products of",
-        "attention there is a quadratic term, and in memory the tensors of frames x frames are one. Memory holds the parameters.",
+        _growth(result["fits"]),
+        "Memory holds the parameters.",
         "",
         "| model | seconds | autograd, GB | residuals, GB | GFLOPs, paper | GFLOPs, full |",
         "|---|---|---|---|---|---|",
@@ -121,6 +121,13 @@ def markdown(result: dict[str, Any]) -> str:
     provenance = result["provenance"]
     lines += ["", f"`{provenance['command']}`, commit {provenance['commit']}"]
     return "\n".join(lines) + "\n"
+
+
+def _growth(fits: dict[str, dict[str, dict[str, float]]]) -> str:
+    """How far from proportional each curve is, in a sentence."""
+    worst = {curve: max(abs(row[curve]["quadratic_share"]) for row in fits.values()) for curve in CURVES}
+    shares = ", ".join(f"{CURVES[curve]} {share:.0%}" for curve, share in worst.items())
+    return f"The paper reads memory and FLOPs as growing in proportion to the length. The quadratic term is at most: {shares}."
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

@@ -78,15 +78,27 @@ def markdown(result: dict[str, Any]) -> str:
             lines.append(f"| {model} | {full['seconds']:g} | {' | '.join(cells)} |")
     lines += [
         "",
-        "The paper found that mixed precision saves little memory. By the rules of an eager framework on a GPU that is so, for `large` most of",
-        "all: norms, softmax and losses stay in fp32, half copies of inputs and weights are kept beside fp32 tensors, and parameters stay fp32.",
-        "Ours keeps activations in fp32 and rounds operands of products: short clips take more memory with it, long ones somewhat less.",
-        "`autograd` on CPU is held against torch in both precisions by `make parity`; the rules of a GPU are from its documentation and were",
-        "not run.",
+        "The paper found that mixed precision saves little memory. What it changes here, over these lengths:",
+        "",
+        *(
+            f"- {model}, {name}: {_span(result['rows'], model, curve)}"
+            for model in length_sweep.MODELS
+            for curve, name in CURVES.items()
+        ),
+        "",
+        "By the rules of a GPU norms, softmax and losses stay in fp32, half copies of inputs and weights are kept beside fp32 tensors, and",
+        "parameters stay fp32. Ours keeps activations in fp32 and rounds operands of products. `autograd` on CPU is held against torch in both",
+        "precisions by `make parity`; the rules of a GPU are from its documentation and were not run.",
     ]
     provenance = result["provenance"]
     lines += ["", f"`{provenance['command']}`, commit {provenance['commit']}"]
     return "\n".join(lines) + "\n"
+
+
+def _span(rows: list[dict[str, Any]], model: str, curve: str) -> str:
+    """Smallest and largest change by mixed precision."""
+    changes = [mixed[curve] / full[curve] - 1 for full, mixed in pairs(rows, model)]
+    return f"{min(changes):+.0%} to {max(changes):+.0%}"
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

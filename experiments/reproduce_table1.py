@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments import arguments, paper, runtime
 from experiments.arguments import UsageError
+from experiments.length_sweep import LONGEST_SECONDS
 from experiments.run_folder import replace_file, write_json
 
 MODULES = {
@@ -15,6 +16,7 @@ MODULES = {
     "transformer": ("context_network",),
     "quantization": ("quantizer", "project_context", "project_quantized"),
 }
+ALL = tuple(name for names in MODULES.values() for name in names)
 # The table's row of quantization prices the projections and does not count their parameters.
 PARAMETER_MODULES = MODULES | {"quantization": ("quantizer",)}
 EXPLANATIONS = {
@@ -52,7 +54,7 @@ def module_costs(config: Any, seconds: float, batch: int) -> dict[str, dict[str,
     import jax
     import jax.numpy as jnp
 
-    from profiling.flops import count
+    from profiling.flops import Cost, count
     from profiling.modules import count_modules
     from w2v_jax.config import SAMPLE_RATE_HZ
     from w2v_jax.objective import bind
@@ -73,10 +75,13 @@ def module_costs(config: Any, seconds: float, batch: int) -> dict[str, dict[str,
     def inside(scope: str, names: tuple[str, ...]) -> bool:
         return any(part in names for part in scope.split("/")[:2])
 
+    # Between the modules only frames are masked: the transformer's input.
+    between = sum((cost for (scope, _), cost in everything.items() if not inside(scope, ALL)), Cost())
     rows = {}
     for module, names in MODULES.items():
         held = [parameters[name] for name in PARAMETER_MODULES[module]]
-        full = [cost for (scope, _), cost in everything.items() if inside(scope, names)]
+        full = sum((cost for (scope, _), cost in everything.items() if inside(scope, names)), Cost())
+        full = full + between if module == "transformer" else full
         rows[module] = {
             "params": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(held)),
             "flops_paper": sum(
@@ -84,7 +89,7 @@ def module_costs(config: Any, seconds: float, batch: int) -> dict[str, dict[str,
                 for scope, cost in layers.items()
                 if inside(scope, names)
             ),
-            "flops_full": sum(cost.flops + cost.padding_products for cost in full),
+            "flops_full": full.flops + full.padding_products,
         }
     rows["total"] = {
         key: sum(row[key] for row in rows.values()) for key in ("params", "flops_paper", "flops_full")
@@ -95,8 +100,8 @@ def module_costs(config: Any, seconds: float, batch: int) -> dict[str, dict[str,
 def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(Table1Arguments, argv, "w2v-jax reproduce table1")
-    if not (options.seconds >= 0.1 and options.batch >= 1):
-        raise UsageError("--seconds must be at least 0.1 and --batch positive")
+    if not (0.1 <= options.seconds <= LONGEST_SECONDS and options.batch >= 1):
+        raise UsageError(f"--seconds must be between 0.1 and {LONGEST_SECONDS:g}, and --batch at least 1")
     options.out.mkdir(parents=True, exist_ok=True)
     runtime.configure_xla(1)
     from w2v_jax.config import PRESETS
@@ -105,7 +110,9 @@ def main(argv: list[str]) -> None:
     for model, printed in paper.TABLE_1.items():
         computed = module_costs(PRESETS[model], options.seconds, options.batch)
         for module, values in computed.items():
-            beside = dict(zip(("printed_params_m", "printed_gflops"), printed[module], strict=True))
+            # Parameters are printed for any setting, operations for one.
+            params, flops = printed[module]
+            beside = {"printed_params_m": params, "printed_gflops": flops if at_the_papers(options) else None}
             rows.append({"model": model, "module": module, **values, **beside})
     result = {
         "seconds": options.seconds,
@@ -136,6 +143,11 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return found
 
 
+def at_the_papers(setting: Any) -> bool:
+    """Whether operations were counted at the setting of the printed table."""
+    return (setting.seconds, setting.batch) == (paper.TABLE_1_SECONDS, 1)
+
+
 def agrees(value: float, printed: float) -> bool:
     """Whether a value comes out as it is printed, to two decimals."""
     return f"{value:.2f}" == f"{printed:.2f}"
@@ -143,12 +155,12 @@ def agrees(value: float, printed: float) -> bool:
 
 def markdown(result: dict[str, Any]) -> str:
     """The table for readers."""
-    at_the_papers = result["seconds"] == paper.TABLE_1_SECONDS and result["batch"] == 1
+    at_printed = result["seconds"] == paper.TABLE_1_SECONDS and result["batch"] == 1
     lines = [
         f"# Table 1: parameters and forward GFLOPs, {result['seconds']} s, batch {result['batch']}",
         "",
         "`paper` prices layers as a counter of modules does, without products of activations with",
-        "activations; `full` is everything. In brackets what is printed.",
+        "activations; `full` is everything, taps on padding too. In brackets what is printed.",
         "",
         "| model | module | M parameters | GFLOPs, paper | GFLOPs, full | note |",
         "|---|---|---|---|---|---|",
@@ -157,19 +169,22 @@ def markdown(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         params, flops = row["params"] / 1e6, row["flops_paper"] / 1e9
         key = row["model"], row["module"]
-        notes = [EXPLANATIONS[(*key, what)] for what in ("params", "flops") if (*key, what) in EXPLANATIONS]
-        matched += agrees(params, row["printed_params_m"]) + agrees(flops, row["printed_gflops"])
-        cells += 2
+        kinds = ("params", "flops") if at_printed else ("params",)
+        notes = [EXPLANATIONS[(*key, what)] for what in kinds if (*key, what) in EXPLANATIONS]
+        if at_printed:
+            matched += agrees(params, row["printed_params_m"]) + agrees(flops, row["printed_gflops"])
+            cells += 2
+        printed = f" ({row['printed_gflops']:.2f})" if at_printed else ""
         cells_of_row = (
             row["model"],
             row["module"].replace("_", " "),
             f"{params:.4f} ({row['printed_params_m']:.2f})",
-            f"{flops:.4f} ({row['printed_gflops']:.2f})",
+            f"{flops:.4f}{printed}",
             f"{row['flops_full'] / 1e9:.2f}",
             "; ".join(dict.fromkeys(notes)),
         )
         lines.append(f"| {' | '.join(cells_of_row)} |")
-    if at_the_papers:
+    if at_printed:
         lines += ["", f"{matched} of {cells} cells come out as printed."]
     lines += ["", "Transformer / CNN encoder, as the text has it:", ""]
     for model, row in result["ratios"].items():
@@ -204,6 +219,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for axis, (title, bars) in zip(axes, columns, strict=True):
         for place, (name, key, unit) in enumerate(bars):
             at = [index + (place - (len(bars) - 1) / 2) * 0.8 / len(bars) for index in range(len(kept))]
+            if any(row[key] is None for row in kept):
+                continue  # printed for another setting
             axis.bar(at, [row[key] / unit for row in kept], 0.8 / len(bars), label=name)
         axis.set(title=title)
         axis.set_xticks(range(len(kept)), labels, fontsize=8)

@@ -55,5 +55,8 @@ def round_price(settings: StepSettings, clients: int, local_steps: int) -> dict[
         "bytes_down": clients * model_bytes,
         "bytes_up": clients * model_bytes,
         "audio_seconds": clients * local_steps * settings.batch * settings.seconds,
-        "unpriced": one.unpriced | folding.unpriced,
+        "unpriced": {
+            f"{name} (in a round)": clients * one.unpriced.get(name, 0) + folding.unpriced.get(name, 0)
+            for name in (*one.unpriced, *folding.unpriced)
+        },
     }

@@ -55,7 +55,7 @@ def layer_of(scope: str) -> str:
         if part in QUANTIZATION:
             return "quantization"
     if "context_network" in parts:
-        return "layers"  # what the scan itself does: stacking, slicing, keys
+        return "layers"  # what stands around the stack: its scan, keys, the first or last norm
     return "conv_layers_0" if "feature_encoder" in parts else OTHER
 
 
@@ -125,7 +125,7 @@ def step_costs(config: ModelConfig, step: TrainingStep) -> StepCosts:
     return StepCosts(
         forward=directed("forward"),
         backward=directed("backward"),
-        moved=by_layer(((scope, value) for (scope, _), value in moved.items()), config, Traffic()),
+        moved=by_layer(((scope, value) for (scope, _), value in moved.rows.items()), config, Traffic()),
         residual_bytes=by_layer(kept.rows.items(), config, 0),
         residual_parts=_parts(kept.rows),
         parameter_counts=parameter_counts(config, step.parameters),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -37,7 +38,11 @@ def measure(settings: StepSettings, *, repeats: int = 3) -> dict[str, Any]:
     )
     if child.returncode:
         words = child.stderr.strip().splitlines()
-        reason = words[-1] if words else f"signal {-child.returncode}"
+        reason = words[-1] if words else f"exit status {child.returncode}"
+        if child.returncode < 0:  # the system kills what takes more memory than there is
+            reason = (
+                f"it was killed by {signal.Signals(-child.returncode).name}, for want of memory as a rule"
+            )
         raise UserError(f"the measured step ({settings.describe()}) did not finish: {reason}")
     return json.loads(child.stdout.splitlines()[-1])
 
@@ -74,8 +79,9 @@ def _run(settings: StepSettings, repeats: int) -> dict[str, Any]:
         state, loss = compiled(state, batch, key, index)
         jax.block_until_ready((state, loss))
         seconds.append(time.perf_counter() - begun)
+    on_device = jax.devices()[0].memory_stats()  # None on CPU
     return {
-        "peak_bytes": resident.peak_resident_bytes() - idle,
+        "peak_bytes": on_device["peak_bytes_in_use"] if on_device else resident.peak_resident_bytes() - idle,
         "idle_bytes": idle,
         "lifetime_peak_bytes": resident.lifetime_peak_bytes(),
         "step_seconds": seconds[WARM_UP:],

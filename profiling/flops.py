@@ -1,7 +1,7 @@
 """Floating-point operations of any function, per name scope, by a walk over its jaxpr.
 
 XLA's own cost analysis counts the body of a loop once, leaves out what it optimises away and charges
-elementwise work by its own formulas. This counts the program as it is written.
+elementwise work by its own formulas. This counts the program as it is written, but for what nobody uses.
 
 Conventions:
 
@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.interpreters import partial_eval
 
 Direction = Literal["forward", "backward"]
 
@@ -123,6 +124,25 @@ REDUCTIONS = frozenset(
         "scatter_max",
         "scatter_min",
         "scatter_mul",
+    ]
+)
+# One an element of the window for each result.
+WINDOWS = frozenset(["reduce_window_max", "reduce_window_min", "reduce_window_sum"])
+# Programs within a program that run exactly once. Others with a program of their own (kernels, reductions
+# by a function) are priced by what they are, or named as unpriced.
+CALLS = frozenset(
+    [
+        "call",
+        "checkpoint",
+        "closed_call",
+        "core_call",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "custom_vjp_call_jaxpr",
+        "jit",
+        "pjit",
+        "remat",
+        "remat2",
     ]
 )
 FREE = frozenset(
@@ -246,11 +266,19 @@ def count_jaxpr(jaxpr: Any) -> Report:
     """As `count`, of a traced program."""
     rows: dict[tuple[str, Direction], Cost] = {}
     unpriced: dict[str, int] = {}
-    for path, cost in walk(jaxpr, _price, unpriced):
+    for path, cost in walk(without_dead_code(jaxpr), _price, unpriced):
         if cost != Cost():
             key = scope_of(path)
             rows[key] = rows.get(key, Cost()) + cost
     return Report(rows, unpriced)
+
+
+def without_dead_code(jaxpr: Any) -> Any:
+    """A program without operations whose results nobody uses: no compiler runs them.
+
+    Derivatives leave some, as of the input that no gradient is asked of.
+    """
+    return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
 
 
 def walk(
@@ -284,7 +312,7 @@ def walk(
         elif name == "shard_map":
             shards = math.prod(parameters["mesh"].shape.values())
             yield from walk(_open(parameters["jaxpr"]), price, unpriced, here, times * shards)
-        elif (inner := called(parameters)) is not None and name not in REDUCTIONS:
+        elif (inner := called(equation)) is not None:
             yield from walk(inner, price, unpriced, here, times)
         elif (cost := price(equation)) is not None:
             yield here, cost.times(times)
@@ -292,8 +320,11 @@ def walk(
             unpriced[name] = unpriced.get(name, 0) + times
 
 
-def called(parameters: dict[str, Any]) -> Any:
+def called(equation: Any) -> Any:
     """The program that an equation calls once (jit, remat, custom derivatives), or None."""
+    parameters = equation.params
+    if equation.primitive.name not in CALLS:
+        return None
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if key in parameters and parameters[key] is not None:
             return _open(parameters[key])
@@ -315,6 +346,13 @@ def _price(equation: Any) -> Cost | None:
         return Cost(elementwise=_size(equation.outvars))
     if name in TRANSCENDENTAL:
         return Cost(transcendental=_size(equation.outvars))
+    if name == "reduce":
+        # By a function of two numbers: as often as it is called, once an input element.
+        rows = list(walk(_open(equation.params["jaxpr"]), _price, unpriced := {}))
+        each = sum((cost for _, cost in rows), Cost())
+        return None if unpriced else each.times(_size(equation.invars[:1]))
+    if name in WINDOWS:
+        return Cost(elementwise=_size(equation.outvars) * math.prod(equation.params["window_dimensions"]))
     if name in REDUCTIONS:
         operand = equation.invars[-1 if name.startswith("scatter") else 0]
         return Cost(elementwise=_size([operand]))
@@ -349,7 +387,6 @@ def _convolution_products(equation: Any) -> tuple[int, int]:
         missed_too *= int((inside & (at % hole == 0) | ~inside & (hole == 1)).sum())
     # The kernel's input channels are those of one group already.
     each = 2 * out[numbers.out_spec[0]] * out[numbers.out_spec[1]] * right[numbers.rhs_spec[1]]
-    each //= parameters["batch_group_count"]
     return each * met, each * (missed_too - met)
 
 

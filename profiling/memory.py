@@ -15,7 +15,7 @@ import jax
 
 from profiling.flops import called, scope_of
 
-PARAMETERS, INPUTS = "(parameters)", "(inputs)"
+PARAMETERS, INPUTS, CONSTANTS = "(parameters)", "(inputs)", "(constants)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +25,13 @@ class Residuals:
     Attributes:
         rows: scope -> bytes of tensors made there; stacked layers together.
         parameters, inputs: bytes of those that are kept because they are read again.
+        constants: likewise, of arrays that the function closes over.
     """
 
     rows: dict[str, int]
     parameters: int
     inputs: int
+    constants: int = 0
 
     @property
     def activations(self) -> int:
@@ -66,13 +68,13 @@ def residuals(function: Callable, parameters: Any, *arguments: Any) -> Residuals
     rows: dict[str, int] = {}
     for variable in {v: None for v in program.outvars if not hasattr(v, "val")}:
         scope = scopes.get(variable)
-        if scope is None:
-            continue  # a constant of the program
+        scope = CONSTANTS if scope is None else scope
         rows[scope] = rows.get(scope, 0) + _bytes(variable)
     return Residuals(
-        {scope: size for scope, size in rows.items() if scope not in (PARAMETERS, INPUTS)},
+        {scope: size for scope, size in rows.items() if scope not in (PARAMETERS, INPUTS, CONSTANTS)},
         rows.get(PARAMETERS, 0),
         rows.get(INPUTS, 0),
+        rows.get(CONSTANTS, 0),
     )
 
 
@@ -85,14 +87,15 @@ def _origins(jaxpr: Any, origin: dict[Any, str], path: str) -> dict[Any, str]:
     made = dict(origin)
     for equation in jaxpr.eqns:
         here = "/".join(filter(None, (path, str(equation.source_info.name_stack))))
-        inner = called(equation.params)
+        scanned = equation.primitive.name == "scan"
+        inner = equation.params["jaxpr"].jaxpr if scanned else called(equation)
         if inner is not None and len(inner.invars) == len(equation.invars):
             incoming = {
                 within: made[outside]
                 for within, outside in zip(inner.invars, equation.invars, strict=True)
                 if not hasattr(outside, "val") and outside in made
             }
-            if equation.primitive.name == "scan":
+            if scanned:
                 # Of what a scan takes in, only its constants are handed on as they are.
                 constants = equation.params["num_consts"]
                 incoming = {v: incoming[v] for v in inner.invars[:constants] if v in incoming}

@@ -51,6 +51,8 @@ def count_modules(function: Callable, parameters: Any, *arguments: Any) -> dict[
 
     Layers are told by their data flow: a product without batch axes, or a convolution, of data with
     what follows from parameters alone; and a bias by being a parameter that is added to such a result.
+    Products with batch axes (lookups in a codebook, grouped convolutions written as products) are no
+    layers here: price a model with its convolutions as convolutions.
 
     Args:
         function: (parameters, *arguments) -> anything; not vmapped over parameters.
@@ -86,12 +88,10 @@ def _walk(jaxpr: Any, kinds: list[Any], path: str, times: int, found: dict[str, 
         if name == "while":
             raise ValueError(f"a loop without a fixed number of turns in {here or 'the function'}")
         if name == "scan":
-            body = equation.params["jaxpr"].jaxpr
-            outputs = _walk(body, inputs, here, times * equation.params["length"], found)
+            outputs = _walk_scan(equation, inputs, here, times, found)
         elif name == "cond":
-            branches = equation.params["branches"]
-            outputs = _walk(branches[-1].jaxpr, inputs[1:], here, times, found)
-        elif (inner := called(equation.params)) is not None and len(inner.invars) == len(inputs):
+            outputs = _walk_cond(equation, inputs[1:], here, times, found)
+        elif (inner := called(equation)) is not None and len(inner.invars) == len(inputs):
             outputs = _walk(inner, inputs, here, times, found)
         else:
             price, output = _layer(equation, inputs)
@@ -101,6 +101,39 @@ def _walk(jaxpr: Any, kinds: list[Any], path: str, times: int, found: dict[str, 
             outputs = [output] * len(equation.outvars)
         held |= dict(zip(equation.outvars, outputs, strict=True))
     return [kind(variable) for variable in jaxpr.outvars]
+
+
+def _walk_scan(
+    equation: Any, inputs: list[Any], path: str, times: int, found: dict[str, LayerCost]
+) -> list[Any]:
+    """A scan's body, with its carries as what they become: a state of zeros is data after a turn."""
+    body, length = equation.params["jaxpr"].jaxpr, equation.params["length"]
+    first = equation.params["num_consts"]
+    carries = slice(first, first + equation.params["num_carry"])
+    inputs = list(inputs)
+    while True:
+        outputs = _walk(body, inputs, path, 1, {})
+        became = [
+            before if before == after else DATA
+            for before, after in zip(inputs[carries], outputs[: equation.params["num_carry"]], strict=True)
+        ]
+        if became == inputs[carries]:
+            return _walk(body, inputs, path, times * length, found)
+        inputs[carries] = became
+
+
+def _walk_cond(
+    equation: Any, inputs: list[Any], path: str, times: int, found: dict[str, LayerCost]
+) -> list[Any]:
+    """The branch whose layers cost most, as in `profiling.flops`."""
+    walked = []
+    for branch in equation.params["branches"]:
+        rows: dict[str, LayerCost] = {}
+        walked.append((_walk(branch.jaxpr, inputs, path, times, rows), rows))
+    outputs, rows = max(walked, key=lambda pair: sum(cost.products for cost in pair[1].values()))
+    for scope, cost in rows.items():
+        found[scope] = found.get(scope, LayerCost()) + cost
+    return outputs
 
 
 def _layer(equation: Any, inputs: list[Any]) -> tuple[LayerCost, Any]:

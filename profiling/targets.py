@@ -80,11 +80,27 @@ def lower_for(target: str, function: Callable, arguments: Any, donate: tuple[int
     return jax.jit(function, donate_argnums=donate).lower(*arguments)
 
 
+def compile_lowered(target: str, lowered: Any) -> Any:
+    """Compile what `lower_for` lowered.
+
+    Raises:
+        TargetError: the compiler refuses, for want of the device's memory for example.
+    """
+    import jax
+
+    try:
+        return lowered.compile(compiler_options=compiler_options(target))
+    except jax.errors.JaxRuntimeError as error:
+        words = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TargetError(f"the compiler for {target} refuses the program: {words}") from error
+
+
 def describe(target: str) -> str:
-    """A CUDA device as XLA's GpuTargetConfigProto, in text."""
+    """A CUDA device as XLA's GpuTargetConfigProto, in text; a TPU as the name of its topology."""
     device = DEVICES[target]
     cuda = device.cuda
-    assert cuda is not None
+    if cuda is None:
+        return device.tpu or ""
     major, minor = cuda.compute_capability
     return f"""
 gpu_device_info {{

@@ -97,10 +97,13 @@ def compile_with_timeline(lowered: Any, **options: Any) -> tuple[Any, Timeline]:
         ValueError: this backend or version of XLA does not tell.
     """
     import jax
+    from jax.experimental.compilation_cache import compilation_cache
 
-    # A program from the persistent cache comes without what is read here.
+    # A program from the persistent cache comes without what is read here. Whether there is one is asked
+    # once, and remembered until the reset.
     cached = getattr(jax.config, "jax_enable_compilation_cache")  # noqa: B009 (no stub knows it)
     jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
     try:
         with tempfile.TemporaryDirectory() as folder:
             compiled = lowered.compile(compiler_options={**options, "xla_dump_to": folder})
@@ -108,6 +111,7 @@ def compile_with_timeline(lowered: Any, **options: Any) -> tuple[Any, Timeline]:
             text = written[-1].read_text() if written else ""
     finally:
         jax.config.update("jax_enable_compilation_cache", cached)
+        compilation_cache.reset_cache()
     return compiled, read(compiled, text)
 
 

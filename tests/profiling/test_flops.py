@@ -12,6 +12,7 @@ from profiling.flops import Cost, count
 from profiling.xla import operations
 from tests.configs import SMALL, VARIANTS
 from w2v_jax.objective import Batch, pretraining_objective
+from w2v_jax.platforms import lowering_for
 
 LAYOUT = ("NWC", "WIO", "NWC")
 
@@ -122,16 +123,59 @@ def test_convolutions_count_taps_that_meet_the_input(
     assert (total.products, total.padding_products) == (each * met, each * missed)
 
 
-@given(length=st.integers(12, 30), taps=st.integers(1, 5), stride=st.integers(1, 4))
-@settings(max_examples=15, deadline=None)
-def test_each_derivative_of_a_convolution_costs_what_it_costs(length, taps, stride):
+@given(
+    length=st.integers(12, 30),
+    taps=st.integers(1, 5),
+    stride=st.integers(1, 4),
+    groups=st.sampled_from([1, 2, 3]),
+)
+@settings(max_examples=25, deadline=None)
+def test_each_derivative_of_a_convolution_costs_what_it_costs(length, taps, stride, groups):
     def convolve(x, kernel):
-        return lax.conv_general_dilated(x, kernel, (stride,), [(1, 2)], dimension_numbers=LAYOUT)
+        return lax.conv_general_dilated(
+            x, kernel, (stride,), [(1, 2)], dimension_numbers=LAYOUT, feature_group_count=groups
+        )
 
-    shapes = f32(2, length, 3), f32(taps, 3, 4)
+    shapes = f32(2, length, 6), f32(taps, 6 // groups, 12)
     forward = count(convolve, *shapes).total.products
     both = count(jax.grad(lambda x, k: jnp.square(convolve(x, k)).sum(), (0, 1)), *shapes).total.products
     assert both == 3 * forward
+
+
+def test_batch_groups_share_the_work():
+    def convolve(x, kernel):
+        return lax.conv_general_dilated(
+            x, kernel, (1,), [(0, 0)], dimension_numbers=LAYOUT, batch_group_count=2
+        )
+
+    shapes = f32(4, 10, 3), f32(3, 3, 6)
+    assert count(convolve, *shapes).total.products == 2 * 2 * 8 * 6 * 3 * 3
+    np.testing.assert_allclose(
+        operations(jax.jit(convolve).lower(*shapes).compile()), 2 * 2 * 8 * 6 * 3 * 3, rtol=0.01
+    )
+
+
+def test_reductions_by_a_function_are_priced_and_kernels_are_named():
+    def reduce(x):
+        return lax.reduce(x, jnp.float32(0), lambda a, b: a + b * b, (0,))
+
+    assert count(reduce, f32(1000, 3)).total.elementwise == 2 * 3000
+    windows = count(lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (4,), (4,), "VALID"), f32(40))
+    assert windows.total.elementwise == 40
+    assert not windows.unpriced
+    general = count(
+        lambda x: lax.reduce_window(x, jnp.float32(0), lambda a, b: a + 2 * b, (4,), (4,), "VALID"), f32(40)
+    )
+    assert general.unpriced == {"reduce_window": 1}
+
+
+def test_a_platforms_form_changes_what_is_done_not_what_it_costs():
+    products = {}
+    for platform in ("cpu", "gpu"):
+        with lowering_for(platform):
+            objective, shapes = arguments(SMALL)
+            products[platform] = count(objective.value_and_grad, *shapes).total
+    assert products["cpu"].products == pytest.approx(products["gpu"].products, rel=0.01)
 
 
 def arguments(config):

@@ -29,6 +29,16 @@ def test_a_layer_keeps_its_result_its_input_and_its_weights():
     assert (found.inputs, found.parameters) == (4 * 15, 4 * 14)
 
 
+def test_what_a_function_closes_over_is_told_apart():
+    closed = jnp.ones((5, 7))
+
+    def loss(parameters, x):
+        return jnp.tanh((x * parameters) @ closed).sum()
+
+    found = residuals(loss, f32(3, 5), f32(3, 5))
+    assert found.constants == 4 * 35
+
+
 def test_a_scans_layers_keep_as_many_times_one():
     def stack(length):
         def loss(stacked, x):

@@ -131,3 +131,46 @@ def test_attention_is_in_the_full_count_alone(table):
     # With the products of frames with frames, 51.91 and 177.48, and elementwise work on top.
     assert 51.91 < full["base"] < 51.91 * 1.01
     assert 177.48 < full["large"] < 177.48 * 1.01
+
+
+def test_a_state_that_starts_as_zeros_is_data():
+    def recurrent(parameters, x):
+        def body(h, x):
+            h = jnp.tanh(x @ parameters["w"] + h @ parameters["u"])
+            return h, None
+
+        return lax.scan(body, jnp.zeros((3, 7)), x)[0]
+
+    found = count_modules(recurrent, {"w": f32(5, 7), "u": f32(7, 7)}, f32(4, 3, 5))
+    assert sum(cost.products for cost in found.values()) == 4 * (2 * 3 * 5 * 7 + 2 * 3 * 7 * 7)
+
+
+def test_a_conditional_costs_its_dearest_branch():
+    def f(parameters, x):
+        return lax.cond(x.sum() > 0, lambda: (x @ parameters) @ parameters, lambda: x)
+
+    assert count_modules(f, f32(5, 5), f32(3, 5)) == {"": LayerCost(products=2 * 2 * 3 * 25)}
+
+
+def test_the_form_of_the_convolutions_changes_no_row():
+    rows = [module_costs(BASE.replace(convolution_form=form), 1.0, 1) for form in ("lax", "product")]
+    assert rows[0] == rows[1]
+
+
+def test_modules_sum_to_the_whole():
+    from profiling.flops import count
+    from w2v_jax.objective import bind
+
+    init, apply = bind(BASE)
+    samples = 16_000
+    shapes = (
+        f32(1, samples),
+        jax.ShapeDtypeStruct((1,), jnp.int32),
+        jax.ShapeDtypeStruct((1, BASE.num_frames(samples)), jnp.bool_),
+    )
+    whole = count(apply, jax.eval_shape(init, jax.random.key(0)), *shapes).total
+    rows = module_costs(BASE, 1.0, 1)
+    total = rows.pop("total")
+    assert total["flops_full"] == whole.flops + whole.padding_products
+    for column in total:
+        assert sum(row[column] for row in rows.values()) == total[column]

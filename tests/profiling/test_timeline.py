@@ -1,7 +1,7 @@
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from profiling.timeline import _told, compile_with_timeline, read
 from profiling.xla import memory_plan
@@ -79,8 +79,23 @@ def test_a_compiler_that_does_not_tell_is_named():
         read(compiled, "")
 
 
-def test_the_cache_is_as_it_was():
-    before = jax.config.values["jax_enable_compilation_cache"]
-    timeline(loss, f32(8, 8), f32(4, 8))
-    assert jax.config.values["jax_enable_compilation_cache"] == before
-    assert np.isfinite(before)
+def test_a_persistent_cache_neither_hides_the_timeline_nor_is_lost(tmp_path):
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: jax.config.values[name] for name in names}
+    compilation_cache.reset_cache()
+    try:
+        jax.config.update(names[0], str(tmp_path))
+        jax.config.update(names[1], 0.0)
+        shapes = f32(24, 24), f32(6, 24)  # of no other test, whose programs jax would remember
+        jax.jit(loss).lower(*shapes).compile()
+        warm = len(list(tmp_path.iterdir()))
+        assert warm
+        for _ in range(2):
+            assert timeline(loss, *shapes)[1].peak_bytes > 0
+        assert len(list(tmp_path.iterdir())) == warm
+        jax.jit(lambda w, x: loss(w, x) + 1).lower(*shapes).compile()
+        assert len(list(tmp_path.iterdir())) > warm
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
