@@ -200,7 +200,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
             axis.axhline(printed / 1e9, color="red", linestyle=":", label=f"the paper: {printed / 1e9:.2f}")
         axis.set_xticks(range(len(names)), names)
         axis.set(title=f"{result['model']}, batch {batch} x {seconds:g} s", ylabel="GB, compiler's plan")
-        axis.legend(fontsize=8)
+        axis.set_ylim(0, axis.get_ylim()[1] * 1.3)  # room for the legend
+        axis.legend(fontsize=8, ncols=3, loc="upper center")
         axis.grid(alpha=0.3, axis="y")
     figure.savefig(path, dpi=110)
     plt.close(figure)
