@@ -30,7 +30,7 @@ demo: venv ## federated pre-training on synthetic speech, with a report, in minu
 
 .PHONY: test
 test: venv ## the plain tests, with coverage of w2v_jax and fed
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slow and not parity and not targets' \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slow and not parity and not targets and not boards' \
 		--cov --cov-report=term:skip-covered --cov-fail-under=90
 
 .PHONY: test-slow

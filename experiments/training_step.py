@@ -2,19 +2,22 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import jmp
 
 from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ, ModelConfig
 from w2v_jax.objective import Batch, pretraining_objective
 from w2v_jax.optim import OptimizerConfig, make_optimizer
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 Method = Literal["plain", "remat"]
 OptimizerName = Literal["adamw", "sgd"]
-COMPUTE_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+COMPUTE_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+LEARNING_RATE = 1e-4
+INITIAL_LOSS_SCALE = 2.0**15
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,20 +52,29 @@ class StepSettings:
         )
 
 
+class LossScale(NamedTuple):
+    """State of jmp's dynamic loss scale, whose own record does not survive `lower`."""
+
+    scale: jax.Array
+    good_steps: jax.Array
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingStep:
     """A step and its abstract arguments.
 
     Attributes:
-        function: (state, batch, key, step) -> (state, loss); `state` is (parameters, optimizer state) and is
-            to be donated.
+        function: (state, batch, key, step) -> (state, loss); `state` is (parameters, optimizer state), in
+            fp16 also a LossScale, and is to be donated.
         arguments: trees of jax.ShapeDtypeStruct.
         loss: (parameters, batch, key, step) -> scalar; the forward pass alone.
+        begin: key -> the first state.
     """
 
     function: Callable
     arguments: tuple[Any, ...]
     loss: Callable
+    begin: Callable
 
     @property
     def parameters(self) -> Any:
@@ -96,33 +108,69 @@ def abstract_key() -> Any:
 
 
 def build(settings: StepSettings, config: ModelConfig | None = None) -> TrainingStep:
-    """The step of these settings, at a learning rate of 1e-4; nothing is computed.
+    """The step of these settings, at a fixed learning rate; nothing is computed.
+
+    In fp16 the loss is scaled dynamically (Micikevicius et al., ICLR 2018), and a step whose gradients are
+    not finite changes nothing but the scale.
 
     Args:
         config: in place of the settings' own.
     """
-    objective = pretraining_objective(config or settings.config)
+    config = config or settings.config
+    objective = pretraining_objective(config)
     optimizer = make_optimizer(OptimizerConfig(name=settings.optimizer))
+
+    def update(gradients, optimizer_state, parameters):
+        # optax's own arithmetic does not pass strict dtype and rank promotion.
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            updates, optimizer_state = optimizer.update(gradients, optimizer_state, parameters)
+        return jax.tree.map(lambda p, u: p - LEARNING_RATE * u, parameters, updates), optimizer_state
 
     def step(state, batch, key, index):
         parameters, optimizer_state = state
         gradients, _, sums = objective.value_and_grad(parameters, {}, batch, key, index)
         with jax.named_scope("optimizer"):
-            # optax's own arithmetic does not pass strict dtype and rank promotion.
-            with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-                updates, optimizer_state = optimizer.update(gradients, optimizer_state, parameters)
-            parameters = jax.tree.map(lambda p, u: p - 1e-4 * u, parameters, updates)
-        total, weight = sums["loss"]
-        return (parameters, optimizer_state), total / jnp.maximum(weight, 1.0)
+            state = update(gradients, optimizer_state, parameters)
+        return state, _mean_loss(sums)
+
+    def scaled_step(state, batch, key, index):
+        *kept, held = state
+        parameters, optimizer_state = kept
+        scale = jmp.DynamicLossScale(held.scale, held.good_steps)
+
+        def scaled_loss(parameters):
+            loss, sums = objective.training_loss(parameters, {}, batch, key, index)
+            return scale.scale(loss), sums
+
+        gradients, sums = jax.grad(scaled_loss, has_aux=True)(parameters)
+        with jax.named_scope("optimizer"):
+            gradients = scale.unscale(gradients)
+            finite = jmp.all_finite(gradients)
+            updated = update(gradients, optimizer_state, parameters)
+            kept = jmp.select_tree(finite, updated, tuple(kept))
+            with jax.numpy_dtype_promotion("standard"):
+                scale = scale.adjust(finite)
+        return (*kept, LossScale(scale.loss_scale, scale.counter)), _mean_loss(sums)
 
     def loss(parameters, batch, key, index):
         return objective.training_loss(parameters, {}, batch, key, index)[0]
 
-    parameters = jax.eval_shape(objective.init, abstract_key())[0]
-    state = (parameters, jax.eval_shape(optimizer.init, parameters))
+    def begin(key):
+        parameters = objective.init(key)[0]
+        state = (parameters, optimizer.init(parameters))
+        return (*state, LossScale(jnp.float32(INITIAL_LOSS_SCALE), jnp.int32(0))) if scaled else state
+
+    scaled = config.compute_dtype == "float16"
+    state = jax.eval_shape(begin, abstract_key())
     batch = abstract_batch(settings.batch, settings.samples)
     index = jax.ShapeDtypeStruct((), jnp.int32)
-    return TrainingStep(step, (state, batch, abstract_key(), index), loss)
+    return TrainingStep(scaled_step if scaled else step, (state, batch, abstract_key(), index), loss, begin)
+
+
+def _mean_loss(sums: Any) -> jax.Array:
+    """Mean loss of the masked frames; zero where there are none."""
+    total, weight = sums["loss"]
+    return total / jnp.maximum(weight, 1.0)
 
 
 def tree_bytes(tree: Any) -> int:

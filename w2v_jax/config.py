@@ -59,7 +59,7 @@ class ModelConfig:
     feature_dropout: float = 0.1
     layer_drop: float = 0.05
     # How it is computed, not what.
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     convolution_form: ConvolutionForm = "lax"
     scan_unroll: int = 1
     rematerialise: bool = False  # each CNN and transformer layer again in the backward pass

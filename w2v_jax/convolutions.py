@@ -1,7 +1,7 @@
 """The model's convolutions, as `lax.conv` or as matrix products; chosen per backend.
 
-Which form is fastest where is measured in docs/decisions/0003. Under `bfloat16` the `lax` form also
-rounds its result and its gradients to bf16.
+Which form is fastest where is measured in docs/decisions/0003. In 16 bits the `lax` form also
+rounds its result and its gradients.
 """
 
 import functools

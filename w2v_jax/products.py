@@ -1,7 +1,7 @@
 """Matrix products in mixed precision.
 
-Under `bfloat16` operands are rounded to bf16 and accumulated in fp32, forward and backward;
-activations stay fp32 outside the products.
+Under `bfloat16` or `float16` operands are rounded to 16 bits and accumulated in fp32, forward and backward;
+activations stay fp32 outside the products. `float16` needs its loss scaled (experiments/training_step.py).
 """
 
 import functools
@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from w2v_jax.platforms import lowered_for
 
-ComputeDtype = Literal["float32", "bfloat16"]
+ComputeDtype = Literal["float32", "bfloat16", "float16"]
 
 
 def einsum(spec: str, a: Array, b: Array, dtype: ComputeDtype) -> Array:
@@ -23,23 +23,23 @@ def einsum(spec: str, a: Array, b: Array, dtype: ComputeDtype) -> Array:
     Args:
         spec: like "btd,de->bte". Every index of an operand must be in the other one or the result.
         a, b: float32 operands.
-        dtype: "float32", or "bfloat16" to round the operands, also in the backward pass.
+        dtype: "float32", or "bfloat16" or "float16" to round the operands, also in the backward pass.
     """
     if dtype == "float32":
         # Else GPUs would round to TF32 and TPUs to bf16.
         return jnp.einsum(spec, a, b, precision=lax.Precision.HIGHEST)
-    return _mixed_einsum(spec, a, b)
+    return _mixed_einsum(spec, dtype, a, b)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _mixed_einsum(spec, a, b):
-    return _rounded_einsum(spec, a, b)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _mixed_einsum(spec, dtype, a, b):
+    return _rounded_einsum(spec, dtype, a, b)
 
 
-def _rounded_einsum(spec, a, b):
-    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+def _rounded_einsum(spec, dtype, a, b):
+    a, b = a.astype(dtype), b.astype(dtype)
     if lowered_for() == "cpu" and _has_batch_axis(spec):
-        # XLA:CPU (jaxlib 0.10.2) lacks some batched bf16 x bf16 = f32 products inside loops.
+        # XLA:CPU (jaxlib 0.10.2) lacks some batched 16-bit products with fp32 results inside loops.
         return jnp.einsum(spec, a.astype(jnp.float32), b.astype(jnp.float32))
     return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
 
@@ -51,18 +51,21 @@ def _has_batch_axis(spec: str) -> bool:
     return bool(set(left) & set(right) & set(output))
 
 
-def _mixed_einsum_forward(spec, a, b):
-    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
-    return _rounded_einsum(spec, a, b), (a, b)
+def _mixed_einsum_forward(spec, dtype, a, b):
+    # What is kept for the backward pass: activations rounded; a weight (no index in common with both the
+    # activations and the result) as it is, since its fp32 form is in memory anyway.
+    rounded = a.astype(dtype)
+    kept = b.astype(dtype) if _has_batch_axis(spec) else b
+    return _rounded_einsum(spec, dtype, rounded, b), (rounded, kept)
 
 
-def _mixed_einsum_backward(spec, saved, cotangent):
+def _mixed_einsum_backward(spec, dtype, saved, cotangent):
     a, b = saved
     inputs, output = spec.split("->")
     left, right = inputs.split(",")
     return (
-        _rounded_einsum(f"{output},{right}->{left}", cotangent, b),
-        _rounded_einsum(f"{left},{output}->{right}", a, cotangent),
+        _rounded_einsum(f"{output},{right}->{left}", dtype, cotangent, b),
+        _rounded_einsum(f"{left},{output}->{right}", dtype, a, cotangent),
     )
 
 

@@ -6,11 +6,12 @@ import pytest
 from w2v_jax import products
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize(
     ("spec", "left", "right"),
     [("btd,de->bte", (2, 5, 4), (4, 3)), ("bqhd,bkhd->bhqk", (2, 5, 3, 4), (2, 6, 3, 4))],
 )
-def test_mixed_products_accumulate_in_fp32_both_ways(spec, left, right):
+def test_mixed_products_accumulate_in_fp32_both_ways(spec, left, right, dtype):
     rng = np.random.default_rng(1)
     a, b = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in (left, right))
 
@@ -19,9 +20,21 @@ def test_mixed_products_accumulate_in_fp32_both_ways(spec, left, right):
             a, b
         )
 
-    (mixed, mixed_gradients), (plain, gradients) = total("bfloat16"), total("float32")
+    (mixed, mixed_gradients), (plain, gradients) = total(dtype), total("float32")
     assert mixed.dtype == jnp.float32
     np.testing.assert_allclose(mixed, plain, rtol=0.02)
     for ours, theirs in zip(mixed_gradients, gradients, strict=True):
         assert ours.dtype == jnp.float32
         assert 0 < float(jnp.abs(ours - theirs).max()) < 0.05 * float(jnp.abs(theirs).max())
+
+
+def test_a_weight_is_kept_once_for_the_backward_pass():
+    a, b = jnp.ones((2, 5, 4)), jnp.ones((4, 3))
+
+    def kept(spec, *operands):
+        _, backward = jax.vjp(lambda *o: products.einsum(spec, *o, "float16"), *operands)
+        return sorted(str(leaf.dtype) for leaf in jax.tree.leaves(backward) if leaf.ndim > 1)
+
+    # The rounded activations, and the weight itself rather than a rounded copy of it.
+    assert kept("btd,de->bte", a, b) == ["float16", "float32"]
+    assert kept("btd,bfd->btf", a, a) == ["float16", "float16"]

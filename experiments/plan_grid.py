@@ -1,0 +1,119 @@
+"""`w2v-jax plans grid`: compilers' memory plans over lengths and batches, kept for the feasibility table.
+
+A plan takes a compiler ten seconds or more, so they are compiled once, kept in plan_grid.json beside this
+file, and read from there (experiments/plan_surface.py).
+"""
+
+import dataclasses
+import itertools
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments import arguments, runtime
+from experiments.arguments import UsageError, nearest
+from experiments.run_folder import read_json, write_json
+
+KEPT = Path(__file__).with_name("plan_grid.json")
+MODELS = ("base", "large")
+METHODS = ("plain", "remat")
+OPTIMIZER = "adamw"
+# The paper's settings, and enough others for a quadratic in the length and to see how well it fits.
+POINTS = ((1, 5.5), (4, 5.5), (4, 2.0), (2, 10.0), (1, 15.0), (8, 12.0))
+# A target for each kind of compiler; Volta has no bf16, and the paper's mixed is fp16 there.
+PRECISIONS = {"cpu": ("fp32",), "xavier-nx": ("fp32", "fp16"), "orin-agx": ("fp32", "bf16")}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GridArguments:
+    """Compile the plans that the feasibility table reads (half an hour); goes on where it was interrupted.
+
+    example: w2v-jax plans grid --targets cpu xavier-nx orin-agx --out experiments/plan_grid.json
+    """
+
+    out: Path
+    """JSON file; plans that it holds already, by the same jaxlib, are kept."""
+    targets: tuple[str, ...] = tuple(PRECISIONS)
+    """Compilers: cpu, or devices as in profile --target."""
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    options = arguments.parse(GridArguments, argv, "w2v-jax plans grid")
+    from profiling import targets
+
+    for target in options.targets:
+        if target not in PRECISIONS:
+            raise UsageError(nearest(target, list(PRECISIONS), "target"))
+        if target != "cpu" and (absent := targets.missing(target)) is not None:
+            raise UsageError(absent)
+    targets.prepare_environment()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    runtime.configure_xla(1)
+    from experiments.progress import stage
+
+    provenance = runtime.provenance("plans grid")
+    kept = _kept(options.out, provenance)
+    wanted = list(settings_of(options.targets))
+    for number, (target, settings) in enumerate(wanted, 1):
+        if any(_is(row, target, settings) for row in kept):
+            continue
+        started = time.perf_counter()
+        total = plan_bytes(target, settings)
+        taken = time.perf_counter() - started
+        stage(f"{number}/{len(wanted)} {target}: {settings.describe()}: {total / 1e9:.2f} GB, {taken:.0f} s")
+        kept.append(
+            {"target": target} | dataclasses.asdict(settings) | {"bytes": total, "compile_seconds": taken}
+        )
+        write_json(options.out, {"rows": kept, "provenance": provenance})
+    print(f"written: {options.out}, {len(kept)} plans")
+
+
+def settings_of(targets: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """(target, settings of a step) of the whole grid, the paper's own setting first."""
+    from experiments.training_step import StepSettings
+
+    for (batch, seconds), method, target in itertools.product(POINTS, METHODS, targets):
+        for model, precision in itertools.product(MODELS, PRECISIONS[target]):
+            yield (
+                target,
+                StepSettings(
+                    model=model,
+                    batch=batch,
+                    seconds=seconds,
+                    precision=precision,
+                    method=method,
+                    optimizer=OPTIMIZER,
+                ),
+            )
+
+
+def plan_bytes(target: str, settings: Any) -> int:
+    """Total of the compiler's plan; `target` is a device, or "cpu" for this process's backend."""
+    from experiments import plans, training_step
+    from profiling.xla import memory_plan
+
+    if target == "cpu":
+        return memory_plan(training_step.build(settings).compile()).total
+    return plans.plan_of(settings, target)["total"]
+
+
+def _kept(path: Path, provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of a file that the same compiler wrote; none of another's."""
+    if not path.exists():
+        return []
+    held = read_json(path)
+    same = held["provenance"]["versions"]["jaxlib"] == provenance["versions"]["jaxlib"]
+    return held["rows"] if same else []
+
+
+def _is(row: dict[str, Any], target: str, settings: Any) -> bool:
+    return row["target"] == target and all(row[k] == v for k, v in dataclasses.asdict(settings).items())
+
+
+if __name__ == "__main__":
+    from experiments.cli import run_command
+
+    sys.exit(run_command("plans grid", sys.argv[1:]))
