@@ -10,11 +10,24 @@ COMMANDS = {
     "pretrain": ("experiments.pretrain", "pre-train across simulated clients, or centrally"),
     "compare": ("experiments.compare", "held-out curves of several runs side by side"),
     "profile": ("experiments.profile", "where the operations and the memory of a training step go"),
+    "feasibility": (
+        "experiments.feasibility",
+        "which devices could pre-train, in how long, and are we there yet",
+    ),
+    "export": ("experiments.export", "a training step for boards, with the runner that times it there"),
     "plans grid": ("experiments.plan_grid", "plans over lengths and batches, kept for the feasibility table"),
     "plans": ("experiments.plans", "compilers' memory plans of a step for boards that are not here"),
     "reproduce table1": (
         "experiments.reproduce_table1",
         "the paper's Table 1: parameters and FLOPs by module",
+    ),
+    "reproduce table2": (
+        "experiments.reproduce_table2",
+        "the paper's Table 2: seconds of a step by device, printed, modelled, measured",
+    ),
+    "reproduce section41": (
+        "experiments.reproduce_section41",
+        "the paper's projection to 2027, its sensitivity, and today's boards",
     ),
     "reproduce fig2": ("experiments.reproduce_fig2", "the paper's Figure 2: memory and compute by layer"),
     "reproduce fig3": ("experiments.reproduce_fig3", "the paper's Figure 3: memory and FLOPs against length"),

@@ -25,3 +25,65 @@ TRAINING_BYTES = {(4, 5.5): 2.54e9, (8, 12.0): 9.89e9}
 def training_bytes(model: str, precision: str, batch: int, seconds: float) -> float | None:
     """The printed peak of a setting, or None where none is printed."""
     return TRAINING_BYTES.get((batch, seconds)) if (model, precision) == ("base", "fp32") else None
+
+
+# Table 2: seconds of a training step at 5.5 s, by device and (model, batch, precision); OOM where it ran out
+# of memory. A dash in the paper is no cell here. `mixed` is fp32 and fp16.
+OOM = "OOM"
+MIXED = "fp16"
+TABLE_2_SECONDS = 5.5
+TABLE_2: dict[str, dict[tuple[str, int, str], float | str]] = {
+    "a40": {
+        ("base", 1, "fp32"): 0.12,
+        ("base", 1, MIXED): 0.11,
+        ("large", 1, "fp32"): 0.23,
+        ("large", 1, MIXED): 0.21,
+        ("base", 4, "fp32"): 0.27,
+        ("base", 4, MIXED): 0.21,
+        ("large", 4, "fp32"): 0.43,
+        ("large", 4, MIXED): 0.42,
+    },
+    "macbook-2019": {
+        ("base", 1, "fp32"): 3.76,
+        ("large", 1, "fp32"): 9.05,
+        ("base", 4, "fp32"): 12.83,
+        ("large", 4, "fp32"): 33.66,
+    },
+    "rpi-4": {
+        ("base", 1, "fp32"): 16.60,
+        ("large", 1, "fp32"): OOM,
+        ("base", 4, "fp32"): 53.26,
+        ("large", 4, "fp32"): OOM,
+    },
+    "xavier-agx": {
+        ("base", 1, "fp32"): 0.38,
+        ("base", 1, MIXED): 0.43,
+        ("large", 1, "fp32"): 0.88,
+        ("large", 1, MIXED): 0.87,
+        ("base", 4, "fp32"): 1.08,
+        ("base", 4, MIXED): 0.82,
+        ("large", 4, "fp32"): OOM,
+        ("large", 4, MIXED): 1.72,
+    },
+    "xavier-nx": {
+        ("base", 1, "fp32"): 0.67,
+        ("base", 1, MIXED): 0.61,
+        ("large", 1, "fp32"): OOM,
+        ("large", 1, MIXED): OOM,
+        ("base", 4, "fp32"): 1.78,
+        ("base", 4, MIXED): 1.14,
+        ("large", 4, "fp32"): OOM,
+        ("large", 4, MIXED): OOM,
+    },
+}
+# Section 3.3: per-sequence gain from batch 1 to 4, base in fp32.
+SEQUENCE_GAINS = {"macbook-2019": 0.15, "rpi-4": 0.20, "xavier-agx": 0.29, "xavier-nx": 0.33}
+# Validated clips and hours of Common Voice Italian 7.0, and the ten-client share (its release statistics).
+VALIDATED_CLIPS, VALIDATED_HOURS = 194_732, 288.82
+TEN_CLIENT_CLIPS = 19_473
+# Section 3.3: the whole run on the A40.
+TOTAL_DAYS_ON_A40 = 14.0
+# Section 4.1.
+DOUBLING_MONTHS, PREDICTED_YEAR, PAPER_YEAR = 18.0, 2027, 2022
+# Section 3.2: lengths of keyword spotting, in seconds; released models train on more than this.
+KEYWORD_SECONDS, RELEASED_MODELS_SECONDS = (1.0, 3.0), 15.0

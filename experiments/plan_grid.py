@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from experiments import arguments, runtime
 from experiments.arguments import UsageError, nearest
@@ -18,19 +18,23 @@ from experiments.run_folder import read_json, write_json
 
 KEPT = Path(__file__).with_name("plan_grid.json")
 MODELS = ("base", "large")
-METHODS = ("plain", "remat")
-OPTIMIZER = "adamw"
+METHODS: tuple[Literal["plain", "remat"], ...] = ("plain", "remat")
+OPTIMIZER: Literal["adamw"] = "adamw"
 # The paper's settings, and enough others for a quadratic in the length and to see how well it fits.
 POINTS = ((1, 5.5), (4, 5.5), (4, 2.0), (2, 10.0), (1, 15.0), (8, 12.0))
 # A target for each kind of compiler; Volta has no bf16, and the paper's mixed is fp16 there.
-PRECISIONS = {"cpu": ("fp32",), "xavier-nx": ("fp32", "fp16"), "orin-agx": ("fp32", "bf16")}
+PRECISIONS: dict[str, tuple[Literal["fp32", "bf16", "fp16"], ...]] = {
+    "cpu": ("fp32",),
+    "xavier-agx": ("fp32", "fp16"),
+    "orin-agx": ("fp32", "bf16"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GridArguments:
     """Compile the plans that the feasibility table reads (half an hour); goes on where it was interrupted.
 
-    example: w2v-jax plans grid --targets cpu xavier-nx orin-agx --out experiments/plan_grid.json
+    example: w2v-jax plans grid --targets cpu xavier-agx orin-agx --out experiments/plan_grid.json
     """
 
     out: Path
@@ -76,18 +80,19 @@ def settings_of(targets: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     from experiments.training_step import StepSettings
 
     for (batch, seconds), method, target in itertools.product(POINTS, METHODS, targets):
-        for model, precision in itertools.product(MODELS, PRECISIONS[target]):
-            yield (
-                target,
-                StepSettings(
-                    model=model,
-                    batch=batch,
-                    seconds=seconds,
-                    precision=precision,
-                    method=method,
-                    optimizer=OPTIMIZER,
-                ),
-            )
+        for model in MODELS:
+            for precision in PRECISIONS[target]:
+                yield (
+                    target,
+                    StepSettings(
+                        model=model,
+                        batch=batch,
+                        seconds=seconds,
+                        precision=precision,
+                        method=method,
+                        optimizer=OPTIMIZER,
+                    ),
+                )
 
 
 def plan_bytes(target: str, settings: Any) -> int:

@@ -87,6 +87,10 @@ def _check(options: ProfileArguments) -> None:
         raise UsageError(f"--seconds must be between {shortest:g} and 3600, got {options.seconds:g}")
     if options.device is not None and options.device not in DEVICES:
         raise UsageError(nearest(options.device, list(DEVICES), "device"))
+    if options.device is not None and DEVICES[options.device].bytes_per_second is None:
+        raise UsageError(
+            f"nobody publishes the memory bandwidth of {options.device}: no roofline can be drawn"
+        )
     if options.target is not None:
         if options.target not in targets.TARGETS:
             raise UsageError(nearest(options.target, list(targets.TARGETS), "target"))

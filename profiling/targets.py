@@ -101,6 +101,7 @@ def describe(target: str) -> str:
     cuda = device.cuda
     if cuda is None:
         return device.tpu or ""
+    assert device.bytes_per_second is not None  # a CUDA target has a data sheet
     major, minor = cuda.compute_capability
     return f"""
 gpu_device_info {{
@@ -114,7 +115,7 @@ gpu_device_info {{
   block_dim_limit_x: 2147483647
   block_dim_limit_y: 65535
   block_dim_limit_z: 65535
-  memory_bandwidth: {int(device.bytes_per_second)}
+  memory_bandwidth: {device.bytes_per_second:.0f}
   l2_cache_size: {cuda.l2_bytes}
   clock_rate_ghz: {cuda.clock_ghz}
   device_memory_size: {device.memory_bytes}

@@ -1,0 +1,100 @@
+"""Memory of a training step by the compilers' plans that are kept (experiments/plan_grid.py).
+
+A plan at a kept point is the compiler's own. Between points it is a fit, `a + batch x (b + c seconds + d
+seconds^2)`, which is how a step's memory grows; `worst_fit` says how far the fit is from the points.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.plan_grid import KEPT, OPTIMIZER, PRECISIONS
+from experiments.run_folder import read_json
+from profiling.devices import Device
+from w2v_jax.errors import UserError
+
+
+class Planned(NamedTuple):
+    """Memory of a step.
+
+    Attributes:
+        bytes: arguments, outputs and temporaries.
+        compiled: whether a compiler said so, or the fit.
+    """
+
+    bytes: float
+    compiled: bool
+
+
+@functools.cache
+def kept() -> dict[str, Any]:
+    """The file of plans.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        found = read_json(KEPT)
+        assert isinstance(found["rows"], list)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        raise UserError(
+            f"no plans in {KEPT.name}: compile them with w2v-jax plans grid --out {KEPT.name}"
+        ) from None
+    return found
+
+
+def plan(
+    device: Device, model: str, method: str, precision: str, batch: int, seconds: float
+) -> Planned | None:
+    """Memory of a step on a device, with AdamW; None where no compiler's plan speaks for it.
+
+    Args:
+        precision: fp32, or any of 16 bits, which takes the 16 bits of the device's compiler.
+    """
+    target = device.plan
+    if target is None:
+        return None
+    if precision != "fp32":
+        halves = [name for name in PRECISIONS[target] if name != "fp32"]
+        if not halves:
+            return None
+        precision = halves[0]
+    key = (target, model, method, precision)
+    points, coefficients = _surface(*key)
+    if (batch, seconds) in points:
+        return Planned(points[batch, seconds], True)
+    if coefficients is None:
+        return None
+    return Planned(float(_terms(batch, seconds) @ coefficients), False)
+
+
+@functools.cache
+def _surface(target: str, model: str, method: str, precision: str) -> tuple[dict[Any, int], Any]:
+    """Kept plans by (batch, seconds), and the fit's coefficients, None where there are too few of them."""
+    points = {
+        (row["batch"], row["seconds"]): row["bytes"]
+        for row in kept()["rows"]
+        if (row["target"], row["model"], row["method"], row["precision"], row["optimizer"])
+        == (target, model, method, precision, OPTIMIZER)
+    }
+    if len(points) < 4:
+        return points, None
+    terms = np.array([_terms(*point) for point in points])
+    sizes = np.array(list(points.values()), float)
+    # Relative errors count alike, small steps and large.
+    return points, np.linalg.lstsq(terms / sizes[:, None], np.ones(len(sizes)), rcond=None)[0]
+
+
+def worst_fit() -> float:
+    """Largest relative distance of the fit from a kept plan."""
+    distances = [0.0]
+    for row in kept()["rows"]:
+        _, coefficients = _surface(row["target"], row["model"], row["method"], row["precision"])
+        if coefficients is not None:
+            distances.append(abs(_terms(row["batch"], row["seconds"]) @ coefficients / row["bytes"] - 1.0))
+    return max(distances)
+
+
+def _terms(batch: int, seconds: float) -> np.ndarray:
+    return np.array([1.0, batch, batch * seconds, batch * seconds**2])

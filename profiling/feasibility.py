@@ -1,0 +1,96 @@
+"""Does it fit, how long, how many bytes, from which year: arithmetic with its assumptions as arguments."""
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from profiling.devices import Device, Kind
+
+Verdict = Literal["fits", "too large", "unknown"]
+
+# The share of a device's memory that a training program does not get, by class, stated beforehand. A quarter
+# is what XLA itself leaves by default (XLA_PYTHON_CLIENT_MEM_FRACTION is 0.75) to driver, context, system and
+# fragmentation. Phones run other programs beside it (the paper, section 3.3): half, an assumption.
+HEADROOM: dict[Kind, float] = {"server": 0.25, "computer": 0.25, "board": 0.25, "phone": 0.5}
+
+PCM_BYTES_PER_SECOND = 16_000 * 2
+COMPRESSED_BITS_PER_SECOND = 48_000
+
+
+def usable_bytes(device: Device, headroom: float | None = None) -> int | None:
+    """Memory that a training program may use; None where the device's memory is unknown.
+
+    Args:
+        headroom: share that is left to all else; by default that of the device's class.
+    """
+    memory = device.verdict_bytes
+    if memory is None:
+        return None
+    return int(memory * (1.0 - (HEADROOM[device.kind] if headroom is None else headroom)))
+
+
+def verdict(needed: float | None, usable: int | None) -> Verdict:
+    """Whether what a program needs fits into what there is, in bytes."""
+    if needed is None or usable is None:
+        return "unknown"
+    return "fits" if needed <= usable else "too large"
+
+
+def longest(needed: Callable[[float], float], usable: float, shortest: float, limit: float) -> float | None:
+    """The longest clip in seconds whose program fits, to a hundredth; None where not even the shortest does.
+
+    Args:
+        needed: seconds -> bytes, growing.
+        usable: bytes.
+        shortest, limit: where to look, seconds; `limit` is returned where that fits too.
+    """
+    if needed(shortest) > usable:
+        return None
+    if needed(limit) <= usable:
+        return limit
+    low, high = shortest, limit
+    while high - low > 0.01:
+        middle = (low + high) / 2
+        low, high = (middle, high) if needed(middle) <= usable else (low, middle)
+    return low
+
+
+def years_to_reach(gap: float, doubling_months: float) -> float:
+    """Years until what doubles every `doubling_months` has grown `gap`-fold; negative where it has."""
+    return math.log2(gap) * doubling_months / 12.0
+
+
+def growth(years: float, doubling_months: float) -> float:
+    """How many times more after `years`."""
+    return 2.0 ** (years * 12.0 / doubling_months)
+
+
+class Link(NamedTuple):
+    """A network link by its nominal rates, in Mbit/s."""
+
+    title: str
+    down_megabits: float
+    up_megabits: float
+    source: str
+
+    def seconds(self, down_bytes: float, up_bytes: float) -> float:
+        """To receive and then send, at the nominal rates."""
+        return 8.0 * (down_bytes / self.down_megabits + up_bytes / self.up_megabits) / 1e6
+
+
+LINKS = {
+    "ethernet": Link("Fast Ethernet", 100, 100, "IEEE 802.3u"),
+    "gigabit": Link("Gigabit Ethernet", 1000, 1000, "IEEE 802.3ab"),
+    "wifi-n": Link("Wi-Fi 4, one stream of 40 MHz", 150, 150, "IEEE 802.11n"),
+    "lte": Link("LTE, category 4", 150, 50, "3GPP TS 36.306"),
+}
+
+
+def audio_bytes(seconds: float, *, compressed: bool = False) -> float:
+    """Bytes of speech at 16 kHz: 16-bit samples, or a codec of 48 kbit/s."""
+    return seconds * (COMPRESSED_BITS_PER_SECOND / 8 if compressed else PCM_BYTES_PER_SECOND)
+
+
+def break_even_rounds(bytes_per_round: float, bytes_of_audio: float) -> int:
+    """The first round after which federating has moved more bytes than sending the audio once."""
+    return math.floor(bytes_of_audio / bytes_per_round) + 1
