@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARITY := .venv-parity
 TARGETS := .venv-targets
+BOARD := .venv-board
+OLD := .venv-board-old
 WORKERS ?= 2
 # The plain tests compile quickly and run slowly; these run code as users compile it.
 OPTIMISED := --xla_force_host_platform_device_count=2 --xla_cpu_enable_concurrency_optimized_scheduler=false
@@ -49,6 +51,22 @@ targets: $(TARGETS)/.ready ## make .venv-targets, with the compiler for CUDA dev
 test-targets: targets ## compile training steps for boards that are not here
 	$(TARGETS)/bin/python -m pytest -m targets
 
+$(BOARD)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BOARD)
+	$(BOARD)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt jax numpy flatbuffers
+	@touch $@
+
+# The last jax for JetPack 5; old jax has no wheels for the newest Pythons.
+$(OLD)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(OLD)
+	$(OLD)/bin/python -m pip install --quiet --disable-pip-version-check 'jax==0.4.38' 'jaxlib==0.4.38'
+	@touch $@
+
+.PHONY: test-boards
+test-boards: venv $(BOARD)/.ready $(OLD)/.ready ## exported steps where jax and numpy are all there is, and on an old jax
+	W2V_JAX_BOARD_PYTHON=$(CURDIR)/$(BOARD)/bin/python W2V_JAX_OLD_PYTHON=$(CURDIR)/$(OLD)/bin/python \
+		$(BIN)/python -m pytest -m boards -s
+
 $(PARITY)/.ready: pyproject.toml constraints.txt constraints-parity.txt
 	$(PYTHON) -m venv $(PARITY)
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0'
@@ -85,4 +103,4 @@ bench: venv ## seconds per round for 1 to 16 clients, all methods
 
 .PHONY: clean
 clean: ## remove what the targets made, the runs excepted
-	rm -rf $(VENV) $(PARITY) $(TARGETS) dist .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(PARITY) $(TARGETS) $(BOARD) $(OLD) dist .pytest_cache .ruff_cache .hypothesis .coverage

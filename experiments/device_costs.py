@@ -73,8 +73,8 @@ class DeviceCosts:
     ) -> dict[str, Any]:
         """One setting on one device: memory, verdict, seconds of a step.
 
-        What somebody saw goes before what is modelled; but a printed OOM not before a plan, since the paper does
-        not say how much memory its boards had.
+        What somebody saw goes before what is modelled; but a printed OOM not before a plan, since the paper
+        does not say how much memory its boards had.
         """
         device = DEVICES[name]
         planned = plan_surface.plan(device, model, method, precision, batch, seconds)

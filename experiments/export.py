@@ -192,7 +192,10 @@ def probe_of(compiled: Any, manifest: dict[str, Any], tolerance: float) -> dict[
         *state, loss = compiled(*state, *inputs)
         return state, loss
 
-    found = runner.probe_values(call, manifest, PROBE_SEED, PROBE_STEPS, jax.device_put)
+    def place(array):
+        return jax.device_put(array).copy()  # what shares numpy's memory cannot be donated
+
+    found = runner.probe_values(call, manifest, PROBE_SEED, PROBE_STEPS, place)
     return {"seed": PROBE_SEED, "relative_tolerance": tolerance} | found
 
 

@@ -88,7 +88,7 @@ def table2(measured: list[Any]) -> dict[str, Any]:
             "printed_oom_predicted": sum(row["verdict"] == "too large" for row in printed_oom),
             "timed": len(rows) - len(printed_oom),
             "timed_predicted_oom": sum(
-                row["verdict"] != "fits" for row in rows if row["printed"] != paper.OOM
+                row["verdict"] == "too large" for row in rows if row["printed"] != paper.OOM
             ),
             "plans": plan_surface.kept()["provenance"]["versions"],
         },
@@ -108,7 +108,7 @@ def table2(measured: list[Any]) -> dict[str, Any]:
                 "settings": m.settings,
                 "seconds": m.seconds,
                 "spread": m.spread,
-                "commit": m.record["artifact"].get("sha256"),
+                "artifact": m.record["artifact"].get("checksum"),
             }
             for m in measured
         ],
