@@ -5,7 +5,7 @@ from typing import Any
 from experiments import paper, plan_surface, table2
 from experiments.step_work import Lowered, step_work, surface
 from experiments.training_step import StepSettings
-from profiling import feasibility, step_time
+from profiling import feasibility, here, step_time
 from profiling.devices import DEVICES, Device, Precision
 
 LIMIT_SECONDS = 60.0
@@ -19,8 +19,10 @@ COMPARED_BATCH = 4
 class DeviceCosts:
     """Prices steps on devices, with measurements in place of the model's factor where there are any."""
 
-    def __init__(self, measured: list[Any], headroom: float | None = None):
-        self.devices = DEVICES
+    def __init__(
+        self, measured: list[Any], headroom: float | None = None, extra: dict[str, Device] | None = None
+    ):
+        self.devices = DEVICES | (extra or {})
         self.headroom = headroom
         self.worst_plan_fit = plan_surface.worst_fit()
         model = step_time.fit(table2.cells())
@@ -37,7 +39,7 @@ class DeviceCosts:
             for (model_name, batch, half), value in cells.items()
         }
         for m in measured:
-            if m.device is None:
+            if m.device not in self.devices:
                 continue  # nothing in the catalogue to calibrate
             s = m.settings
             if s["optimizer"] == "adamw":
@@ -45,7 +47,7 @@ class DeviceCosts:
                 self._seen[m.device, *setting] = (m.seconds or paper.OOM, "measured")
             if m.seconds is None:
                 continue  # out of memory
-            device = DEVICES[m.device]
+            device = self.devices[m.device]
             work = step_work(StepSettings(**m.settings), device)
             cell = step_time.Cell(table2.name_of(m.key), device, m.settings["precision"], work, m.seconds)
             try:
@@ -57,16 +59,22 @@ class DeviceCosts:
 
     def describe(self, name: str) -> dict[str, Any]:
         """What is known of a device, and what its times go by."""
-        device = DEVICES[name]
+        device = self.devices[name]
         return {
             "title": device.title,
             "kind": device.kind,
             "memory_bytes": device.verdict_bytes,
             "usable_bytes": feasibility.usable_bytes(device, self.headroom),
             "watts": device.watts,
-            "times_by": self._source.get(name, "its data sheet alone" if device.peak_flops else "nothing"),
+            "times_by": self._source.get(name, self._rates(name)),
             "source": device.source,
         }
+
+    def _rates(self, name: str) -> str:
+        """Where an uncalibrated device's rates are from."""
+        if name == here.NAME:
+            return "rates measured here"
+        return "its data sheet alone" if self.devices[name].peak_flops else "nothing"
 
     def row(
         self, name: str, model: str, method: str, precision: str, batch: int, seconds: float
@@ -76,7 +84,7 @@ class DeviceCosts:
         What somebody saw goes before what is modelled; but a printed OOM not before a plan, since the paper
         does not say how much memory its boards had.
         """
-        device = DEVICES[name]
+        device = self.devices[name]
         planned = plan_surface.plan(device, model, method, precision, batch, seconds)
         usable = feasibility.usable_bytes(device, self.headroom)
         verdict = feasibility.verdict(planned and planned.bytes, usable)
@@ -125,7 +133,7 @@ class DeviceCosts:
 
     def longest(self, name: str, model: str, method: str) -> dict[str, Any]:
         """The longest clip at batch 1 in fp32; None where none fits or nothing is known."""
-        device = DEVICES[name]
+        device = self.devices[name]
         usable = feasibility.usable_bytes(device, self.headroom)
         if usable is None or plan_surface.plan(device, model, method, "fp32", 1, SHORTEST_SECONDS) is None:
             return {"device": name, "model": model, "method": method, "known": False, "seconds": None}
@@ -145,7 +153,7 @@ class DeviceCosts:
         batch 8 x 12 s, by each method. bytes: a client's raw audio over what its rounds move. energy: joules
         of the A40 over this device's for the same step. None: unknown.
         """
-        device, reference = DEVICES[name], DEVICES[REFERENCE]
+        device, reference = self.devices[name], self.devices[REFERENCE]
         ours, theirs = self._step(name), self._step(REFERENCE)
         usable = feasibility.usable_bytes(device, self.headroom)
         memory = {}

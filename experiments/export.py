@@ -100,6 +100,7 @@ def export(settings: Any, platforms: Any, probe: bool, out: Path, stage: Any) ->
     step = training_step.build(settings)
     manifest["state"] = describe_state(jax.jit(step.begin)(jax.random.key(0)))
     manifest["inputs"] = describe_inputs(settings)
+    manifest["donated"] = len(manifest["state"])  # the first arguments, which the first outputs replace
     leaves = [jax.ShapeDtypeStruct(e["shape"], e["dtype"]) for e in manifest["state"] + manifest["inputs"]]
     stage(f"pricing {settings.describe()}")
     costs = step_costs.step_costs(settings.config, step)

@@ -23,7 +23,8 @@ class FeasibilityArguments:
     out: Path
     """Folder for feasibility.json, feasibility.md and PNGs."""
     devices: tuple[str, ...] = ()
-    """Names in the catalogue (profiling/devices.py). Default: boards, phones, computers, and the A40."""
+    """Names in the catalogue (profiling/devices.py), or this-machine, whose rates are measured. Default:
+    boards, phones, computers, and the A40."""
     models: tuple[Literal["base", "large"], ...] = ("base", "large")
     """Presets."""
     seconds: tuple[float, ...] = (1.0, 2.0, 3.0, 5.5, 12.0, 15.0)
@@ -77,12 +78,13 @@ def check(options: FeasibilityArguments) -> tuple[list[str], dict[str, int], Any
     Raises:
         UsageError: in one line.
     """
+    from profiling import here
     from profiling.devices import DEVICES
     from profiling.feasibility import LINKS, Link
 
     def known(name: str) -> str:
-        if name not in DEVICES:
-            raise UsageError(nearest(name, list(DEVICES), "device"))
+        if name not in (*DEVICES, here.NAME):
+            raise UsageError(nearest(name, [*DEVICES, here.NAME], "device"))
         return name
 
     for name in ("models", "seconds", "batch", "precision", "method", "fleet"):
@@ -127,10 +129,15 @@ def feasibility(
     from experiments import table2
     from experiments.device_costs import DeviceCosts
     from experiments.progress import stage
+    from profiling import here
 
+    extra = {}
+    if here.NAME in (*devices, *fleet):
+        stage("measuring this machine")
+        extra[here.NAME] = here.this_machine()
     stage("fitting the step-time model to Table 2")
     rounds = options.rounds or round(table2.implied_epochs())
-    costs = DeviceCosts(measured, options.headroom)
+    costs = DeviceCosts(measured, options.headroom, extra)
     run = {
         "rounds": rounds,
         "rounds_from": "given" if options.rounds else "two weeks on the A40, as the paper has it",
@@ -255,7 +262,8 @@ def round_of(
             hours = None
         else:
             hours = run["client_clip_seconds"] / paper.TABLE_2_SECONDS / setting["batch"] * step / 3600
-        members.append({"device": name, "count": count, "hours": hours, "setting": setting})
+        title = costs.devices[name].title
+        members.append({"device": name, "title": title, "count": count, "hours": hours, "setting": setting})
     known = [member["hours"] for member in members if member["hours"] is not None]
     complete = len(known) == len(members)
     slowest = max(known) if complete else None

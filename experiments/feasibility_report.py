@@ -115,7 +115,14 @@ def _said(ratio: float | None) -> str:
     """A ratio in words."""
     if ratio is None:
         return "unknown"
-    return f"yes, {ratio:.3g} x" if ratio >= 1 else f"no, {1 / ratio:.3g} x short"
+    return f"yes, {number(ratio)} x" if ratio >= 1 else f"no, {number(1 / ratio)} x short"
+
+
+def number(value: float | None) -> str:
+    """Three digits, whole from a hundred on."""
+    if value is None:
+        return "unknown"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def gigabytes(size: float | None) -> str:
@@ -142,7 +149,7 @@ def _settings(result: dict[str, Any]) -> list[str]:
     ]
     for row in _shown(result):
         numbers = [
-            f"{row[name]:.3g}" if row[name] is not None else "unknown"
+            number(row[name])
             for name in (
                 "step_seconds",
                 "client_epoch_hours",
@@ -209,7 +216,7 @@ def _fleet(result: dict[str, Any]) -> list[str]:
             else f"cannot take part: {setting['why']}"
         )
         lines.append(
-            f"| {result['devices'].get(member['device'], {}).get('title', member['device'])} | {member['count']} | {words} | {'-' if hours is None else f'{hours:.2f}'} |"
+            f"| {member['title']} | {member['count']} | {words} | {'-' if hours is None else f'{hours:.2f}'} |"
         )
     if fleet["wall_clock_hours"] is None:
         said = "A client cannot take part or its times are unknown, so that the round has no length."
@@ -228,7 +235,7 @@ def _corpora(result: dict[str, Any]) -> list[str]:
         s = row["setting"]
         lines.append(
             f"| {result['devices'][row['device']]['title']} | {row['model']} | batch {s['batch']} x {s['seconds']:g} s, {s['precision']}, {s['method']} | "
-            + " | ".join(f"{row['days'][h]:,.3g}" for h in hours)
+            + " | ".join(number(row["days"][h]) for h in hours)
             + " |"
         )
     return [

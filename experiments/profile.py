@@ -27,8 +27,8 @@ class ProfileArguments:
     """Length of each utterance."""
     batch: int = 4
     """Utterances in a batch."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of products; activations and the rest stay fp32."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of products; activations and the rest stay fp32. fp16 scales its loss."""
     method: Literal["plain", "remat"] = "plain"
     """How gradients are computed; remat: each CNN and transformer layer again in the backward pass."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -127,7 +127,7 @@ def profile(options: ProfileArguments) -> dict[str, Any]:
         price = round_price.round_price(settings, options.clients, options.local_steps)
         stage(f"compiling for {target or jax.default_backend()}")
         compiled = _compile(step, target)
-    mixed = "mixed" if options.precision == "bf16" else "fp32"
+    mixed = "fp32" if options.precision == "fp32" else "mixed"
     eager = {
         backend: step_costs.eager_bytes(config, settings.batch, settings.samples, mixed, backend)
         for backend in ("cpu", "cuda")

@@ -101,7 +101,7 @@ def section41(options: Section41Arguments, measured: list[Any]) -> dict[str, Any
             for months in sorted({*SENSITIVITY_MONTHS, options.doubling_months})
         ],
         "boards": [
-            _board(name, costs, options) for name, device in DEVICES.items() if device.kind == "board"
+            _board(name, costs, options) for name, device in DEVICES.items() if device.kind != "server"
         ],
         "compared": f"base, batch {COMPARED_BATCH} x {paper.TABLE_2_SECONDS:g} s, the faster of fp32 and 16 bits",
         "printed_year": paper.PREDICTED_YEAR,
@@ -147,6 +147,8 @@ def _board(name: str, costs: Any, options: Section41Arguments) -> dict[str, Any]
 
 def markdown(result: dict[str, Any]) -> str:
     """The report."""
+    from experiments.feasibility_report import gigabytes
+
     a, titles = result["assumptions"], result["titles"]
     chosen = result["projected"][result["device"]]
     low, high = chosen["years"]
@@ -183,11 +185,11 @@ def markdown(result: dict[str, Any]) -> str:
             for row in result["sensitivity"]
         ),
         "",
-        "## Boards that exist",
+        "## Devices that exist",
         "",
-        f"Speed: {result['compared']}, by the step-time model (`w2v-jax reproduce table2` states its errors). Boards that came after the paper start from their own year.",
+        f"Speed: {result['compared']}, by the step-time model (`w2v-jax reproduce table2` states its errors). Devices that came after the paper start from their own year.",
         "",
-        "| board | of | slower than the A40 | times by | as fast from | memory, GB | 48 GB from |",
+        "| device | of | slower than the A40 | times by | as fast from | memory, GB | 48 GB from |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in result["boards"]:
@@ -195,7 +197,7 @@ def markdown(result: dict[str, Any]) -> str:
         year = "unknown" if row["compute_year"] is None else f"{row['compute_year']:.0f}"
         memory = "unknown" if row["memory_year"] is None else f"{row['memory_year']:.0f}"
         lines.append(
-            f"| {row['title']} | {row['year']} | {gap} | {row['times_by']} | {year} | {row['memory_bytes'] / 1e9:.3g} | {memory} |"
+            f"| {row['title']} | {row['year']} | {gap} | {row['times_by']} | {year} | {gigabytes(row['memory_bytes'])} | {memory} |"
         )
     lines += ["", *_reading(result)]
     provenance = result["provenance"]
@@ -208,18 +210,18 @@ def _reading(result: dict[str, Any]) -> list[str]:
     known = [row for row in result["boards"] if row["gap"] is not None]
     nearest_board = min(known, key=lambda row: row["gap"])
     enough = [
-        row["title"] for row in result["boards"] if row["memory_bytes"] >= result["reference_memory_bytes"]
+        row["title"]
+        for row in result["boards"]
+        if (row["memory_bytes"] or 0) >= result["reference_memory_bytes"]
     ]
     gap = nearest_board["gap"]
     speed = (
         f"{nearest_board['title']} ({nearest_board['year']}) is modelled as fast as the A40"
         if gap <= 1
-        else f"The fastest board, {nearest_board['title']} ({nearest_board['year']}), is modelled {gap:.1f} times slower than the A40"
+        else f"The fastest of them, {nearest_board['title']} ({nearest_board['year']}), is modelled {gap:.1f} times slower than the A40"
     )
     memory = (
-        f"{' and '.join(enough)} hold the A40's memory or more"
-        if enough
-        else "no board holds the A40's memory"
+        f"{' and '.join(enough)} hold the A40's memory or more" if enough else "none holds the A40's memory"
     )
     return [f"{speed}; {memory}."]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.run_folder import read_json
-from profiling import runner
+from profiling import here, runner
 from profiling.devices import DEVICES, named_like
 from w2v_jax.errors import UserError
 
@@ -68,7 +68,7 @@ def read_timings(path: Path) -> Measured:
         raise UserError(f"{path}: unknown status {status!r}; expected {TIMED} or {OUT_OF_MEMORY}")
     if status == TIMED and not (isinstance(seconds, int | float) and math.isfinite(seconds) and seconds > 0):
         raise UserError(f"{path}: a step of {seconds} seconds cannot be")
-    device = label if label in DEVICES else named_like(board)
-    title = DEVICES[device].title if device else str(label or board)
+    device = label if label in (*DEVICES, here.NAME) else named_like(board)
+    title = DEVICES[device].title if device in DEVICES else str(label or board)
     timed = status == TIMED
     return Measured(device, title, settings, seconds if timed else None, spread if timed else None, record)

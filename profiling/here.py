@@ -1,0 +1,55 @@
+"""The machine that this runs on, as a device: its memory as the system tells it, its rates as measured."""
+
+import platform
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from profiling import runner
+from profiling.devices import Device
+
+NAME = "this-machine"
+_SIDE = 1536
+_TRAFFIC_BYTES = 256 * 2**20
+
+
+def this_machine(*, repeats: int = 7) -> Device:
+    """This machine's CPU; takes seconds.
+
+    Rates are the best of some runs: products of square matrices for the arithmetic, a sum over a large array
+    for the bandwidth. They are what is reached, where other devices have what a data sheet says.
+    """
+    board = runner.describe_board()
+    cores = board["cores"]
+    cpu = jax.devices("cpu")[0]
+    matrix = jax.device_put(np.full((_SIDE, _SIDE), 0.5, np.float32), cpu)
+    vector = jax.device_put(np.zeros(_TRAFFIC_BYTES // 4, np.float32), cpu)
+    product = _best_seconds(jax.jit(lambda x: x @ x), matrix, repeats)
+    added = _best_seconds(jax.jit(lambda x: x + jnp.float32(1)), vector, repeats)
+    name = board["cpu"] or platform.processor() or platform.machine()
+    return Device(
+        title=f"this machine ({name}, {cores} cores)",
+        kind="computer",
+        processor="cpu",
+        year=None,
+        memory_bytes=board["memory_bytes"],
+        bytes_per_second=2 * _TRAFFIC_BYTES / added,
+        peak_flops={"fp32": 2 * _SIDE**3 / product},
+        watts=None,
+        source="memory by the system; rates measured here: "
+        f"a product of {_SIDE} x {_SIDE} and a sum over {_TRAFFIC_BYTES // 2**20} MiB",
+        plan="cpu",
+    )
+
+
+def _best_seconds(function, argument, repeats: int) -> float:
+    """Least seconds of some calls after the first, each waited for."""
+    jax.block_until_ready(function(argument))
+    seconds = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        jax.block_until_ready(function(argument))
+        seconds.append(time.perf_counter() - begun)
+    return min(seconds)
