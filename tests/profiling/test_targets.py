@@ -96,5 +96,6 @@ def test_a_step_compiles_for_a_board_that_is_not_here(target, model):
 def test_devices_are_whole_records():
     for device in DEVICES.values():
         values = dataclasses.asdict(device)
-        assert values["bytes_per_second"] > 1e9
-        assert all(rate > 1e11 for rate in device.peak_flops.values())
+        assert device.source
+        assert values["bytes_per_second"] is None or values["bytes_per_second"] > 1e9
+        assert all(rate > 1e10 for rate in device.peak_flops.values())
