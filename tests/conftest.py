@@ -12,8 +12,8 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0",
 )
 
-# Most of a test's time is compiling what another test has compiled: one cache for a run, its workers and their
-# children, which inherit the variable. Whoever made it removes it.
+# Most of a test's time is compiling what another test has compiled: one cache for a run, its workers and
+# their children, which inherit the variable. Whoever made it removes it.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="w2v-jax-tests-", ignore_cleanup_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name

@@ -49,6 +49,42 @@ FAULTS = {
         "times)",
         "tests/profiling/test_traffic.py",
     ),
+    "a changed byte passes for the artifact": fault(
+        "profiling/runner.py",
+        "    if checksum != noted:",
+        "    if False:",
+        "tests/experiments/test_export.py -k flipped",
+    ),
+    "a wrong loss passes the probe": fault(
+        "profiling/runner.py",
+        "if not (finite and abs(value - right) <= allowed * abs(right)):",
+        "if not finite:",
+        "tests/experiments/test_export.py -k found_out",
+    ),
+    "gradients of a scaled loss stay scaled": fault(
+        "experiments/training_step.py",
+        "            gradients = scale.unscale(gradients)\n",
+        "",
+        "tests/experiments/test_training_step.py",
+    ),
+    "a device that is left out is fitted all the same": fault(
+        "profiling/step_time.py",
+        "fit([cell for cell in cells if cell.device.title != title])",
+        "fit(list(cells))",
+        "tests/profiling/test_step_time.py -k left_out_is_not",
+    ),
+    "memory without headroom": fault(
+        "profiling/feasibility.py",
+        "return int(memory * (1.0 -",
+        "return int(memory * (1.0 - 0 *",
+        "tests/profiling/test_feasibility.py",
+    ),
+    "traffic left out of a step's seconds": fault(
+        "profiling/step_time.py",
+        "return arithmetic + moving +",
+        "return arithmetic +",
+        "tests/profiling/test_step_time.py",
+    ),
     "buffers that share a place counted twice": fault(
         "profiling/timeline.py",
         "end - max(buffer.offset, reached)",
