@@ -32,7 +32,7 @@ PRECISIONS: dict[str, tuple[Literal["fp32", "bf16", "fp16"], ...]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GridArguments:
-    """Compile the plans that the feasibility table reads (half an hour); goes on where it was interrupted.
+    """Compile the plans that the feasibility table reads (half an hour or more); it can be interrupted.
 
     example: w2v-jax plans grid --targets cpu xavier-agx orin-agx --out experiments/plan_grid.json
     """
