@@ -1,7 +1,7 @@
 """Memory of a training step by the compilers' plans that are kept (experiments/plan_grid.py).
 
 A plan at a kept point is the compiler's own. Between points it is a fit, `a + batch x (b + c seconds + d
-seconds^2)`, which is how a step's memory grows; `worst_fit` says how far the fit is from the points.
+seconds^2)`, which is how a step's memory grows; `worst_fit` says how far such a fit is from a plan it has not seen.
 """
 
 import functools
@@ -78,22 +78,26 @@ def _surface(target: str, model: str, method: str, precision: str) -> tuple[dict
         if (row["target"], row["model"], row["method"], row["precision"], row["optimizer"])
         == (target, model, method, precision, OPTIMIZER)
     }
-    if len(points) < 4:
-        return points, None
+    return points, _fit(points) if len(points) >= 4 else None
+
+
+def _fit(points: dict[tuple[int, float], int]) -> np.ndarray:
     terms = np.array([_terms(*point) for point in points])
     sizes = np.array(list(points.values()), float)
     # Relative errors count alike, small steps and large.
-    return points, np.linalg.lstsq(terms / sizes[:, None], np.ones(len(sizes)), rcond=None)[0]
+    return np.linalg.lstsq(terms / sizes[:, None], np.ones(len(sizes)), rcond=None)[0]
 
 
 def worst_fit() -> float:
-    """Largest relative distance of the fit from a kept plan."""
+    """Largest relative distance of a kept plan from what the others of its kind would say of it."""
     distances = [0.0]
     for row in kept()["rows"]:
-        _, coefficients = _surface(row["target"], row["model"], row["method"], row["precision"])
-        if coefficients is not None:
-            distances.append(abs(_terms(row["batch"], row["seconds"]) @ coefficients / row["bytes"] - 1.0))
-    return max(distances)
+        points, _ = _surface(row["target"], row["model"], row["method"], row["precision"])
+        here = (row["batch"], row["seconds"])
+        others = {point: size for point, size in points.items() if point != here}
+        if len(others) >= 4:
+            distances.append(abs(_terms(*here) @ _fit(others) / row["bytes"] - 1.0))
+    return float(max(distances))
 
 
 def _terms(batch: int, seconds: float) -> np.ndarray:

@@ -33,4 +33,9 @@ exec env PYTHONHOME="$folder/root/usr" PYTHONPATH="$folder/site" qemu-aarch64-st
     -L "$folder/root" "$folder/root/usr/bin/python3.11" "\$@"
 END
 chmod +x "$folder/python"
-"$folder/python" "$artifact/runner.py" "$artifact" --out "$out" --platform cpu --device emulated-aarch64 --seconds 5
+# From the artifact's own folder, so that the command that is written down names no other.
+cd "$(dirname "$artifact")"
+name=$(basename "$artifact")
+"$folder/python" "$name/runner.py" "$name" --out "$name.timings.json" --platform cpu \
+    --device emulated-aarch64 --seconds 5
+mv "$name.timings.json" "$out"
