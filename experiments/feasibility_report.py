@@ -55,7 +55,7 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         "## What this rests on",
         "",
-        f"- Memory: compilers' plans with AdamW, between compiled settings a fit that is at most {result['worst_plan_fit']:.1%} off a compiled one. Devices without a compiler here stand by another's plan: A40 and Thor by Orin's, phones and Raspberry Pis by XLA's for this CPU. "
+        f"- Memory: compilers' plans with AdamW, between compiled settings a fit, which is at most {result['worst_plan_fit']:.1%} off a compiled plan that it has not seen. Devices without a compiler here stand by another's plan: A40 and Thor by Orin's, phones and Raspberry Pis by XLA's for this CPU. "
         + (
             "Usable is three quarters of the memory (XLA's own default), on phones a half."
             if result["headroom"] is None

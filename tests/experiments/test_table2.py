@@ -103,7 +103,7 @@ def test_memory_verdicts_are_those_of_the_table():
 
 
 def test_kept_plans_are_the_compilers_and_between_them_the_fit_is_near():
-    assert plan_surface.worst_fit() < 0.06
+    assert 0 < plan_surface.worst_fit() < 0.1
     nx = DEVICES["xavier-nx"]
     kept = plan_surface.plan(nx, "base", "plain", "fp32", 4, 5.5)
     assert kept is not None
