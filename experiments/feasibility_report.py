@@ -370,10 +370,26 @@ def _draw_memory(result: dict[str, Any], path: Path) -> None:
         levels: dict[float, list[str]] = {}
         for name, size in usable.items():
             levels.setdefault(round(size / 1e9, 1), []).append(name)
-        for level, names in sorted(levels.items()):
+        for place, (level, names) in enumerate(sorted(levels.items())):
             if level < 1.3 * top:
                 axis.axhline(level, color="gray", linewidth=1)
-                axis.text(axis.get_xlim()[1], level, ", ".join(names), fontsize=7, ha="right", va="bottom")
+                # Neighbours take turns, so that close lines' names do not lie on one another.
+                at, side = ((1.0, "right"), (0.5, "center"))[place % 2]
+                axis.text(
+                    at,
+                    level,
+                    ", ".join(names),
+                    fontsize=7,
+                    ha=side,
+                    va="bottom",
+                    transform=axis.get_yaxis_transform(),
+                )
+        axis.axvline(
+            paper.RELEASED_MODELS_SECONDS,
+            color="tab:purple",
+            linestyle=":",
+            label=f"released models: over {paper.RELEASED_MODELS_SECONDS:g} s",
+        )
         axis.axvspan(*paper.KEYWORD_SECONDS, color="tab:green", alpha=0.12, label="keyword spotting")
         title = result["devices"][device]["title"] if device else ""
         axis.set(
