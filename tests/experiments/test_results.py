@@ -4,6 +4,7 @@ import pytest
 
 from experiments.compare import above_untrained
 from experiments.run_folder import read_json
+from experiments.timings import read_timings
 from tests.paths import ROOT
 
 RESULTS = ROOT / "docs" / "results"
@@ -95,3 +96,31 @@ def test_plans_for_boards():
             }
             assert set(plans) == {(p, m) for p in ("fp32", "bf16") for m in ("plain", "remat")}
             assert plans["fp32", "remat"] < 0.5 * plans["fp32", "plain"]
+
+
+def test_table_2_is_predicted_as_it_is_said_to_be():
+    result = read_json(RESULTS / "table2" / "table2.json")
+    errors, memory = result["errors"], result["memory"]
+    assert errors["model"]["median"] <= 0.15
+    assert errors["model"]["median"] < errors["additive_single"]["median"]
+    assert (memory["printed_oom"], memory["printed_oom_predicted"]) == (7, 7)
+    assert (memory["timed"], memory["timed_predicted_oom"]) == (25, 0)
+    assert all(row["verdict"] != "unknown" for row in result["rows"])
+
+
+def test_are_we_there_yet():
+    result = read_json(RESULTS / "feasibility" / "feasibility.json")
+    verdicts = {row["device"]: row for row in result["verdicts"]}
+    assert {"rpi-4", "xavier-nx", "xavier-agx", "orin-nx", "orin-agx", "thor", "a15"} <= set(verdicts)
+    assert verdicts["xavier-nx"]["compute"] == pytest.approx(0.21 / 1.14)
+    assert verdicts["xavier-nx"]["memory"] < 1 < verdicts["xavier-nx"]["memory_remat"]
+    assert verdicts["a15"]["compute"] is None
+    projected = read_json(RESULTS / "section41" / "section41.json")["projected"]["xavier-nx"]["years"]
+    assert [round(years, 1) for years in projected] == [3.7, 4.1]
+
+
+def test_an_exported_step_ran_on_another_processor():
+    measured = read_timings(RESULTS / "boards" / "tiny-emulated-aarch64.json")
+    assert measured.record["board"]["machine"] == "aarch64"
+    assert measured.record["probe"]["passed"]
+    assert measured.seconds is not None
