@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(FeasibilityArguments, argv, "w2v-jax feasibility")
     devices, fleet, link = check(options)
-    from experiments import feasibility_report, plan_surface
+    from experiments import feasibility_pictures, feasibility_report, plan_surface
     from experiments.timings import read_timings
 
     measured = [read_timings(path) for path in options.timings]
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
     write_json(options.out / "feasibility.json", result)
     text = feasibility_report.markdown(result)
     replace_file(options.out / "feasibility.md", text)
-    pictures = feasibility_report.draw(result, options.out)
+    pictures = feasibility_pictures.draw(result, options.out)
     print(text)
     print(f"written: {options.out / 'feasibility.json'}, feasibility.md, {', '.join(pictures)}")
 

@@ -60,7 +60,7 @@ def export_program(function: Callable, arguments: Sequence[Any], platform: str) 
 def versions() -> dict[str, Any]:
     """What the runner's window of compatibility goes by."""
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),  # noqa: UP017
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "jax": importlib.metadata.version("jax"),
         "jaxlib": importlib.metadata.version("jaxlib"),
         "calling_convention_version": jax_export.maximum_supported_calling_convention_version,
