@@ -225,6 +225,8 @@ def _fleet(result: dict[str, Any]) -> list[str]:
 
 
 def _corpora(result: dict[str, Any]) -> list[str]:
+    if not result["corpora"]:
+        return ["Nothing that was asked for fits and has a known time."]
     hours = list(dict.fromkeys(key for row in result["corpora"] for key in row["days"]))
     lines = [
         "| device | model | setting | " + " | ".join(f"days, {float(h):,.0f} h" for h in hours) + " |",
