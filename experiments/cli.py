@@ -8,6 +8,7 @@ from collections.abc import Sequence
 # name -> (module, summary). Modules are imported only when their command runs.
 COMMANDS = {
     "pretrain": ("experiments.pretrain", "pre-train across simulated clients, or centrally"),
+    "finetune": ("experiments.finetune", "train a speech recognizer on an encoder, and score it"),
     "compare": ("experiments.compare", "held-out curves of several runs side by side"),
     "profile": ("experiments.profile", "where the operations and the memory of a training step go"),
     "feasibility": (
@@ -39,7 +40,7 @@ COMMANDS = {
     "bench clients": ("experiments.bench_clients", "seconds per round: loop, vmap and lanes"),
 }
 # Commands that go on where they were interrupted.
-RESUMABLE = ("pretrain", "data prepare")
+RESUMABLE = ("pretrain", "finetune", "data prepare")
 
 
 def usage() -> str:

@@ -10,19 +10,19 @@ COLLAPSED_PERPLEXITY = 4.0  # two groups with two entries each in use
 
 
 class Progress:
-    """Reports rounds as they end, with the time left."""
+    """Reports steps of long work as they end, with the time left."""
 
-    def __init__(self, rounds: int, done: int):
+    def __init__(self, total: int, done: int, unit: str = "round"):
         self._console = rich.console.Console(highlight=False, soft_wrap=True)
         self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("round {task.completed}/{task.total}"),
+            rich.progress.TextColumn(unit + " {task.completed}/{task.total}"),
             rich.progress.BarColumn(),
             rich.progress.TextColumn("{task.fields[left]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("rounds", total=rounds, completed=done, left="")
-        self._rounds, self._first, self._started = rounds, done, time.perf_counter()
+        self._task = self._bar.add_task(unit, total=total, completed=done, left="")
+        self._unit, self._total, self._first, self._started = unit, total, done, time.perf_counter()
 
     def __enter__(self) -> "Progress":
         self._bar.start()
@@ -35,13 +35,17 @@ class Progress:
         """Print a line."""
         self._console.print(text)
 
+    def report(self, done: int, text: str, seconds: float) -> None:
+        """Print what the last step, of so many seconds, came to, and move the bar."""
+        each = (time.perf_counter() - self._started) / max(1, done - self._first)
+        left = f"{duration(each * (self._total - done))} left"
+        self._console.print(f"{self._unit} {done}/{self._total}  {text}  {seconds:.1f} s  {left}")
+        self._bar.update(self._task, completed=done, left=left)
+
     def round(self, line: dict[str, Any]) -> None:
-        """Print a round's line and move the bar."""
-        done = line["round"]
-        per_round = (time.perf_counter() - self._started) / max(1, done - self._first)
-        left = f"{duration(per_round * (self._rounds - done))} left"
+        """Report a round of pre-training by its line of metrics."""
         text = (
-            f"round {done}/{self._rounds}  loss {line['loss']:.3f}  contrastive {line['contrastive']:.3f}  "
+            f"loss {line['loss']:.3f}  contrastive {line['contrastive']:.3f}  "
             f"codes {line['code_perplexity']:.0f}"
         )
         if "heldout_accuracy" in line:
@@ -53,8 +57,7 @@ class Progress:
             text += "  CODEBOOK COLLAPSING: nearly all frames share a code"
         if line["skipped_clients"]:
             text += f"  {line['skipped_clients']} clients left out"
-        self._console.print(f"{text}  {line['round_seconds']:.1f} s  {left}")
-        self._bar.update(self._task, completed=done, left=left)
+        self.report(line["round"], text, line["round_seconds"])
 
 
 def duration(seconds: float) -> str:

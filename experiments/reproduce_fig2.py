@@ -114,9 +114,9 @@ def paper_flops(config: Any, samples: int, batch: int) -> dict[str, int]:
 
     from experiments.step_costs import by_layer
     from profiling.modules import count_modules
-    from w2v_jax.objective import bind
+    from w2v_jax.objective import bind_model
 
-    init, apply = bind(config.replace(convolution_form="lax"))
+    init, apply = bind_model(config.replace(convolution_form="lax"))
     layers = count_modules(
         apply,
         jax.eval_shape(init, jax.random.key(0)),

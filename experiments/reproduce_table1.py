@@ -57,11 +57,11 @@ def module_costs(config: Any, seconds: float, batch: int) -> dict[str, dict[str,
     from profiling.flops import Cost, count
     from profiling.modules import count_modules
     from w2v_jax.config import SAMPLE_RATE_HZ
-    from w2v_jax.objective import bind
+    from w2v_jax.objective import bind_model
 
     # The convention prices layers, whatever form computes them: as convolutions.
     config = config.replace(convolution_form="lax")
-    init, apply = bind(config)
+    init, apply = bind_model(config)
     samples = round(seconds * SAMPLE_RATE_HZ)
     parameters = jax.eval_shape(init, jax.random.key(0))
     inputs = (

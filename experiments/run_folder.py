@@ -69,6 +69,11 @@ class RunFolder:
             )
         write_json(path, value)
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How this start came about."""
+        return self._config["provenance"]
+
     def close(self) -> None:
         """Let another process have the folder."""
         self._lock.close()
@@ -77,9 +82,9 @@ class RunFolder:
     def metrics_path(self) -> Path:
         return self.path / "metrics.jsonl"
 
-    def rewind(self, round_index: int) -> None:
-        """Drop metrics of rounds after `round_index`, and a line cut short by a kill."""
-        lines = [line for line in read_metrics(self.metrics_path) if line["round"] <= round_index]
+    def rewind(self, done: int, unit: str = "round") -> None:
+        """Drop metrics of rounds (or of another unit) after `done`, and a line cut short by a kill."""
+        lines = [line for line in read_metrics(self.metrics_path) if line[unit] <= done]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         replace_file(self.metrics_path, text)
 
@@ -136,7 +141,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """A run's config.json: `settings` and `provenance`.
 
     Raises:
-        UserError: it is not one that `w2v-jax pretrain` wrote.
+        UserError: it is not one that a command of w2v-jax wrote.
     """
     path = folder / "config.json"
     try:
@@ -145,7 +150,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             return config
     except (ValueError, KeyError, TypeError):
         pass
-    raise UserError(f"{path} is not a config.json of w2v-jax pretrain: choose another folder")
+    raise UserError(f"{path} is not a config.json of a w2v-jax run: choose another folder")
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

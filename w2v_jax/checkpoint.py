@@ -63,6 +63,26 @@ class Checkpoints:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         return self._manager.restore(round_index, args=ocp.args.StandardRestore(abstract))
 
+    def restore_part(self, round_index: int, like: dict[str, PyTree]) -> dict[str, PyTree]:
+        """Read some of a checkpoint's fields, onto the first device.
+
+        Args:
+            round_index: a saved round.
+            like: arrays or their shapes, by field of the saved state, nested as it is.
+
+        Raises:
+            ValueError: a field is missing there, or has another shape.
+        """
+        place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), like)
+        arguments = ocp.args.PyTreeRestore(
+            item=wanted,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            partial_restore=True,
+        )
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            return reader.restore(self._folder.absolute() / str(round_index) / "default", args=arguments)
+
     def close(self) -> None:
         """Release the folder."""
         self._manager.close()

@@ -108,22 +108,51 @@ _OLD_SPELLINGS = {
 }
 
 
+def _renamed(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    renamed = {}
+    for name, value in state.items():
+        for old, new in _OLD_SPELLINGS.items():
+            name = name.removesuffix(old) + new if name.endswith(old) else name
+        renamed[name] = np.asarray(value)
+    return renamed
+
+
+def encoder_from_state_dict(state: Mapping[str, np.ndarray], config: ModelConfig) -> Parameters:
+    """The encoder's parameters from the arrays of any wav2vec 2.0 model of transformers.
+
+    Quantizers, projections and heads in `state` are left aside.
+
+    Raises:
+        UserError: parts of the encoder are missing, or have other shapes.
+    """
+    renamed = _renamed(state)
+    if not any(name.startswith("wav2vec2.") for name in renamed):  # Wav2Vec2Model itself has no prefix
+        renamed = {f"wav2vec2.{name}": value for name, value in renamed.items()}
+    table = [entry for entry in entries(config) if entry.name.startswith("wav2vec2.")]
+    if missing := sorted({entry.name for entry in table} - renamed.keys()):
+        raise UserError(
+            f"checkpoint of another architecture: it lacks {len(missing)} arrays of wav2vec 2.0's encoder, "
+            f"the first being {missing[0]}"
+        )
+    return _assemble(table, renamed)
+
+
 def from_state_dict(state: Mapping[str, np.ndarray], config: ModelConfig) -> Parameters:
     """transformers' arrays -> parameters.
 
     Raises:
         UserError: missing or extra keys, listed by name. Nothing is ever re-initialised silently.
     """
-    renamed = {}
-    for name, value in state.items():
-        for old, new in _OLD_SPELLINGS.items():
-            name = name.removesuffix(old) + new if name.endswith(old) else name
-        renamed[name] = np.asarray(value)
+    renamed = _renamed(state)
     table = entries(config)
     expected = {entry.name for entry in table}
     missing, extra = sorted(expected - renamed.keys()), sorted(renamed.keys() - expected)
     if missing or extra:
         raise UserError(f"checkpoint does not fit: missing {missing or 'none'}; unexpected {extra or 'none'}")
+    return _assemble(table, renamed)
+
+
+def _assemble(table: list[Entry], renamed: Mapping[str, np.ndarray]) -> Parameters:
     stacks: dict[tuple[str, ...], list[np.ndarray]] = {}
     for entry in table:
         stacks.setdefault(entry.path, []).append(entry.load(renamed[entry.name]))

@@ -1,6 +1,6 @@
-"""wav2vec 2.0 for pre-training: wires the parts, returns named intermediates, computes no loss."""
+"""wav2vec 2.0: wires the parts into an encoder and a pre-training model; computes no loss."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from w2v_jax.features import FeatureEncoder, FeatureProjection, frame_lengths, v
 from w2v_jax.layers import Linear, Scoped, scale_gradient, unit_uniform
 from w2v_jax.quantizer import GumbelQuantizer, Quantized
 from w2v_jax.randomness import dropout, fold_in_all
+
+Frozen = Literal["none", "feature-encoder", "encoder"]
 
 
 class Predictions(NamedTuple):
@@ -32,16 +34,91 @@ class DropoutKeys(NamedTuple):
     step: Key[Array, ""]
 
 
-class Wav2Vec2(Scoped):
-    """The pre-training model: encoder, context network, quantizer and both projections."""
+class Encoded(NamedTuple):
+    """What the encoder makes of a batch."""
+
+    features: Float[Array, "batch time channel"]
+    normed: Float[Array, "batch time channel"]
+    projected: Float[Array, "batch time dim"]
+    context: Float[Array, "batch time dim"]
+    valid: Bool[Array, "batch time"]
+
+
+class Encoder(Scoped):
+    """What outlives pre-training: feature encoder and context network."""
 
     def __init__(self, config: ModelConfig, key: Key[Array, ""]):
         keys = jax.random.split(key, 7)
-        dtype = config.compute_dtype
         self.feature_encoder = FeatureEncoder(config, keys[0])
         self.feature_projection = FeatureProjection(config, keys[1])
         self.mask_embedding = nnx.Param(unit_uniform(keys[2], (config.hidden_dim,)))
         self.context_network = ContextNetwork(config, keys[3])
+        self.config = config
+
+    def __call__(
+        self,
+        waveform: Float[Array, "batch sample"],
+        num_samples: Int[Array, " batch"],
+        mask: Bool[Array, "batch time"] | None = None,
+        *,
+        dropout_keys: DropoutKeys | None = None,
+        frozen: Frozen = "none",
+    ) -> Encoded:
+        """Contextual frames of unmasked speech, or of speech with frames masked.
+
+        Args:
+            waveform: 16 kHz mono, zero beyond `num_samples`.
+            num_samples: valid samples per utterance.
+            mask: frames replaced by the mask embedding; None for none.
+            dropout_keys: None for evaluation.
+            frozen: the part that gets no gradients: "feature-encoder", "encoder" (all), or "none".
+        """
+        encoded, _ = self.encode(waveform, num_samples, mask, dropout_keys=dropout_keys, frozen=frozen)
+        return encoded
+
+    def encode(
+        self,
+        waveform: Float[Array, "batch sample"],
+        num_samples: Int[Array, " batch"],
+        mask: Bool[Array, "batch time"] | None = None,
+        *,
+        dropout_keys: DropoutKeys | None = None,
+        frozen: Frozen = "none",
+    ) -> tuple[Encoded, dict[str, Array]]:
+        """As `__call__`, with every layer's output under its own name."""
+        config = self.config
+        if config.normalise_waveform:
+            waveform = normalise_waveform(waveform, num_samples)
+        features, out = self.feature_encoder(waveform, num_samples)
+        if frozen != "none":
+            features = jax.lax.stop_gradient(features)
+        elif config.encoder_gradient_scale != 1.0:
+            features = jnp.asarray(scale_gradient(features, config.encoder_gradient_scale))
+        valid = valid_frames(frame_lengths(num_samples, config), features.shape[1])
+        projected, normed = self.feature_projection(features, self.dropout_site(dropout_keys, 0))
+        x = projected
+        if mask is not None:
+            x = jnp.where(mask[..., None], self.mask_embedding[...].reshape(1, 1, -1), projected)
+        step_key = None if dropout_keys is None else dropout_keys.step
+        context, context_out = self.context_network(x, valid, self.dropout_site(dropout_keys, 1), step_key)
+        if frozen == "encoder":
+            context = jax.lax.stop_gradient(context)
+        return Encoded(features, normed, projected, context, valid), out | context_out
+
+    def dropout_site(self, dropout_keys: DropoutKeys | None, index: int) -> Key[Array, " batch"] | None:
+        """Keys of a place of dropout outside the layers, which have the first numbers."""
+        if dropout_keys is None:
+            return None
+        return fold_in_all(dropout_keys.utterance, self.config.num_layers + 1 + index)
+
+
+class Wav2Vec2(Encoder):
+    """The pre-training model: encoder, context network, quantizer and both projections."""
+
+    def __init__(self, config: ModelConfig, key: Key[Array, ""]):
+        super().__init__(config, key)
+        keys = jax.random.split(key, 7)
+        dtype = config.compute_dtype
         self.quantizer = GumbelQuantizer(config, keys[4])
         self.project_context = Linear(
             config.hidden_dim, config.projection_dim, keys[5], dtype=dtype, zero_bias=False
@@ -49,7 +126,6 @@ class Wav2Vec2(Scoped):
         self.project_quantized = Linear(
             config.codevector_dim, config.projection_dim, keys[6], dtype=dtype, zero_bias=False
         )
-        self.config = config
 
     def __call__(
         self,
@@ -74,42 +150,28 @@ class Wav2Vec2(Scoped):
         Returns:
             Predictions, and every intermediate under its own name.
         """
-        config = self.config
-        if config.normalise_waveform:
-            waveform = normalise_waveform(waveform, num_samples)
-        features, out = self.feature_encoder(waveform, num_samples)
-        if config.encoder_gradient_scale != 1.0:
-            features = jnp.asarray(scale_gradient(features, config.encoder_gradient_scale))
-        valid = valid_frames(frame_lengths(num_samples, config), features.shape[1])
-
-        def site(index):
-            return None if dropout_keys is None else fold_in_all(dropout_keys.utterance, index)
-
-        base = config.num_layers + 1
-        projected, normed = self.feature_projection(features, site(base))
-        embedding = self.mask_embedding[...].reshape(1, 1, -1)
-        masked = jnp.where(mask[..., None], embedding, projected)
-        step_key = None if dropout_keys is None else dropout_keys.step
-        context, context_out = self.context_network(masked, valid, site(base + 1), step_key)
-        quantizer_input = dropout(normed, config.feature_dropout, site(base + 2))
+        encoded, out = self.encode(waveform, num_samples, mask, dropout_keys=dropout_keys)
+        quantizer_input = dropout(
+            encoded.normed, self.config.feature_dropout, self.dropout_site(dropout_keys, 2)
+        )
         quantized = self.quantizer(quantizer_input, gumbel_noise, gumbel_temperature)
-        out |= context_out | {
-            "features": features,
-            "features_normed": normed,
-            "projected": projected,
-            "context": context,
+        out |= {
+            "features": encoded.features,
+            "features_normed": encoded.normed,
+            "projected": encoded.projected,
+            "context": encoded.context,
             "probabilities": quantized.probabilities,
             "codes": quantized.codes,
             "quantized": quantized.vectors,
-            "context_projection": self.project_context(context),
+            "context_projection": self.project_context(encoded.context),
             "quantized_projection": self.project_quantized(quantized.vectors),
         }
         predictions = Predictions(
             context=out["context_projection"],
             targets=out["quantized_projection"],
             quantized=quantized,
-            features=features,
-            valid=valid,
+            features=encoded.features,
+            valid=encoded.valid,
         )
         return predictions, out
 

@@ -68,16 +68,16 @@ class Draws(NamedTuple):
     negative_counts: Int[Array, "batch time time"]
 
 
-def bind(config: ModelConfig) -> tuple[Callable, Callable]:
-    """(init, apply) of the model: parameters are a plain nested dict of arrays.
+def bind(make: Callable[[Key[Array, ""]], nnx.Module]) -> tuple[Callable, Callable]:
+    """(init, apply) of a module with parameters alone, which become a plain nested dict of arrays.
 
-    `apply(parameters, *args, **kwargs)` is the model's `__call__`.
+    `init(key)` makes the parameters; `apply(parameters, *args, **kwargs)` is the module's `__call__`.
     """
-    template = nnx.eval_shape(lambda: Wav2Vec2(config, jax.random.key(0)))
+    template = nnx.eval_shape(lambda: make(jax.random.key(0)))
     definition, abstract = nnx.split(template)
 
     def init(key: Key[Array, ""]) -> Parameters:
-        return nnx.to_pure_dict(nnx.state(Wav2Vec2(config, key)))
+        return nnx.to_pure_dict(nnx.state(make(key)))
 
     def apply(parameters: Parameters, *args, **kwargs):
         state = jax.tree.map(lambda leaf: leaf, abstract)
@@ -85,6 +85,11 @@ def bind(config: ModelConfig) -> tuple[Callable, Callable]:
         return nnx.merge(definition, state)(*args, **kwargs)
 
     return init, apply
+
+
+def bind_model(config: ModelConfig) -> tuple[Callable, Callable]:
+    """(init, apply) of the pre-training model."""
+    return bind(lambda key: Wav2Vec2(config, key))
 
 
 def draw(config: ModelConfig, batch: Batch, key: Key[Array, ""]) -> Draws:
@@ -164,7 +169,7 @@ def diversity_weight(config: ModelConfig, step: Int[Array, ""] | int) -> Float[A
 
 def pretraining_objective(config: ModelConfig) -> Objective:
     """wav2vec 2.0 pre-training of one model configuration as an Objective."""
-    init_parameters, apply = bind(config)
+    init_parameters, apply = bind_model(config)
 
     def init(key):
         return init_parameters(key), {}

@@ -7,7 +7,7 @@ import numpy as np
 from w2v_jax import huggingface
 from w2v_jax.config import ModelConfig
 from w2v_jax.negatives import count_negatives
-from w2v_jax.objective import Draws, bind, loss_and_sums, summarise
+from w2v_jax.objective import Draws, bind_model, loss_and_sums, summarise
 
 INTERMEDIATE_TOLERANCE = 1e-4
 LOSS_TOLERANCE = 1e-5
@@ -21,7 +21,7 @@ OURS_ALONE = {"features", "probabilities", "codes"}
 def ours(config: ModelConfig, parameters: dict, inputs: dict[str, np.ndarray]):
     """(intermediates, losses, gradients by transformers' names) of our model."""
     config = config.replace(encoder_gradient_scale=1.0, feature_penalty_weight=0.0)
-    _, apply = bind(config)
+    _, apply = bind_model(config)
     mask = jnp.asarray(inputs["mask"])
     draws = Draws(mask, count_negatives(jnp.asarray(inputs["negatives"]), mask))
 

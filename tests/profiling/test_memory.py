@@ -6,7 +6,7 @@ import pytest
 from profiling.memory import residuals
 from tests.configs import VARIANTS
 from w2v_jax.config import BASE
-from w2v_jax.objective import bind
+from w2v_jax.objective import bind_model
 
 
 def f32(*shape):
@@ -50,7 +50,7 @@ def test_a_scans_layers_keep_as_many_times_one():
 
 
 def forward(config):
-    init, apply = bind(config)
+    init, apply = bind_model(config)
 
     def loss(parameters, waveform, num_samples, mask):
         predictions, _ = apply(parameters, waveform, num_samples, mask)

@@ -159,9 +159,9 @@ def test_the_form_of_the_convolutions_changes_no_row():
 
 def test_modules_sum_to_the_whole():
     from profiling.flops import count
-    from w2v_jax.objective import bind
+    from w2v_jax.objective import bind_model
 
-    init, apply = bind(BASE)
+    init, apply = bind_model(BASE)
     samples = 16_000
     shapes = (
         f32(1, samples),

@@ -10,7 +10,7 @@ import pytest
 
 from tests.configs import SMALL, VARIANTS
 from w2v_jax.model import normalise_waveform
-from w2v_jax.objective import Batch, bind, diversity_weight, draw, pretraining_objective, shuffle_masked
+from w2v_jax.objective import Batch, bind_model, diversity_weight, draw, pretraining_objective, shuffle_masked
 from w2v_jax.quantizer import gumbel_noise, gumbel_temperature
 
 REGULARISED = {
@@ -290,7 +290,7 @@ def test_gumbel_noise_is_standard_and_finite():
 
 def test_initial_values_follow_the_reference():
     config = SMALL.replace(hidden_dim=64, conv_channels=(64, 64, 64), codebook_entries=100)
-    parameters = bind(config)[0](jax.random.key(0))
+    parameters = bind_model(config)[0](jax.random.key(0))
     for leaf in (parameters["quantizer"]["codevectors"], parameters["mask_embedding"]):
         assert 0 <= leaf.min() < leaf.max() <= 1
         assert leaf.max() > 0.9

@@ -7,11 +7,11 @@ import pytest
 from w2v_jax import huggingface
 from w2v_jax.config import PRESETS
 from w2v_jax.errors import UserError
-from w2v_jax.objective import bind
+from w2v_jax.objective import bind_model
 
 
 def shapes(name):
-    init, _ = bind(PRESETS[name])
+    init, _ = bind_model(PRESETS[name])
     return jax.eval_shape(init, jax.random.key(0))
 
 
@@ -66,7 +66,7 @@ def test_names_cover_every_parameter_once(name):
 
 
 def test_missing_and_extra_keys_are_named():
-    init, _ = bind(PRESETS["tiny"])
+    init, _ = bind_model(PRESETS["tiny"])
     state = huggingface.to_state_dict(init(jax.random.key(0)), PRESETS["tiny"])
     state["surplus"] = state.pop("project_q.bias")
     with pytest.raises(UserError, match=r"missing \['project_q.bias'\]; unexpected \['surplus'\]"):
@@ -75,7 +75,7 @@ def test_missing_and_extra_keys_are_named():
 
 def test_old_weight_norm_spelling_is_understood():
     config = PRESETS["tiny"]
-    init, _ = bind(config)
+    init, _ = bind_model(config)
     state = huggingface.to_state_dict(init(jax.random.key(0)), config)
     old = {
         name.replace(".parametrizations.weight.original0", ".weight_g").replace(

@@ -5,13 +5,13 @@ one number and continuing from it is exact. grain's worker processes need parsed
 not start from a plain script: threads it is; reading and decoding release the GIL.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from w2v_jax.data.batching import generator, make_batch, stable_id
+from w2v_jax.data.buckets import Buckets
 from w2v_jax.data.common_voice import Utterance, column, lengths
 from w2v_jax.objective import Batch
 
@@ -22,14 +22,13 @@ UNBOUNDED_STEPS = 2**40
 class StepBatches(Protocol):
     """Batches by step, each the same whenever it is asked for."""
 
-    def __getitem__(self, step: int) -> Batch: ...
+    def __getitem__(self, step: int) -> Any: ...
 
 
 class BucketBatches:
     """Whole clips up to a cap in buckets of like length; each bucket has one shape.
 
-    Every epoch goes through every clip once, in an order of its own. A batch holds at most
-    `batch_samples`; clips longer than the cap are cut at a random place.
+    The buckets are those of `Buckets`; clips longer than the cap are cut at a random place.
 
     Attributes:
         bucket_samples: padded lengths, rising.
@@ -55,42 +54,31 @@ class BucketBatches:
         if batch_samples < cap_samples:
             raise ValueError(f"batches of {batch_samples} samples cannot hold clips of {cap_samples}")
         self._clips, self._identity, self._normalise = clips, identity, normalise
-        self._paths = paths = column(clips, "path")
-        self._order = np.array(sorted(range(len(paths)), key=paths.__getitem__))
-        capped = np.minimum(lengths(clips)[self._order], cap_samples)
-        edges = np.quantile(capped, np.arange(1, num_buckets + 1) / num_buckets, method="higher")
-        self.bucket_samples: list[int] = sorted({int(edge) for edge in edges})
-        bucket = np.searchsorted(self.bucket_samples, capped)
-        self._members = [np.flatnonzero(bucket == index) for index in range(len(self.bucket_samples))]
-        self._sizes = [max(1, batch_samples // length) for length in self.bucket_samples]
-        batches = [-(-len(held) // size) for held, size in zip(self._members, self._sizes, strict=True)]
-        self._plan = np.array([(b, i) for b, count in enumerate(batches) for i in range(count)])
-        self.steps_per_epoch = len(self._plan)
-        slots = sum(
-            count * size * length
-            for count, size, length in zip(batches, self._sizes, self.bucket_samples, strict=True)
+        self._paths = column(clips, "path")
+        self._buckets = Buckets(
+            self._paths,
+            np.minimum(lengths(clips), cap_samples),
+            batch_samples=batch_samples,
+            num_buckets=num_buckets,
+            identity=identity,
         )
-        self.padded_share = 1.0 - float(capped.sum()) / slots
-        self._epoch = functools.lru_cache(maxsize=2)(self._shuffle)
-
-    def _shuffle(self, epoch: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        rng = generator(*self._identity, epoch)
-        return rng.permutation(self._plan), [rng.permutation(held) for held in self._members]
+        self.bucket_samples = self._buckets.bucket_samples
+        self.steps_per_epoch = self._buckets.steps_per_epoch
+        self.padded_share = self._buckets.padded_share
 
     def __getitem__(self, step: int) -> Batch:
-        epoch, place = divmod(step, self.steps_per_epoch)
-        plan, members = self._epoch(epoch)
-        bucket, number = plan[place]
-        size = self._sizes[bucket]
-        chosen = self._order[members[bucket][number * size : (number + 1) * size]]
-        clips = [self._clips[int(index)] for index in chosen]
-        rngs = [generator(*self._identity, epoch, stable_id(self._paths[int(index)])) for index in chosen]
+        choice = self._buckets[step]
+        clips = [self._clips[int(index)] for index in choice.indices]
+        rngs = [
+            generator(*self._identity, choice.epoch, stable_id(self._paths[int(index)]))
+            for index in choice.indices
+        ]
         return make_batch(
             clips,
             rngs,
             [0] * len(clips),
-            batch_size=size,
-            crop_samples=self.bucket_samples[bucket],
+            batch_size=choice.rows,
+            crop_samples=self.bucket_samples[choice.bucket],
             normalise=self._normalise,
         )
 
@@ -104,7 +92,7 @@ class _Steps(Sequence):
     def __len__(self) -> int:
         return self._num_steps - self._first_step
 
-    def __getitem__(self, step: Any) -> Batch:
+    def __getitem__(self, step: Any) -> Any:
         return self._batches[self._first_step + int(step)]
 
 

@@ -1,0 +1,132 @@
+"""Where a fine-tuning run's encoder comes from: nowhere, a pre-training run, or a Hugging Face folder."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.run_folder import read_config
+from w2v_jax import config as model_config
+from w2v_jax.checkpoint import Checkpoints
+from w2v_jax.config import ModelConfig
+from w2v_jax.errors import UserError
+from w2v_jax.huggingface_folder import read_encoder
+from w2v_jax.model import Encoder
+from w2v_jax.objective import Parameters, bind
+
+SCRATCH, HUGGING_FACE = "scratch", "hf:"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """An encoder before fine-tuning.
+
+    Attributes:
+        config: its shape.
+        parameters: None for a fresh one.
+        description: what a report says of it.
+    """
+
+    config: ModelConfig
+    parameters: Parameters | None
+    description: dict[str, Any]
+
+
+def load(init: str, model: str | None) -> Source:
+    """The encoder that `--init` names.
+
+    Args:
+        init: scratch, a run folder of `w2v-jax pretrain`, or hf:FOLDER.
+        model: a preset; with anything but scratch it must be the checkpoint's architecture.
+
+    Raises:
+        UserError: no such thing, or a checkpoint of another architecture.
+    """
+    if init == SCRATCH:
+        name = model or "tiny"
+        return Source(model_config.PRESETS[name], None, {"init": SCRATCH, "model": name})
+    if init.startswith(HUGGING_FACE):
+        folder = Path(init.removeprefix(HUGGING_FACE))
+        config, parameters = read_encoder(folder)
+        description = {"init": init, "model": "Hugging Face"}
+    else:
+        config, parameters, description = _from_run(Path(init))
+    if model is not None:
+        _check_shape(config, model_config.PRESETS[model], init, model)
+    _check_arrays(parameters, config, init)
+    return Source(config, parameters, description | {"parameters_sha256": _digest(parameters)})
+
+
+def _from_run(folder: Path) -> tuple[ModelConfig, Parameters, dict[str, Any]]:
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"--init {folder}: no such pre-training run (no config.json); give scratch, a run folder of "
+            "w2v-jax pretrain, or hf:FOLDER"
+        )
+    settings = read_config(folder)["settings"]
+    if "model_config" not in settings or "preset" not in settings:
+        raise UserError(f"--init {folder} is not a run of w2v-jax pretrain: give one that is")
+    config = ModelConfig.from_dict(settings["model_config"])
+    reader = Checkpoints(folder / "checkpoints")
+    latest = reader.latest()
+    if latest is None:
+        raise UserError(f"--init {folder} has no checkpoint yet: let its pre-training go on first")
+    init, _ = bind(lambda key: Encoder(config, key))
+    like = {"parameters": jax.eval_shape(init, jax.random.key(0))}
+    try:
+        parameters = reader.restore_part(latest, like)["parameters"]
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"--init {folder}: its checkpoint is of another architecture than its config.json says"
+        ) from error
+    reader.close()
+    description = {
+        "init": str(folder),
+        "model": settings["model"],
+        "pretraining": {
+            name: settings.get(name)
+            for name in ("preset", "aggregation", "temperature", "rounds", "seed", "data", "crop_seconds")
+        },
+        "round": latest,
+    }
+    return config, jax.device_get(parameters), description
+
+
+def _check_shape(held: ModelConfig, wanted: ModelConfig, init: str, model: str) -> None:
+    """The fields that give parameters their shapes must agree."""
+    names = (
+        "conv_channels", "conv_kernels", "conv_strides", "conv_bias", "feature_norm", "hidden_dim",
+        "num_layers", "num_heads", "feed_forward_dim", "positional_kernel", "positional_groups", "pre_norm",
+    )  # fmt: skip
+    for name in names:
+        here, there = getattr(wanted, name), getattr(held, name)
+        if here != there:
+            raise UserError(
+                f"--init {init} is a checkpoint of another architecture than --model {model}: {name} is "
+                f"{there} there and {here} here; leave --model out to take the checkpoint's"
+            )
+
+
+def _check_arrays(parameters: Parameters, config: ModelConfig, init: str) -> None:
+    """Every array has the shape that the configuration gives it."""
+    make, _ = bind(lambda key: Encoder(config, key))
+    expected = dict(jax.tree_util.tree_leaves_with_path(jax.eval_shape(make, jax.random.key(0))))
+    for path, value in jax.tree_util.tree_leaves_with_path(parameters):
+        shape = expected[path].shape
+        if value.shape != shape:
+            raise UserError(
+                f"--init {init} is a checkpoint of another architecture than its config.json: "
+                f"{jax.tree_util.keystr(path)} has shape {value.shape}, expected {shape}"
+            )
+
+
+def _digest(parameters: Parameters) -> str:
+    """A fingerprint, so that a run that continues is known to have begun from the same encoder."""
+    digest = hashlib.sha256()
+    for path, value in sorted(jax.tree_util.tree_leaves_with_path(parameters), key=lambda item: str(item[0])):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
