@@ -55,6 +55,8 @@ def read_run(folder: Path) -> Run:
     label = settings["preset"]
     if label != "centralised":
         label += f", {settings['aggregation']}"
+    if (corruption := settings.get("corruption", "none")) != "none":
+        label += f", {corruption}"
     audio = 0.0
     for line in lines:
         audio += line["audio_seconds"]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import corpora, partitions, pretraining_report, recipes
+from experiments import corpora, corruption, partitions, pretraining_report, recipes
 from experiments.progress import Progress
 from experiments.run_folder import RunFolder, write_json
 from experiments.speech_clients import LocalWork, SpeechClients, set_aside
@@ -102,6 +102,11 @@ class Pretraining:
                 skewed=settings["dirichlet_column"],
             )
             clients = partitions.clips_of_clients(training, dealt)
+        self.corrupted: list[str] = []
+        if settings["corruption"] != "none":
+            kind, seed = settings["corruption"], settings["seed"]
+            self.corrupted = corruption.choose(list(clients), settings["corrupted_clients"], seed)
+            clients = corruption.spoil(clients, self.corrupted, kind, seed)
         self.source = SpeechClients(clients, self.work, settings["seed"])
         self.folder.begin()
         about = None
@@ -127,8 +132,12 @@ class Pretraining:
                 },
                 "skipped_by_reason": corpus.skipped_by_reason(),
                 "skipped": [dataclasses.asdict(skip) for skip in corpus.skipped],
-            },
+            }
+            | ({"corruption": self._corruption()} if self.corrupted else {}),
         )
+
+    def _corruption(self) -> dict[str, Any]:
+        return {"kind": self.settings["corruption"], "clients": self.corrupted}
 
     def _min_samples(self) -> int:
         """A clip must hold one mask span: shorter ones have nothing to predict."""
@@ -273,8 +282,16 @@ class Pretraining:
                     "client_update_norm_mean": _or_nan(np.mean, norms),
                     "bytes_up": sent,
                     "bytes_down": sent,
-                },
+                }
+                | self._corrupted_weight(result),
             )
+
+    def _corrupted_weight(self, result: simulation.RoundResult) -> dict[str, float]:
+        """The share that clients with spoilt audio had in a round, where there are such clients."""
+        if not self.corrupted:
+            return {}
+        spoilt = [client in self.corrupted for client in result.clients]
+        return {"corrupted_weight": float(result.weights[np.array(spoilt)].sum())}
 
     def _central_stretches(self, state: Any) -> Iterator[RoundLog]:
         settings, steps = self.settings, self.steps_per_round

@@ -183,7 +183,7 @@ many but arbitrary: falling at first and then rising is the usual course.
 | data | {source}: {clips["clips"]} clips, {clips["seconds"] / 3600:.2f} h, {clips["speakers"]} speakers; skipped: {skipped} |
 | model | {settings["model"]}, {settings["precision"]} |
 | clients | {_clients(clips)} |
-| local training | {last["updates"] // len(lines)} updates a round of {settings["batch_size"]} x {settings["crop_seconds"]} s, peak rate {settings["learning_rate"]} |
+{_corruption(clips, lines)}| local training | {last["updates"] // len(lines)} updates a round of {settings["batch_size"]} x {settings["crop_seconds"]} s, peak rate {settings["learning_rate"]} |
 | audio trained on | {audio / 3600:.2f} h (with repeats) |
 | time of rounds and evaluations | {duration(seconds)} on {provenance["device"]}, {provenance["cores"]} cores |
 | model bytes sent | {sent / 1e6:.1f} MB up and down |
@@ -213,6 +213,20 @@ def _clients(clips: dict[str, Any]) -> str:
     heard = [f"{count} of {split}" for split, count in clips.get("speakers_also_in", {}).items() if count]
     return words + (
         f"; speakers heard in training that are also in other splits: {', '.join(heard)}" * bool(heard)
+    )
+
+
+def _corruption(clips: dict[str, Any], lines: list[dict[str, Any]]) -> str:
+    """The row that says whose audio was spoilt and what weight they had; empty where nobody's was."""
+    spoilt = clips.get("corruption")
+    if not spoilt:
+        return ""
+    share = sum(line["corrupted_weight"] for line in lines) / len(lines)
+    fair = len(spoilt["clients"]) / len(clips["clients"])
+    return (
+        f"| corrupted clients | {len(spoilt['clients'])} of {len(clips['clients'])} trained on spoilt audio "
+        f"({spoilt['kind']}): {', '.join(spoilt['clients'])}; their weight was {share:.3f} on average, their "
+        f"share of the clients is {fair:.3f} |\n"
     )
 
 

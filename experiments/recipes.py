@@ -56,6 +56,7 @@ RECIPES["large"] = RECIPES["large-lv60"] = RECIPES["base"]
 
 Aggregation = Literal["fedavg", "loss-weighted"]
 Partition = Literal["balanced", "speakers", "iid", "dirichlet"]
+Corruption = Literal["none", "noise", "clip", "quiet"]
 SkewedColumn = Literal["accent", "age", "gender"]
 EVALUATION_CROP_SECONDS = 2.5
 EVALUATION_BATCH_SIZE = 16

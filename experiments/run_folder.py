@@ -13,8 +13,17 @@ from w2v_jax.errors import UserError
 class RunFolder:
     """One run on disk. Opening it checks that it belongs to the same settings."""
 
-    def __init__(self, path: Path, settings: dict[str, Any], provenance: dict[str, Any]):
+    def __init__(
+        self,
+        path: Path,
+        settings: dict[str, Any],
+        provenance: dict[str, Any],
+        absent: dict[str, Any] | None = None,
+    ):
         """Lock the folder, new or old; `begin` writes its config.json.
+
+        Args:
+            absent: values of settings that folders of older versions lack.
 
         Raises:
             UserError: it holds a run with other settings, or another process is running in it.
@@ -26,7 +35,7 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file: choose another --out")
         if config.exists():
-            held = read_config(path)["settings"]
+            held = (absent or {}) | read_config(path)["settings"]
             if held != settings:
                 raise UserError(
                     f"{path} holds a run with other settings ({_differences(held, settings)}): "

@@ -253,3 +253,24 @@ def test_report_names_data_and_command(finished):
     assert "times as often as guessing" in text
     assert "1 empty, 1 silent" in text.replace("1 truncated, ", "")
     assert json.loads((out / "config.json").read_text())["settings"]["seed"] == 3
+
+
+def test_spoilt_clients_are_named_and_their_weight_is_on_every_line(corpus, finished, tmp_path):
+    clean, _ = finished
+    out = tmp_path / "spoilt"
+    options = ["--corruption", "noise", "--corrupted-clients", "2"]
+    run(corpus, out, *CLIENTS, "--rounds", "4", *options)
+    spoilt = read_json(out / "clips.json")["corruption"]
+    assert spoilt["kind"] == "noise"
+    assert len(spoilt["clients"]) == 2
+    for line in read_metrics(out / "metrics.jsonl"):
+        weights = dict(zip(line["client_ids"], line["client_weights"], strict=True))
+        expected = sum(weights.get(client, 0.0) for client in spoilt["clients"])
+        assert line["corrupted_weight"] == pytest.approx(expected)
+    assert "corrupted_weight" not in read_metrics(clean / "metrics.jsonl")[0]
+    # What is held out is as it was; what was trained on is not.
+    assert read_json(out / "untrained.json") == read_json(clean / "untrained.json")
+    assert read_metrics(out / "metrics.jsonl")[0]["loss"] != read_metrics(clean / "metrics.jsonl")[0]["loss"]
+    assert "2 of 4 trained on spoilt audio (noise)" in (out / "report.md").read_text()
+    assert spoilt["clients"][0] in (out / "report.html").read_text()
+    assert "corrupted" not in (clean / "report.md").read_text()
