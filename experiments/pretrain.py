@@ -16,7 +16,7 @@ from w2v_jax.errors import UserError
 
 MAX_SEED = 2**31
 # Settings that older runs' config.json lacks, and what those runs did.
-ABSENT_SETTINGS = {"corruption": "none", "corrupted_clients": 0}
+ABSENT_SETTINGS = {"corruption": "none", "corrupted_clients": 0, "diagnose_every": None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,9 @@ class PretrainArguments:
     """Normalise over valid frames alone, so that padding changes nothing."""
     evaluate_every: int | None = None
     """Rounds between evaluations. Default: about twenty evaluations a run."""
+    diagnose_every: int | None = None
+    """Rounds between looks at every client's update and local model (diagnostics.jsonl): the cost of
+    about clients + 2 short evaluations each. Default: never."""
     checkpoint_every: int = 5
     """Rounds between checkpoints."""
     lanes: int | None = None
@@ -111,7 +114,7 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
     if options.preset == "centralised":
         federated_only = (
             "clients", "clients_per_round", "local_epochs", "aggregation", "temperature", "lanes", "chunk",
-            "partition", "corruption",
+            "partition", "corruption", "diagnose_every",
         )  # fmt: skip
         if given := _changed(options, federated_only):
             raise UsageError(f"--{given[0].replace('_', '-')} has no meaning with --preset centralised")

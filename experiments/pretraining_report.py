@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from experiments import diagnostics_report
 from experiments.progress import duration
-from experiments.run_folder import read_config, read_json, read_metrics, replace_file
+from experiments.run_folder import DIAGNOSTICS, read_config, read_json, read_metrics, replace_file
 
 STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -16,15 +17,16 @@ pre { background: #f3f3f3; padding: .7rem; overflow-x: auto }
 """
 
 
-FILES = """Files: `metrics.jsonl` (a line a round), `untrained.json`, `clips.json` (clients, skipped clips),
+FILES = """Files: `metrics.jsonl` (a line a round), `diagnostics.jsonl` (with `--diagnose-every`), `untrained.json`, `clips.json` (clients, skipped clips),
 `checkpoints/`, `config.json`, `starts.jsonl` (commit and versions of every start). Running the same command
 again continues an interrupted run."""
 
 
 def write(folder: Path) -> None:
-    """Write curves.png, report.md and report.html from a run's metrics."""
+    """Write curves.png, diagnostics.png where clients were looked at, report.md and report.html."""
     draw_run(folder, folder / "curves.png")
-    page = text(folder, "curves.png", FILES)
+    draw_clients(folder, folder / "diagnostics.png")
+    page = text(folder, "curves.png", FILES, "diagnostics.png")
     replace_file(folder / "report.md", page)
     replace_file(folder / "report.html", self_contained_html(page, folder, "w2v-jax pre-training"))
 
@@ -34,17 +36,27 @@ def draw_run(folder: Path, path: Path) -> None:
     draw_curves(read_metrics(folder / "metrics.jsonl"), read_json(folder / "untrained.json"), path)
 
 
-def text(folder: Path, curves: str, files: str) -> str:
+def draw_clients(folder: Path, path: Path) -> None:
+    """The picture of a run's clients as PNG; none where they were not looked at."""
+    if lines := read_metrics(folder / DIAGNOSTICS):
+        diagnostics_report.draw(lines, path)
+
+
+def text(folder: Path, curves: str, files: str, clients: str) -> str:
     """A run's report as Markdown.
 
     Args:
         curves: the picture that it shows.
         files: what it says of the files beside it.
+        clients: the picture of the clients, shown where they were looked at.
     """
     lines = read_metrics(folder / "metrics.jsonl")
     untrained = read_json(folder / "untrained.json")
     config, clips = read_config(folder), read_json(folder / "clips.json")
-    return markdown(lines, untrained, config, clips, curves) + f"\n{files}\n"
+    page = markdown(lines, untrained, config, clips, curves)
+    if looks := read_metrics(folder / DIAGNOSTICS):
+        page += f"\n{diagnostics_report.markdown(looks, clients)}"
+    return page + f"\n{files}\n"
 
 
 def total_seconds(lines: list[dict[str, Any]]) -> float:

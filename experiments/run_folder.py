@@ -9,6 +9,10 @@ from typing import Any
 
 from w2v_jax.errors import UserError
 
+METRICS = "metrics.jsonl"
+DIAGNOSTICS = "diagnostics.jsonl"
+OTHER_LINES = (DIAGNOSTICS,)  # files of a line a round that a run may have besides
+
 
 class RunFolder:
     """One run on disk. Opening it checks that it belongs to the same settings."""
@@ -84,17 +88,18 @@ class RunFolder:
 
     @property
     def metrics_path(self) -> Path:
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS
 
     def rewind(self, round_index: int) -> None:
-        """Drop metrics of rounds after `round_index`, and a line cut short by a kill."""
-        lines = [line for line in read_metrics(self.metrics_path) if line["round"] <= round_index]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        replace_file(self.metrics_path, text)
+        """Drop lines of rounds after `round_index`, and one cut short by a kill, from all files of such."""
+        for path in (self.metrics_path, *(self.path / name for name in OTHER_LINES)):
+            if path == self.metrics_path or path.exists():
+                lines = [line for line in read_metrics(path) if line["round"] <= round_index]
+                replace_file(path, "".join(json.dumps(line) + "\n" for line in lines))
 
-    def append(self, line: dict[str, Any]) -> None:
-        """Add one round's line; numbers that are not finite become null."""
-        with self.metrics_path.open("a", encoding="utf-8") as out:
+    def append(self, line: dict[str, Any], name: str = METRICS) -> None:
+        """Add one round's line to a .jsonl; numbers that are not finite become null."""
+        with (self.path / name).open("a", encoding="utf-8") as out:
             out.write(json.dumps(finite_or_none(line)) + "\n")
             out.flush()
             os.fsync(out.fileno())
@@ -112,7 +117,7 @@ def finite_or_none(value: Any) -> Any:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Lines of a metrics.jsonl; a last line cut short is left out."""
+    """Lines of a metrics.jsonl or its like; a last line cut short is left out."""
     if not path.exists():
         return []
     lines = []

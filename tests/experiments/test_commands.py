@@ -57,6 +57,8 @@ def fails(capfd, *argv):
         (["pretrain", "--corrupted-clients", "3"], "--corrupted-clients has a meaning with"),
         (["pretrain", "--corruption", "noise", "--corrupted-clients", "11"], "more than the 10 clients"),
         (["pretrain", "--preset", "centralised", "--corruption", "clip"], "--corruption has no meaning"),
+        (["pretrain", "--diagnose-every", "0"], "--diagnose-every must be positive"),
+        (["pretrain", "--preset", "centralised", "--diagnose-every", "2"], "--diagnose-every has no meaning"),
         (["pretrain", "--seed", "9223372036854775808"], "--seed must be between"),
         (["bench", "clients", "--out", "b", "--lanes", "0"], "--lanes must be positive"),
         (["pretrain", "--data", "/no/such/folder"], "no such folder: /no/such/folder"),

@@ -274,3 +274,59 @@ def test_spoilt_clients_are_named_and_their_weight_is_on_every_line(corpus, fini
     assert "2 of 4 trained on spoilt audio (noise)" in (out / "report.md").read_text()
     assert spoilt["clients"][0] in (out / "report.html").read_text()
     assert "corrupted" not in (clean / "report.md").read_text()
+
+
+DIAGNOSED = ["--diagnose-every", "3"]
+
+
+@pytest.fixture(scope="module")
+def diagnosed(corpus, tmp_path_factory):
+    out = tmp_path_factory.mktemp("diagnosed") / "run"
+    run(corpus, out, *CLIENTS, "--rounds", "4", *DIAGNOSED)
+    return out
+
+
+def test_looking_at_clients_changes_no_bit_of_the_run(finished, diagnosed):
+    out, _ = finished
+    assert parameters(diagnosed) == parameters(out)
+    assert untimed(diagnosed) == untimed(out)
+    assert not (out / "diagnostics.jsonl").exists()
+    assert not (out / "diagnostics.png").exists()
+
+
+def test_diagnostics_agree_with_the_metrics_of_their_rounds(diagnosed):
+    looks = read_metrics(diagnosed / "diagnostics.jsonl")
+    lines = {line["round"]: line for line in read_metrics(diagnosed / "metrics.jsonl")}
+    assert [look["round"] for look in looks] == [3, 4]
+    for look in looks:
+        line = lines[look["round"]]
+        order = sorted(range(3), key=line["client_ids"].__getitem__)
+        assert [client["client"] for client in look["clients"]] == [line["client_ids"][i] for i in order]
+        for name, column in (("weight", "client_weights"), ("training_loss", "client_losses")):
+            assert [client[name] for client in look["clients"]] == [line[column][i] for i in order]
+        norms = [client["update_norm"] for client in look["clients"]]
+        assert np.mean(norms) == pytest.approx(line["client_update_norm_mean"], rel=1e-5)
+        assert look["mean_update_norm"] == pytest.approx(line["update_norm"], rel=1e-5)
+        assert all(0 < client["cosine_to_mean"] <= 1 for client in look["clients"])
+        assert not any(client["corrupted"] for client in look["clients"])
+        # Local models differ from one another and from what they started from and became.
+        losses = [client["heldout_contrastive"] for client in look["clients"]]
+        assert len({*losses, look["before"]["contrastive"], look["after"]["contrastive"]}) == 5
+    # The corpus holds fewer clips out than the look's limit: both judge by the same ones.
+    for name in ("contrastive", "accuracy", "code_perplexity", "prob_perplexity"):
+        assert looks[1]["after"][name] == lines[4][f"heldout_{name}"]
+        assert looks[1]["before"][name] == looks[0]["after"][name]
+    assert "## Behind the average" in (diagnosed / "report.md").read_text()
+    assert (diagnosed / "report.html").read_text().count("data:image/png;base64,") == 2
+
+
+def test_diagnostics_are_rewound_with_the_metrics(corpus, diagnosed, tmp_path):
+    killed = tmp_path / "killed"
+    argv = command(corpus, killed, *CLIENTS, "--rounds", "4", *DIAGNOSED)
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # The checkpoint is that of round 2, the look that of round 3.
+    kill_after(process, killed / "metrics.jsonl", 3)
+    with (killed / "diagnostics.jsonl").open("a") as out:
+        out.write('{"round": 3, "cl')
+    run(corpus, killed, *CLIENTS, "--rounds", "4", *DIAGNOSED)
+    assert (killed / "diagnostics.jsonl").read_text() == (diagnosed / "diagnostics.jsonl").read_text()
