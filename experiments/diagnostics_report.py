@@ -14,6 +14,7 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    import matplotlib.ticker
 
     figure, axes = plt.subplots(2, 4, figsize=(19, 7.5), layout="constrained")
     weight, training, cosine, others, loss, accuracy, codes, probabilities = axes.flat
@@ -43,6 +44,7 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     for axis in (cosine, others):
         axis.axhline(0, color="black", lw=0.8)
     for axis in axes.flat:
+        axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
         axis.legend(fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -26,7 +26,10 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(
-        rounds=2, local_steps=1, diagnose_every=1, words=("--batch-size", "2", "--crop-seconds", "0.8")
+        rounds=2,
+        local_steps=1,
+        diagnose_every=1,
+        words=("--batch-size", "2", "--crop-seconds", "0.8", "--heldout-speakers", "2"),
     ),
     "small": Scale(rounds=12, local_steps=8, diagnose_every=3),
 }
