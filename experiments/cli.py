@@ -33,6 +33,10 @@ COMMANDS = {
     "reproduce fig2": ("experiments.reproduce_fig2", "the paper's Figure 2: memory and compute by layer"),
     "reproduce fig3": ("experiments.reproduce_fig3", "the paper's Figure 3: memory and FLOPs against length"),
     "reproduce fig4": ("experiments.reproduce_fig4", "the paper's Figure 4: fp32 against mixed precision"),
+    "study mechanism": (
+        "experiments.study_mechanism",
+        "what loss-weighted averaging rewards: clean and spoilt clients, temperatures",
+    ),
     "data synth": ("experiments.data_synth", "write a synthetic corpus in the Common Voice layout"),
     "data prepare": ("experiments.data_prepare", "decode a Common Voice tarball or folder once, into shards"),
     "data describe": ("experiments.data_describe", "count and draw what a corpus holds"),
@@ -40,7 +44,7 @@ COMMANDS = {
     "bench clients": ("experiments.bench_clients", "seconds per round: loop, vmap and lanes"),
 }
 # Commands that go on where they were interrupted.
-RESUMABLE = ("pretrain", "finetune", "data prepare")
+RESUMABLE = ("pretrain", "finetune", "data prepare", "study mechanism")
 
 
 def usage() -> str:

@@ -55,6 +55,8 @@ def read_run(folder: Path) -> Run:
     label = settings["preset"]
     if label != "centralised":
         label += f", {settings['aggregation']}"
+    if (corruption := settings.get("corruption", "none")) != "none":
+        label += f", {corruption}"
     audio = 0.0
     for line in lines:
         audio += line["audio_seconds"]
@@ -114,8 +116,11 @@ def main(argv: list[str]) -> None:
 def keep_report(folder: Path, out: Path, name: str) -> None:
     """A run's report, picture and metrics under a name of their own, beside the comparison."""
     pretraining_report.draw_run(folder, out / f"{name}.png")
+    pretraining_report.draw_clients(folder, out / f"{name}-clients.png")
     files = f"[{name}.jsonl]({name}.jsonl) has a line a round."
-    replace_file(out / f"{name}.md", pretraining_report.text(folder, f"{name}.png", files))
+    replace_file(
+        out / f"{name}.md", pretraining_report.text(folder, f"{name}.png", files, f"{name}-clients.png")
+    )
     replace_file(out / f"{name}.jsonl", (folder / "metrics.jsonl").read_text(encoding="utf-8"))
 
 

@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 from experiments import arguments, recipes, runtime
 from experiments.arguments import UsageError, nearest
-from experiments.recipes import Aggregation, Partition, SkewedColumn
+from experiments.recipes import Aggregation, Corruption, Partition, SkewedColumn
 from w2v_jax import config as model_config
 from w2v_jax.errors import UserError
 
 MAX_SEED = 2**31
+# Settings that older runs' config.json lacks, and what those runs did.
+ABSENT_SETTINGS = {"corruption": "none", "corrupted_clients": 0, "diagnose_every": None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class PretrainArguments:
     data: Path | None = None
     """A Common Voice locale's folder or its parent. Left out: a synthetic corpus."""
     out: Path | None = None
-    """Run folder. Default: runs/<preset>-<model>-<aggregation>."""
+    """Run folder. Default: runs/<preset>-<model>-<aggregation>, and -<corruption> where there is one."""
     model: str = "tiny"
     """Model preset: tiny, base, large or large-lv60."""
     preset: str = "ten-clients"
@@ -65,12 +67,20 @@ class PretrainArguments:
     """Table to pre-train on."""
     exclude_speakers_of: tuple[Literal["dev", "test"], ...] = ()
     """Splits whose speakers are kept out of pre-training: `validated` holds dev and test too."""
+    corruption: Corruption = "none"
+    """Spoil the training audio of some clients, chosen by the seed. noise: white, as strong as the clip.
+    clip: 30 dB louder, saturated. quiet: 60 dB softer, rounded to 16 bits again."""
+    corrupted_clients: int = 2
+    """Clients whose training audio --corruption spoils."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 rounds the operands of matrix products; everything else stays fp32."""
     masked_group_norm: bool = False
     """Normalise over valid frames alone, so that padding changes nothing."""
     evaluate_every: int | None = None
     """Rounds between evaluations. Default: about twenty evaluations a run."""
+    diagnose_every: int | None = None
+    """Rounds between looks at every client's update and local model (diagnostics.jsonl): the cost of
+    about clients + 2 short evaluations each. Default: never."""
     checkpoint_every: int = 5
     """Rounds between checkpoints."""
     lanes: int | None = None
@@ -104,7 +114,7 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
     if options.preset == "centralised":
         federated_only = (
             "clients", "clients_per_round", "local_epochs", "aggregation", "temperature", "lanes", "chunk",
-            "partition",
+            "partition", "corruption", "diagnose_every",
         )  # fmt: skip
         if given := _changed(options, federated_only):
             raise UsageError(f"--{given[0].replace('_', '-')} has no meaning with --preset centralised")
@@ -115,6 +125,8 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
     skewing = ("dirichlet_alpha", "dirichlet_column")
     if options.partition != "dirichlet" and (given := _changed(options, skewing)):
         raise UsageError(f"--{given[0].replace('_', '-')} has a meaning with --partition dirichlet alone")
+    if options.corruption == "none" and _changed(options, ["corrupted_clients"]):
+        raise UsageError("--corrupted-clients has a meaning with --corruption noise, clip or quiet alone")
     clients = options.clients or preset.clients
     rounds = options.rounds or preset.rounds
     settings = dataclasses.asdict(options) | {
@@ -122,6 +134,7 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
         "rounds": rounds,
         "clients": None if options.partition == "speakers" else clients,
         "clients_per_round": options.clients_per_round or min(preset.clients_per_round, clients),
+        "corrupted_clients": 0 if options.corruption == "none" else options.corrupted_clients,
         "local_steps": None if options.local_epochs else options.local_steps or preset.local_steps,
         "batch_size": options.batch_size or recipe.batch_size,
         "crop_seconds": options.crop_seconds or recipe.crop_seconds,
@@ -137,6 +150,10 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
     if options.partition != "speakers" and settings["clients_per_round"] > clients:
         raise UsageError(
             f"--clients-per-round {settings['clients_per_round']} is more than the {clients} clients"
+        )
+    if options.partition != "speakers" and settings["corrupted_clients"] > clients:
+        raise UsageError(
+            f"--corrupted-clients {settings['corrupted_clients']} is more than the {clients} clients"
         )
     config = model_config.PRESETS[options.model]
     crop_samples = round(settings["crop_seconds"] * model_config.SAMPLE_RATE_HZ)
@@ -157,10 +174,12 @@ def _changed(options: PretrainArguments, names: Sequence[str]) -> list[str]:
 
 
 def default_folder(settings: dict[str, Any]) -> Path:
-    """runs/<preset>-<model>[-<aggregation>]."""
+    """runs/<preset>-<model>[-<aggregation>][-<corruption>]."""
     parts = [settings["preset"], settings["model"]]
     if settings["preset"] != "centralised":
         parts.append(settings["aggregation"])
+    if settings["corruption"] != "none":
+        parts.append(settings["corruption"])
     return Path("runs") / "-".join(parts)
 
 
@@ -178,7 +197,8 @@ def main(argv: list[str]) -> None:
 
     try:
         provenance = runtime.provenance("pretrain", settings["seed"])
-        folder = RunFolder(options.out or default_folder(settings), settings, provenance)
+        out = options.out or default_folder(settings)
+        folder = RunFolder(out, settings, provenance, absent=ABSENT_SETTINGS)
         with contextlib.closing(folder):
             Pretraining(settings, folder).run()
     except OSError as error:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import corpora, partitions, pretraining_report, recipes
+from experiments import corpora, corruption, partitions, pretraining_report, recipes
+from experiments.diagnostics import Diagnostics
 from experiments.progress import Progress
-from experiments.run_folder import RunFolder, write_json
+from experiments.run_folder import DIAGNOSTICS, RunFolder, write_json
 from experiments.speech_clients import LocalWork, SpeechClients, set_aside
 from fed import aggregation, centralised, cohort, sampling, server, simulation
 from fed.client import LocalTraining
@@ -23,7 +24,7 @@ from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
 from w2v_jax.convolutions import form_for_clients
 from w2v_jax.data import pipeline
 from w2v_jax.data.batching import CropBatches, evaluation_batches
-from w2v_jax.data.common_voice import column, lengths
+from w2v_jax.data.common_voice import Utterance, column, lengths
 from w2v_jax.errors import UserError
 from w2v_jax.objective import pretraining_objective
 
@@ -36,6 +37,7 @@ class RoundLog:
     state: Any
     sums: Any
     columns: dict[str, Any]
+    diagnosed: simulation.RoundResult | None = None  # a round that kept its clients' models
 
 
 class Pretraining:
@@ -102,7 +104,13 @@ class Pretraining:
                 skewed=settings["dirichlet_column"],
             )
             clients = partitions.clips_of_clients(training, dealt)
+        self.corrupted: list[str] = []
+        if settings["corruption"] != "none":
+            kind, seed = settings["corruption"], settings["seed"]
+            self.corrupted = corruption.choose(list(clients), settings["corrupted_clients"], seed)
+            clients = corruption.spoil(clients, self.corrupted, kind, seed)
         self.source = SpeechClients(clients, self.work, settings["seed"])
+        self.diagnostics = Diagnostics(self._evaluate_on, self.split.heldout, clients, self.corrupted)
         self.folder.begin()
         about = None
         if not self.central:
@@ -127,8 +135,12 @@ class Pretraining:
                 },
                 "skipped_by_reason": corpus.skipped_by_reason(),
                 "skipped": [dataclasses.asdict(skip) for skip in corpus.skipped],
-            },
+            }
+            | ({"corruption": self._corruption()} if self.corrupted else {}),
         )
+
+    def _corruption(self) -> dict[str, Any]:
+        return {"kind": self.settings["corruption"], "clients": self.corrupted}
 
     def _min_samples(self) -> int:
         """A clip must hold one mask span: shorter ones have nothing to predict."""
@@ -175,6 +187,8 @@ class Pretraining:
             started = time.perf_counter()
             for log in self._rounds(state):
                 line = self._line(log, time.perf_counter() - started)
+                if log.diagnosed is not None:
+                    self.folder.append(self.diagnostics.line(log.diagnosed), DIAGNOSTICS)
                 self.folder.append(line)
                 if log.round_index % settings["checkpoint_every"] == 0 or log.round_index == rounds:
                     checkpoints.save(log.round_index, log.state)
@@ -207,11 +221,14 @@ class Pretraining:
 
     def evaluate(self, parameters: Any, state: Any) -> dict[str, float]:
         """Held-out metrics: fixed crops, keys and order, no noise."""
+        return self._evaluate_on(parameters, state, self.split.heldout)
+
+    def _evaluate_on(self, parameters: Any, state: Any, clips: Sequence[Utterance]) -> dict[str, float]:
         parameters, state = jax.device_put((parameters, state), jax.devices()[0])
         key = evaluation_key(self.settings["seed"])
         total = None
         for batch in evaluation_batches(
-            self.split.heldout,
+            clips,
             batch_size=recipes.EVALUATION_BATCH_SIZE,
             crop_samples=round(recipes.EVALUATION_CROP_SECONDS * SAMPLE_RATE_HZ),
         ):
@@ -246,6 +263,7 @@ class Pretraining:
             self.layout,
             settings["seed"],
             self.steps_per_round,
+            keep_models=lambda index: self._is_due("diagnose_every", index + 1),
         )
         model_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves((state.parameters, state.objective_state)))
         for result in simulation.run(run, state, settings["rounds"]):
@@ -273,8 +291,17 @@ class Pretraining:
                     "client_update_norm_mean": _or_nan(np.mean, norms),
                     "bytes_up": sent,
                     "bytes_down": sent,
-                },
+                }
+                | self._corrupted_weight(result),
+                result if result.models is not None else None,
             )
+
+    def _corrupted_weight(self, result: simulation.RoundResult) -> dict[str, float]:
+        """The share that clients with spoilt audio had in a round, where there are such clients."""
+        if not self.corrupted:
+            return {}
+        spoilt = [client in self.corrupted for client in result.clients]
+        return {"corrupted_weight": float(result.weights[np.array(spoilt)].sum())}
 
     def _central_stretches(self, state: Any) -> Iterator[RoundLog]:
         settings, steps = self.settings, self.steps_per_round
@@ -321,19 +348,23 @@ class Pretraining:
                 },
             )
 
+    def _is_due(self, setting: str, finished: int) -> bool:
+        """Whether what is done every so many rounds is done after a round; after the last one always."""
+        every = self.settings[setting]
+        return every is not None and (finished % every == 0 or finished == self.settings["rounds"])
+
     def _padded_share(self, sums: Any, step_slots: int) -> float:
         """Share of the audio slots computed that taught nothing: padding, and clients left out."""
         return 1.0 - float(sums["audio_seconds"][0]) / (step_slots * self.source.slot_seconds())
 
     def _line(self, log: RoundLog, round_seconds: float) -> dict[str, Any]:
         """A line of metrics.jsonl."""
-        settings = self.settings
         line: dict[str, Any] = {"round": log.round_index}
         line |= self.objective.summarise(log.sums)
         line |= log.columns
         line["updates"] = log.round_index * self.steps_per_round
         line["round_seconds"] = round_seconds
-        if log.round_index % settings["evaluate_every"] == 0 or log.round_index == settings["rounds"]:
+        if self._is_due("evaluate_every", log.round_index):
             started = time.perf_counter()
             held = self.evaluate(log.state.parameters, log.state.objective_state)
             line |= {f"heldout_{name}": value for name, value in held.items()}

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from experiments import diagnostics_report
 from experiments.progress import duration
-from experiments.run_folder import read_config, read_json, read_metrics, replace_file
+from experiments.run_folder import DIAGNOSTICS, read_config, read_json, read_metrics, replace_file
 
 STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -16,15 +17,16 @@ pre { background: #f3f3f3; padding: .7rem; overflow-x: auto }
 """
 
 
-FILES = """Files: `metrics.jsonl` (a line a round), `untrained.json`, `clips.json` (clients, skipped clips),
+FILES = """Files: `metrics.jsonl` (a line a round), `diagnostics.jsonl` (with `--diagnose-every`), `untrained.json`, `clips.json` (clients, skipped clips),
 `checkpoints/`, `config.json`, `starts.jsonl` (commit and versions of every start). Running the same command
 again continues an interrupted run."""
 
 
 def write(folder: Path) -> None:
-    """Write curves.png, report.md and report.html from a run's metrics."""
+    """Write curves.png, diagnostics.png where clients were looked at, report.md and report.html."""
     draw_run(folder, folder / "curves.png")
-    page = text(folder, "curves.png", FILES)
+    draw_clients(folder, folder / "diagnostics.png")
+    page = text(folder, "curves.png", FILES, "diagnostics.png")
     replace_file(folder / "report.md", page)
     replace_file(folder / "report.html", self_contained_html(page, folder, "w2v-jax pre-training"))
 
@@ -34,17 +36,27 @@ def draw_run(folder: Path, path: Path) -> None:
     draw_curves(read_metrics(folder / "metrics.jsonl"), read_json(folder / "untrained.json"), path)
 
 
-def text(folder: Path, curves: str, files: str) -> str:
+def draw_clients(folder: Path, path: Path) -> None:
+    """The picture of a run's clients as PNG; none where they were not looked at."""
+    if lines := read_metrics(folder / DIAGNOSTICS):
+        diagnostics_report.draw(lines, path)
+
+
+def text(folder: Path, curves: str, files: str, clients: str) -> str:
     """A run's report as Markdown.
 
     Args:
         curves: the picture that it shows.
         files: what it says of the files beside it.
+        clients: the picture of the clients, shown where they were looked at.
     """
     lines = read_metrics(folder / "metrics.jsonl")
     untrained = read_json(folder / "untrained.json")
     config, clips = read_config(folder), read_json(folder / "clips.json")
-    return markdown(lines, untrained, config, clips, curves) + f"\n{files}\n"
+    page = markdown(lines, untrained, config, clips, curves)
+    if looks := read_metrics(folder / DIAGNOSTICS):
+        page += f"\n{diagnostics_report.markdown(looks, clients)}"
+    return page + f"\n{files}\n"
 
 
 def total_seconds(lines: list[dict[str, Any]]) -> float:
@@ -183,7 +195,7 @@ many but arbitrary: falling at first and then rising is the usual course.
 | data | {source}: {clips["clips"]} clips, {clips["seconds"] / 3600:.2f} h, {clips["speakers"]} speakers; skipped: {skipped} |
 | model | {settings["model"]}, {settings["precision"]} |
 | clients | {_clients(clips)} |
-| local training | {last["updates"] // len(lines)} updates a round of {settings["batch_size"]} x {settings["crop_seconds"]} s, peak rate {settings["learning_rate"]} |
+{_corruption(clips, lines)}| local training | {last["updates"] // len(lines)} updates a round of {settings["batch_size"]} x {settings["crop_seconds"]} s, peak rate {settings["learning_rate"]} |
 | audio trained on | {audio / 3600:.2f} h (with repeats) |
 | time of rounds and evaluations | {duration(seconds)} on {provenance["device"]}, {provenance["cores"]} cores |
 | model bytes sent | {sent / 1e6:.1f} MB up and down |
@@ -213,6 +225,20 @@ def _clients(clips: dict[str, Any]) -> str:
     heard = [f"{count} of {split}" for split, count in clips.get("speakers_also_in", {}).items() if count]
     return words + (
         f"; speakers heard in training that are also in other splits: {', '.join(heard)}" * bool(heard)
+    )
+
+
+def _corruption(clips: dict[str, Any], lines: list[dict[str, Any]]) -> str:
+    """The row that says whose audio was spoilt and what weight they had; empty where nobody's was."""
+    spoilt = clips.get("corruption")
+    if not spoilt:
+        return ""
+    share = sum(line["corrupted_weight"] for line in lines) / len(lines)
+    fair = len(spoilt["clients"]) / len(clips["clients"])
+    return (
+        f"| corrupted clients | {len(spoilt['clients'])} of {len(clips['clients'])} trained on spoilt audio "
+        f"({spoilt['kind']}): {', '.join(spoilt['clients'])}; their weight was {share:.3f} on average, their "
+        f"share of the clients is {fair:.3f} |\n"
     )
 
 

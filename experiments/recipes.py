@@ -93,6 +93,7 @@ MAX_FINE_TUNING_SECONDS = 8.0
 
 Aggregation = Literal["fedavg", "loss-weighted"]
 Partition = Literal["balanced", "speakers", "iid", "dirichlet"]
+Corruption = Literal["none", "noise", "clip", "quiet"]
 SkewedColumn = Literal["accent", "age", "gender"]
 EVALUATION_CROP_SECONDS = 2.5
 EVALUATION_BATCH_SIZE = 16

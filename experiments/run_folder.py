@@ -9,12 +9,25 @@ from typing import Any
 
 from w2v_jax.errors import UserError
 
+METRICS = "metrics.jsonl"
+DIAGNOSTICS = "diagnostics.jsonl"
+OTHER_LINES = (DIAGNOSTICS,)  # files of a line a round that a run may have besides
+
 
 class RunFolder:
     """One run on disk. Opening it checks that it belongs to the same settings."""
 
-    def __init__(self, path: Path, settings: dict[str, Any], provenance: dict[str, Any]):
+    def __init__(
+        self,
+        path: Path,
+        settings: dict[str, Any],
+        provenance: dict[str, Any],
+        absent: dict[str, Any] | None = None,
+    ):
         """Lock the folder, new or old; `begin` writes its config.json.
+
+        Args:
+            absent: values of settings that folders of older versions lack.
 
         Raises:
             UserError: it holds a run with other settings, or another process is running in it.
@@ -26,7 +39,7 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file: choose another --out")
         if config.exists():
-            held = read_config(path)["settings"]
+            held = (absent or {}) | read_config(path)["settings"]
             if held != settings:
                 raise UserError(
                     f"{path} holds a run with other settings ({_differences(held, settings)}): "
@@ -80,17 +93,19 @@ class RunFolder:
 
     @property
     def metrics_path(self) -> Path:
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS
 
     def rewind(self, done: int, unit: str = "round") -> None:
-        """Drop metrics of rounds (or of another unit) after `done`, and a line cut short by a kill."""
-        lines = [line for line in read_metrics(self.metrics_path) if line[unit] <= done]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        replace_file(self.metrics_path, text)
+        """Drop lines of rounds (or another unit) after `done`, and one cut short by a kill, from all files."""
+        for path in (self.metrics_path, *(self.path / name for name in OTHER_LINES)):
+            if path == self.metrics_path or path.exists():
+                lines = [line for line in read_metrics(path) if line[unit] <= done]
+                replace_file(path, "".join(json.dumps(line) + "
+" for line in lines))
 
-    def append(self, line: dict[str, Any]) -> None:
-        """Add one round's line; numbers that are not finite become null."""
-        with self.metrics_path.open("a", encoding="utf-8") as out:
+    def append(self, line: dict[str, Any], name: str = METRICS) -> None:
+        """Add one round's line to a .jsonl; numbers that are not finite become null."""
+        with (self.path / name).open("a", encoding="utf-8") as out:
             out.write(json.dumps(finite_or_none(line)) + "\n")
             out.flush()
             os.fsync(out.fileno())
@@ -108,7 +123,7 @@ def finite_or_none(value: Any) -> Any:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Lines of a metrics.jsonl; a last line cut short is left out."""
+    """Lines of a metrics.jsonl or its like; a last line cut short is left out."""
     if not path.exists():
         return []
     lines = []

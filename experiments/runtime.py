@@ -56,7 +56,7 @@ def provenance(command: str, seed: int | None = None) -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "command": f"w2v-jax {command} {shlex.join(sys.argv[1:])}".strip()
-        if Path(sys.argv[0]).name != "w2v-jax"
+        if Path(sys.argv[0]).name not in ("w2v-jax", "cli.py")  # one command's module, run alone
         else shlex.join(["w2v-jax", *sys.argv[1:]]),
         "commit": _commit(),
         "versions": versions,

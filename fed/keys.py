@@ -18,6 +18,8 @@ class Draw(enum.IntEnum):
     HELDOUT = 3
     CLIENT_BATCHES = 4
     CENTRAL_BATCHES = 5
+    CORRUPTED_CLIENTS = 6
+    CORRUPTION_NOISE = 7
 
 
 # Rounds that never come, for the keys of a run that belong to no round.

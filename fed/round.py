@@ -4,9 +4,10 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fed.client import Block
@@ -31,11 +32,34 @@ class Engine(NamedTuple):
     block_steps: int
 
 
+class ClientModels(NamedTuple):
+    """The models of a round before they were averaged: NumPy arrays on the host.
+
+    Takes (clients + 1) times the memory of one model and its state, on the host alone.
+
+    Attributes:
+        before: (parameters, objective state) that every client started from.
+        after: (parameters, objective state) of the clients after their local training, leaves
+            [client, ...] in the order of the outcome's `clients`.
+    """
+
+    before: tuple[PyTree, PyTree]
+    after: tuple[PyTree, PyTree]
+
+    def of(self, client: int) -> tuple[PyTree, PyTree]:
+        """(parameters, objective state) of one client, by its place in `clients`."""
+        return jax.tree.map(lambda leaf: leaf[client], self.after)
+
+    def updates(self) -> PyTree:
+        """Local minus initial parameters: leaves [client, ...]; as much memory again."""
+        return jax.tree.map(lambda after, before: after - before[None], self.after[0], self.before[0])
+
+
 class RoundOutcome(NamedTuple):
     """A finished round; sums and state are still on the device.
 
     `reports` are NumPy arrays aligned with `clients`; `step_slots` counts every step computed or
-    reserved, padding included.
+    reserved, padding included; `models` are there if they were asked for.
     """
 
     server: ServerState
@@ -45,6 +69,7 @@ class RoundOutcome(NamedTuple):
     reports: ClientReport
     steps: int
     step_slots: int
+    models: ClientModels | None = None
 
 
 def choose_block_steps(max_steps: int, batch_bytes: int, layout: Layout) -> int:
@@ -73,12 +98,16 @@ def run_round(
     seed: int,
     round_index: int,
     first_step: int,
+    keep_models: bool = False,
 ) -> RoundOutcome:
     """Train a cohort and step the server. Nothing is fetched before the last step is under way.
 
     Args:
         cohort: client ids; their order changes nothing but the order of summation.
         first_step: global step of the round's first local step.
+        keep_models: copy the clients' models to the host (ClientModels) before they are dropped. The
+            same programs run on the same values, so the round's result is the same; each group is
+            waited for.
 
     Raises:
         FederationError: an empty cohort, a client without steps, or one with fewer batches than steps.
@@ -99,6 +128,9 @@ def run_round(
     first = jax.device_put(np.int32(first_step), programs.replicated)
     server = jax.device_put(server, programs.replicated)
     parameters, objective_state = server.parameters, server.objective_state
+    # The last program consumes the server's state; a view of it would be overwritten.
+    before = jax.tree.map(_copy_to_host, (parameters, objective_state)) if keep_models else None
+    kept: list[tuple[PyTree, PyTree]] = []
     accumulator = programs.empty(parameters, objective_state)
     reports: list[ClientReport] = []
     state, slots = None, 0
@@ -123,6 +155,8 @@ def run_round(
                 jax.device_put(weights, programs.by_client),
             )
             reports.append(report)
+            if keep_models:
+                kept.append(jax.tree.map(np.asarray, (state.parameters, state.objective_state)))
             state = None  # else the next group's state would stand beside it
     new_server, sums, norm = programs.step(server, accumulator)
     return RoundOutcome(
@@ -133,7 +167,12 @@ def run_round(
         reports=_concatenate(reports, len(ordered)),
         steps=sum(plan.num_steps for plan in plans.values()),
         step_slots=slots,
+        models=None if before is None else ClientModels(before, _concatenate(kept, len(ordered))),
     )
+
+
+def _copy_to_host(leaf: jax.Array) -> np.ndarray:
+    return np.asarray(jnp.copy(leaf))
 
 
 def _group_blocks(
@@ -207,6 +246,6 @@ def _prefetch(items: Iterator[_GroupBlock]) -> Iterator[_GroupBlock]:
             yield item
 
 
-def _concatenate(reports: list[ClientReport], clients: int) -> ClientReport:
-    """One report over all groups, without the padded clients of the last one."""
-    return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(x) for x in leaves])[:clients], *reports)
+def _concatenate(groups: list[Any], clients: int) -> Any:
+    """Leaves [client, ...] of all groups as one, without the padded clients of the last group."""
+    return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(x) for x in leaves])[:clients], *groups)

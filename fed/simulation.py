@@ -1,6 +1,6 @@
 """The host loop over rounds: sample, feed, step. Yields results; prints and writes nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ from fed.aggregation import LogWeight
 from fed.client import LocalTraining
 from fed.cohort import Layout, build_programs
 from fed.protocols import ClientSource, FederationError, Objective, PyTree
-from fed.round import Engine, RoundOutcome, choose_block_steps, run_round
+from fed.round import ClientModels, Engine, RoundOutcome, choose_block_steps, run_round
 from fed.sampling import Sampler
 from fed.server import ServerState
 
@@ -27,6 +27,7 @@ class RoundResult(NamedTuple):
         skipped: clients whose update was not finite.
         update_norms: norm of each client's update; `mean_update_norm` of their weighted mean.
         steps: local steps done; `step_slots` those computed or reserved, padding included.
+        models: the clients' models before they were averaged, in the rounds that keep them.
     """
 
     round_index: int
@@ -40,10 +41,14 @@ class RoundResult(NamedTuple):
     mean_update_norm: float
     steps: int
     step_slots: int
+    models: ClientModels | None = None
 
 
 class Simulation(NamedTuple):
-    """A federated run: how clients train, how updates are combined, who takes part."""
+    """A federated run: how clients train, how updates are combined, who takes part.
+
+    `keep_models` says by a round's index from 0 whether its result has the clients' models.
+    """
 
     training: LocalTraining
     rule: LogWeight
@@ -54,6 +59,7 @@ class Simulation(NamedTuple):
     seed: int
     steps_per_round: int  # nominal local steps, by which schedules advance
     block_steps: int | None = None
+    keep_models: Callable[[int], bool] = lambda round_index: False
 
 
 def abstract_sums(objective: Objective, parameters: PyTree, state: PyTree, batch: PyTree) -> PyTree:
@@ -121,6 +127,7 @@ def run(simulation: Simulation, server: ServerState, num_rounds: int) -> Iterato
             seed=simulation.seed,
             round_index=round_index,
             first_step=round_index * simulation.steps_per_round,
+            keep_models=simulation.keep_models(round_index),
         )
         server = outcome.server
         yield to_result(outcome, round_index)
@@ -146,4 +153,5 @@ def to_result(outcome: RoundOutcome, round_index: int) -> RoundResult:
         mean_update_norm=float(outcome.mean_update_norm),
         steps=outcome.steps,
         step_slots=outcome.step_slots,
+        models=outcome.models,
     )

@@ -37,6 +37,30 @@ FAULTS = {
     "loss weights of the wrong sign": fault(
         "fed/aggregation.py", "return -loss / temperature", "return loss / temperature", AGGREGATION
     ),
+    "spoilt audio reaches no client": fault(
+        "experiments/corruption.py",
+        "SpoiltClips(clips, how) if name in chosen else clips",
+        "SpoiltClips(clips, how) if name in () else clips",
+        "tests/experiments/test_corruption.py",
+    ),
+    "agreement of updates without their weights": fault(
+        "fed/divergence.py",
+        "with_mean = products @ weights",
+        "with_mean = products.mean(1)",
+        "tests/fed/test_divergence.py -k whole",
+    ),
+    "kept models of the wrong clients": fault(
+        "fed/round.py",
+        "lambda leaf: leaf[client], self.after",
+        "lambda leaf: leaf[client - 1], self.after",
+        "tests/fed/test_divergence.py -k its_client",
+    ),
+    "easy clients taken for hard ones": fault(
+        "experiments/mechanism.py",
+        '_minus(0.0, client["own_contrastive"])',
+        '_minus(client["own_contrastive"], 0.0)',
+        "tests/experiments/test_mechanism.py -k easy_and_good",
+    ),
     "an eager framework's linear layers keep their results": fault(
         "profiling/eager.py",
         "        x = self._half(x)\n        self.save(x)\n        if self._mixed",

@@ -253,3 +253,80 @@ def test_report_names_data_and_command(finished):
     assert "times as often as guessing" in text
     assert "1 empty, 1 silent" in text.replace("1 truncated, ", "")
     assert json.loads((out / "config.json").read_text())["settings"]["seed"] == 3
+
+
+def test_spoilt_clients_are_named_and_their_weight_is_on_every_line(corpus, finished, tmp_path):
+    clean, _ = finished
+    out = tmp_path / "spoilt"
+    options = ["--corruption", "noise", "--corrupted-clients", "2"]
+    run(corpus, out, *CLIENTS, "--rounds", "4", *options)
+    spoilt = read_json(out / "clips.json")["corruption"]
+    assert spoilt["kind"] == "noise"
+    assert len(spoilt["clients"]) == 2
+    for line in read_metrics(out / "metrics.jsonl"):
+        weights = dict(zip(line["client_ids"], line["client_weights"], strict=True))
+        expected = sum(weights.get(client, 0.0) for client in spoilt["clients"])
+        assert line["corrupted_weight"] == pytest.approx(expected)
+    assert "corrupted_weight" not in read_metrics(clean / "metrics.jsonl")[0]
+    # What is held out is as it was; what was trained on is not.
+    assert read_json(out / "untrained.json") == read_json(clean / "untrained.json")
+    assert read_metrics(out / "metrics.jsonl")[0]["loss"] != read_metrics(clean / "metrics.jsonl")[0]["loss"]
+    assert "2 of 4 trained on spoilt audio (noise)" in (out / "report.md").read_text()
+    assert spoilt["clients"][0] in (out / "report.html").read_text()
+    assert "corrupted" not in (clean / "report.md").read_text()
+
+
+DIAGNOSED = ["--diagnose-every", "3"]
+
+
+@pytest.fixture(scope="module")
+def diagnosed(corpus, tmp_path_factory):
+    out = tmp_path_factory.mktemp("diagnosed") / "run"
+    run(corpus, out, *CLIENTS, "--rounds", "4", *DIAGNOSED)
+    return out
+
+
+def test_looking_at_clients_changes_no_bit_of_the_run(finished, diagnosed):
+    out, _ = finished
+    assert parameters(diagnosed) == parameters(out)
+    assert untimed(diagnosed) == untimed(out)
+    assert not (out / "diagnostics.jsonl").exists()
+    assert not (out / "diagnostics.png").exists()
+
+
+def test_diagnostics_agree_with_the_metrics_of_their_rounds(diagnosed):
+    looks = read_metrics(diagnosed / "diagnostics.jsonl")
+    lines = {line["round"]: line for line in read_metrics(diagnosed / "metrics.jsonl")}
+    assert [look["round"] for look in looks] == [3, 4]
+    for look in looks:
+        line = lines[look["round"]]
+        order = sorted(range(3), key=line["client_ids"].__getitem__)
+        assert [client["client"] for client in look["clients"]] == [line["client_ids"][i] for i in order]
+        for name, column in (("weight", "client_weights"), ("training_loss", "client_losses")):
+            assert [client[name] for client in look["clients"]] == [line[column][i] for i in order]
+        norms = [client["update_norm"] for client in look["clients"]]
+        assert np.mean(norms) == pytest.approx(line["client_update_norm_mean"], rel=1e-5)
+        assert look["mean_update_norm"] == pytest.approx(line["update_norm"], rel=1e-5)
+        assert all(0 < client["cosine_to_mean"] <= 1 for client in look["clients"])
+        assert not any(client["corrupted"] for client in look["clients"])
+        # Local models differ from one another and from what they started from and became.
+        losses = [client["heldout_contrastive"] for client in look["clients"]]
+        assert len({*losses, look["before"]["contrastive"], look["after"]["contrastive"]}) == 5
+    # The corpus holds fewer clips out than the look's limit: both judge by the same ones.
+    for name in ("contrastive", "accuracy", "code_perplexity", "prob_perplexity"):
+        assert looks[1]["after"][name] == lines[4][f"heldout_{name}"]
+        assert looks[1]["before"][name] == looks[0]["after"][name]
+    assert "## Behind the average" in (diagnosed / "report.md").read_text()
+    assert (diagnosed / "report.html").read_text().count("data:image/png;base64,") == 2
+
+
+def test_diagnostics_are_rewound_with_the_metrics(corpus, diagnosed, tmp_path):
+    killed = tmp_path / "killed"
+    argv = command(corpus, killed, *CLIENTS, "--rounds", "4", *DIAGNOSED)
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # The checkpoint is that of round 2, the look that of round 3.
+    kill_after(process, killed / "metrics.jsonl", 3)
+    with (killed / "diagnostics.jsonl").open("a") as out:
+        out.write('{"round": 3, "cl')
+    run(corpus, killed, *CLIENTS, "--rounds", "4", *DIAGNOSED)
+    assert (killed / "diagnostics.jsonl").read_text() == (diagnosed / "diagnostics.jsonl").read_text()

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from experiments.run_folder import RunFolder, finite_or_none, read_metrics
+from experiments.run_folder import DIAGNOSTICS, RunFolder, finite_or_none, read_metrics
 from w2v_jax.errors import UserError
 
 SETTINGS = {"rounds": 3, "model": "tiny"}
@@ -40,6 +40,15 @@ def test_rewind_drops_later_rounds_and_a_line_cut_short(tmp_path):
         out.write('{"round": 5, "lo')
     run.rewind(2)
     assert read_metrics(run.metrics_path) == [{"round": 1, "loss": None}, {"round": 2, "loss": None}]
+    run.close()
+
+
+def test_rewind_keeps_files_of_rounds_together(tmp_path):
+    run = RunFolder(tmp_path / "run", SETTINGS, {})
+    for number in (2, 4):
+        run.append({"round": number}, DIAGNOSTICS)
+    run.rewind(3)
+    assert read_metrics(tmp_path / "run" / DIAGNOSTICS) == [{"round": 2}]
     run.close()
 
 

@@ -1,0 +1,137 @@
+"""Studies made of cells: public commands of this CLI, each in a process of its own, that resume."""
+
+import dataclasses
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.progress import duration
+from experiments.run_folder import read_json, write_json
+from w2v_jax.errors import UserError
+
+STOP_SECONDS = 20.0  # what an interrupted command gets to end by itself
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One command of a study.
+
+    Attributes:
+        name: for the lines that are printed.
+        arguments: the command's words without --out, e.g. ("pretrain", "--rounds", "3").
+        out: its --out; the log lies beside it, as `<out>.log`.
+        product: a file in `out` that is there only once the command has finished.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    out: Path
+    product: str
+
+    @property
+    def finished(self) -> bool:
+        return (self.out / self.product).exists()
+
+    @property
+    def command(self) -> str:
+        """As a user would type it."""
+        return shlex.join(["w2v-jax", *self.arguments, "--out", str(self.out)])
+
+    @property
+    def log(self) -> Path:
+        return self.out.with_name(self.out.name + ".log")
+
+    @property
+    def record(self) -> Path:
+        return self.out / "cell.json"
+
+
+def run_cells(cells: Sequence[Cell], title: str) -> dict[str, float]:
+    """Run the cells whose product is missing, in order; a line is printed for each.
+
+    Returns:
+        Wall seconds of each cell by name, over all attempts that were not killed outright; without
+        cells that were finished by other means than this function.
+
+    Raises:
+        UserError: a folder holds another command's results, or a command failed.
+        KeyboardInterrupt: after the running command has stopped; the same call goes on.
+    """
+    if len({cell.out for cell in cells}) < len(cells) or len({cell.name for cell in cells}) < len(cells):
+        raise ValueError("cells must have names and folders of their own")
+    for cell in cells:
+        _check_command(cell)
+    left = [cell for cell in cells if not cell.finished]
+    print(f"{title}: {len(cells)} cells, {len(cells) - len(left)} of them finished before", flush=True)
+    taken: list[float] = []
+    for number, cell in enumerate(cells, start=1):
+        if cell.finished:
+            continue
+        taken.append(_run(cell))
+        remaining = duration(sum(taken) / len(taken) * (len(left) - len(taken)))
+        place = f"cell {number}/{len(cells)} {cell.name}"
+        print(f"{place}: {duration(taken[-1])}, about {remaining} left", flush=True)
+    return {cell.name: _read_record(cell)["seconds"] for cell in cells if cell.record.exists()}
+
+
+def _read_record(cell: Cell) -> dict[str, Any]:
+    return read_json(cell.record)
+
+
+def _check_command(cell: Cell) -> None:
+    if cell.record.exists() and (held := _read_record(cell)["command"]) != cell.command:
+        raise UserError(
+            f"{cell.out} was made by another command ({held}), this one is {cell.command}: "
+            "choose another --out, or give the same options to continue"
+        )
+
+
+def _run(cell: Cell) -> float:
+    """Run a cell to its end; seconds of this attempt, which its record adds up."""
+    cell.out.parent.mkdir(parents=True, exist_ok=True)
+    argv = [sys.executable, "-m", "experiments.cli", *cell.arguments, "--out", str(cell.out)]
+    started = time.perf_counter()
+    with cell.log.open("ab") as log:
+        before = log.tell()
+        process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        try:
+            status = process.wait()
+        except BaseException:
+            _stop(process)
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            _note(cell, seconds)
+    if status or not cell.finished:
+        with cell.log.open("rb") as log:
+            log.seek(before)
+            lines = log.read().decode("utf-8", "replace").strip().splitlines()
+        what = f"ended with status {status}" if status else f"ended without {cell.product}"
+        raise UserError(
+            f"cell {cell.name} {what} ({lines[-1].strip() if lines else 'it printed nothing'}; whole log: "
+            f"{cell.log}): mend that, then the same command continues"
+        )
+    return seconds
+
+
+def _note(cell: Cell, seconds: float) -> None:
+    """Add an attempt's seconds to the record, where the command came as far as making its folder."""
+    if cell.out.is_dir():
+        before = _read_record(cell)["seconds"] if cell.record.exists() else 0.0
+        write_json(cell.record, {"seconds": before + seconds, "command": cell.command})
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """End a child: as Ctrl-C does, then for good."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,95 @@
+"""What stands behind a round's curves: each client's update and local model, before they are averaged."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fed.divergence import divergence
+from fed.simulation import RoundResult
+from w2v_jax.data.common_voice import Utterance, take
+
+HELDOUT_CLIPS = 64
+OWN_CLIPS = 16
+METRICS = ("contrastive", "accuracy", "code_perplexity", "prob_perplexity")
+
+Evaluate = Callable[[Any, Any, Sequence[Utterance]], dict[str, float]]
+
+
+class Diagnostics:
+    """Lines of diagnostics.jsonl.
+
+    Costs a round's result its clients' models on the host (fed.round.ClientModels) and as much again
+    for their updates, and clients + 2 evaluations of at most HELDOUT_CLIPS held-out clips and one of
+    at most OWN_CLIPS clips of each client. Reads what it is given and draws nothing, so that a run is
+    the same with it and without.
+    """
+
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        heldout: Sequence[Utterance],
+        clients: Mapping[str, Sequence[Utterance]],
+        corrupted: Sequence[str],
+    ):
+        """Choose the clips that all rounds are judged on.
+
+        Args:
+            evaluate: (parameters, objective state, clips) -> metrics without noise, METRICS among them.
+            heldout: clips of speakers that no client holds.
+            clients: client id -> its training clips, as it trains on them.
+            corrupted: clients whose clips are spoilt.
+        """
+        self._evaluate = evaluate
+        self._heldout = spread(heldout, HELDOUT_CLIPS)
+        self._own = {name: spread(clips, OWN_CLIPS) for name, clips in clients.items()}
+        self._corrupted = set(corrupted)
+
+    def line(self, result: RoundResult) -> dict[str, Any]:
+        """A round's line; losses in nats per masked frame.
+
+        `before` and `after` are METRICS of the global model on the held-out clips. Each of `clients`
+        has its `weight`, `training_loss` (mean over the last local epoch), whether it is `corrupted`,
+        `update_norm`, `cosine_to_mean` and `cosine_to_others` (fed.divergence), METRICS of its local
+        model on the held-out clips as `heldout_*`, and METRICS of the global model that it started
+        from on its own training clips as `own_*`.
+        """
+        models = result.models
+        if models is None:
+            raise ValueError(f"round {result.round_index} kept no models")
+        agreement = divergence(models.updates(), result.weights)
+        clients = []
+        for place, name in enumerate(result.clients):
+            clients.append(
+                {
+                    "client": name,
+                    "corrupted": name in self._corrupted,
+                    "weight": float(result.weights[place]),
+                    "training_loss": float(result.losses[place]),
+                    "update_norm": float(agreement.norms[place]),
+                    "cosine_to_mean": float(agreement.cosine_to_mean[place]),
+                    "cosine_to_others": float(agreement.cosine_to_others[place]),
+                }
+                | self._metrics(*models.of(place), self._heldout, "heldout_")
+                | self._metrics(*models.before, self._own[name], "own_")
+            )
+        server = result.server
+        return {
+            "round": result.round_index,
+            "before": self._metrics(*models.before, self._heldout),
+            "after": self._metrics(server.parameters, server.objective_state, self._heldout),
+            "mean_update_norm": agreement.mean_norm,
+            "clients": sorted(clients, key=lambda client: client["client"]),
+        }
+
+    def _metrics(self, parameters: Any, state: Any, clips: Sequence[Utterance], prefix: str = "") -> dict:
+        found = self._evaluate(parameters, state, clips)
+        return {f"{prefix}{name}": found[name] for name in METRICS}
+
+
+def spread(clips: Sequence[Utterance], most: int) -> Sequence[Utterance]:
+    """At most so many clips, evenly spread over their order."""
+    count = len(clips)
+    if count <= most:
+        return clips
+    return take(clips, np.linspace(0, count - 1, most).round().astype(int).tolist())

@@ -1,0 +1,70 @@
+"""`w2v-jax transcribe`: audio files -> text, by a fine-tuned run."""
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from experiments import arguments, runtime
+from experiments.arguments import UsageError
+from w2v_jax.errors import ClipError, UserError
+
+SHORTEST_WINDOW_SECONDS = 8.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TranscribeArguments:
+    """Transcribe audio files (wav, flac, mp3, ogg; any rate, any length): a line each, file and text.
+
+    example: w2v-jax transcribe interview.mp3 clips/*.flac --run runs/asr
+    """
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Audio files."""
+    run: Path
+    """Run folder of w2v-jax finetune; its best checkpoint is used."""
+    window_seconds: float = 20.0
+    """Longer files are read in windows of this length, which overlap."""
+    out: Path | None = None
+    """Also write the lines to this file, as tab-separated values."""
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    options = arguments.parse(TranscribeArguments, argv, "w2v-jax transcribe")
+    if not math.isfinite(options.window_seconds) or options.window_seconds < SHORTEST_WINDOW_SECONDS:
+        raise UsageError(
+            f"--window-seconds must be at least {SHORTEST_WINDOW_SECONDS:.0f}, got {options.window_seconds}"
+        )
+    if not options.files:
+        raise UsageError("name at least one audio file")
+    runtime.configure_xla(1)
+    from experiments.run_folder import replace_file
+    from experiments.transcribing import Transcriber
+
+    transcriber = Transcriber(options.run, options.window_seconds)
+    lines, bad = [], []
+    for file in options.files:
+        try:
+            text = transcriber.file(file)
+        except ClipError as error:
+            bad.append(f"{file} ({error})")
+            continue
+        lines.append(f"{file}\t{text}\n")
+        print(lines[-1], end="", flush=True)
+    if options.out is not None:
+        replace_file(options.out, "".join(lines))
+    if bad:
+        raise UserError(
+            f"no audio that can be read in {'; '.join(bad[:3])}{' and others' * (len(bad) > 3)}: give wav, "
+            "flac, mp3 or ogg files"
+        )
+
+
+if __name__ == "__main__":
+    from experiments.cli import run_command
+
+    sys.exit(run_command("transcribe", sys.argv[1:]))

@@ -1,0 +1,68 @@
+"""Scores of recordings of any length, from windows that overlap."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+FRAME_SAMPLES = 320  # both kinds of features have frames of 20 ms
+CONTEXT_SAMPLES = 2 * 16_000  # at each inner edge of a window, heard but not transcribed
+STEP_SAMPLES = 2 * 16_000  # a short recording is padded to a multiple, so that few shapes are compiled
+
+
+class Window(NamedTuple):
+    """A stretch of a recording, and the part whose frames are kept; in samples."""
+
+    start: int
+    stop: int
+    keep_from: int
+    keep_to: int | None
+
+
+def whole_frames(num_samples: int) -> int:
+    """The nearest number of samples, from below, that windows may have."""
+    return num_samples // FRAME_SAMPLES * FRAME_SAMPLES
+
+
+def plan(num_samples: int, window_samples: int) -> list[Window]:
+    """Windows that cover a recording; each keeps the middle, the first and the last keep their ends.
+
+    Raises:
+        ValueError: windows are not whole frames, or hold nothing but context.
+    """
+    if window_samples % FRAME_SAMPLES or window_samples <= 2 * CONTEXT_SAMPLES:
+        raise ValueError(f"windows of {window_samples} samples: give whole frames, more than the context")
+    found, start = [], 0
+    step = window_samples - 2 * CONTEXT_SAMPLES
+    while True:
+        stop = min(start + window_samples, num_samples)
+        last = stop == num_samples
+        keep_from = start + CONTEXT_SAMPLES if start else 0
+        found.append(Window(start, stop, keep_from, None if last else stop - CONTEXT_SAMPLES))
+        if last:
+            return found
+        start += step
+
+
+def stitched_scores(samples: np.ndarray, scores: Callable, window_samples: int) -> np.ndarray:
+    """Scores of every frame of a recording, float32 [frame, token].
+
+    Args:
+        samples: float32 [sample] at 16 kHz.
+        scores: (waveform [1, sample], num_samples [1]) -> (scores [1, frame, token], num_frames [1]).
+        window_samples: at most so many at a time; a shorter recording is one window.
+    """
+    pieces = []
+    for window in plan(len(samples), window_samples):
+        length = window.stop - window.start
+        padded = min(-(-length // STEP_SAMPLES) * STEP_SAMPLES, window_samples)
+        waveform = np.zeros((1, padded), np.float32)
+        waveform[0, :length] = samples[window.start : window.stop]
+        found, num_frames = jax.device_get(scores(waveform, np.array([length], np.int32)))
+        first = (window.keep_from - window.start) // FRAME_SAMPLES
+        end = int(num_frames[0])
+        if window.keep_to is not None:
+            end = (window.keep_to - window.start) // FRAME_SAMPLES
+        pieces.append(found[0, first:end])
+    return np.concatenate(pieces)
