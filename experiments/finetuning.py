@@ -1,5 +1,6 @@
 """One fine-tuning run: transcribed speech -> updates -> the best checkpoint -> error rates."""
 
+import dataclasses
 import time
 from typing import Any
 
@@ -135,6 +136,7 @@ class Finetuning:
                 "evaluate_every": self.evaluate_every,
             },
         )
+        self.folder.pin("recognizer.json", dataclasses.asdict(self.config))
         save_tokenizer(self.folder.path, self.tokenizer, rules)
 
     def run(self) -> None:
@@ -246,7 +248,8 @@ class Finetuning:
         return (
             f"{self.settings['features']} from {self.settings['init']}, {counts['encoder']:,} parameters and "
             f"{counts['head']:,} in the head; {len(train.clips)} clips of {train.seconds / 60:.1f} min, "
-            f"{self.train_batches.steps_per_epoch} updates an epoch, {self.tokenizer.num_tokens} tokens{start}"
+            f"{self.train_batches.steps_per_epoch} updates an epoch; "
+            f"{self.tokenizer.num_tokens} tokens{start}"
         )
 
     def _finish(self, state: TrainingState, best: Checkpoints, lines: list[dict[str, Any]]) -> None:

@@ -96,12 +96,11 @@ class RunFolder:
         return self.path / METRICS
 
     def rewind(self, done: int, unit: str = "round") -> None:
-        """Drop lines of rounds (or another unit) after `done`, and one cut short by a kill, from all files."""
+        """Drop lines of rounds (or another unit) after `done`, and any cut short by a kill."""
         for path in (self.metrics_path, *(self.path / name for name in OTHER_LINES)):
             if path == self.metrics_path or path.exists():
                 lines = [line for line in read_metrics(path) if line[unit] <= done]
-                replace_file(path, "".join(json.dumps(line) + "
-" for line in lines))
+                replace_file(path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def append(self, line: dict[str, Any], name: str = METRICS) -> None:
         """Add one round's line to a .jsonl; numbers that are not finite become null."""

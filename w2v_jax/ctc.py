@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,12 @@ class RecognizerConfig:
     head: HeadConfig
     features: Features = "encoder"
     frozen: Frozen = "none"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RecognizerConfig":
+        """The inverse of dataclasses.asdict, also after a way through JSON."""
+        model, head = ModelConfig.from_dict(values["model"]), HeadConfig(**values["head"])
+        return cls(**{**values, "model": model, "head": head})
 
     @property
     def feature_dim(self) -> int:

@@ -1,6 +1,7 @@
 """CTC heads: linear blocks with batch normalisation over valid frames, then the tokens' scores."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from w2v_jax.products import ComputeDtype
 from w2v_jax.randomness import dropout, fold_in_all
 
 STATISTICS_MOMENTUM = 0.1
+INITIAL_BLANKS = 6.0  # frames of blank per frame of anything else, at first
 DROPPED_BLOCKS = 2  # the first two blocks end in dropout
 
 Statistics = dict[str, Any]
@@ -96,7 +98,10 @@ class CTCHead(Scoped):
         for index in range(config.num_blocks):
             setattr(self, f"blocks_{index}", HeadBlock(in_dim, config.width, keys[index], dtype))
             in_dim = config.width
-        self.output = Linear(in_dim, config.num_tokens, keys[-1], dtype=dtype, zero_bias=False)
+        self.output = Linear(in_dim, config.num_tokens, keys[-1], dtype=dtype)
+        # Most frames are blank. Starting there spares the updates that would only learn it.
+        blanks = math.log(INITIAL_BLANKS * max(config.num_tokens - 1, 1))
+        self.output.bias[...] = self.output.bias[...].at[0].set(blanks)
         self.config = config
 
     def __call__(
