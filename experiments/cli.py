@@ -19,6 +19,14 @@ COMMANDS = {
     "export": ("experiments.export", "a training step for boards, with the runner that times it there"),
     "plans grid": ("experiments.plan_grid", "plans over lengths and batches, kept for the feasibility table"),
     "plans": ("experiments.plans", "compilers' memory plans of a step for boards that are not here"),
+    "reproduce fig1": (
+        "experiments.reproduce_fig1",
+        "the paper's Figure 1: federated against centralised, supervised against both",
+    ),
+    "reproduce fig5": (
+        "experiments.reproduce_fig5",
+        "the paper's Figure 5: federated pre-training, and ASR after it, with references",
+    ),
     "reproduce table1": (
         "experiments.reproduce_table1",
         "the paper's Table 1: parameters and FLOPs by module",
@@ -45,7 +53,7 @@ COMMANDS = {
     "bench clients": ("experiments.bench_clients", "seconds per round: loop, vmap and lanes"),
 }
 # Commands that go on where they were interrupted.
-RESUMABLE = ("pretrain", "finetune", "data prepare", "study mechanism")
+RESUMABLE = ("pretrain", "finetune", "data prepare", "study mechanism", "reproduce fig1", "reproduce fig5")
 
 
 def usage() -> str:

@@ -39,7 +39,8 @@ def load(init: str, model: str | None) -> Source:
     """The encoder that `--init` names.
 
     Args:
-        init: scratch, a run folder of `w2v-jax pretrain`, or hf:FOLDER.
+        init: scratch, a run folder of `w2v-jax pretrain` (RUN@ROUND for an earlier checkpoint), or
+            hf:FOLDER.
         model: a preset; with anything but scratch it must be the checkpoint's architecture.
 
     Raises:
@@ -53,14 +54,16 @@ def load(init: str, model: str | None) -> Source:
         config, parameters = read_encoder(folder)
         description = {"init": init, "model": "Hugging Face"}
     else:
-        config, parameters, description = _from_run(Path(init))
+        config, parameters, description = _from_run(init)
     if model is not None:
         _check_shape(config, model_config.PRESETS[model], init, model)
     _check_arrays(parameters, config, init)
     return Source(config, parameters, description | {"parameters_sha256": _digest(parameters)})
 
 
-def _from_run(folder: Path) -> tuple[ModelConfig, Parameters, dict[str, Any]]:
+def _from_run(init: str) -> tuple[ModelConfig, Parameters, dict[str, Any]]:
+    name, _, wanted = init.rpartition("@")
+    folder, at_round = (Path(name), int(wanted)) if name and wanted.isdecimal() else (Path(init), None)
     if not (folder / "config.json").is_file():
         raise UserError(
             f"--init {folder}: no such pre-training run (no config.json); give scratch, a run folder of "
@@ -74,23 +77,27 @@ def _from_run(folder: Path) -> tuple[ModelConfig, Parameters, dict[str, Any]]:
     latest = reader.latest()
     if latest is None:
         raise UserError(f"--init {folder} has no checkpoint yet: let its pre-training go on first")
-    init, _ = bind(lambda key: Encoder(config, key))
-    like = {"parameters": jax.eval_shape(init, jax.random.key(0))}
+    if at_round is not None and at_round not in reader.rounds():
+        kept = ", ".join(map(str, reader.rounds()))
+        raise UserError(f"--init {init}: {folder} keeps no checkpoint of round {at_round}, only of {kept}")
+    chosen = latest if at_round is None else at_round
+    make, _ = bind(lambda key: Encoder(config, key))
+    like = {"parameters": jax.eval_shape(make, jax.random.key(0))}
     try:
-        parameters = reader.restore_part(latest, like)["parameters"]
+        parameters = reader.restore_part(chosen, like)["parameters"]
     except (ValueError, KeyError) as error:
         raise UserError(
             f"--init {folder}: its checkpoint is of another architecture than its config.json says"
         ) from error
     reader.close()
     description = {
-        "init": str(folder),
+        "init": init,
         "model": settings["model"],
         "pretraining": {
             name: settings.get(name)
             for name in ("preset", "aggregation", "temperature", "rounds", "seed", "data", "crop_seconds")
         },
-        "round": latest,
+        "round": chosen,
     }
     return config, jax.device_get(parameters), description
 

@@ -16,7 +16,12 @@ from w2v_jax.errors import UserError
 
 MAX_SEED = 2**31
 # Settings that older runs' config.json lacks, and what those runs did.
-ABSENT_SETTINGS = {"corruption": "none", "corrupted_clients": 0, "diagnose_every": None}
+ABSENT_SETTINGS = {
+    "corruption": "none",
+    "corrupted_clients": 0,
+    "diagnose_every": None,
+    "keep_checkpoints": 2,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +88,8 @@ class PretrainArguments:
     about clients + 2 short evaluations each. Default: never."""
     checkpoint_every: int = 5
     """Rounds between checkpoints."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept; finetune --init RUN@ROUND takes an earlier one."""
     lanes: int | None = None
     """Devices that train side by side. Default: all (on CPU one per core)."""
     chunk: int | None = None

@@ -167,7 +167,7 @@ class Pretraining:
     def run(self) -> None:
         """Train to the end, from the newest checkpoint on, and write the report."""
         settings, path = self.settings, self.folder.path
-        checkpoints = Checkpoints(path / "checkpoints")
+        checkpoints = Checkpoints(path / "checkpoints", keep=settings["keep_checkpoints"])
         key = initial_key(settings["seed"])
         if self.central:
             state: Any = jax.jit(lambda k: centralised.init(self.training, k))(key)

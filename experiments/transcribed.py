@@ -13,7 +13,7 @@ from experiments import corpora
 from w2v_jax.config import SAMPLE_RATE_HZ
 from w2v_jax.data.batching import generator
 from w2v_jax.data.common_voice import Utterance, column, lengths, load_corpus, locate, take
-from w2v_jax.data.prepared import is_prepared, load_prepared
+from w2v_jax.data.prepared import PreparedCorpus, is_prepared, load_prepared
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 from w2v_jax.data.tables import lists_nothing
 from w2v_jax.errors import CorpusError
@@ -25,6 +25,7 @@ FEWEST_SPEAKERS = 10  # below this, splits made here are disjoint in sentences, 
 # Fixed, so that runs with different seeds are scored on the same clips.
 SPLIT_IDENTITY = (0x57E9, 0)
 BUDGET_IDENTITY = (0x57E9, 1)
+COARSEST_RULES = TextRules(accents="fold", apostrophes="fold")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,10 +114,8 @@ def _reader(folder: Path, min_samples: int) -> tuple[set[str], Callable[[str], S
     """The splits that list something, and how to read one."""
     names = (*SPLITS, "validated")
     if is_prepared(folder):
-        held = load_prepared(folder, "validated", min_samples=min_samples).clips.corpus.splits  # type: ignore[attr-defined]
-        return set(held) & set(
-            names
-        ), lambda split: load_prepared(folder, split, min_samples=min_samples).clips
+        held = {"validated", *PreparedCorpus(folder).splits}
+        return held & set(names), lambda split: load_prepared(folder, split, min_samples=min_samples).clips
     for split in ("train", "validated"):
         try:
             locale = locate(folder, split)
@@ -138,19 +137,23 @@ def _make_missing(held: dict[str, Sequence[Utterance]], base: str) -> dict[str, 
     if not missing:
         return {**held, "train": clips}
     speakers = column(clips, "client_id")
-    groups = list(speakers) if len(set(speakers)) >= FEWEST_SPEAKERS else list(column(clips, "sentence"))
-    names = sorted(set(groups))
+    groups = list(speakers)
+    if len(set(speakers)) < FEWEST_SPEAKERS:
+        # What any rules for text would take for the same; clips without a transcript are in no group.
+        groups = [normalise(sentence, COARSEST_RULES) for sentence in column(clips, "sentence")]
+    names = sorted(set(groups) - {""})
     order = generator(*SPLIT_IDENTITY).permutation(len(names))
     size = max(1, round(MADE_SHARE * len(names)))
     if size * len(missing) >= len(names):
         raise CorpusError(
-            f"{base}.tsv has {len(names)} different sentences: too few to set {' and '.join(missing)} aside"
+            f"{base}.tsv has {len(names)} different sentences (column `sentence`): too few to set "
+            f"{' and '.join(missing)} aside"
         )
     split_of = {}
     for position, index in enumerate(order):
         place = position // size
         split_of[names[index]] = missing[place] if place < len(missing) else "train"
-    places = np.array([split_of[group] for group in groups])
+    places = np.array([split_of.get(group, "train") for group in groups])
     made = {s: take(clips, np.flatnonzero(places == s).tolist()) for s in ("train", *missing)}
     return {**held, **made}
 

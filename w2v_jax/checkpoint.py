@@ -35,6 +35,10 @@ class Checkpoints:
         """The newest saved round, or None."""
         return self._manager.latest_step()
 
+    def rounds(self) -> list[int]:
+        """All saved rounds, rising."""
+        return sorted(self._manager.all_steps())
+
     def save(self, round_index: int, state: PyTree) -> None:
         """Write a checkpoint; it appears whole or not at all.
 

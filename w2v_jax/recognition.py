@@ -68,7 +68,7 @@ def make_update(recognizer: Recognizer, optimizer: optax.GradientTransformation)
             )
             for group in state.parameters
         }
-        finite = jnp.isfinite(optax.global_norm(gradients))
+        finite = jnp.isfinite(optax.tree.norm(gradients))
         new = TrainingState(parameters, statistics, optimizer_state)
         kept = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
         skipped = (~finite).astype(jnp.float32)

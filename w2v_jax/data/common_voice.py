@@ -86,7 +86,7 @@ class Corpus:
 
 
 def column(clips: Sequence[Utterance], name: str) -> Sequence[str]:
-    """A table's column over clips: "client_id", "path", "age", "gender" or "accent"."""
+    """A table's column over clips: "client_id", "path", "sentence", "age", "gender" or "accent"."""
     if isinstance(clips, Columnar):
         return clips.column(name)
     return [getattr(clip.row, name) for clip in clips]

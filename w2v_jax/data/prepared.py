@@ -82,9 +82,11 @@ class PreparedCorpus:
         return np.flatnonzero(self._columns["split"] == self.splits.index(split))
 
     def column(self, name: str, numbers: np.ndarray) -> list[str]:
-        """Some clips' "client_id", "path", "age", "gender" or "accent"."""
+        """Some clips' "client_id", "path", "sentence", "age", "gender" or "accent"."""
         if name == "path":
             return [self._path_of(number) for number in numbers]
+        if name == "sentence":  # not in the index: reads the records
+            return [self.record(number)["sentence"] for number in numbers]
         values = self._values[name]
         return [values[code] for code in self._columns[name][numbers]]
 

@@ -1,0 +1,232 @@
+"""What the cells of the federated study say, as plain numbers."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.federated_study import (
+    ARMS,
+    BUDGET_ARMS,
+    CENTRALISED,
+    FEDERATED,
+    PRETRAINED,
+    PROBED,
+    SCRATCH,
+    TREND_ARMS,
+    Study,
+    curve,
+    recognised,
+)
+from experiments.mechanism import over_seeds
+from experiments.run_folder import read_config, read_json
+
+RATES = ("wer", "cer", "loss")
+# Shares of the way from the untrained loss to where centralised training ends.
+TARGET_SHARES = (0.25, 0.5, 0.75, 1.0)
+
+
+def fig5(study: Study, rates: dict[str, float], seconds: dict[str, float]) -> dict[str, Any]:
+    """Curves, error rates and comparisons of all cells."""
+    seeds = study.seed_range()
+
+    def runs(name_of: Any, arms: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        return {arm: [recognised(name_of(arm, seed).out) for seed in seeds] for arm in arms}
+
+    def tuned(arm: str, seed: int, **more: Any) -> Any:
+        return study.finetuning(arm, seed, study.rate_of(arm, rates), **more)
+
+    fine = runs(tuned, ARMS)
+    probes = runs(study.probe, PROBED)
+    trend = {
+        kind: {
+            arm: {
+                str(at_round): [recognised(make(arm, seed, at_round).out) for seed in seeds]
+                for at_round in study.scale.trend_rounds
+            }
+            for arm in TREND_ARMS
+        }
+        for kind, make in (
+            ("finetune", lambda arm, seed, at_round: tuned(arm, seed, at_round=at_round)),
+            ("probe", study.probe),
+        )
+    }
+    budgets = {
+        f"{minutes:g}": runs(lambda arm, seed, m=minutes: tuned(arm, seed, minutes=m), BUDGET_ARMS)
+        for minutes in study.scale.budget_minutes
+    }
+    return {
+        "scale": study.scale_name,
+        "settings": dataclasses.asdict(study.scale),
+        "data": study.data,
+        "seeds": study.seeds,
+        "learning_rates": rates,
+        "tuning": [{"arm": arm, "rate": rate, **recognised(cell.out)} for arm, rate, cell in study.tuning()],
+        "pretraining": {arm: pretraining(study, arm) for arm in PRETRAINED},
+        "finetuning": fine,
+        "budgets": budgets,
+        "probes": probes,
+        "trend": trend,
+        "train_minutes": read_json(tuned(SCRATCH, 0).out / "data.json")["train"]["seconds"] / 60.0,
+        "test_words": read_json(tuned(SCRATCH, 0).out / "results.json")["test"]["words"],
+        "comparisons": comparisons(fine, probes),
+        "cell_seconds": seconds,
+    }
+
+
+def pretraining(study: Study, arm: str) -> list[dict[str, Any]]:
+    """An arm's curves and clients by seed."""
+    found = []
+    for seed in study.seed_range():
+        folder = study.pretraining(arm, seed).out
+        clips = read_json(folder / "clips.json")
+        found.append(
+            {
+                "seed": seed,
+                "curve": curve(folder),
+                "clients": len(clips["clients"]),
+                "effective_clients": _mean_of_lines(folder, "effective_clients"),
+                "client_loss_spread": _client_loss_spread(folder),
+                "speakers_also_in": clips.get("speakers_also_in", {}),
+            }
+        )
+    return found
+
+
+def _mean_of_lines(folder: Path, name: str) -> float | None:
+    from experiments.run_folder import read_metrics
+
+    values = [line[name] for line in read_metrics(folder / "metrics.jsonl") if line.get(name) is not None]
+    return float(np.mean(values)) if values else None
+
+
+def _client_loss_spread(folder: Path) -> float | None:
+    """Mean over rounds of the standard deviation of client losses."""
+    from experiments.run_folder import read_metrics
+
+    spreads = []
+    for line in read_metrics(folder / "metrics.jsonl"):
+        losses = [loss for loss in line.get("client_losses", []) if loss is not None]
+        if len(losses) > 1:
+            spreads.append(np.std(losses, ddof=1))
+    return float(np.mean(spreads)) if spreads else None
+
+
+def comparisons(
+    fine: dict[str, list[dict[str, Any]]], probes: dict[str, list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Paired differences of error rates and losses, seed by seed; negative: the first is better."""
+    pairs = [("finetuning", arm, SCRATCH) for arm in PRETRAINED]
+    pairs += [("finetuning", arm, CENTRALISED) for arm in FEDERATED]
+    pairs += [("finetuning", *_rules(clients)) for clients in ("ten", "hundred")]
+    pairs += [("finetuning", *_sizes(rule)) for rule in ("fedavg", "loss-weighted")]
+    pairs += [("probes", arm, against) for arm in PRETRAINED for against in ("log-mel", "random")]
+    found = []
+    for kind, one, other in pairs:
+        rows = fine if kind == "finetuning" else probes
+        differences = {
+            name: over_seeds([_minus(a[name], b[name]) for a, b in zip(rows[one], rows[other], strict=True)])
+            for name in RATES
+        }
+        found.append({"kind": kind, "arm": one, "against": other, **differences})
+    return found
+
+
+def _rules(clients: str) -> tuple[str, str]:
+    return f"{clients}-clients-loss-weighted", f"{clients}-clients-fedavg"
+
+
+def _sizes(rule: str) -> tuple[str, str]:
+    return f"ten-clients-{rule}", f"hundred-clients-{rule}"
+
+
+def _minus(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
+
+
+def first_reached(x: Sequence[float], loss: Sequence[float], target: float) -> float | None:
+    """Where a loss curve, of straight lines, first comes down to a target; None if never."""
+    for index, value in enumerate(loss):
+        if value <= target:
+            if index == 0:
+                return float(x[0])
+            before = loss[index - 1]
+            share = (before - target) / (before - value)
+            return float(x[index - 1] + share * (x[index] - x[index - 1]))
+    return None
+
+
+def _ratio(value: float | None, reference: float | None) -> float | None:
+    return None if value is None or not reference else value / reference
+
+
+def fig1(study: Study) -> dict[str, Any]:
+    """Curves, and updates and audio to reach what centralised training reached, by seed."""
+    arms = {arm: pretraining(study, arm) for arm in PRETRAINED}
+    targets = []
+    for share in TARGET_SHARES:
+        row: dict[str, Any] = {"share": share, "arms": {}}
+        for arm in PRETRAINED:
+            by_seed = []
+            for central, run in zip(arms[CENTRALISED], arms[arm], strict=True):
+                losses = central["curve"]["loss"]
+                target = losses[0] + share * (min(losses) - losses[0])
+                reached = {
+                    axis: first_reached(run["curve"][axis], run["curve"]["loss"], target)
+                    for axis in ("updates", "audio_seconds")
+                }
+                reference = {
+                    axis: first_reached(central["curve"][axis], losses, target)
+                    for axis in ("updates", "audio_seconds")
+                }
+                by_seed.append(
+                    {
+                        "target_loss": target,
+                        **reached,
+                        **{f"{axis}_ratio": _ratio(reached[axis], reference[axis]) for axis in reached},
+                    }
+                )
+            row["arms"][arm] = {
+                "by_seed": by_seed,
+                "reached": sum(found["updates"] is not None for found in by_seed),
+                **{
+                    name: over_seeds([found[name] for found in by_seed])
+                    for name in ("updates", "audio_seconds", "updates_ratio", "audio_seconds_ratio")
+                },
+            }
+        targets.append(row)
+    ended = {
+        arm: over_seeds(
+            [
+                (run["curve"]["loss"][0] - run["curve"]["loss"][-1])
+                / (central["curve"]["loss"][0] - min(central["curve"]["loss"]))
+                for central, run in zip(arms[CENTRALISED], arms[arm], strict=True)
+            ]
+        )
+        for arm in PRETRAINED
+    }
+    return {
+        "scale": study.scale_name,
+        "settings": dataclasses.asdict(study.scale),
+        "data": study.data,
+        "seeds": study.seeds,
+        "pretraining": arms,
+        "targets": targets,
+        "share_of_centralised_drop": ended,
+    }
+
+
+def cell_provenance(study: Study) -> dict[str, Any]:
+    """Device, flags and commits of the processes that trained."""
+    runs = [
+        read_config(study.pretraining(arm, seed).out)["provenance"]
+        for arm in PRETRAINED
+        for seed in study.seed_range()
+    ]
+    return {
+        "device": runs[0]["device"],
+        "xla_flags": runs[0]["xla_flags"],
+        "cell_commits": sorted({run["commit"] for run in runs}),
+    }

@@ -1,0 +1,301 @@
+"""The federated study of Figures 1 and 5: its arms, its scales, and the commands of its cells."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments.cells import Cell, run_cells
+from experiments.run_folder import read_json, read_metrics
+
+ScaleName = Literal["smoke", "small", "paper"]
+
+SCRATCH, CENTRALISED = "scratch", "centralised"
+FEDERATED = (
+    "ten-clients-fedavg",
+    "ten-clients-loss-weighted",
+    "hundred-clients-fedavg",
+    "hundred-clients-loss-weighted",
+)
+PRETRAINED = (CENTRALISED, *FEDERATED)
+ARMS = (SCRATCH, *PRETRAINED)
+LOG_MEL, RANDOM = "log-mel", "random"
+PROBED = (LOG_MEL, RANDOM, *PRETRAINED)
+TUNED_ON = FEDERATED[0]  # the pre-trained arm whose first seed chooses the learning rate of all
+BUDGET_ARMS = (SCRATCH, CENTRALISED, TUNED_ON)
+TREND_ARMS = (CENTRALISED, TUNED_ON)
+SYNTHETIC_SPEAKERS = 40
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How long everything is. A federated round and a centralised stretch see the same audio.
+
+    Attributes:
+        model: preset.
+        rounds: of every pre-training.
+        local_work: options of pretrain by preset that set the work of a round.
+        pretraining: further options of every pretrain.
+        finetuning: options of every finetune but the encoder's learning rate.
+        rates: encoder learning rates that are tried, for scratch and for pre-trained encoders apart.
+        probe: options of every probe.
+        budget_minutes: smaller training splits that are fine-tuned on besides the whole one.
+        trend_rounds: earlier rounds whose encoders are probed and fine-tuned too.
+    """
+
+    model: str
+    rounds: int
+    local_work: dict[str, tuple[str, ...]]
+    pretraining: tuple[str, ...]
+    finetuning: tuple[str, ...]
+    rates: tuple[float, ...]
+    probe: tuple[str, ...]
+    budget_minutes: tuple[float, ...]
+    trend_rounds: tuple[int, ...]
+
+
+_ADAM = ("--head-optimizer", "adam", "--schedule", "tri-stage", "--select-by", "cer")
+_PROBE = (*_ADAM, "--head-blocks", "0", "--head-learning-rate", "1e-2", "--no-augment")
+
+SCALES: dict[str, Scale] = {
+    "smoke": Scale(
+        model="tiny",
+        rounds=2,
+        local_work={
+            "ten-clients": ("--clients", "5", "--local-steps", "2"),
+            "hundred-clients": ("--clients", "10", "--clients-per-round", "5", "--local-steps", "2"),
+            CENTRALISED: ("--local-steps", "10"),
+        },
+        pretraining=("--batch-size", "2", "--crop-seconds", "0.8", "--evaluate-every", "1",
+                     "--checkpoint-every", "1", "--heldout-speakers", "2"),
+        finetuning=(*_ADAM, "--updates", "4", "--batch-seconds", "16", "--evaluate-every", "2",
+                    "--head-blocks", "1", "--head-width", "32"),
+        rates=(1e-3, 3e-3),
+        probe=(*_PROBE, "--updates", "4", "--batch-seconds", "16"),
+        budget_minutes=(0.5,),
+        trend_rounds=(1,),
+    ),
+    "small": Scale(
+        model="tiny",
+        rounds=30,
+        local_work={
+            "ten-clients": ("--local-steps", "24"),
+            "hundred-clients": ("--local-steps", "12"),
+            CENTRALISED: ("--local-steps", "240"),
+        },
+        pretraining=("--evaluate-every", "3", "--checkpoint-every", "5"),
+        finetuning=(*_ADAM, "--updates", "1000", "--batch-seconds", "16", "--evaluate-every", "100",
+                    "--head-learning-rate", "1e-3"),
+        rates=(3e-4, 1e-3, 3e-3),
+        probe=(*_PROBE, "--updates", "600", "--batch-seconds", "16"),
+        budget_minutes=(5.0, 15.0),
+        trend_rounds=(5, 15),
+    ),
+    # The paper prints neither rounds nor local work of its federated runs: these are ours. The recipe of
+    # fine-tuning is SpeechBrain's for Italian (docs/results says where it is from).
+    "paper": Scale(
+        model="base",
+        rounds=100,
+        local_work={
+            "ten-clients": ("--local-epochs", "1"),
+            "hundred-clients": ("--local-epochs", "1"),
+            CENTRALISED: ("--local-steps", "24000"),
+        },
+        pretraining=("--precision", "bf16", "--evaluate-every", "5", "--checkpoint-every", "5"),
+        finetuning=("--precision", "bf16", "--tokens", "pieces", "--pieces", "1000"),
+        rates=(3e-5, 1e-4, 3e-4),
+        probe=("--precision", "bf16", *_PROBE, "--updates", "20000"),
+        budget_minutes=(60.0, 600.0),
+        trend_rounds=(25, 50),
+    ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study in its folder."""
+
+    scale_name: ScaleName
+    data: str
+    seeds: int
+    out: Path
+
+    @property
+    def scale(self) -> Scale:
+        return SCALES[self.scale_name]
+
+    def _cell(self, name: str, seed: int, arguments: Sequence[str], product: str) -> Cell:
+        words = (*arguments, "--data", self.data, "--seed", str(seed))
+        return Cell(name=f"{name}-{seed}", arguments=words, out=self.folder(name, seed), product=product)
+
+    def folder(self, name: str, seed: int) -> Path:
+        """Where a cell's run is."""
+        return self.out / "cells" / f"{name}-{seed}"
+
+    def pretraining(self, arm: str, seed: int) -> Cell:
+        """The pre-training of an arm."""
+        scale = self.scale
+        preset = next(p for p in scale.local_work if arm.startswith(p))
+        words = ["pretrain", "--preset", preset, "--model", scale.model, "--rounds", str(scale.rounds)]
+        if preset != CENTRALISED:
+            words += ["--aggregation", arm.removeprefix(f"{preset}-")]
+        words += [*scale.local_work[preset], *scale.pretraining]
+        words += ["--keep-checkpoints", str(scale.rounds)]
+        return self._cell(f"pretrain-{arm}", seed, words, "report.html")
+
+    def finetuning(
+        self,
+        arm: str,
+        seed: int,
+        rate: float,
+        *,
+        name: str = "finetune",
+        minutes: float | None = None,
+        at_round: int | None = None,
+    ) -> Cell:
+        """A fine-tuning on an arm's encoder, or from scratch."""
+        words = ["finetune", *self._encoder(arm, seed, at_round), *self.scale.finetuning]
+        words += ["--encoder-learning-rate", f"{rate:g}"]
+        if minutes is not None:
+            words += ["--train-minutes", f"{minutes:g}"]
+            name += f"-{minutes:g}min"
+        if at_round is not None:
+            name += f"-round{at_round}"
+        return self._cell(f"{name}-{arm}", seed, words, "report.html")
+
+    def probe(self, arm: str, seed: int, at_round: int | None = None) -> Cell:
+        """A linear probe on frozen features."""
+        if arm == LOG_MEL:
+            source = ["--features", LOG_MEL, "--model", self.scale.model]
+        else:
+            source = [
+                *self._encoder(SCRATCH if arm == RANDOM else arm, seed, at_round),
+                "--freeze",
+                "encoder",
+            ]
+        suffix = f"-round{at_round}" if at_round is not None else ""
+        return self._cell(
+            f"probe{suffix}-{arm}", seed, ["finetune", *source, *self.scale.probe], "report.html"
+        )
+
+    def _encoder(self, arm: str, seed: int, at_round: int | None) -> list[str]:
+        if arm == SCRATCH:
+            return ["--init", SCRATCH, "--model", self.scale.model]
+        suffix = f"@{at_round}" if at_round is not None else ""
+        return ["--init", f"{self.folder(f'pretrain-{arm}', seed)}{suffix}"]
+
+    def tuning(self) -> Iterator[tuple[str, float, Cell]]:
+        """(scratch or pre-trained, learning rate, its run) of the learning rates that are tried."""
+        for arm in (SCRATCH, TUNED_ON):
+            for rate in self.scale.rates:
+                yield arm, rate, self.finetuning(arm, 0, rate, name=f"tune-{rate:g}")
+
+    def chosen_rates(self) -> dict[str, float]:
+        """Learning rates of encoders, fresh and pre-trained: those of the best validation CER, first seed."""
+        best: dict[str, tuple[float, float]] = {}
+        for arm, rate, cell in self.tuning():
+            cer = read_json(cell.out / "results.json")["dev"]["cer"]
+            best[arm] = min(best.get(arm, (float("inf"), 0.0)), (cer, rate))
+        return {arm: rate for arm, (_, rate) in best.items()}
+
+    def rate_of(self, arm: str, rates: dict[str, float]) -> float:
+        """The learning rate of an arm's encoder."""
+        return rates[SCRATCH if arm == SCRATCH else TUNED_ON]
+
+    def seed_range(self) -> range:
+        return range(self.seeds)
+
+
+def prepare(study: Study) -> None:
+    """Make the synthetic corpus of a study that has no other."""
+    made = study.out / "corpus"
+    if study.data == str(made):
+        run_cells(
+            [
+                Cell(
+                    name="corpus",
+                    arguments=("data", "synth", "--speakers", str(SYNTHETIC_SPEAKERS)),
+                    out=made,
+                    product="xx/validated.tsv",
+                )
+            ],
+            "synthetic corpus",
+        )
+
+
+def pretraining_cells(study: Study) -> list[Cell]:
+    """All pre-training runs, a seed at a time, so that an interrupted study has whole seeds."""
+    return [study.pretraining(arm, seed) for seed in study.seed_range() for arm in PRETRAINED]
+
+
+def chosen_rates(study: Study) -> dict[str, float]:
+    """Run the tuning, then say which learning rates it chose."""
+    run_cells([study.pretraining(TUNED_ON, 0)], "pre-training to tune on")
+    run_cells([cell for *_, cell in study.tuning()], "learning rates")
+    return study.chosen_rates()
+
+
+def finetuning_cells(study: Study, rates: dict[str, float]) -> list[Cell]:
+    """Every arm's fine-tuning on the whole training split."""
+    return [
+        study.finetuning(arm, seed, study.rate_of(arm, rates)) for seed in study.seed_range() for arm in ARMS
+    ]
+
+
+def fairness_cells(study: Study, rates: dict[str, float]) -> list[Cell]:
+    """Probes, smaller budgets, and encoders of earlier rounds."""
+    found = []
+    for seed in study.seed_range():
+        found += [study.probe(arm, seed) for arm in PROBED]
+        for minutes in study.scale.budget_minutes:
+            found += [
+                study.finetuning(arm, seed, study.rate_of(arm, rates), minutes=minutes) for arm in BUDGET_ARMS
+            ]
+        for at_round in study.scale.trend_rounds:
+            found += [study.probe(arm, seed, at_round) for arm in TREND_ARMS]
+            found += [
+                study.finetuning(arm, seed, study.rate_of(arm, rates), at_round=at_round)
+                for arm in TREND_ARMS
+            ]
+    return found
+
+
+def recognised(folder: Path) -> dict[str, Any]:
+    """What a fine-tuning's row keeps of its results."""
+    result = read_json(folder / "results.json")
+    return {name: result["test"][name] for name in ("wer", "cer", "loss", "empty_hypotheses")} | {
+        "dev_cer": result["dev"]["cer"],
+        "best_update": result["best_update"],
+        "audio_seconds": result["audio_seconds"],
+        "train_seconds": result["train_seconds"],
+        "commit": result["provenance"]["commit"],
+    }
+
+
+def curve(folder: Path) -> dict[str, list[float]]:
+    """A pre-training's held-out curve, from the untrained model on.
+
+    Returns:
+        Lists: round, sequential `updates` that the model went through, `audio_seconds` heard by all
+        clients together, and held-out loss, accuracy and code perplexity there.
+    """
+    untrained = read_json(folder / "untrained.json")
+    names = {"loss": "contrastive", "accuracy": "accuracy", "code_perplexity": "code_perplexity"}
+    found: dict[str, list[float]] = {
+        "round": [0],
+        "updates": [0],
+        "audio_seconds": [0.0],
+        **{ours: [untrained[theirs]] for ours, theirs in names.items()},
+    }
+    audio, updates = 0.0, 0
+    for line in read_metrics(folder / "metrics.jsonl"):
+        audio += line["audio_seconds"]
+        updates += round(line["local_steps"] / max(1, line["clients"]))
+        if line.get("heldout_contrastive") is None:
+            continue
+        found["round"].append(line["round"])
+        found["updates"].append(updates)
+        found["audio_seconds"].append(audio)
+        for ours, theirs in names.items():
+            found[ours].append(line[f"heldout_{theirs}"])
+    return found

@@ -1,0 +1,360 @@
+"""fig5.md, fig5.png and fig5-fairness.png: every sentence is worked out from the numbers beside it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.federated_study import ARMS, BUDGET_ARMS, CENTRALISED, FEDERATED, PRETRAINED, PROBED, SCRATCH
+from experiments.mechanism import over_seeds
+
+COLOURS = {
+    SCRATCH: "tab:gray",
+    CENTRALISED: "black",
+    "ten-clients-fedavg": "tab:blue",
+    "ten-clients-loss-weighted": "tab:orange",
+    "hundred-clients-fedavg": "tab:cyan",
+    "hundred-clients-loss-weighted": "tab:red",
+    "log-mel": "tab:green",
+    "random": "tab:olive",
+}
+# Directions that the paper prints for Figure 5 (facts): (better, worse).
+PAPER_DIRECTIONS = (
+    ("ten-clients-fedavg", "hundred-clients-fedavg", "10 clients converge faster than 100"),
+    ("ten-clients-loss-weighted", "hundred-clients-loss-weighted", "10 clients converge faster than 100"),
+    ("ten-clients-loss-weighted", "ten-clients-fedavg", "loss weighting beats FedAvg, 10 clients"),
+    ("hundred-clients-loss-weighted", "hundred-clients-fedavg", "loss weighting beats FedAvg, 100 clients"),
+)
+
+
+def label(arm: str) -> str:
+    """An arm's name for readers."""
+    return (
+        arm.replace("-clients-", " clients, ").replace("hundred", "100").replace("ten clients", "10 clients")
+    )
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Pre-training curves on top, error rates after fine-tuning below."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(12, 8.5), layout="constrained")
+    for axis, clients in zip(axes[0], ("ten", "hundred"), strict=True):
+        for arm in (CENTRALISED, *(arm for arm in FEDERATED if arm.startswith(clients))):
+            band(axis, result["pretraining"][arm], "round", "loss", arm)
+        axis.set(
+            title=f"Pre-training, {'10' if clients == 'ten' else '100'} clients",
+            xlabel="round (each arm hears as much audio a round)",
+            ylabel="held-out contrastive loss, nats",
+        )
+        axis.legend()
+    low = min(axis.get_ylim()[0] for axis in axes[0])
+    high = max(axis.get_ylim()[1] for axis in axes[0])
+    for axis in axes[0]:
+        axis.set_ylim(low, high)
+    for axis, name in zip(axes[1], ("wer", "cer"), strict=True):
+        points(axis, result["finetuning"], ARMS, name)
+        axis.set(title=f"{name.upper()} on test after fine-tuning", ylabel="%")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def band(axis: Any, runs: Sequence[dict[str, Any]], x: str, y: str, arm: str) -> None:
+    """Mean curve over seeds, and the range of the seeds."""
+    xs = np.array(runs[0]["curve"][x], float)
+    values = np.array([run["curve"][y] for run in runs], float)
+    axis.plot(xs, values.mean(0), "o-", ms=3, color=COLOURS[arm], label=label(arm))
+    axis.fill_between(xs, values.min(0), values.max(0), color=COLOURS[arm], alpha=0.2, lw=0)
+
+
+def points(
+    axis: Any, rows: dict[str, list[dict[str, Any]]], arms: Sequence[str], name: str, scale: float = 100.0
+) -> None:
+    """A dot a seed and a bar at the mean, arm by arm."""
+    for place, arm in enumerate(arms):
+        values = [scale * row[name] for row in rows[arm]]
+        axis.plot([place] * len(values), values, "o", color=COLOURS[arm], alpha=0.7)
+        axis.hlines(float(np.mean(values)), place - 0.3, place + 0.3, color=COLOURS[arm], lw=3)
+    axis.set_xticks(range(len(arms)), [label(arm).replace(", ", "\n") for arm in arms], fontsize=8)
+    axis.grid(axis="y", alpha=0.3)
+
+
+def draw_fairness(result: dict[str, Any], path: Path) -> None:
+    """Probes, budgets of labels, and error rates against pre-training time."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(12, 8.5), layout="constrained")
+    probe, budget, trend, probe_trend = axes.flat
+    points(probe, result["probes"], PROBED, "loss", scale=1.0)
+    probe.set(title="Linear CTC probe on frozen features", ylabel="test loss, nats a character")
+
+    for arm in BUDGET_ARMS:
+        minutes = [*map(float, result["budgets"]), result["train_minutes"]]
+        rows = [*(result["budgets"][m][arm] for m in result["budgets"]), result["finetuning"][arm]]
+        _errorbars(budget, minutes, rows, "cer", arm, scale=100)
+    budget.set(title="Fine-tuning on fewer labels", xlabel="minutes of transcribed speech", ylabel="test CER, %",
+               xscale="log")  # fmt: skip
+    budget.legend()
+    for axis, kind, name, scale in ((trend, "finetune", "cer", 100), (probe_trend, "probe", "loss", 1)):
+        start = result["finetuning"][SCRATCH] if kind == "finetune" else result["probes"]["random"]
+        end = result["finetuning"] if kind == "finetune" else result["probes"]
+        for arm, by_round in result["trend"][kind].items():
+            rounds = [0, *map(int, by_round), result["settings"]["rounds"]]
+            _errorbars(axis, rounds, [start, *by_round.values(), end[arm]], name, arm, scale=scale)
+        axis.set(xlabel="rounds of pre-training (0: none)")
+        axis.legend()
+    trend.set(title="Fine-tuning against pre-training time", ylabel="test CER, %")
+    probe_trend.set(title="Probe against pre-training time", ylabel="test loss, nats a character")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _errorbars(axis: Any, x: Sequence[float], rows: Sequence[Any], name: str, arm: str, scale: float) -> None:
+    values = [np.array([row[name] for row in held], float) * scale for held in rows]
+    means = np.array([held.mean() for held in values])
+    low, high = [held.min() for held in values], [held.max() for held in values]
+    axis.errorbar(
+        x, means, yerr=[means - low, high - means], fmt="o-", capsize=3, color=COLOURS[arm], label=label(arm)
+    )
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """What readers see."""
+    seeds, fine, settings = result["seeds"], result["finetuning"], result["settings"]
+    data = f"`{Path(result['data']).parent.name}/{Path(result['data']).name}`"
+    parts = [
+        "# Figure 5: federated pre-training, and what recognition makes of it",
+        f"`{settings['model']}` on {data}, scale `{result['scale']}`, {seeds} seeds of every cell; "
+        "± is their standard deviation. Every arm hears the same audio a round, "
+        f"{settings['rounds']} rounds in all. Fine-tuning is on {result['train_minutes']:.1f} minutes, scored on "
+        f"{result['test_words']} words of speakers who are not in its training split. As in the paper, "
+        "pre-training hears `validated`, which holds the test speakers' audio too (without transcripts).",
+        "The paper prints the figure but no table of it: only directions can be compared.",
+        "![Figure 5](fig5.png)",
+        "## What the numbers say",
+        "\n".join(f"- {sentence}" for sentence in sentences(result)),
+        "## Fine-tuning",
+        table(
+            ("arm", "WER, %", "CER, %", "test loss", "empty", "held-out loss of pre-training", "effective clients"),
+            [
+                (
+                    label(arm),
+                    mean_spread([row["wer"] for row in fine[arm]], 1, 100),
+                    mean_spread([row["cer"] for row in fine[arm]], 1, 100),
+                    mean_spread([row["loss"] for row in fine[arm]], 3),
+                    mean_spread([row["empty_hypotheses"] for row in fine[arm]], 0),
+                    _pretrained(result, arm, lambda run: run["curve"]["loss"][-1], 3),
+                    _pretrained(result, arm, lambda run: run["effective_clients"], 1),
+                )
+                for arm in ARMS
+            ],
+        ),
+        "Encoder learning rates, each the best validation CER of the first seed: "
+        + ", ".join(
+            f"{rate:g} {'from scratch' if arm == SCRATCH else 'after pre-training'}"
+            for arm, rate in result["learning_rates"].items()
+        )
+        + ".",
+        table(
+            ("tuned", "learning rate", "validation CER, %"),
+            [(label(row["arm"]), f"{row['rate']:g}", f"{100 * row['dev_cer']:.1f}") for row in result["tuning"]],
+        ),
+        "## Differences, seed by seed",
+        "Negative: the first is better. `beyond the spread`: the mean difference is larger than its standard "
+        "deviation over seeds, and every seed agrees.",
+        table(
+            ("what", "arm", "minus", "CER, points", "WER, points", "loss", "CER beyond the spread",
+             "loss beyond the spread"),
+            [
+                (
+                    {"finetuning": "fine-tuning", "probes": "probe"}[row["kind"]],
+                    label(row["arm"]),
+                    label(row["against"]),
+                    signed(row["cer"], 2, 100),
+                    signed(row["wer"], 2, 100),
+                    signed(row["loss"], 3),
+                    verdict(row["cer"]),
+                    verdict(row["loss"]),
+                )
+                for row in result["comparisons"]
+            ],
+        ),
+        "## Is pre-training judged fairly?",
+        "![probes, budgets, trend](fig5-fairness.png)",
+        table(
+            ("linear probe on", "CER, %", "test loss"),
+            [
+                (
+                    label(arm),
+                    mean_spread([row["cer"] for row in result["probes"][arm]], 1, 100),
+                    mean_spread([row["loss"] for row in result["probes"][arm]], 3),
+                )
+                for arm in PROBED
+            ],
+        ),
+        table(
+            ("minutes of labels", *(f"{label(arm)}: CER, %" for arm in BUDGET_ARMS),
+             *(f"{label(arm)}: loss" for arm in BUDGET_ARMS)),
+            [
+                (
+                    name,
+                    *(mean_spread([row["cer"] for row in rows[arm]], 1, 100) for arm in BUDGET_ARMS),
+                    *(mean_spread([row["loss"] for row in rows[arm]], 3) for arm in BUDGET_ARMS),
+                )
+                for name, rows in (*result["budgets"].items(), (f"{result['train_minutes']:.0f}, all", fine))
+            ],
+        ),
+        table(
+            ("pre-trained for", *(f"{label(arm)}: {what}" for arm in result["trend"]["finetune"]
+                                  for what in ("CER, %", "probe's loss"))),
+            _trend_rows(result),
+        ),
+        _made(result),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def _trend_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    arms = list(result["trend"]["finetune"])
+    found = []
+    for name in ("0", *result["trend"]["finetune"][arms[0]], str(result["settings"]["rounds"])):
+        cells: list[str] = []
+        for arm in arms:
+            if name == "0":
+                fine, probe = result["finetuning"][SCRATCH], result["probes"]["random"]
+            elif name == str(result["settings"]["rounds"]):
+                fine, probe = result["finetuning"][arm], result["probes"][arm]
+            else:
+                fine, probe = result["trend"]["finetune"][arm][name], result["trend"]["probe"][arm][name]
+            cells += [
+                mean_spread([row["cer"] for row in fine], 1, 100),
+                mean_spread([row["loss"] for row in probe], 3),
+            ]
+        found.append((f"{name} rounds", *cells))
+    return found
+
+
+def sentences(result: dict[str, Any]) -> list[str]:
+    """What the numbers say, one line a question."""
+    found = []
+    fine = {(r["arm"], r["against"]): r for r in result["comparisons"] if r["kind"] == "finetuning"}
+    probe = {(r["arm"], r["against"]): r for r in result["comparisons"] if r["kind"] == "probes"}
+    for better, worse, words in PAPER_DIRECTIONS:
+        difference = over_seeds(
+            [
+                a["curve"]["loss"][-1] - b["curve"]["loss"][-1]
+                for a, b in zip(result["pretraining"][better], result["pretraining"][worse], strict=True)
+            ]
+        )
+        error = fine[better, worse]["cer"]
+        found.append(
+            f"The paper: {words}. Here {label(better)} minus {label(worse)}: held-out loss "
+            f"{signed(difference, 4)} ({direction(difference)}), CER {signed(error, 2, 100)} points "
+            f"({direction(error)})."
+        )
+    for arm in FEDERATED:
+        parts = [
+            f"than {name}: {signed(row['cer'], 2, 100)} points of CER ({direction(row['cer'])})"
+            for name, row in (
+                ("scratch", fine[arm, SCRATCH]),
+                ("centralised", fine[arm, CENTRALISED]),
+            )
+        ]
+        parts += [
+            f"the probe's loss than {name}: {signed(row['loss'], 3)} ({direction(row['loss'])})"
+            for name, row in (("log-mel", probe[arm, "log-mel"]), ("a random encoder", probe[arm, "random"]))
+        ]
+        found.append(f"{label(arm)}: {'; '.join(parts)}.")
+    won = [
+        arm
+        for arm in FEDERATED
+        if verdict(fine[arm, SCRATCH]["cer"]) == "better"
+        and all(verdict(probe[arm, other]["loss"]) == "better" for other in ("log-mel", "random"))
+    ]
+    found.append(
+        "Federated pre-training is better than scratch (CER after fine-tuning), log-mel and a random encoder "
+        "(the probe's loss) by more than the spread in "
+        + (
+            f"{len(won)} of {len(FEDERATED)} arms: {', '.join(map(label, won))}."
+            if won
+            else "none of the arms."
+        )
+    )
+    return found
+
+
+def verdict(difference: dict[str, Any]) -> str:
+    """better, worse or no, by a paired difference beyond its spread, of which a single seed has none."""
+    values = [value for value in difference["by_seed"] if value is not None]
+    if difference["spread"] is None or abs(difference["mean"]) <= difference["spread"]:
+        return "no"
+    if all(value < 0 for value in values):
+        return "better"
+    return "worse" if all(value > 0 for value in values) else "no"
+
+
+def direction(difference: dict[str, Any]) -> str:
+    """In words, with how many seeds agree."""
+    values = [value for value in difference["by_seed"] if value is not None]
+    lower = sum(value < 0 for value in values)
+    word = {
+        "better": "better beyond the spread",
+        "worse": "worse beyond the spread",
+        "no": "within the spread",
+    }
+    return f"{word[verdict(difference)]}, lower in {lower} of {len(values)}"
+
+
+def _pretrained(result: dict[str, Any], arm: str, value: Any, digits: int) -> str:
+    if arm not in PRETRAINED:
+        return "-"
+    return mean_spread([value(run) for run in result["pretraining"][arm]], digits)
+
+
+def mean_spread(values: Sequence[float | None], digits: int, scale: float = 1.0) -> str:
+    """Mean ± standard deviation of values by seed."""
+    found = over_seeds([None if value is None else scale * value for value in values])
+    if found["mean"] is None:
+        return "-"
+    spread = "" if found["spread"] is None else f" ± {found['spread']:.{digits}f}"
+    return f"{found['mean']:.{digits}f}{spread}"
+
+
+def signed(found: dict[str, Any], digits: int, scale: float = 1.0) -> str:
+    """A difference over seeds with its sign and spread."""
+    if found["mean"] is None:
+        return "-"
+    spread = "" if found["spread"] is None else f" ± {scale * found['spread']:.{digits}f}"
+    return f"{scale * found['mean']:+.{digits}f}{spread}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _made(result: dict[str, Any]) -> str:
+    made, seconds = result["provenance"], result["cell_seconds"]
+    by_kind = {
+        kind: [value for name, value in seconds.items() if name.startswith(kind)]
+        for kind in ("pretrain", "finetune", "probe")
+    }
+    times = ", ".join(
+        f"{kind} {np.median(values):.0f} s (at most {max(values):.0f} s)"
+        for kind, values in by_kind.items()
+        if values
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
+    return (
+        f"## How it was made\n\nWall time of a cell, start and compiling included: {times}. Commit "
+        f"{', '.join(made['cell_commits'])}; {made['device']}, {made['cores']} cores; {versions}. Seeds 0 to "
+        f"{result['seeds'] - 1}.\n\n```\n{made['command']}\n```"
+    )

@@ -1,0 +1,85 @@
+"""`w2v-jax reproduce fig5`: ten and a hundred clients, FedAvg and loss weighting, and what ASR makes of it."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments import arguments, federated_results, federated_study, runtime
+from experiments.arguments import UsageError
+from experiments.cells import run_cells
+from experiments.federated_study import ScaleName, Study
+from experiments.run_folder import replace_file, write_json
+
+MOST_SEEDS = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fig5Arguments:
+    """Figure 5 with references: pre-training curves, and error rates after fine-tuning. Continues when rerun.
+
+    example: w2v-jax reproduce fig5 --data corpora/en --scale small
+    """
+
+    data: Path | None = None
+    """A Common Voice locale's folder or its parent, with transcripts. Left out: a synthetic corpus."""
+    scale: ScaleName = "small"
+    """smoke: to see it work. small: tiny models, hours on two cores. paper: base models, for a GPU."""
+    seeds: int = 3
+    """Seeds 0, 1, ... of every cell."""
+    out: Path = Path("runs/federated")
+    """Folder for fig5.json, fig5.md and pictures, and for the runs, which reproduce fig1 shares."""
+
+
+def study_of(options: Any) -> Study:
+    """The study that options name.
+
+    Raises:
+        UsageError: a number of seeds that cannot be, or no corpus where one is needed.
+    """
+    from experiments import corpora
+
+    if not 1 <= options.seeds <= MOST_SEEDS:
+        raise UsageError(f"--seeds must be between 1 and {MOST_SEEDS}, got {options.seeds}")
+    if options.data is None and options.scale == "paper":
+        raise UsageError("--scale paper needs --data: a Common Voice locale's folder, Italian in the paper")
+    if options.data is not None:
+        corpora.find(str(options.data))
+    data = str(options.data or options.out / "corpus")
+    return Study(scale_name=options.scale, data=data, seeds=options.seeds, out=options.out)
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    options = arguments.parse(Fig5Arguments, argv, "w2v-jax reproduce fig5")
+    study = study_of(options)
+    federated_study.prepare(study)
+    rates = federated_study.chosen_rates(study)
+    seconds: dict[str, float] = {}
+    for title, cells in (
+        ("pre-training", federated_study.pretraining_cells(study)),
+        ("fine-tuning", federated_study.finetuning_cells(study, rates)),
+        ("probes, budgets, trend", federated_study.fairness_cells(study, rates)),
+    ):
+        seconds |= run_cells(cells, title)
+    result = federated_results.fig5(study, rates, seconds)
+    result["provenance"] = runtime.provenance("reproduce fig5") | federated_results.cell_provenance(study)
+    write(result, study.out)
+    print((study.out / "fig5.md").read_text(encoding="utf-8"))
+    print(f"written: {study.out / 'fig5.json'}, fig5.md, fig5.png, fig5-fairness.png")
+
+
+def write(result: dict[str, Any], out: Path) -> None:
+    """Write fig5.json, fig5.md and both pictures."""
+    from experiments import fig5_report
+
+    write_json(out / "fig5.json", result)
+    fig5_report.draw(result, out / "fig5.png")
+    fig5_report.draw_fairness(result, out / "fig5-fairness.png")
+    replace_file(out / "fig5.md", fig5_report.markdown(result))
+
+
+if __name__ == "__main__":
+    from experiments.cli import run_command
+
+    sys.exit(run_command("reproduce fig5", sys.argv[1:]))
