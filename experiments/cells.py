@@ -1,19 +1,23 @@
 """Studies made of cells: public commands of this CLI, each in a process of its own, that resume."""
 
+import concurrent.futures
 import dataclasses
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.arguments import UsageError
 from experiments.progress import duration
 from experiments.run_folder import read_json, write_json
 from w2v_jax.errors import UserError
 
+MOST_SEEDS, MOST_JOBS = 100, 64
 STOP_SECONDS = 20.0  # what an interrupted command gets to end by itself
 
 
@@ -51,32 +55,79 @@ class Cell:
         return self.out / "cell.json"
 
 
-def run_cells(cells: Sequence[Cell], title: str) -> dict[str, float]:
-    """Run the cells whose product is missing, in order; a line is printed for each.
+def check_counts(options: Any) -> None:
+    """Check --seeds and --jobs.
+
+    Raises:
+        UsageError: one that cannot be.
+    """
+    for name, most in (("seeds", MOST_SEEDS), ("jobs", MOST_JOBS)):
+        if not 1 <= (value := getattr(options, name)) <= most:
+            raise UsageError(f"--{name} must be between 1 and {most}, got {value}")
+
+
+def run_cells(cells: Sequence[Cell], title: str, jobs: int = 1) -> dict[str, float]:
+    """Run the cells whose product is missing, begun in order; a line is printed for each as it ends.
+
+    Args:
+        cells: with names and folders of their own.
+        title: of the lines.
+        jobs: cells that run side by side; their seconds are then those of a shared machine.
 
     Returns:
         Wall seconds of each cell by name, over all attempts that were not killed outright; without
         cells that were finished by other means than this function.
 
     Raises:
-        UserError: a folder holds another command's results, or a command failed.
-        KeyboardInterrupt: after the running command has stopped; the same call goes on.
+        UserError: a folder holds another command's results, or a command failed; the others that had begun
+            are stopped, and go on when the same call comes again.
+        KeyboardInterrupt: after the running commands have stopped; the same call goes on.
     """
     if len({cell.out for cell in cells}) < len(cells) or len({cell.name for cell in cells}) < len(cells):
         raise ValueError("cells must have names and folders of their own")
     for cell in cells:
         _check_command(cell)
     left = [cell for cell in cells if not cell.finished]
+    places = {cell.name: number for number, cell in enumerate(cells, start=1)}
     print(f"{title}: {len(cells)} cells, {len(cells) - len(left)} of them finished before", flush=True)
-    taken: list[float] = []
-    for number, cell in enumerate(cells, start=1):
-        if cell.finished:
-            continue
-        taken.append(_run(cell))
-        remaining = duration(sum(taken) / len(taken) * (len(left) - len(taken)))
-        place = f"cell {number}/{len(cells)} {cell.name}"
-        print(f"{place}: {duration(taken[-1])}, about {remaining} left", flush=True)
+    started, ended, processes = time.perf_counter(), 0, _Processes()
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(_run, cell, processes): cell for cell in left}
+        try:
+            for future in concurrent.futures.as_completed(running):
+                seconds, ended = future.result(), ended + 1
+                remaining = duration((time.perf_counter() - started) / ended * (len(left) - ended))
+                name = running[future].name
+                place = f"cell {places[name]}/{len(cells)} {name}"
+                print(f"{place}: {duration(seconds)}, about {remaining} left", flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.stop()
+            raise
     return {cell.name: _read_record(cell)["seconds"] for cell in cells if cell.record.exists()}
+
+
+class _Processes:
+    """The commands that run now, which end together."""
+
+    def __init__(self):
+        self._lock, self._running, self._stopped = threading.Lock(), set[subprocess.Popen](), False
+
+    def start(self, argv: Sequence[str], log: Any) -> subprocess.Popen | None:
+        """Start a command; None once they have been stopped."""
+        with self._lock:
+            if self._stopped:
+                return None
+            process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            self._running.add(process)
+            return process
+
+    def stop(self) -> None:
+        """End them all, and start no more."""
+        with self._lock:
+            self._stopped = True
+        for process in self._running:
+            _stop(process)
 
 
 def _read_record(cell: Cell) -> dict[str, Any]:
@@ -91,23 +142,19 @@ def _check_command(cell: Cell) -> None:
         )
 
 
-def _run(cell: Cell) -> float:
+def _run(cell: Cell, processes: _Processes) -> float:
     """Run a cell to its end; seconds of this attempt, which its record adds up."""
     cell.out.parent.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-m", "experiments.cli", *cell.arguments, "--out", str(cell.out)]
     started = time.perf_counter()
     with cell.log.open("ab") as log:
         before = log.tell()
-        process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        try:
-            status = process.wait()
-        except BaseException:
-            _stop(process)
-            raise
-        finally:
-            seconds = time.perf_counter() - started
+        process = processes.start(argv, log)
+        status = process.wait() if process else None
+        seconds = time.perf_counter() - started
+        if process:
             _note(cell, seconds)
-    if status or not cell.finished:
+    if status != 0 or not cell.finished:
         with cell.log.open("rb") as log:
             log.seek(before)
             lines = log.read().decode("utf-8", "replace").strip().splitlines()

@@ -46,6 +46,10 @@ COMMANDS = {
         "experiments.study_mechanism",
         "what loss-weighted averaging rewards: clean and spoilt clients, temperatures",
     ),
+    "study length": (
+        "experiments.study_length",
+        "pre-training on clips cut to 1, 2, 4 and 8 s: cost and error rates",
+    ),
     "data synth": ("experiments.data_synth", "write a synthetic corpus in the Common Voice layout"),
     "data prepare": ("experiments.data_prepare", "decode a Common Voice tarball or folder once, into shards"),
     "data describe": ("experiments.data_describe", "count and draw what a corpus holds"),
@@ -53,7 +57,15 @@ COMMANDS = {
     "bench clients": ("experiments.bench_clients", "seconds per round: loop, vmap and lanes"),
 }
 # Commands that go on where they were interrupted.
-RESUMABLE = ("pretrain", "finetune", "data prepare", "study mechanism", "reproduce fig1", "reproduce fig5")
+RESUMABLE = (
+    "pretrain",
+    "finetune",
+    "data prepare",
+    "study mechanism",
+    "study length",
+    "reproduce fig1",
+    "reproduce fig5",
+)
 
 
 def usage() -> str:

@@ -228,10 +228,10 @@ def pretraining_cells(study: Study) -> list[Cell]:
     return [study.pretraining(arm, seed) for seed in study.seed_range() for arm in PRETRAINED]
 
 
-def chosen_rates(study: Study) -> dict[str, float]:
+def chosen_rates(study: Study, jobs: int = 1) -> dict[str, float]:
     """Run the tuning, then say which learning rates it chose."""
     run_cells([study.pretraining(TUNED_ON, 0)], "pre-training to tune on")
-    run_cells([cell for *_, cell in study.tuning()], "learning rates")
+    run_cells([cell for *_, cell in study.tuning()], "learning rates", jobs)
     return study.chosen_rates()
 
 

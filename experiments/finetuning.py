@@ -118,8 +118,7 @@ class Finetuning:
         if settings["alphabet"] is None:
             return train_characters(texts)
         tokenizer = CharacterTokenizer(settings["alphabet"] + " ")
-        for text in texts:
-            tokenizer.encode(text)
+        tokenizer.encode("".join(texts))  # all that it lacks at once
         return tokenizer
 
     def _begin(self, rules: TextRules) -> None:

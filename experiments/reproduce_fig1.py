@@ -26,6 +26,8 @@ class Fig1Arguments:
     """smoke: to see it work. small: tiny models, hours on two cores. paper: base models, for a GPU."""
     seeds: int = 3
     """Seeds 0, 1, ... of every cell."""
+    jobs: int = 1
+    """Runs side by side; their times are then those of a shared machine."""
     out: Path = Path("runs/federated")
     """Folder for fig1.json, fig1.md and fig1.png, and for the runs, which reproduce fig5 shares."""
 
@@ -35,10 +37,10 @@ def main(argv: list[str]) -> None:
     options = arguments.parse(Fig1Arguments, argv, "w2v-jax reproduce fig1")
     study = study_of(options)
     federated_study.prepare(study)
-    rates = federated_study.chosen_rates(study)
-    run_cells(federated_study.pretraining_cells(study), "pre-training")
+    rates = federated_study.chosen_rates(study, options.jobs)
+    run_cells(federated_study.pretraining_cells(study), "pre-training", options.jobs)
     supervised = [study.finetuning(SCRATCH, seed, rates[SCRATCH]) for seed in study.seed_range()]
-    run_cells(supervised, "supervised, the same encoder from scratch")
+    run_cells(supervised, "supervised, the same encoder from scratch", options.jobs)
     result = federated_results.fig1(study)
     result["supervised"] = [supervised_curve(cell.out) for cell in supervised]
     result["compute"] = compute(study, [cell.out for cell in supervised])

@@ -7,11 +7,9 @@ from typing import Any
 
 from experiments import arguments, federated_results, federated_study, runtime
 from experiments.arguments import UsageError
-from experiments.cells import run_cells
+from experiments.cells import check_counts, run_cells
 from experiments.federated_study import ScaleName, Study
 from experiments.run_folder import replace_file, write_json
-
-MOST_SEEDS = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +25,8 @@ class Fig5Arguments:
     """smoke: to see it work. small: tiny models, hours on two cores. paper: base models, for a GPU."""
     seeds: int = 3
     """Seeds 0, 1, ... of every cell."""
+    jobs: int = 1
+    """Runs side by side; their times are then those of a shared machine."""
     out: Path = Path("runs/federated")
     """Folder for fig5.json, fig5.md and pictures, and for the runs, which reproduce fig1 shares."""
 
@@ -39,8 +39,7 @@ def study_of(options: Any) -> Study:
     """
     from experiments import corpora
 
-    if not 1 <= options.seeds <= MOST_SEEDS:
-        raise UsageError(f"--seeds must be between 1 and {MOST_SEEDS}, got {options.seeds}")
+    check_counts(options)
     if options.data is None and options.scale == "paper":
         raise UsageError("--scale paper needs --data: a Common Voice locale's folder, Italian in the paper")
     if options.data is not None:
@@ -54,14 +53,14 @@ def main(argv: list[str]) -> None:
     options = arguments.parse(Fig5Arguments, argv, "w2v-jax reproduce fig5")
     study = study_of(options)
     federated_study.prepare(study)
-    rates = federated_study.chosen_rates(study)
+    rates = federated_study.chosen_rates(study, options.jobs)
     seconds: dict[str, float] = {}
     for title, cells in (
         ("pre-training", federated_study.pretraining_cells(study)),
         ("fine-tuning", federated_study.finetuning_cells(study, rates)),
         ("probes, budgets, trend", federated_study.fairness_cells(study, rates)),
     ):
-        seconds |= run_cells(cells, title)
+        seconds |= run_cells(cells, title, options.jobs)
     result = federated_results.fig5(study, rates, seconds)
     result["provenance"] = runtime.provenance("reproduce fig5") | federated_results.cell_provenance(study)
     write(result, study.out)

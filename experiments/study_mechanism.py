@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments import arguments, mechanism, runtime
-from experiments.arguments import UsageError
-from experiments.cells import Cell, run_cells
+from experiments.cells import Cell, check_counts, run_cells
 from experiments.mechanism import CLEAN, Setting
 from experiments.run_folder import read_config, replace_file, write_json
-
-MOST_SEEDS = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +45,8 @@ class MechanismArguments:
     """small: about a minute for each of 14 cells a seed on two cores. smoke: to see it work."""
     seeds: int = 3
     """Seeds 0, 1, ... of every setting."""
+    jobs: int = 1
+    """Runs side by side; their times are then those of a shared machine."""
     out: Path = Path("runs/mechanism")
     """Folder for mechanism.json, mechanism.md and mechanism.png, and for the runs in `cells`."""
 
@@ -73,8 +72,7 @@ def cell(options: MechanismArguments, setting: Setting, seed: int) -> Cell:
 def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(MechanismArguments, argv, "w2v-jax study mechanism")
-    if not 1 <= options.seeds <= MOST_SEEDS:
-        raise UsageError(f"--seeds must be between 1 and {MOST_SEEDS}, got {options.seeds}")
+    check_counts(options)
     from experiments import corpora
 
     if options.data is not None:
@@ -82,7 +80,7 @@ def main(argv: list[str]) -> None:
     # A seed at a time, so that what an interrupted study has is whole seeds.
     plan = [(setting, seed) for seed in range(options.seeds) for setting in mechanism.settings()]
     cells = [cell(options, setting, seed) for setting, seed in plan]
-    seconds = run_cells(cells, "study mechanism")
+    seconds = run_cells(cells, "study mechanism", options.jobs)
     rows = [
         mechanism.read_cell(made.out, setting, seed) | {"seconds": seconds.get(made.name)}
         for made, (setting, seed) in zip(cells, plan, strict=True)

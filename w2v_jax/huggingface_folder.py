@@ -54,11 +54,15 @@ def read_config(folder: Path) -> ModelConfig:
     if kind != "wav2vec2":
         raise UserError(f"{path} describes a model of another architecture ({kind}): expected wav2vec2")
     values = {ours: held.get(theirs, default) for ours, (theirs, default) in _FIELDS.items()}
-    processing: dict[str, Any] = {}
-    if (folder / "preprocessor_config.json").is_file():
-        processing = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
     # transformers' feature extractor normalises unless told otherwise.
-    values["normalise_waveform"] = bool(processing.get("do_normalize", True))
+    values["normalise_waveform"] = True
+    processing = folder / "preprocessor_config.json"
+    if processing.is_file():
+        try:
+            told = json.loads(processing.read_text(encoding="utf-8")).get("do_normalize", True)
+        except (OSError, ValueError, AttributeError) as error:
+            raise UserError(f"{processing} is not a preprocessor_config.json ({error})") from error
+        values["normalise_waveform"] = bool(told)
     try:
         return ModelConfig.from_dict(values)
     except (TypeError, ValueError) as error:
