@@ -73,9 +73,9 @@ def _from_run(init: str) -> tuple[ModelConfig, Parameters, dict[str, Any]]:
     if "model_config" not in settings or "preset" not in settings:
         raise UserError(f"--init {folder} is not a run of w2v-jax pretrain: give one that is")
     config = ModelConfig.from_dict(settings["model_config"])
-    reader = Checkpoints(folder / "checkpoints")
-    latest = reader.latest()
-    if latest is None:
+    reader = Checkpoints(folder / "checkpoints") if (folder / "checkpoints").is_dir() else None
+    latest = reader.latest() if reader else None
+    if reader is None or latest is None:
         raise UserError(f"--init {folder} has no checkpoint yet: let its pre-training go on first")
     if at_round is not None and at_round not in reader.rounds():
         kept = ", ".join(map(str, reader.rounds()))

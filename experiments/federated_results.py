@@ -46,7 +46,7 @@ def fig5(study: Study, rates: dict[str, float], seconds: dict[str, float]) -> di
                 str(at_round): [recognised(make(arm, seed, at_round).out) for seed in seeds]
                 for at_round in study.scale.trend_rounds
             }
-            for arm in TREND_ARMS
+            for arm in TREND_ARMS[kind]
         }
         for kind, make in (
             ("finetune", lambda arm, seed, at_round: tuned(arm, seed, at_round=at_round)),

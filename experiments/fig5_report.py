@@ -91,7 +91,7 @@ def draw_fairness(result: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 2, figsize=(12, 8.5), layout="constrained")
-    probe, budget, trend, probe_trend = axes.flat
+    probe, budget, fine_trend, probe_trend = axes.flat
     points(probe, result["probes"], PROBED, "loss", scale=1.0)
     probe.set(title="Linear CTC probe on frozen features", ylabel="test loss, nats a character")
 
@@ -102,15 +102,13 @@ def draw_fairness(result: dict[str, Any], path: Path) -> None:
     budget.set(title="Fine-tuning on fewer labels", xlabel="minutes of transcribed speech", ylabel="test CER, %",
                xscale="log")  # fmt: skip
     budget.legend()
-    for axis, kind, name, scale in ((trend, "finetune", "cer", 100), (probe_trend, "probe", "loss", 1)):
-        start = result["finetuning"][SCRATCH] if kind == "finetune" else result["probes"]["random"]
-        end = result["finetuning"] if kind == "finetune" else result["probes"]
-        for arm, by_round in result["trend"][kind].items():
-            rounds = [0, *map(int, by_round), result["settings"]["rounds"]]
-            _errorbars(axis, rounds, [start, *by_round.values(), end[arm]], name, arm, scale=scale)
+    for axis, kind, name, scale in ((fine_trend, "finetune", "cer", 100), (probe_trend, "probe", "loss", 1)):
+        for arm in result["trend"][kind]:
+            by_round = trend(result, kind, arm)
+            _errorbars(axis, list(by_round), list(by_round.values()), name, arm, scale=scale)
         axis.set(xlabel="rounds of pre-training (0: none)")
         axis.legend()
-    trend.set(title="Fine-tuning against pre-training time", ylabel="test CER, %")
+    fine_trend.set(title="Fine-tuning against pre-training time", ylabel="test CER, %")
     probe_trend.set(title="Probe against pre-training time", ylabel="test loss, nats a character")
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -212,8 +210,11 @@ def markdown(result: dict[str, Any]) -> str:
             ],
         ),
         table(
-            ("pre-trained for", *(f"{label(arm)}: {what}" for arm in result["trend"]["finetune"]
-                                  for what in ("CER, %", "probe's loss"))),
+            (
+                "pre-trained for",
+                *(f"{label(arm)}: CER, %" for arm in result["trend"]["finetune"]),
+                *(f"{label(arm)}: probe's loss" for arm in result["trend"]["probe"]),
+            ),
             _trend_rows(result),
         ),
         _made(result),
@@ -221,24 +222,28 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def trend(result: dict[str, Any], kind: str, arm: str) -> dict[int, list[dict[str, Any]]]:
+    """An arm's rows by rounds of pre-training, from none (scratch, or a random encoder) to all."""
+    none, whole = {
+        "finetune": (result["finetuning"][SCRATCH], result["finetuning"]),
+        "probe": (result["probes"]["random"], result["probes"]),
+    }[kind]
+    between = {int(at_round): rows for at_round, rows in result["trend"][kind][arm].items()}
+    return {0: none, **between, result["settings"]["rounds"]: whole[arm]}
+
+
 def _trend_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    arms = list(result["trend"]["finetune"])
-    found = []
-    for name in ("0", *result["trend"]["finetune"][arms[0]], str(result["settings"]["rounds"])):
-        cells: list[str] = []
-        for arm in arms:
-            if name == "0":
-                fine, probe = result["finetuning"][SCRATCH], result["probes"]["random"]
-            elif name == str(result["settings"]["rounds"]):
-                fine, probe = result["finetuning"][arm], result["probes"][arm]
-            else:
-                fine, probe = result["trend"]["finetune"][arm][name], result["trend"]["probe"][arm][name]
-            cells += [
-                mean_spread([row["cer"] for row in fine], 1, 100),
-                mean_spread([row["loss"] for row in probe], 3),
-            ]
-        found.append((f"{name} rounds", *cells))
-    return found
+    columns = [
+        [
+            mean_spread([row[name] for row in rows], digits, scale)
+            for rows in trend(result, kind, arm).values()
+        ]
+        for kind, name, digits, scale in (("finetune", "cer", 1, 100.0), ("probe", "loss", 3, 1.0))
+        for arm in result["trend"][kind]
+    ]
+    arm = next(iter(result["trend"]["probe"]))
+    rounds = [f"{number} rounds" for number in trend(result, "probe", arm)]
+    return list(zip(rounds, *columns, strict=True))
 
 
 def sentences(result: dict[str, Any]) -> list[str]:

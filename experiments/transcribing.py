@@ -1,5 +1,6 @@
 """A fine-tuned run as a transcriber of whole files."""
 
+import math
 from pathlib import Path
 
 import jax
@@ -28,10 +29,12 @@ class Transcriber:
             raise UserError(f"--run {run} is not a run folder of w2v-jax finetune (no recognizer.json)")
         self._config = RecognizerConfig.from_dict(read_json(run / "recognizer.json"))
         self._tokenizer, _ = load_tokenizer(run)
+        if math.prod(self._config.model.conv_strides) != windows.FRAME_SAMPLES:
+            raise UserError(f"--run {run} has frames of another length than 20 ms: windows do not fit them")
         made = recognizer(self._config)
-        best = Checkpoints(run / "best")
-        latest = best.latest()
-        if latest is None:
+        best = Checkpoints(run / "best") if (run / "best").is_dir() else None
+        latest = best.latest() if best else None
+        if best is None or latest is None:
             raise UserError(f"--run {run} has no validated checkpoint yet: let its fine-tuning go on first")
         like = jax.eval_shape(made.objective.init, jax.random.key(0))
         held = best.restore(latest, {"parameters": like[0], "statistics": like[1]})

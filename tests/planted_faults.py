@@ -32,6 +32,7 @@ OBJECTIVE = "tests/w2v_jax/test_objective.py"
 EQUIVALENCE = "tests/fed/test_equivalence.py"
 AGGREGATION = "tests/fed/test_aggregation.py"
 FROZEN = "tests/parity/test_frozen.py"
+CTC = "tests/w2v_jax/test_ctc.py"
 
 FAULTS = {
     "loss weights of the wrong sign": fault(
@@ -329,6 +330,78 @@ FAULTS = {
         "        clients[client].append(name)\n        heapq",
         "        clients[client].append(name)\n        clients[0].append(name)\n        heapq",
         "tests/fed/test_partition.py",
+    ),
+    "transcripts taken to fit without a blank between repeats": fault(
+        "w2v_jax/ctc.py",
+        "feasible = (needed_frames(labels, num_labels) <= num_frames)",
+        "feasible = (num_labels <= num_frames)",
+        f"{CTC} -k cannot_be_written",
+    ),
+    "blanks dropped before repeats are merged": fault(
+        "w2v_jax/ctc.py",
+        "tokens = np.asarray(best)[:num_frames]\n",
+        "tokens = np.asarray(best)[:num_frames]\n    tokens = tokens[tokens != BLANK]\n",
+        f"{CTC} -k greedy",
+    ),
+    "dropout in a frozen encoder": fault(
+        "w2v_jax/ctc.py",
+        'dropout_keys=None if config.frozen == "encoder" else dropout_keys',
+        "dropout_keys=dropout_keys",
+        f"{CTC} -k frozen_encoder",
+    ),
+    "a head's statistics over padding": fault(
+        "w2v_jax/heads.py",
+        "share = valid.astype(x.dtype)[..., None]",
+        "share = jnp.ones_like(valid, x.dtype)[..., None]",
+        "tests/w2v_jax/test_heads.py -k valid_frames",
+    ),
+    "a running variance that is biased": fault(
+        "w2v_jax/heads.py",
+        "unbiased = batch_variance * count / jnp.maximum(count - 1.0, 1.0)",
+        "unbiased = batch_variance",
+        "tests/w2v_jax/test_heads.py -k valid_frames",
+    ),
+    "a frame of every seam twice": fault(
+        "w2v_jax/windows.py",
+        "end = (window.keep_to - window.start) // FRAME_SAMPLES",
+        "end = (window.keep_to - window.start) // FRAME_SAMPLES + 1",
+        "tests/w2v_jax/test_windows.py -k every_frame",
+    ),
+    "one augmentation for all epochs": fault(
+        "w2v_jax/data/labelled.py",
+        "generator(*self._identity, choice.epoch, stable_id(path))",
+        "generator(*self._identity, stable_id(path))",
+        "tests/w2v_jax/test_labelled.py -k anew",
+    ),
+    "updates that are not finite kept": fault(
+        "w2v_jax/recognition.py",
+        "jnp.where(finite, after, before)",
+        "after",
+        "tests/w2v_jax/test_recognition.py -k finite",
+    ),
+    "a sentence in train and in test, in another case": fault(
+        "experiments/transcribed.py",
+        'groups = [normalise(sentence, COARSEST_RULES) for sentence in column(clips, "sentence")]',
+        'groups = list(column(clips, "sentence"))',
+        "tests/experiments/test_transcribed.py -k once_normalised",
+    ),
+    "a shuffled transcript that is the clip's own": fault(
+        "experiments/transcribed.py",
+        "np.roll(order, 1)",
+        "np.random.default_rng(seed).permutation(order)",
+        "tests/experiments/test_transcribed.py -k own_transcript",
+    ),
+    "waveforms normalised against the folder's word": fault(
+        "w2v_jax/huggingface_folder.py",
+        'values["normalise_waveform"] = bool(told)',
+        'values["normalise_waveform"] = True',
+        "tests/w2v_jax/test_huggingface_folder.py -k normalised",
+    ),
+    "the best checkpoint lost in a crash": fault(
+        "experiments/finetuning.py",
+        '["update"] == done != best.latest()',
+        '["update"] == -1',
+        "tests/experiments/test_finetune.py -k cut_off",
     ),
 }
 

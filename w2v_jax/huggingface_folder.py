@@ -36,6 +36,9 @@ _FIELDS: dict[str, tuple[str, Any]] = {
     "layer_drop": ("layerdrop", 0.1),
 }
 
+# What this model does not vary.
+_FIXED: dict[str, Any] = {"hidden_act": "gelu", "feat_extract_activation": "gelu", "layer_norm_eps": 1e-5}
+
 
 def read_config(folder: Path) -> ModelConfig:
     """The model configuration of a Hugging Face folder.
@@ -53,6 +56,9 @@ def read_config(folder: Path) -> ModelConfig:
         raise UserError(f"{path} is not a config.json of a Hugging Face model ({error})") from error
     if kind != "wav2vec2":
         raise UserError(f"{path} describes a model of another architecture ({kind}): expected wav2vec2")
+    for name, only in _FIXED.items():
+        if held.get(name, only) != only:
+            raise UserError(f"{path} has {name} {held[name]!r}: this model has {only!r} alone")
     values = {ours: held.get(theirs, default) for ours, (theirs, default) in _FIELDS.items()}
     # transformers' feature extractor normalises unless told otherwise.
     values["normalise_waveform"] = True

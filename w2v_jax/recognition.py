@@ -48,7 +48,7 @@ def initial_state(
 def make_update(recognizer: Recognizer, optimizer: optax.GradientTransformation) -> Callable:
     """(state, batch, key, rates by group) -> (state, sums).
 
-    An update whose gradients are not finite changes nothing and counts in `sums["skipped"]`.
+    An update whose gradients are not finite changes nothing and counts in `sums["skipped"]` alone.
     """
 
     def update(
@@ -71,8 +71,9 @@ def make_update(recognizer: Recognizer, optimizer: optax.GradientTransformation)
         finite = jnp.isfinite(optax.tree.norm(gradients))
         new = TrainingState(parameters, statistics, optimizer_state)
         kept = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
+        counted = jax.tree.map(lambda value: jnp.where(finite, value, jnp.zeros_like(value)), sums)
         skipped = (~finite).astype(jnp.float32)
-        return kept, {**sums, "skipped": Total(skipped, jnp.float32(1.0))}
+        return kept, {**counted, "skipped": Total(skipped, jnp.float32(1.0))}
 
     return update
 

@@ -111,3 +111,21 @@ def test_an_interrupt_stops_the_child_and_passes_on(tmp_path, monkeypatch):
     thread.join()
     assert children[0].poll() is not None
     assert read_json(cell.record)["seconds"] > 0
+
+
+def test_cells_side_by_side_all_run_and_a_failure_stops_the_others(tmp_path):
+    cells = [synth(tmp_path, name, 3) for name in ("a", "b", "c")]
+    assert set(run_cells(cells, "three corpora", jobs=2)) == {"a", "b", "c"}
+    assert all(cell.finished for cell in cells)
+    # Would take minutes; the broken one ends it.
+    long = Cell(
+        name="long",
+        arguments=("data", "synth", "--speakers", "3000", "--clips-per-speaker", "30"),
+        out=tmp_path / "long",
+        product=TABLE,
+    )
+    never = synth(tmp_path, "never", 3)
+    with pytest.raises(UserError, match="cell broken ended with status 2"):
+        run_cells([long, failing(tmp_path), never], "three corpora", jobs=2)
+    assert not long.finished
+    assert not subprocess.run(["pgrep", "-f", str(long.out)], capture_output=True, check=False).stdout

@@ -49,9 +49,7 @@ def sentences_of(locale, split):
 def corpus(tmp_path_factory):
     """Eight speakers, two of them in test; nearly all clips of one length, so that little is compiled."""
     folder = tmp_path_factory.mktemp("corpus")
-    config = SyntheticConfig(
-        speakers=8, clips_per_speaker=4, words=12, words_per_sentence=(6, 7), seed=4
-    )
+    config = SyntheticConfig(speakers=8, clips_per_speaker=4, words=12, words_per_sentence=(6, 7), seed=4)
     locale = write_corpus(folder, config)
     for path in (locale / "clips").iterdir():
         samples, _ = soundfile.read(path, dtype="float32")
@@ -160,7 +158,7 @@ def test_results_transcripts_and_report_say_the_same(corpus, scratch):
     assert {row["path"]: row["reference"] for row in rows} == {
         path: row["sentence"] for path, row in expected.items()
     }
-    assert sum(len(row["hypothesis"]) > 3 for row in rows) >= 4  # else the run says nothing
+    assert len({row["hypothesis"] for row in rows}) >= 4  # else the run says nothing
     totals = {
         "word": sum((word_errors(r["reference"], r["hypothesis"]) for r in rows), Errors(0, 0)),
         "character": sum((character_errors(r["reference"], r["hypothesis"]) for r in rows), Errors(0, 0)),
@@ -205,28 +203,26 @@ def test_speakers_add_up_to_the_corpus(scratch):
         assert speaker["cer"] == errors.rate
 
 
-def cut_off(monkeypatch, folder, update, after):
+def cut_off(monkeypatch, folder, update):
     """Let the next run end where it would save a checkpoint into `folder`."""
     original = Checkpoints.save
 
     def save(self, round_index, state):
         if self._folder.name == folder and round_index == update:
-            if after:
-                original(self, round_index, state)
             raise KeyboardInterrupt
         original(self, round_index, state)
 
     monkeypatch.setattr(Checkpoints, "save", save)
 
 
-@pytest.mark.parametrize("where", ["before a checkpoint", "after a checkpoint", "before the best one's"])
+@pytest.mark.parametrize("where", ["before a checkpoint", "before the best one's"])
 def test_a_run_that_was_cut_off_continues_to_the_same_bits(corpus, scratch, tmp_path, monkeypatch, where):
     out, best = tmp_path / "cut", read_json(scratch / "results.json")["best_update"]
     with monkeypatch.context() as patch:
         if where == "before the best one's":
-            cut_off(patch, "best", best, after=False)
+            cut_off(patch, "best", best)
         else:
-            cut_off(patch, "checkpoints", 4, after=where == "after a checkpoint")
+            cut_off(patch, "checkpoints", 4)
         assert cli.main(["finetune", "--data", str(corpus), "--out", str(out), *SCRATCH]) == 130
     assert not (out / "results.json").exists()
     if where == "before a checkpoint":  # the line of update 4 is there, and another one begun
@@ -272,20 +268,28 @@ def test_an_earlier_round_is_another_encoder(pretrained):
     last, second = (encoders.load(name, None) for name in (str(pretrained), f"{pretrained}@2"))
     assert [source.description["round"] for source in (last, second)] == [3, 2]
     assert last.description["parameters_sha256"] != second.description["parameters_sha256"]
-    assert encoders.load(f"{pretrained}@3", "tiny").description["parameters_sha256"] == (
-        last.description["parameters_sha256"]
+    assert (
+        encoders.load(f"{pretrained}@3", "tiny").description["parameters_sha256"]
+        == (last.description["parameters_sha256"])
     )
 
 
-def test_log_mel_features_train_without_an_encoder(corpus, tmp_path):
-    options = [*RUN, "--updates", "4", "--features", "log-mel", "--schedule", "tri-stage", "--no-augment"]
+def test_log_mel_pieces_a_budget_and_shuffled_transcripts(corpus, tmp_path):
+    options = [
+        *RUN, "--updates", "4", "--features", "log-mel", "--schedule", "tri-stage", "--no-augment",
+        "--tokens", "pieces", "--pieces", "30", "--train-minutes", "0.25", "--shuffle-transcripts",
+    ]  # fmt: skip
     out = finetune(corpus, tmp_path / "run", *options)
     assert not any("['encoder']" in name for name in arrays(out / "best"))
     assert read_json(out / "results.json")["test"]["utterances"] == 8
-    assert "Fine-tuning: log-mel bands" in (out / "report.md").read_text()
     for line in read_metrics(out / "metrics.jsonl"):
-        expected = 0.3 * tri_stage(line["update"] - 1, 4)
-        assert line["head_learning_rate"] == pytest.approx(expected)
+        assert line["head_learning_rate"] == pytest.approx(0.3 * tri_stage(line["update"] - 1, 4))
+    tokenizer, _ = load_tokenizer(out)
+    assert tokenizer.num_tokens == 30 == read_json(out / "recognizer.json")["head"]["num_tokens"]
+    assert 12 < read_json(out / "data.json")["train"]["seconds"] <= 15
+    report = (out / "report.md").read_text()
+    assert "Fine-tuning: log-mel bands" in report
+    assert "Control run" in report
 
 
 # Seven convolutions of few channels: a Hugging Face folder whose frames are of 20 ms.
@@ -323,19 +327,6 @@ def test_a_probe_of_a_hugging_face_folder(corpus, hugging_face, tmp_path):
     assert [line["encoder_learning_rate"] for line in read_metrics(out / "metrics.jsonl")] == [0.0]
 
 
-def test_pieces_a_budget_and_shuffled_transcripts_reach_the_run(corpus, tmp_path):
-    options = [
-        *RUN, "--updates", "1", "--features", "log-mel", "--tokens", "pieces", "--pieces", "30",
-        "--train-minutes", "0.25", "--shuffle-transcripts",
-    ]  # fmt: skip
-    out = finetune(corpus, tmp_path / "run", *options)
-    tokenizer, _ = load_tokenizer(out)
-    assert tokenizer.num_tokens == 30 == read_json(out / "recognizer.json")["head"]["num_tokens"]
-    data = read_json(out / "data.json")
-    assert 12 < data["train"]["seconds"] <= 15
-    assert "Control run" in (out / "report.md").read_text()
-
-
 # Transcribing.
 
 
@@ -343,9 +334,7 @@ def test_transcribe_says_what_the_test_said(corpus, scratch, tmp_path, capfd):
     # There, clips lie in batches beside longer ones; here each is alone, in a file.
     rows = transcripts(scratch)
     files = [str(corpus / "clips" / row["path"]) for row in rows]
-    expected = "".join(
-        f"{file}\t{row['hypothesis']}\n" for file, row in zip(files, rows, strict=True)
-    )
+    expected = "".join(f"{file}\t{row['hypothesis']}\n" for file, row in zip(files, rows, strict=True))
     out = tmp_path / "text.tsv"
     capfd.readouterr()
     assert cli.main(["transcribe", *files, "--run", str(scratch), "--out", str(out)]) == 0
@@ -468,7 +457,7 @@ def test_a_checkpoint_of_another_architecture(corpus, pretrained, hugging_face, 
     (wrong / "config.json").write_text(json.dumps(settings_of(FOLDER) | {"intermediate_size": 64}))
     line = fails_to_finetune(capfd, corpus, tmp_path / "run", "--init", f"hf:{wrong}")
     assert "another architecture than its config.json" in line
-    assert "(1, 16, 32), expected (1, 16, 64)" in line
+    assert "['intermediate']['bias'] has shape (1, 32), expected (1, 64)" in line
     lied = tmp_path / "lied"
     shutil.copytree(pretrained, lied)
     config = read_json(lied / "config.json")

@@ -9,7 +9,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -226,9 +225,7 @@ def test_greedy_decoding_equals_a_slow_reference(best, num_frames):
 
 
 @given(
-    st.lists(
-        st.tuples(st.lists(st.integers(0, 2), min_size=6, max_size=6), st.integers(0, 6)), min_size=1
-    )
+    st.lists(st.tuples(st.lists(st.integers(0, 2), min_size=6, max_size=6), st.integers(0, 6)), min_size=1)
 )
 def test_batches_are_decoded_row_by_row(rows):
     best, frames = np.array([row for row, _ in rows], np.int32), [count for _, count in rows]
@@ -284,9 +281,15 @@ def train(config, batch, parameters=None, key=7):
     return value_and_grad(own if parameters is None else parameters, state, batch, jax.random.key(key), 0)
 
 
+def norm(tree):
+    """In NumPy: operations on leaves of many shapes would each be compiled."""
+    return float(np.sqrt(sum(np.square(np.asarray(leaf)).sum() for leaf in jax.tree.leaves(tree))))
+
+
 def assert_close(ours, theirs, share=1e-5):
-    difference = optax.tree.norm(jax.tree.map(jnp.subtract, ours, theirs))
-    assert difference <= share * optax.tree.norm(theirs)
+    assert norm(jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), ours, theirs)) <= share * norm(
+        theirs
+    )
 
 
 def test_padded_rows_and_padded_time_change_nothing():
@@ -296,7 +299,7 @@ def test_padded_rows_and_padded_time_change_nothing():
     padded = train(config, make_batch(samples=1240, rows=5, labels=9))
     assert float(sums["infeasible"].total) == 0.0
     assert float(sums["infeasible"].weight) == float(padded[2]["infeasible"].weight) == 3.0
-    assert optax.tree.norm(gradients["encoder"]) > 0
+    assert norm(gradients["encoder"]) > 0
     assert_close(padded[0], gradients, 1e-4)
     assert_close(padded[1], state)
     chex.assert_trees_all_close(padded[2], sums, rtol=1e-5)
@@ -305,7 +308,7 @@ def test_padded_rows_and_padded_time_change_nothing():
 def test_a_batch_of_padding_alone_is_nothing():
     config = settings()
     gradients, state, sums = train(config, make_batch((), ()))
-    assert optax.tree.norm(gradients) == 0.0
+    assert norm(gradients) == 0.0
     chex.assert_trees_all_equal(state, functions(config)[3])
     assert sums["loss"] == (0.0, 0.0)
     assert sums["infeasible"] == (0.0, 0.0)
@@ -375,10 +378,10 @@ def test_what_is_frozen_has_no_gradient_and_the_rest_has_one():
         gradients = train(settings(frozen=frozen), batch)[0]
         encoder = gradients["encoder"]
         convolutions, transformer = encoder["feature_encoder"], encoder["context_network"]
-        assert (float(optax.tree.norm(convolutions)) > 0) == (frozen == "none")
-        assert (float(optax.tree.norm(transformer)) > 0) == (frozen != "encoder")
-        assert (float(optax.tree.norm(encoder["feature_projection"])) > 0) == (frozen != "encoder")
-        assert float(optax.tree.norm(gradients["head"])) > 0
+        assert (norm(convolutions) > 0) == (frozen == "none")
+        assert (norm(transformer) > 0) == (frozen != "encoder")
+        assert (norm(encoder["feature_projection"]) > 0) == (frozen != "encoder")
+        assert norm(gradients["head"]) > 0
         if frozen == "encoder":
             assert all(not leaf.any() for leaf in jax.tree.leaves(encoder))
 
@@ -405,12 +408,12 @@ def test_scores_have_no_dropout_and_training_has():
 def test_log_mel_features_need_no_encoder():
     config = settings(features="log-mel", num_blocks=1)
     batch = make_batch(scale=16)  # 14,400 samples: 88 windows of 10 ms
-    gradients, state, sums = train(config, batch)
+    gradients, state, _ = train(config, batch)
     parameters = functions(config)[2]
     assert parameters["encoder"] == {} == gradients["encoder"]
     assert parameters["head"]["blocks_0"]["linear"]["kernel"].shape == (160, 8)
     chex.assert_trees_all_equal_shapes(state, initial_statistics(160, config.head))
-    assert float(optax.tree.norm(gradients["head"])) > 0
+    assert norm(gradients["head"]) > 0
     frames = log_mel.frame_lengths(batch.num_samples).tolist()
     assert frames == [44, 34, 39]
     assert functions(config)[1](parameters, state, batch)[1].tolist() == frames

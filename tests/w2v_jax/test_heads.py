@@ -122,9 +122,7 @@ def test_blocks_are_linear_norm_and_leaky_relu():
     _, parameters, apply = head(1)
     x, valid = make_input()
     block = {"mean": jnp.linspace(-0.5, 0.5, 5), "variance": jnp.linspace(0.5, 2.0, 5)}
-    y, _ = apply(
-        parameters, jnp.asarray(x), jnp.asarray(valid), {"input_norm": running(), "blocks_0": block}
-    )
+    y, _ = apply(parameters, jnp.asarray(x), jnp.asarray(valid), {"input_norm": running(), "blocks_0": block})
     hidden = (x - np.array([0.5, -1.0, 2.0])) / np.sqrt(np.array([1.0, 4.0, 0.25]) + 1e-5)
     linear = parameters["blocks_0"]["linear"]
     hidden = hidden @ np.asarray(linear["kernel"]) + np.asarray(linear["bias"])

@@ -63,7 +63,14 @@ def test_an_encoder_comes_back_bit_by_bit(tmp_path, name):
     config = VARIANTS[name]
     found_config, found = read_encoder(write_folder(tmp_path / "m", config))
     chex.assert_trees_all_equal(found, encoder_alone(parameters_of(config)))
-    for field in ("conv_channels", "conv_bias", "feature_norm", "pre_norm", "num_layers", "positional_groups"):
+    for field in (
+        "conv_channels",
+        "conv_bias",
+        "feature_norm",
+        "pre_norm",
+        "num_layers",
+        "positional_groups",
+    ):
         assert getattr(found_config, field) == getattr(config, field)
     assert (found_config.input_dropout, found_config.layer_drop) == (0.3, 0.25)
 
@@ -76,7 +83,10 @@ def test_other_spellings_are_understood(tmp_path, spelling):
             name.removeprefix("wav2vec2."): value for name, value in state.items() if "wav2vec2." in name
         }
     elif spelling == "old weight norm":
-        renaming = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+        renaming = {
+            "parametrizations.weight.original0": "weight_g",
+            "parametrizations.weight.original1": "weight_v",
+        }
         for new, old in renaming.items():
             state = {name.replace(new, old): value for name, value in state.items()}
     elif spelling == "half precision":
@@ -142,6 +152,8 @@ def test_what_is_no_wav2vec2_in_safetensors_is_refused(tmp_path):
     (pickled / "model.safetensors").write_bytes(b"not weights")
     assert "cannot read" in refused(pickled)
     assert "hidden_dim (15) must be a multiple" in refused(write_folder(tmp_path / "odd", hidden_size=15))
+    other = write_folder(tmp_path / "relu", hidden_act="relu")
+    assert "hidden_act 'relu': this model has 'gelu' alone" in refused(other)
     garbled = write_folder(tmp_path / "garbled")
     (garbled / "preprocessor_config.json").write_text("{")
     assert "preprocessor_config.json" in refused(garbled)

@@ -1,6 +1,7 @@
 """Windows over long recordings: every frame once, with context, and no seam."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,7 @@ def test_windows_cover_the_recording_and_keep_each_part_once(num_samples, window
     assert windows[0].start == windows[0].keep_from == 0
     assert windows[-1].stop == num_samples
     assert windows[-1].keep_to is None
-    for before, after in zip(windows, windows[1:], strict=False):
+    for before, after in itertools.pairwise(windows):
         assert before.keep_to == after.keep_from
         assert after.keep_from - after.start == CONTEXT_SAMPLES == before.stop - before.keep_to
     for window in windows:
