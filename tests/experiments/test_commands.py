@@ -108,7 +108,7 @@ def test_a_foreign_config_is_refused(capfd, tmp_path, monkeypatch, content, comm
     folder.mkdir()
     (folder / "config.json").write_text(content)
     (folder / "untrained.json").write_text("{}")
-    assert "not a config.json of w2v-jax pretrain" in fails(capfd, *command, str(folder))
+    assert "not a config.json of a w2v-jax run" in fails(capfd, *command, str(folder))
     assert (folder / "config.json").read_text() == content
 
 
