@@ -140,7 +140,8 @@ def markdown(result: dict[str, Any]) -> str:
         "\n".join(f"- {sentence}" for sentence in sentences(result)),
         "## Fine-tuning",
         table(
-            ("arm", "WER, %", "CER, %", "test loss", "empty", "held-out loss of pre-training", "effective clients"),
+            ("arm", "WER, %", "CER, %", "test loss", "empty", "held-out loss of pre-training", "codes in use",
+             "effective clients"),
             [
                 (
                     label(arm),
@@ -149,11 +150,14 @@ def markdown(result: dict[str, Any]) -> str:
                     mean_spread([row["loss"] for row in fine[arm]], 3),
                     mean_spread([row["empty_hypotheses"] for row in fine[arm]], 0),
                     _pretrained(result, arm, lambda run: run["curve"]["loss"][-1], 3),
+                    _pretrained(result, arm, lambda run: run["curve"]["code_perplexity"][-1], 0),
                     _pretrained(result, arm, lambda run: run["effective_clients"], 1),
                 )
                 for arm in ARMS
             ],
         ),
+        "A contrastive loss is easier to lower where fewer codes are in use (their perplexity, of 640 at most): it is "
+        "to be read beside them, and beside what recognition makes of the encoder.",
         "Encoder learning rates, each the best validation CER of the first seed: "
         + ", ".join(
             f"{rate:g} {'from scratch' if arm == SCRATCH else 'after pre-training'}"

@@ -95,7 +95,7 @@ def study(tmp_path) -> Study:
     return study
 
 
-@pytest.mark.parametrize("name", ["small", "smoke"])
+@pytest.mark.parametrize("name", SCALES)
 def test_all_arms_hear_the_same_audio_a_round(name):
     work = SCALES[name].local_work
 
