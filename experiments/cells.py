@@ -1,6 +1,7 @@
 """Studies made of cells: public commands of this CLI, each in a process of its own, that resume."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import shlex
 import signal
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def run_cells(cells: Sequence[Cell], title: str, jobs: int = 1) -> dict[str, flo
     places = {cell.name: number for number, cell in enumerate(cells, start=1)}
     print(f"{title}: {len(cells)} cells, {len(cells) - len(left)} of them finished before", flush=True)
     started, ended, processes = time.perf_counter(), 0, _Processes()
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    with _terminable(), concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         running = {pool.submit(_run, cell, processes): cell for cell in left}
         try:
             for future in concurrent.futures.as_completed(running):
@@ -107,6 +108,23 @@ def run_cells(cells: Sequence[Cell], title: str, jobs: int = 1) -> dict[str, flo
     return {cell.name: _read_record(cell)["seconds"] for cell in cells if cell.record.exists()}
 
 
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end this process by an exception, so that it does not leave its commands behind."""
+
+    def end(signum: int, frame: Any) -> None:
+        raise SystemExit(128 + signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class _Processes:
     """The commands that run now, which end together."""
 
@@ -118,7 +136,14 @@ class _Processes:
         with self._lock:
             if self._stopped:
                 return None
-            process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            # A session of its own: Ctrl-C reaches it once, by way of stop().
+            process = subprocess.Popen(
+                argv,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
             self._running.add(process)
             return process
 
@@ -144,7 +169,8 @@ def _check_command(cell: Cell) -> None:
 
 def _run(cell: Cell, processes: _Processes) -> float:
     """Run a cell to its end; seconds of this attempt, which its record adds up."""
-    cell.out.parent.mkdir(parents=True, exist_ok=True)
+    cell.out.mkdir(parents=True, exist_ok=True)
+    _note(cell, 0.0)  # whatever ends this process, the folder says whose it is
     argv = [sys.executable, "-m", "experiments.cli", *cell.arguments, "--out", str(cell.out)]
     started = time.perf_counter()
     with cell.log.open("ab") as log:
@@ -154,6 +180,10 @@ def _run(cell: Cell, processes: _Processes) -> float:
         seconds = time.perf_counter() - started
         if process:
             _note(cell, seconds)
+    if not any(path != cell.record for path in cell.out.iterdir()):
+        # It did not come as far as making anything: another command may have the folder.
+        cell.record.unlink()
+        cell.out.rmdir()
     if status != 0 or not cell.finished:
         with cell.log.open("rb") as log:
             log.seek(before)
@@ -167,10 +197,9 @@ def _run(cell: Cell, processes: _Processes) -> float:
 
 
 def _note(cell: Cell, seconds: float) -> None:
-    """Add an attempt's seconds to the record, where the command came as far as making its folder."""
-    if cell.out.is_dir():
-        before = _read_record(cell)["seconds"] if cell.record.exists() else 0.0
-        write_json(cell.record, {"seconds": before + seconds, "command": cell.command})
+    """Add an attempt's seconds to the record."""
+    before = _read_record(cell)["seconds"] if cell.record.exists() else 0.0
+    write_json(cell.record, {"seconds": before + seconds, "command": cell.command})
 
 
 def _stop(process: subprocess.Popen) -> None:

@@ -4,8 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from w2v_jax.data.common_voice import Corpus, load_corpus, read_table
-from w2v_jax.data.prepared import PreparedClips, is_prepared, load_prepared
+from w2v_jax.data.common_voice import Corpus, load_corpus, locate, read_table
+from w2v_jax.data.prepared import PreparedClips, PreparedCorpus, is_prepared, load_prepared
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 from w2v_jax.data.tables import lists_nothing
 from w2v_jax.errors import CorpusError
@@ -38,6 +38,36 @@ def speakers_of(corpus: Corpus, split: str) -> set[str]:
     if not table.is_file() or lists_nothing(table.read_bytes()):
         return set()
     return {row.client_id for row in read_table(corpus.folder, split).rows}
+
+
+def listed(data: str, split: str, name: str) -> list[str]:
+    """A column of a split's table ("client_id", "sentence"), without reading any audio.
+
+    Raises:
+        CorpusError: no such corpus, or it has no such split.
+    """
+    folder = find(data)
+    if is_prepared(folder):
+        prepared = PreparedCorpus(folder)
+        if split != "validated" and split not in prepared.splits:
+            raise CorpusError(f"{folder} was prepared without {split}")
+        return list(prepared.column(name, prepared.select(split)))
+    return [getattr(row, name) for row in read_table(locate(folder, split), split).rows]
+
+
+def check_transcripts(data: str) -> None:
+    """See from the tables alone that there are transcripts, before hours of work that would need them.
+
+    Raises:
+        CorpusError: neither train nor validated has one.
+    """
+    for split in ("train", "validated"):
+        try:
+            if any(sentence.strip() for sentence in listed(data, split, "sentence")):
+                return
+        except CorpusError:
+            continue
+    raise CorpusError(f"{find(data)} has no transcripts: fine-tuning needs the `sentence` column")
 
 
 def find(data: str) -> Path:

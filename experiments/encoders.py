@@ -70,9 +70,12 @@ def _from_run(init: str) -> tuple[ModelConfig, Parameters, dict[str, Any]]:
             "w2v-jax pretrain, or hf:FOLDER"
         )
     settings = read_config(folder)["settings"]
-    if "model_config" not in settings or "preset" not in settings:
+    if not {"model_config", "preset", "model"} <= settings.keys():
         raise UserError(f"--init {folder} is not a run of w2v-jax pretrain: give one that is")
-    config = ModelConfig.from_dict(settings["model_config"])
+    try:
+        config = ModelConfig.from_dict(settings["model_config"])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--init {folder}: its config.json has settings that this version lacks") from error
     reader = Checkpoints(folder / "checkpoints") if (folder / "checkpoints").is_dir() else None
     latest = reader.latest() if reader else None
     if reader is None or latest is None:

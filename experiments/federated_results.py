@@ -21,7 +21,7 @@ from experiments.federated_study import (
     recognised,
 )
 from experiments.mechanism import over_seeds
-from experiments.run_folder import read_config, read_json
+from experiments.run_folder import DIAGNOSTICS, read_config, read_json, read_metrics
 
 RATES = ("wer", "cer", "loss")
 # Shares of the way from the untrained loss to where centralised training ends.
@@ -89,23 +89,38 @@ def pretraining(study: Study, arm: str) -> list[dict[str, Any]]:
                 "clients": len(clips["clients"]),
                 "effective_clients": _mean_of_lines(folder, "effective_clients"),
                 "client_loss_spread": _client_loss_spread(folder),
+                "looks": [look_summary(look) for look in read_metrics(folder / DIAGNOSTICS)],
                 "speakers_also_in": clips.get("speakers_also_in", {}),
             }
         )
     return found
 
 
-def _mean_of_lines(folder: Path, name: str) -> float | None:
-    from experiments.run_folder import read_metrics
+def look_summary(look: dict[str, Any]) -> dict[str, Any]:
+    """Means over the clients of a line of diagnostics.jsonl, beside the averaged model."""
 
+    def mean(name: str) -> float | None:
+        values = [client[name] for client in look["clients"] if client[name] is not None]
+        return float(np.mean(values)) if values else None
+
+    return {
+        "round": look["round"],
+        "cosine_to_mean": mean("cosine_to_mean"),
+        "cosine_to_others": mean("cosine_to_others"),
+        "local_loss": mean("heldout_contrastive"),
+        "local_codes": mean("heldout_code_perplexity"),
+        "averaged_loss": look["after"]["contrastive"],
+        "averaged_codes": look["after"]["code_perplexity"],
+    }
+
+
+def _mean_of_lines(folder: Path, name: str) -> float | None:
     values = [line[name] for line in read_metrics(folder / "metrics.jsonl") if line.get(name) is not None]
     return float(np.mean(values)) if values else None
 
 
 def _client_loss_spread(folder: Path) -> float | None:
     """Mean over rounds of the standard deviation of client losses."""
-    from experiments.run_folder import read_metrics
-
     spreads = []
     for line in read_metrics(folder / "metrics.jsonl"):
         losses = [loss for loss in line.get("client_losses", []) if loss is not None]
@@ -173,14 +188,15 @@ def fig1(study: Study) -> dict[str, Any]:
             for central, run in zip(arms[CENTRALISED], arms[arm], strict=True):
                 losses = central["curve"]["loss"]
                 target = losses[0] + share * (min(losses) - losses[0])
-                reached = {
-                    axis: first_reached(run["curve"][axis], run["curve"]["loss"], target)
-                    for axis in ("updates", "audio_seconds")
-                }
-                reference = {
-                    axis: first_reached(central["curve"][axis], losses, target)
-                    for axis in ("updates", "audio_seconds")
-                }
+                # A centralised run that never improves gives nothing to reach.
+                improves = min(losses) < losses[0]
+                reached, reference = (
+                    {
+                        axis: first_reached(of[axis], of["loss"], target) if improves else None
+                        for axis in ("updates", "audio_seconds")
+                    }
+                    for of in (run["curve"], central["curve"])
+                )
                 by_seed.append(
                     {
                         "target_loss": target,
@@ -200,8 +216,10 @@ def fig1(study: Study) -> dict[str, Any]:
     ended = {
         arm: over_seeds(
             [
-                (run["curve"]["loss"][0] - run["curve"]["loss"][-1])
-                / (central["curve"]["loss"][0] - min(central["curve"]["loss"]))
+                _ratio(
+                    run["curve"]["loss"][0] - run["curve"]["loss"][-1],
+                    central["curve"]["loss"][0] - min(central["curve"]["loss"]),
+                )
                 for central, run in zip(arms[CENTRALISED], arms[arm], strict=True)
             ]
         )
@@ -219,11 +237,11 @@ def fig1(study: Study) -> dict[str, Any]:
 
 
 def cell_provenance(study: Study) -> dict[str, Any]:
-    """Device, flags and commits of the processes that trained."""
+    """Device and flags of the processes that trained, and the commits of all cells."""
     runs = [
-        read_config(study.pretraining(arm, seed).out)["provenance"]
-        for arm in PRETRAINED
-        for seed in study.seed_range()
+        read_config(folder)["provenance"]
+        for folder in sorted((study.out / "cells").iterdir())
+        if (folder / "config.json").exists()
     ]
     return {
         "device": runs[0]["device"],

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.arguments import UsageError
 from experiments.cells import Cell, run_cells
 from experiments.run_folder import read_json, read_metrics
 
@@ -24,7 +25,7 @@ PROBED = (LOG_MEL, RANDOM, *PRETRAINED)
 TUNED_ON = FEDERATED[0]  # the pre-trained arm whose first seed chooses the learning rate of all
 BUDGET_ARMS = (SCRATCH, CENTRALISED, TUNED_ON)
 TREND_ARMS = {"finetune": (TUNED_ON,), "probe": (CENTRALISED, TUNED_ON)}
-SYNTHETIC_SPEAKERS = 40
+MAX_HELDOUT_SPEAKERS, HELDOUT_SHARE = 28, 0.22
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,9 @@ class Scale:
         pretraining: further options of every pretrain.
         finetuning: options of every finetune but the encoder's learning rate.
         rates: encoder learning rates that are tried, for scratch and for pre-trained encoders apart.
+        diagnose_every: rounds between looks behind the average of federated runs.
+        most_clients: of any arm.
+        synthetic_speakers: of the corpus that is made where none is given.
         probe: options of every probe.
         budget_minutes: smaller training splits that are fine-tuned on besides the whole one.
         trend_rounds: earlier rounds whose encoders are probed and fine-tuned too.
@@ -49,6 +53,9 @@ class Scale:
     pretraining: tuple[str, ...]
     finetuning: tuple[str, ...]
     rates: tuple[float, ...]
+    diagnose_every: int
+    most_clients: int
+    synthetic_speakers: int
     probe: tuple[str, ...]
     budget_minutes: tuple[float, ...]
     trend_rounds: tuple[int, ...]
@@ -67,10 +74,13 @@ SCALES: dict[str, Scale] = {
             CENTRALISED: ("--local-steps", "10"),
         },
         pretraining=("--batch-size", "2", "--crop-seconds", "0.8", "--evaluate-every", "1",
-                     "--checkpoint-every", "1", "--heldout-speakers", "2"),
+                     "--checkpoint-every", "1"),
         finetuning=(*_ADAM, "--updates", "4", "--batch-seconds", "16", "--evaluate-every", "2",
                     "--head-blocks", "1", "--head-width", "32"),
         rates=(1e-3, 3e-3),
+        diagnose_every=2,
+        most_clients=10,
+        synthetic_speakers=40,
         probe=(*_PROBE, "--updates", "4", "--batch-seconds", "16"),
         budget_minutes=(0.5,),
         trend_rounds=(1,),
@@ -87,6 +97,9 @@ SCALES: dict[str, Scale] = {
         finetuning=(*_ADAM, "--updates", "1200", "--batch-seconds", "16", "--evaluate-every", "100",
                     "--head-learning-rate", "1e-3"),
         rates=(3e-4, 1e-3, 3e-3),
+        diagnose_every=8,
+        most_clients=100,
+        synthetic_speakers=140,
         probe=(*_PROBE, "--updates", "600", "--batch-seconds", "16"),
         budget_minutes=(5.0, 15.0),
         trend_rounds=(4, 12),
@@ -104,6 +117,9 @@ SCALES: dict[str, Scale] = {
         pretraining=("--precision", "bf16", "--evaluate-every", "1", "--checkpoint-every", "5"),
         finetuning=("--precision", "bf16", "--tokens", "pieces", "--pieces", "1000"),
         rates=(3e-5, 1e-4, 3e-4),
+        diagnose_every=5,
+        most_clients=100,
+        synthetic_speakers=140,
         probe=("--precision", "bf16", *_PROBE, "--updates", "20000"),
         budget_minutes=(60.0, 600.0),
         trend_rounds=(5, 10),
@@ -119,6 +135,7 @@ class Study:
     data: str
     seeds: int
     out: Path
+    heldout_speakers: int
 
     @property
     def scale(self) -> Scale:
@@ -137,8 +154,10 @@ class Study:
         scale = self.scale
         preset = next(p for p in scale.local_work if arm.startswith(p))
         words = ["pretrain", "--preset", preset, "--model", scale.model, "--rounds", str(scale.rounds)]
+        words += ["--heldout-speakers", str(self.heldout_speakers)]
         if preset != CENTRALISED:
             words += ["--aggregation", arm.removeprefix(f"{preset}-")]
+            words += ["--diagnose-every", str(scale.diagnose_every)]
         words += [*scale.local_work[preset], *scale.pretraining]
         words += ["--keep-checkpoints", str(scale.rounds)]
         return self._cell(f"pretrain-{arm}", seed, words, "report.html")
@@ -206,6 +225,21 @@ class Study:
         return range(self.seeds)
 
 
+def heldout_speakers(speakers: int, most_clients: int) -> int:
+    """Held-out speakers of all arms alike: about a fifth, at most 28, and a speaker left for every client.
+
+    Raises:
+        UsageError: too few speakers.
+    """
+    found = min(MAX_HELDOUT_SPEAKERS, round(HELDOUT_SHARE * speakers), speakers - most_clients)
+    if found < 1:
+        raise UsageError(
+            f"{speakers} speakers are too few for {most_clients} clients and held-out ones: give a larger "
+            "corpus, or --scale smoke"
+        )
+    return found
+
+
 def prepare(study: Study) -> None:
     """Make the synthetic corpus of a study that has no other."""
     made = study.out / "corpus"
@@ -214,7 +248,7 @@ def prepare(study: Study) -> None:
             [
                 Cell(
                     name="corpus",
-                    arguments=("data", "synth", "--speakers", str(SYNTHETIC_SPEAKERS)),
+                    arguments=("data", "synth", "--speakers", str(study.scale.synthetic_speakers)),
                     out=made,
                     product="xx/validated.tsv",
                 )

@@ -83,13 +83,20 @@ def markdown(result: dict[str, Any]) -> str:
         "## Updates and audio to reach the centralised loss",
         "A target is a share of the way from the untrained model's held-out loss to the lowest of the centralised "
         "run of the same seed. Ratios are to that run; values between evaluations are interpolated; runs that "
-        "never reach a target are left out of its means.",
+        "never reach a target are left out of its means. A contrastive loss is easier to lower where fewer codes are in use, "
+        "and diversity weight and Gumbel temperature follow a model's own updates: codes in use at the end were "
+        + "; ".join(
+            f"{label(arm)} {mean_spread([run['curve']['code_perplexity'][-1] for run in result['pretraining'][arm]], 0)}"
+            for arm in PRETRAINED
+        )
+        + ".",
         table(
             ("of the way", "arm", "reached", "updates", "audio, s", "updates, ratio", "audio, ratio"), rows
         ),
         "## Supervised training beside pre-training",
         table(("training", "GFLOPs a second of audio", "seconds of audio", "TFLOPs in all"), costs),
-        "Operations are counted from the traced programs of loss and gradients, without the optimizer.",
+        "Operations are counted from the traced programs of loss and gradients, at full batches (recognition: utterances of "
+        "4.5 s) over the speech that was heard: optimizer, padding and validation are not in them.",
         f"Commit {', '.join(made['cell_commits'])}; {made['device']}, {made['cores']} cores; {versions}.\n\n"
         f"```\n{made['command']}\n```",
     ]

@@ -131,8 +131,10 @@ def markdown(result: dict[str, Any]) -> str:
         "# Figure 5: federated pre-training, and what recognition makes of it",
         f"`{settings['model']}` on {data}, scale `{result['scale']}`, {seeds} seeds of every cell; "
         "± is their standard deviation. Every arm hears the same audio a round, "
-        f"{settings['rounds']} rounds in all. Fine-tuning is on {result['train_minutes']:.1f} minutes, scored on "
-        f"{result['test_words']} words of speakers who are not in its training split. As in the paper, "
+        f"{settings['rounds']} rounds in all ("
+        + "; ".join(f"{preset} {' '.join(words)}" for preset, words in settings["local_work"].items())
+        + f"). Fine-tuning is on {result['train_minutes']:.1f} minutes, scored on the {result['test_words']} words of "
+        "the test split. As in the paper, "
         "pre-training hears `validated`, which holds the test speakers' audio too (without transcripts).",
         "The paper prints the figure but no table of it: only directions can be compared.",
         "![Figure 5](fig5.png)",
@@ -164,6 +166,11 @@ def markdown(result: dict[str, Any]) -> str:
             for arm, rate in result["learning_rates"].items()
         )
         + ".",
+        *(
+            f"The best rate {'from scratch' if arm == SCRATCH else 'after pre-training'} lies at the edge of those tried."
+            for arm, rate in result["learning_rates"].items()
+            if rate in (min(settings["rates"]), max(settings["rates"]))
+        ),
         table(
             ("tuned", "learning rate", "validation CER, %"),
             [(label(row["arm"]), f"{row['rate']:g}", f"{100 * row['dev_cer']:.1f}") for row in result["tuning"]],
@@ -188,6 +195,23 @@ def markdown(result: dict[str, Any]) -> str:
                 for row in result["comparisons"]
             ],
         ),
+        "## Behind the averages",
+        "Means over clients at the last look: cosine of a client's update to the weighted mean and to the others' plain "
+        "mean; held-out loss and codes in use of clients' local models, and of the model after averaging.",
+        table(
+            ("arm", "cosine to the mean", "to the others", "local loss", "averaged loss", "local codes", "averaged codes"),
+            [
+                (label(arm), *(
+                    mean_spread([run["looks"][-1][name] if run["looks"] else None
+                                 for run in result["pretraining"][arm]], digits)
+                    for name, digits in (("cosine_to_mean", 2), ("cosine_to_others", 2), ("local_loss", 3),
+                                         ("averaged_loss", 3), ("local_codes", 0), ("averaged_codes", 0))
+                ))
+                for arm in FEDERATED
+            ],
+        ),
+        "Diversity weight and Gumbel temperature follow the number of updates that a model goes through, which "
+        "differs between arms at equal audio.",
         "## Is pre-training judged fairly?",
         "![probes, budgets, trend](fig5-fairness.png)",
         table(
@@ -313,10 +337,12 @@ def direction(difference: dict[str, Any]) -> str:
     """In words, with how many seeds agree."""
     values = [value for value in difference["by_seed"] if value is not None]
     lower = sum(value < 0 for value in values)
+    if difference["spread"] is None:
+        return f"one seed, which has no spread, lower in {lower} of {len(values)}"
     word = {
         "better": "better beyond the spread",
         "worse": "worse beyond the spread",
-        "no": "within the spread",
+        "no": "within the spread, or seeds disagree",
     }
     return f"{word[verdict(difference)]}, lower in {lower} of {len(values)}"
 
@@ -363,7 +389,7 @@ def _made(result: dict[str, Any]) -> str:
     )
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     return (
-        f"## How it was made\n\nWall time of a cell, start and compiling included: {times}. Commit "
+        f"## How it was made\n\nWall time of a cell, start and compiling included, {result['jobs']} side by side: {times}. Commit "
         f"{', '.join(made['cell_commits'])}; {made['device']}, {made['cores']} cores; {versions}. Seeds 0 to "
         f"{result['seeds'] - 1}.\n\n```\n{made['command']}\n```"
     )

@@ -29,6 +29,9 @@ CORRELATIONS = (
     "weight_with_good",
     "weight_with_easy",
     "easy_with_good",
+    "weight_with_good_given_codes",
+    "weight_with_easy_given_codes",
+    "heldout_loss_with_codes",
     "weight_with_good_clean_clients",
     "weight_with_easy_clean_clients",
 )
@@ -118,10 +121,15 @@ def look_correlations(look: dict[str, Any]) -> dict[str, float | None]:
         weight = [client["weight"] for client in clients]
         easy = [_minus(0.0, client["own_contrastive"]) for client in clients]
         good = [_minus(before, client["heldout_contrastive"]) for client in clients]
+        codes = [client["heldout_code_perplexity"] for client in clients]
+        heldout = [client["heldout_contrastive"] for client in clients]
         return {
             "weight_with_good": rank_correlation(weight, good),
             "weight_with_easy": rank_correlation(weight, easy),
             "easy_with_good": rank_correlation(easy, good),
+            "weight_with_good_given_codes": partial_rank_correlation(weight, good, codes),
+            "weight_with_easy_given_codes": partial_rank_correlation(weight, easy, codes),
+            "heldout_loss_with_codes": rank_correlation(heldout, codes),
         }
 
     clean = of([client for client in look["clients"] if not client["corrupted"]])
@@ -140,6 +148,23 @@ def rank_correlation(first: Sequence[float | None], second: Sequence[float | Non
     left, right = np.array(pairs, np.float64).T
     result: Any = spearmanr(left, right)
     return float(result.statistic)
+
+
+def partial_rank_correlation(
+    first: Sequence[float | None], second: Sequence[float | None], given: Sequence[float | None]
+) -> float | None:
+    """Spearman's partial correlation of two columns given a third, over rows without None.
+
+    Where the third has no order there is nothing to take out; None where it explains everything.
+    """
+    rows = [row for row in zip(first, second, given, strict=True) if None not in row]
+    left, right, third = ([row[place] for row in rows] for place in range(3))
+    both = rank_correlation(left, right)
+    if both is None:
+        return None
+    one, other = rank_correlation(left, third) or 0.0, rank_correlation(right, third) or 0.0
+    rest = (1.0 - one**2) * (1.0 - other**2)
+    return (both - one * other) / rest**0.5 if rest > 1e-9 else None
 
 
 def over_seeds(values: Sequence[float | None]) -> dict[str, Any]:

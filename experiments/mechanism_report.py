@@ -81,10 +81,13 @@ def markdown(result: dict[str, Any]) -> str:
         "Spearman's rank correlation between clients, within a diagnosed round, averaged over rounds. "
         "*Good*: by how much a client's local model lowers the loss on held-out clips below that of the "
         "global model that it started from. *Easy*: how low that global model's loss already is on the "
-        "client's own training clips, as it hears them. `clean clients` leaves the spoilt ones out.",
+        "client's own training clips, as it hears them. `clean clients` leaves the spoilt ones out. A contrastive loss "
+        "is lower where fewer codes are in use (the last column: its correlation with them over local models), so that "
+        "*good* rewards collapse too: `given codes` are partial correlations that take the codes out.",
         _table(
             ("condition", "rule", "weight, good", "weight, easy", "easy, good", "weight, good: clean clients",
-             "weight, easy: clean clients"),
+             "weight, easy: clean clients", "weight, good given codes", "weight, easy given codes",
+             "held-out loss, codes"),
             [
                 (
                     group["condition"],
@@ -92,6 +95,8 @@ def markdown(result: dict[str, Any]) -> str:
                     *(_cell(group[name], 2, sign=True) for name in (
                         "weight_with_good", "weight_with_easy", "easy_with_good",
                         "weight_with_good_clean_clients", "weight_with_easy_clean_clients",
+                        "weight_with_good_given_codes", "weight_with_easy_given_codes",
+                        "heldout_loss_with_codes",
                     )),
                 )
                 for group in groups
@@ -149,13 +154,14 @@ def _result_sentence(row: dict[str, Any]) -> str:
     difference = row["heldout_contrastive"]
     return (
         f"**{row['condition']}**, {_rule(row)} against fedavg: held-out loss "
-        f"{_cell(difference, 4, sign=True)} nats, {consistency(difference['by_seed'], 'lower', 'higher')}."
+        f"{_cell(difference, 4, sign=True)} nats, {consistency(difference['by_seed'], 'lower', 'higher')}, with codes in use "
+        f"{_cell(row['heldout_code_perplexity'], 1, sign=True)}."
     )
 
 
 def _reward_sentence(condition: str, group: dict[str, Any]) -> str:
     """Whether weights went with the easy or with the good, by the sign of easy - good in each seed."""
-    good, easy = group["weight_with_good"], group["weight_with_easy"]
+    good, easy = group["weight_with_good_given_codes"], group["weight_with_easy_given_codes"]
     if good["mean"] is None or easy["mean"] is None:
         return f"**{condition}**: weights or gains had no order to compare."
     good_less_easy = [
@@ -168,7 +174,7 @@ def _reward_sentence(condition: str, group: dict[str, Any]) -> str:
         for word, value in (("with the easy", easy), ("with the good", good))
     ]
     verdict = consistency(good_less_easy, *more)
-    return f"**{condition}**, {_rule(group)}: weights went {' and '.join(signs)}; {verdict}."
+    return f"**{condition}**, {_rule(group)}, given codes: weights went {' and '.join(signs)}; {verdict}."
 
 
 def consistency(by_seed: Sequence[float | None], below: str, above: str) -> str:

@@ -42,10 +42,18 @@ def study_of(options: Any) -> Study:
     check_counts(options)
     if options.data is None and options.scale == "paper":
         raise UsageError("--scale paper needs --data: a Common Voice locale's folder, Italian in the paper")
+    scale = federated_study.SCALES[options.scale]
+    speakers = scale.synthetic_speakers
     if options.data is not None:
-        corpora.find(str(options.data))
-    data = str(options.data or options.out / "corpus")
-    return Study(scale_name=options.scale, data=data, seeds=options.seeds, out=options.out)
+        speakers = len(set(corpora.listed(str(options.data), "validated", "client_id")))
+        corpora.check_transcripts(str(options.data))
+    return Study(
+        scale_name=options.scale,
+        data=str(options.data or options.out / "corpus"),
+        seeds=options.seeds,
+        out=options.out,
+        heldout_speakers=federated_study.heldout_speakers(speakers, scale.most_clients),
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -62,6 +70,7 @@ def main(argv: list[str]) -> None:
     ):
         seconds |= run_cells(cells, title, options.jobs)
     result = federated_results.fig5(study, rates, seconds)
+    result["jobs"] = options.jobs
     result["provenance"] = runtime.provenance("reproduce fig5") | federated_results.cell_provenance(study)
     write(result, study.out)
     print((study.out / "fig5.md").read_text(encoding="utf-8"))

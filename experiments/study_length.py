@@ -96,6 +96,7 @@ def main(argv: list[str]) -> None:
     from experiments import corpora
     from w2v_jax.data.common_voice import lengths
 
+    corpora.check_transcripts(str(options.data))
     corpus = corpora.load(str(options.data), "validated", min_samples=1, seed=0)
     clip_seconds = lengths(corpus.clips) / SAMPLE_RATE_HZ
     plan = cells_of(options, clip_seconds)
@@ -111,7 +112,7 @@ def main(argv: list[str]) -> None:
         ],
         "costs": [costs(crop) for crop in CROP_SECONDS],
         "cell_seconds": seconds,
-        "provenance": provenance([before for _, _, before, _ in plan]),
+        "provenance": provenance([cell for _, _, *both in plan for cell in both]),
     }
     write(result, options.out)
     print((options.out / "length.md").read_text(encoding="utf-8"))
@@ -269,12 +270,21 @@ def sentences(result: dict[str, Any]) -> list[str]:
         order = np.argsort([value["mean"] for value in values])
         best, worst = int(order[0]), int(order[-1])
         gap = values[worst]["mean"] - values[best]["mean"]
-        spread = max((value["spread"] or 0.0) for value in values)
+        spreads = [value["spread"] for value in values if value["spread"] is not None]
+        verdict = "one seed has no spread to hold it against"
+        if spreads:
+            more = "more" if gap > max(spreads) else "no more"
+            verdict = f"{more} than the largest spread of a length"
         found.append(
             f"The lowest {words} is that of {CROP_SECONDS[best]:g} s ({scale * values[best]['mean']:.{digits}f}), the "
-            f"highest that of {CROP_SECONDS[worst]:g} s ({scale * values[worst]['mean']:.{digits}f}): a difference of "
-            f"{'more' if gap > spread else 'no more'} than the largest spread of a length."
+            f"highest that of {CROP_SECONDS[worst]:g} s ({scale * values[worst]['mean']:.{digits}f}): a difference of {scale * gap:.{digits}f}, "
+            f"{verdict}."
         )
+    updates = [value["mean"] for value in by_length(result, "updates")]
+    found.append(
+        f"At equal audio {CROP_SECONDS[-1]:g} s gets {updates[-1] / updates[0]:.2f} times the updates of {CROP_SECONDS[0]:g} s, "
+        "with less speech in each, as clips end before their crops do."
+    )
     costs_of = result["costs"]
     found.append(
         f"A second of crops costs {costs_of[-1]['flops_per_crop_second'] / costs_of[0]['flops_per_crop_second']:.2f} times "

@@ -12,7 +12,7 @@ import numpy as np
 from experiments import corpora
 from w2v_jax.config import SAMPLE_RATE_HZ
 from w2v_jax.data.batching import generator
-from w2v_jax.data.common_voice import Utterance, column, lengths, load_corpus, locate, take
+from w2v_jax.data.common_voice import Corpus, Utterance, column, lengths, load_corpus, locate, take
 from w2v_jax.data.prepared import PreparedCorpus, is_prepared, load_prepared
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 from w2v_jax.data.tables import lists_nothing
@@ -66,8 +66,8 @@ def load(
 ) -> dict[str, Transcribed]:
     """Train, dev and test of a corpus.
 
-    Splits that the release lacks are made from `train`, or where that lacks too from `validated`:
-    disjoint in speakers where there are at least ten, else disjoint in sentences.
+    Splits that the release lacks are made from `train`, or where that lacks too from `validated` without
+    the speakers of those that it has: disjoint in speakers where there are at least ten, else in sentences.
 
     Args:
         data: a Common Voice folder or a prepared one; None makes a synthetic corpus of this seed.
@@ -89,18 +89,22 @@ def load(
 
 def _load(folder: Path, rules: TextRules, min_samples: int, max_samples: int) -> dict[str, Transcribed]:
     present, read = _reader(folder, min_samples)
-    if not present:
+    if not present & {"train", "validated"}:
         raise CorpusError(f"{folder} has no train.tsv and no validated.tsv: nothing to fine-tune on")
     base = "train" if "train" in present else "validated"
-    held: dict[str, Sequence[Utterance]] = {base: read(base)}
-    for split in ("dev", "test"):
-        if split in present and base == "train":
-            held[split] = read(split)
+    corpora_of = {split: read(split) for split in (base, *(s for s in ("dev", "test") if s in present))}
+    held: dict[str, Sequence[Utterance]] = {split: corpus.clips for split, corpus in corpora_of.items()}
+    if base == "validated":
+        held[base] = _without(held[base], [held[split] for split in held if split != base])
     held = _make_missing(held, base)
     found = {}
     for split in SPLITS:
-        source = f"{split}.tsv" if split in present and base == "train" else f"made from {base}.tsv"
-        found[split] = _usable(held[split], rules, max_samples if split == "train" else None, source)
+        own = split if split in corpora_of else base
+        source = f"{own}.tsv" if own == split else f"made from {base}.tsv"
+        unread = corpora_of[own].skipped_by_reason() if own == split or split == "train" else {}
+        found[split] = _usable(
+            held[split], rules, max_samples if split == "train" else None, source, Counter(unread)
+        )
         if not found[split].clips:
             reasons = ", ".join(f"{count} {reason}" for reason, count in found[split].dropped.items())
             raise CorpusError(
@@ -110,12 +114,12 @@ def _load(folder: Path, rules: TextRules, min_samples: int, max_samples: int) ->
     return found
 
 
-def _reader(folder: Path, min_samples: int) -> tuple[set[str], Callable[[str], Sequence[Utterance]]]:
+def _reader(folder: Path, min_samples: int) -> tuple[set[str], Callable[[str], Corpus]]:
     """The splits that list something, and how to read one."""
     names = (*SPLITS, "validated")
     if is_prepared(folder):
         held = {"validated", *PreparedCorpus(folder).splits}
-        return held & set(names), lambda split: load_prepared(folder, split, min_samples=min_samples).clips
+        return held & set(names), lambda split: load_prepared(folder, split, min_samples=min_samples)
     for split in ("train", "validated"):
         try:
             locale = locate(folder, split)
@@ -127,7 +131,18 @@ def _reader(folder: Path, min_samples: int) -> tuple[set[str], Callable[[str], S
         raise AssertionError
     tables = {name: locale / f"{name}.tsv" for name in names}
     present = {n for n, path in tables.items() if path.is_file() and not lists_nothing(path.read_bytes())}
-    return present, lambda split: load_corpus(locale, split, min_samples=min_samples).clips
+    return present, lambda split: load_corpus(locale, split, min_samples=min_samples)
+
+
+def _without(clips: Sequence[Utterance], others: Sequence[Sequence[Utterance]]) -> Sequence[Utterance]:
+    """Clips whose speakers are in none of `others`; where that leaves nothing, whose sentences are not."""
+    speakers = {speaker for other in others for speaker in column(other, "client_id")}
+    kept = [i for i, speaker in enumerate(column(clips, "client_id")) if speaker not in speakers]
+    if not kept:
+        taken = {normalise(text, COARSEST_RULES) for other in others for text in column(other, "sentence")}
+        texts = [normalise(text, COARSEST_RULES) for text in column(clips, "sentence")]
+        kept = [i for i, text in enumerate(texts) if text not in taken]
+    return take(clips, kept)
 
 
 def _make_missing(held: dict[str, Sequence[Utterance]], base: str) -> dict[str, Sequence[Utterance]]:
@@ -159,11 +174,10 @@ def _make_missing(held: dict[str, Sequence[Utterance]], base: str) -> dict[str, 
 
 
 def _usable(
-    clips: Sequence[Utterance], rules: TextRules, max_samples: int | None, source: str
+    clips: Sequence[Utterance], rules: TextRules, max_samples: int | None, source: str, dropped: Counter[str]
 ) -> Transcribed:
     texts = [normalise(sentence, rules) for sentence in column(clips, "sentence")]
     num_samples = lengths(clips)
-    dropped: Counter[str] = Counter()
     kept = []
     for index, text in enumerate(texts):
         if not text:

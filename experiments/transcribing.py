@@ -27,7 +27,10 @@ class Transcriber:
         """
         if not (run / "recognizer.json").is_file():
             raise UserError(f"--run {run} is not a run folder of w2v-jax finetune (no recognizer.json)")
-        self._config = RecognizerConfig.from_dict(read_json(run / "recognizer.json"))
+        try:
+            self._config = RecognizerConfig.from_dict(read_json(run / "recognizer.json"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{run / 'recognizer.json'} is not what w2v-jax finetune writes") from error
         self._tokenizer, _ = load_tokenizer(run)
         if math.prod(self._config.model.conv_strides) != windows.FRAME_SAMPLES:
             raise UserError(f"--run {run} has frames of another length than 20 ms: windows do not fit them")
@@ -37,7 +40,12 @@ class Transcriber:
         if best is None or latest is None:
             raise UserError(f"--run {run} has no validated checkpoint yet: let its fine-tuning go on first")
         like = jax.eval_shape(made.objective.init, jax.random.key(0))
-        held = best.restore(latest, {"parameters": like[0], "statistics": like[1]})
+        try:
+            held = best.restore(latest, {"parameters": like[0], "statistics": like[1]})
+        except (ValueError, KeyError) as error:
+            raise UserError(
+                f"--run {run}: its checkpoint is of another architecture than its recognizer.json says"
+            ) from error
         best.close()
         scores = jax.jit(made.scores)
         self._scores = lambda waveform, num_samples: scores(

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from w2v_jax.errors import UserError
 
@@ -63,7 +64,12 @@ class Checkpoints:
         sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
 
     def restore(self, round_index: int, like: PyTree) -> PyTree:
-        """Read a checkpoint into the shapes, dtypes and devices of `like`."""
+        """Read a checkpoint into the shapes, dtypes and devices of `like`.
+
+        Raises:
+            ValueError: it holds other arrays, or arrays of other shapes.
+        """
+        self._check(round_index, like)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         return self._manager.restore(round_index, args=ocp.args.StandardRestore(abstract))
 
@@ -77,6 +83,7 @@ class Checkpoints:
         Raises:
             ValueError: a field is missing there, or has another shape.
         """
+        self._check(round_index, like)
         place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), like)
         arguments = ocp.args.PyTreeRestore(
@@ -87,9 +94,28 @@ class Checkpoints:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             return reader.restore(self._folder.absolute() / str(round_index) / "default", args=arguments)
 
+    def _check(self, round_index: int, like: PyTree) -> None:
+        """Compare shapes before Orbax does, whose failure leaves tasks behind that complain later."""
+        folder = self._folder.absolute() / str(round_index) / "default"
+        held = _shapes(ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree)
+        for path, shape in _shapes(like).items():
+            if held.get(path) != shape:
+                raise ValueError(f"{path} has shape {held.get(path)} there, {shape} is wanted")
+
     def close(self) -> None:
         """Release the folder."""
         self._manager.close()
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    """Shapes by path; named tuples, dicts and lists read alike, as Orbax does not keep which it was."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        names = [
+            str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path
+        ]
+        found["/".join(names)] = tuple(leaf.shape)
+    return found
 
 
 def _hush() -> None:

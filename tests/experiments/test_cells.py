@@ -98,6 +98,7 @@ def test_an_interrupt_stops_the_child_and_passes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", sleeping)
     cell = synth(tmp_path, "slow", 3)
     cell.out.mkdir()
+    (cell.out / "half").write_text("what a command leaves when it is stopped")
 
     def interrupt():
         while not (cell.log.exists() and "asleep" in cell.log.read_text()):
@@ -129,3 +130,31 @@ def test_cells_side_by_side_all_run_and_a_failure_stops_the_others(tmp_path):
         run_cells([long, failing(tmp_path), never], "three corpora", jobs=2)
     assert not long.finished
     assert not subprocess.run(["pgrep", "-f", str(long.out)], capture_output=True, check=False).stdout
+
+
+def test_a_finished_cell_whose_parent_was_killed_is_still_known_by_its_command(tmp_path, monkeypatch):
+    import experiments.cells as cells
+
+    cell = synth(tmp_path, "killed", 3)
+    note, notes = cells._note, []
+
+    def once(cell, seconds):
+        notes.append(seconds)
+        if len(notes) == 1:
+            note(cell, seconds)
+
+    monkeypatch.setattr(cells, "_note", once)
+    run_cells([cell], "as if killed before its end was noted")
+    assert len(notes) == 2
+    with pytest.raises(UserError, match="was made by another command"):
+        run_cells([synth(tmp_path, "killed", 4)], "other options")
+
+
+def test_a_failure_that_made_nothing_leaves_its_folder_to_other_commands(tmp_path):
+    with pytest.raises(UserError, match="ended with status 2"):
+        run_cells([failing(tmp_path)], "broken")
+    assert not (tmp_path / "broken").exists()
+    mended = Cell(
+        name="broken", arguments=(*SYNTH, "--speakers", "3"), out=tmp_path / "broken", product=TABLE
+    )
+    assert run_cells([mended], "mended")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments import cli, federated_results, fig1_report, fig5_report, reproduce_fig1, reproduce_fig5
+from experiments.arguments import UsageError
 from experiments.federated_results import first_reached
 from experiments.federated_study import (
     ARMS,
@@ -20,6 +21,7 @@ from experiments.federated_study import (
     Study,
     fairness_cells,
     finetuning_cells,
+    heldout_speakers,
     pretraining_cells,
 )
 from experiments.fig5_report import verdict
@@ -76,12 +78,18 @@ def write_pretraining(folder: Path, arm: str, ends: float, seed: int) -> None:
             line |= {"effective_clients": 1.8, "client_losses": [4.0, 4.2 + seed]}
         lines.append(json.dumps(line))
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if not central:
+        client = {"cosine_to_mean": 0.5, "cosine_to_others": 0.25, "heldout_contrastive": 4.0}
+        clients = [client | {"heldout_code_perplexity": codes} for codes in (50.0, 70.0)]
+        after = {"contrastive": 3.9, "code_perplexity": 40.0}
+        look = {"round": 2, "clients": clients, "after": after}
+        (folder / "diagnostics.jsonl").write_text(json.dumps(look) + "\n", encoding="utf-8")
 
 
 @pytest.fixture
 def study(tmp_path) -> Study:
     """A finished study whose cells were made up: federated arms go half as far as centralised training."""
-    study = Study(scale_name="smoke", data="corpora/en", seeds=2, out=tmp_path)
+    study = Study(scale_name="smoke", data="corpora/en", seeds=2, out=tmp_path, heldout_speakers=5)
     for seed in study.seed_range():
         for arm in PRETRAINED:
             ends = (2.0 if arm == CENTRALISED else 3.5) + 0.1 * seed
@@ -127,7 +135,7 @@ def test_every_cells_command_is_one_that_its_command_takes(name, tmp_path):
     from experiments.pretrain import PretrainArguments
     from experiments.pretrain import resolve as resolve_pretrain
 
-    study = Study(scale_name=name, data="corpora/en", seeds=2, out=tmp_path)
+    study = Study(scale_name=name, data="corpora/en", seeds=2, out=tmp_path, heldout_speakers=5)
     cells = pretraining_cells(study) + finetuning_cells(study, RATES) + fairness_cells(study, RATES)
     cells += [cell for *_, cell in study.tuning()]
     assert len({cell.out for cell in cells}) == len(cells)
@@ -143,7 +151,7 @@ def test_every_cells_command_is_one_that_its_command_takes(name, tmp_path):
 
 
 def test_a_cell_fine_tunes_the_encoder_of_its_own_arm_seed_and_round(tmp_path):
-    study = Study(scale_name="small", data="corpora/en", seeds=2, out=tmp_path)
+    study = Study(scale_name="small", data="corpora/en", seeds=2, out=tmp_path, heldout_speakers=5)
     before = study.pretraining(FEDERATED[2], 1)
     words = study.finetuning(FEDERATED[2], 1, 1e-3, at_round=4).arguments
     assert words[words.index("--init") + 1] == f"{before.out}@4"
@@ -154,7 +162,7 @@ def test_a_cell_fine_tunes_the_encoder_of_its_own_arm_seed_and_round(tmp_path):
 
 
 def test_learning_rates_are_chosen_by_validation_alone(tmp_path):
-    study = Study(scale_name="small", data="corpora/en", seeds=1, out=tmp_path)
+    study = Study(scale_name="small", data="corpora/en", seeds=1, out=tmp_path, heldout_speakers=5)
     for arm, rate, cell in study.tuning():
         best = {SCRATCH: 3e-3, TUNED_ON: 3e-4}[arm]
         write_recognition(cell.out, 0.5 if rate == best else 0.6)
@@ -198,6 +206,29 @@ def test_fig1_counts_updates_one_after_the_other_and_all_audio(study):
     assert share == pytest.approx([1.5 / 3.0, 1.4 / 2.9])
 
 
+def test_fig1_has_nothing_to_reach_where_centralised_training_does_not_improve(study):
+    for seed in study.seed_range():
+        write_pretraining(study.pretraining(CENTRALISED, seed).out, CENTRALISED, 5.5, seed)
+    result = federated_results.fig1(study)
+    assert all(held["reached"] == 0 for target in result["targets"] for held in target["arms"].values())
+    assert result["share_of_centralised_drop"][FEDERATED[0]]["mean"] is None
+
+
+def test_held_out_speakers_are_as_many_for_all_arms_and_leave_every_client_one():
+    assert heldout_speakers(128, 100) == 28
+    assert heldout_speakers(110, 100) == 10
+    assert heldout_speakers(1000, 100) == 28
+    assert heldout_speakers(40, 10) == 9
+    with pytest.raises(UsageError, match="100 speakers are too few for 100 clients"):
+        heldout_speakers(100, 100)
+    for scale in SCALES.values():
+        assert heldout_speakers(scale.synthetic_speakers, scale.most_clients) >= 1
+
+
+def test_one_seed_has_no_spread_to_be_within():
+    assert fig5_report.direction(over_seeds([-0.1])) == "one seed, which has no spread, lower in 1 of 1"
+
+
 def test_fig1_report_says_what_was_and_what_was_not_reached(study):
     result = federated_results.fig1(study)
     runs = [study.finetuning(SCRATCH, seed, RATES[SCRATCH]).out for seed in study.seed_range()]
@@ -222,11 +253,14 @@ def test_fig5_report_follows_the_numbers(study):
         study, RATES, {"pretrain-centralised-0": 60.0, "finetune-scratch-0": 30.0}
     )
     result["provenance"] = {"cell_commits": ["abc"], "device": "", "cores": 2, "versions": {}, "command": ""}
+    result["jobs"] = 2
     reproduce_fig5.write(result, study.out)
     text = (study.out / "fig5.md").read_text()
     assert (study.out / "fig5.png").stat().st_size > 10_000
     assert (study.out / "fig5-fairness.png").stat().st_size > 10_000
     assert "by more than the spread in 4 of 4 arms" in text
+    behind = next(line for line in text.splitlines() if line.startswith("| 10 clients, fedavg | 0.50 ±"))
+    assert "| 0.25 ± 0.00 | 4.000 ± 0.000 | 3.900 ± 0.000 | 60 ± 0 | 40 ± 0 |" in behind
     row = next(
         r
         for r in result["comparisons"]

@@ -129,7 +129,7 @@ def test_a_run_leaves_metrics_checkpoints_and_a_report(scratch, capsys):
     # Four speakers of four clips and five a batch: four batches, the last with one clip.
     assert lines[1]["epoch"] == 1.0
     assert not any(line["skipped_updates"] for line in lines)
-    assert lines[-1]["loss"] < lines[0]["loss"] + 5
+    assert all(0 < line["loss"] < 100 for line in lines)
     seconds = sum(line["audio_seconds"] for line in lines)
     assert seconds == pytest.approx(2 * 20 * LONG_SAMPLES / SAMPLE_RATE_HZ, rel=0.1)
     assert (scratch / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -507,7 +507,7 @@ def test_a_folder_with_another_run_is_left_alone(corpus, scratch, pretrained, hu
 
 
 def test_data_that_changed_since_the_run_began_are_refused(corpus, scratch, capfd, tmp_path):
-    copy, data = tmp_path / "copy", tmp_path / "xx"
+    copy = tmp_path / "copy"
     shutil.copytree(scratch, copy)
     held = read_json(copy / "data.json")
     held["train"]["words"] += 1
@@ -518,7 +518,6 @@ def test_data_that_changed_since_the_run_began_are_refused(corpus, scratch, capf
     assert "the data changed since it began" in line
     after = tree_of(copy)
     assert {name for name in after if after[name] != before.get(name)} <= {"starts.jsonl"}
-    assert not data.exists()
 
 
 def test_what_cannot_be_transcribed_is_one_line(corpus, scratch, pretrained, capfd, tmp_path):
@@ -527,10 +526,19 @@ def test_what_cannot_be_transcribed_is_one_line(corpus, scratch, pretrained, cap
     notes.write_text("words\n" * 100)
     unvalidated = tmp_path / "unvalidated"
     shutil.copytree(scratch, unvalidated, ignore=shutil.ignore_patterns("best"))
+    broken, other = tmp_path / "broken", tmp_path / "other"
+    for copy in (broken, other):
+        shutil.copytree(scratch, copy)
+    (broken / "recognizer.json").write_text("{}")
+    settings = read_json(scratch / "recognizer.json")
+    settings["head"]["width"] *= 2
+    (other / "recognizer.json").write_text(json.dumps(settings))
     capfd.readouterr()
     for argv, expected in (
         ([str(notes), "--run", str(scratch)], "no audio that can be read in"),
         ([str(tmp_path / "missing.wav"), "--run", str(scratch)], "missing"),
+        ([good, "--run", str(broken)], "is not what w2v-jax finetune writes"),
+        ([good, "--run", str(other)], "of another architecture than its recognizer.json says"),
         ([good, "--run", str(pretrained)], "is not a run folder of w2v-jax finetune"),
         ([good, "--run", str(tmp_path / "nowhere")], "is not a run folder of w2v-jax finetune"),
         ([good, "--run", str(unvalidated)], "no validated checkpoint yet"),

@@ -24,12 +24,13 @@ CLIENTS = [f"client_{number:04d}" for number in range(10)]
 WEIGHTED = Setting(condition="noise", rule=LOSS_WEIGHTED, temperature=1.0)
 
 
-def look(weights, own, heldout, corrupted=(), before=4.0, number=1):
+def look(weights, own, heldout, corrupted=(), before=4.0, number=1, codes=None):
     """A line of diagnostics.jsonl."""
+    codes = [50.0] * len(weights) if codes is None else codes
     clients = [
         {"client": name, "corrupted": name in corrupted, "weight": w}
-        | {"own_contrastive": o, "heldout_contrastive": h}
-        for name, w, o, h in zip(CLIENTS, weights, own, heldout, strict=False)
+        | {"own_contrastive": o, "heldout_contrastive": h, "heldout_code_perplexity": c}
+        for name, w, o, h, c in zip(CLIENTS, weights, own, heldout, codes, strict=False)
     ]
     return {"round": number, "before": {"contrastive": before}, "clients": clients}
 
@@ -47,6 +48,24 @@ def test_easy_and_good_grow_with_what_they_are_named_after():
     assert found["weight_with_easy"] == pytest.approx(1.0)
     assert found["weight_with_good"] == pytest.approx(-1.0)
     assert found["easy_with_good"] == pytest.approx(-1.0)
+
+
+def test_what_codes_explain_is_taken_out_of_the_good():
+    rng = np.random.default_rng(0)
+    codes = rng.permutation(200).astype(float)
+    # Weight and held-out loss both follow the codes, and nothing else.
+    weights, heldout = -codes + rng.normal(0, 60, 200), codes + rng.normal(0, 60, 200)
+    raw = mechanism.rank_correlation(list(weights), list(-heldout))
+    partial = mechanism.partial_rank_correlation(list(weights), list(-heldout), list(codes))
+    assert raw > 0.35
+    assert abs(partial) < 0.15
+    # Without anything to take out it is the plain one; where codes explain all, there is none.
+    assert mechanism.partial_rank_correlation([1, 2, 3, 4], [1, 3, 2, 4], [7] * 4) == pytest.approx(0.8)
+    # By hand: (0.8 - 0 x 0.6) / sqrt((1 - 0) (1 - 0.36)) = 1.
+    assert mechanism.partial_rank_correlation([1, 2, 3, 4], [1, 3, 2, 4], [2, 4, 1, 3]) == pytest.approx(1.0)
+    assert mechanism.partial_rank_correlation([1, 2, 3], [2, 3, 1], [1, 2, 3]) is None
+    found = look_correlations(look([1, 2, 3, 4], [3] * 4, [4.0, 3.8, 3.9, 3.7], codes=[3, 1, 4, 2]))
+    assert found["heldout_loss_with_codes"] == rank_correlation([4.0, 3.8, 3.9, 3.7], [3, 1, 4, 2])
 
 
 def test_clean_clients_are_judged_without_the_spoilt_ones():
@@ -119,7 +138,7 @@ def test_differences_are_taken_seed_by_seed():
     ],
 )
 def test_the_verdict_follows_the_numbers(easy, good, expected):
-    made = rows(weight_with_easy=lambda *_: easy, weight_with_good=lambda *_: good)
+    made = rows(weight_with_easy_given_codes=lambda *_: easy, weight_with_good_given_codes=lambda *_: good)
     lines = [line for line in mechanism_report.sentences(result(made)) if "weights" in line]
     assert len(lines) == 4
     assert all(expected in line for line in lines)
@@ -145,7 +164,9 @@ def test_the_weight_of_spoilt_clients_is_held_against_their_fair_share(share, wo
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_picture_and_page_are_made_of_any_number_of_seeds(tmp_path, seeds):
-    made = result(rows(seeds=seeds, weight_with_good=lambda setting, seed: None if seed == 0 else 0.1))
+    made = result(
+        rows(seeds=seeds, weight_with_good_given_codes=lambda setting, seed: None if seed == 0 else 0.1)
+    )
     study_mechanism.write(made, tmp_path)
     assert (tmp_path / "mechanism.png").stat().st_size > 20_000
     page = (tmp_path / "mechanism.md").read_text()

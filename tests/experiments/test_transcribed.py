@@ -67,6 +67,26 @@ def test_with_ten_speakers_made_splits_share_no_speaker(tmp_path, split):
     )
 
 
+def test_a_test_split_that_a_release_has_is_kept_and_its_speakers_not_trained_on(tmp_path):
+    rows = rows_of(20, SENTENCES[:3])
+    folder = write_locale(tmp_path / "xx", {"validated": rows, "test": rows[:6]})
+    splits = load(folder)
+    assert paths(splits)["test"] == sorted(row[1] for row in rows[:6])
+    assert splits["test"].source == "test.tsv"
+    assert splits["train"].source == "made from validated.tsv"
+    rest = {*column(splits["train"].clips, "client_id"), *column(splits["dev"].clips, "client_id")}
+    assert rest == {f"s{number:02d}" for number in range(2, 20)}
+
+
+def test_clips_that_cannot_be_read_are_counted_in_their_split(tmp_path):
+    tables = {"train": rows_of(12, SENTENCES[:2]), "test": rows_of(2, SENTENCES[:2], "b")}
+    folder = write_locale(tmp_path / "xx", tables)
+    (folder / "clips" / "b00_00.wav").write_text("words")
+    splits = load(folder)
+    assert len(splits["test"].clips) == 3
+    assert splits["test"].dropped == {"undecodable": 1}
+
+
 def test_with_fewer_speakers_made_splits_share_no_sentence(tmp_path):
     folder = write_locale(tmp_path / "xx", {"validated": rows_of(3, SENTENCES)})
     splits = load(folder)
