@@ -31,7 +31,10 @@ class Scale:
 SCALES_OF_LENGTH = {
     "smoke": Scale(audio_seconds=64.0, rounds=2, finetuning=SCALES["smoke"].finetuning, learning_rate=1e-3),
     "small": Scale(
-        audio_seconds=24_000.0, rounds=8, finetuning=SCALES["small"].finetuning, learning_rate=1e-3
+        audio_seconds=16_000.0,
+        rounds=8,
+        finetuning=(*SCALES["small"].finetuning, "--updates", "600"),
+        learning_rate=1e-3,
     ),
 }
 

@@ -124,3 +124,20 @@ def test_an_exported_step_ran_on_another_processor():
     assert measured.record["board"]["machine"] == "aarch64"
     assert measured.record["probe"]["passed"]
     assert measured.seconds is not None
+
+
+def test_what_loss_weighting_was_found_to_reward():
+    result = read_json(RESULTS / "mechanism" / "mechanism.json")
+    assert (result["seeds"], len(result["rows"])) == (3, 42)
+    assert "changes" not in "".join(result["provenance"]["cell_commits"])
+    groups = {(g["condition"], g["rule"], g["temperature"]): g for g in result["groups"]}
+    # What docs/results/README.md says of them.
+    assert groups["clean", "loss-weighted", 1.0]["effective_clients"]["mean"] > 9.9
+    silent = groups["quiet", "loss-weighted", 1.0]["spoilt_share"]
+    assert sum(share > 0.2 for share in silent["by_seed"]) == 2
+    lower = [
+        row["heldout_contrastive"]["by_seed"] for row in result["comparisons"] if row["against"] == "fedavg"
+    ]
+    assert not any(all(value < 0 for value in by_seed) for by_seed in lower)
+    for group in result["groups"]:
+        assert group["heldout_loss_with_codes"]["mean"] > 0.6
