@@ -103,7 +103,9 @@ def main(argv: list[str]) -> None:
     corpus = corpora.load(str(options.data), "validated", min_samples=1, seed=0)
     clip_seconds = lengths(corpus.clips) / SAMPLE_RATE_HZ
     plan = cells_of(options, clip_seconds)
-    seconds = run_cells([cell for _, _, *both in plan for cell in both], "study length", options.jobs)
+    # Encoders before what is made of them: cells of one call may run side by side.
+    seconds = run_cells([before for _, _, before, _ in plan], "pre-training", options.jobs)
+    seconds |= run_cells([after for *_, after in plan], "fine-tuning", options.jobs)
     result = {
         "scale": {"name": options.scale} | dataclasses.asdict(SCALES_OF_LENGTH[options.scale]),
         "data": str(options.data),
