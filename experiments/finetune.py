@@ -75,7 +75,7 @@ class FinetuneArguments:
     augment: bool = True
     """Speed, band and chunk drops."""
     evaluate_every: int | None = None
-    """Updates between validations. Default: an epoch, but at most about twenty a run."""
+    """Updates between validations. Default: an epoch, but at most about fifty a run."""
     select_by: Literal["wer", "cer"] = "wer"
     """What makes a checkpoint the best one; ties go by the other, then by the loss."""
     shuffle_transcripts: bool = False

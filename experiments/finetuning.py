@@ -31,7 +31,7 @@ from w2v_jax.text import (
     train_pieces,
 )
 
-MAX_VALIDATIONS = 20
+MAX_VALIDATIONS = 50
 ADAM_HEAD_RATE = 1e-3
 
 
@@ -96,7 +96,13 @@ class Finetuning:
         if settings["shuffle_transcripts"]:
             train = transcribed.shuffled(train, settings["seed"])
         self.splits["train"] = train
-        batch_samples = round((settings["batch_seconds"] or self.recipe.batch_seconds) * SAMPLE_RATE_HZ)
+        batch_seconds = settings["batch_seconds"] or self.recipe.batch_seconds
+        if batch_seconds < settings["max_seconds"]:
+            raise UserError(
+                f"batches of {batch_seconds:g} s cannot hold clips of --max-seconds "
+                f"{settings['max_seconds']:g}: give a larger --batch-seconds"
+            )
+        batch_samples = round(batch_seconds * SAMPLE_RATE_HZ)
         self.unknown, made = {}, {}
         for split, held in self.splits.items():
             labels, self.unknown[split] = transcribed.labels_of(held, self.tokenizer)

@@ -25,7 +25,9 @@ def markdown(result: dict[str, Any]) -> str:
     """What readers see."""
     groups, scale = result["groups"], result["scale"]
     data = (
-        f"`{result['data']}`" if result["data"] else "the built-in synthetic corpus (generated, not speech)"
+        f"`{'/'.join(Path(result['data']).parts[-2:])}`"
+        if result["data"]
+        else "the built-in synthetic corpus (generated, not speech)"
     )
     updates = scale["rounds"] * scale["local_steps"]
     seeds = result["seeds"]

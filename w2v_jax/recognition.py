@@ -26,7 +26,7 @@ class TrainingState(NamedTuple):
 
 
 def make_optimizer(head: HeadOptimizer, clip_norm: float) -> optax.GradientTransformation:
-    """Adam on the encoder and Adadelta (rho 0.95, eps 1e-8) or Adam on the head, without rates."""
+    """Adam (fairseq's betas) on the encoder, Adadelta (rho 0.95, eps 1e-8) or Adam on the head; no rates."""
     of_head = optax.scale_by_adadelta(rho=0.95, eps=1e-8) if head == "adadelta" else optax.scale_by_adam()
     return optax.chain(
         optax.clip_by_global_norm(clip_norm),
