@@ -20,7 +20,7 @@ from experiments.federated_study import (
     curve,
     recognised,
 )
-from experiments.mechanism import over_seeds
+from experiments.mechanism import minus, over_seeds
 from experiments.run_folder import DIAGNOSTICS, read_config, read_json, read_metrics
 
 RATES = ("wer", "cer", "loss")
@@ -88,7 +88,6 @@ def pretraining(study: Study, arm: str) -> list[dict[str, Any]]:
                 "curve": curve(folder),
                 "clients": len(clips["clients"]),
                 "effective_clients": _mean_of_lines(folder, "effective_clients"),
-                "client_loss_spread": _client_loss_spread(folder),
                 "looks": [look_summary(look) for look in read_metrics(folder / DIAGNOSTICS)],
                 "speakers_also_in": clips.get("speakers_also_in", {}),
             }
@@ -119,16 +118,6 @@ def _mean_of_lines(folder: Path, name: str) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _client_loss_spread(folder: Path) -> float | None:
-    """Mean over rounds of the standard deviation of client losses."""
-    spreads = []
-    for line in read_metrics(folder / "metrics.jsonl"):
-        losses = [loss for loss in line.get("client_losses", []) if loss is not None]
-        if len(losses) > 1:
-            spreads.append(np.std(losses, ddof=1))
-    return float(np.mean(spreads)) if spreads else None
-
-
 def comparisons(
     fine: dict[str, list[dict[str, Any]]], probes: dict[str, list[dict[str, Any]]]
 ) -> list[dict[str, Any]]:
@@ -142,7 +131,7 @@ def comparisons(
     for kind, one, other in pairs:
         rows = fine if kind == "finetuning" else probes
         differences = {
-            name: over_seeds([_minus(a[name], b[name]) for a, b in zip(rows[one], rows[other], strict=True)])
+            name: over_seeds([minus(a[name], b[name]) for a, b in zip(rows[one], rows[other], strict=True)])
             for name in RATES
         }
         found.append({"kind": kind, "arm": one, "against": other, **differences})
@@ -155,10 +144,6 @@ def _rules(clients: str) -> tuple[str, str]:
 
 def _sizes(rule: str) -> tuple[str, str]:
     return f"ten-clients-{rule}", f"hundred-clients-{rule}"
-
-
-def _minus(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one - other
 
 
 def first_reached(x: Sequence[float], loss: Sequence[float], target: float) -> float | None:

@@ -119,8 +119,8 @@ def look_correlations(look: dict[str, Any]) -> dict[str, float | None]:
 
     def of(clients: Sequence[dict[str, Any]]) -> dict[str, float | None]:
         weight = [client["weight"] for client in clients]
-        easy = [_minus(0.0, client["own_contrastive"]) for client in clients]
-        good = [_minus(before, client["heldout_contrastive"]) for client in clients]
+        easy = [minus(0.0, client["own_contrastive"]) for client in clients]
+        good = [minus(before, client["heldout_contrastive"]) for client in clients]
         codes = [client["heldout_code_perplexity"] for client in clients]
         heldout = [client["heldout_contrastive"] for client in clients]
         return {
@@ -199,7 +199,7 @@ def paired(rows: Sequence[dict[str, Any]], one: Setting, other: Setting, name: s
     """A value under one setting minus that under another, seed by seed."""
     theirs = {row["seed"]: row[name] for row in rows_of(rows, other)}
     mine = [row for row in rows_of(rows, one) if row["seed"] in theirs]
-    return over_seeds([_minus(row[name], theirs[row["seed"]]) for row in mine])
+    return over_seeds([minus(row[name], theirs[row["seed"]]) for row in mine])
 
 
 def comparisons(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -223,7 +223,8 @@ def count_where(holds: Callable[[float], bool], by_seed: Sequence[float | None])
     return sum(map(holds, found)), len(found)
 
 
-def _minus(one: float | None, other: float | None) -> float | None:
+def minus(one: float | None, other: float | None) -> float | None:
+    """A difference; None where either is."""
     return None if one is None or other is None else one - other
 
 
