@@ -10,7 +10,6 @@ from typing import Any, Literal
 from experiments import arguments, recipes, runtime
 from experiments.arguments import UsageError, nearest
 from w2v_jax import config as model_config
-from w2v_jax.errors import UserError
 
 MAX_SEED = 2**31
 
@@ -136,21 +135,13 @@ def main(argv: list[str]) -> None:
     settings = resolve(options)
     runtime.configure_xla(1)
     from experiments.finetuning import Finetuning
-    from experiments.run_folder import RunFolder
-    from w2v_jax.checkpoint import is_disk_error, reason
+    from experiments.run_folder import RunFolder, continuing_after_disk_errors
 
-    try:
+    with continuing_after_disk_errors():
         provenance = runtime.provenance("finetune", settings["seed"])
         folder = RunFolder(options.out or default_folder(settings), settings, provenance)
         with contextlib.closing(folder):
             Finetuning(settings, folder).run()
-    except OSError as error:
-        if not is_disk_error(error):
-            raise
-        raise UserError(
-            f"cannot write to the run folder ({reason(error)}): free some space and run the same "
-            "command again; it continues from the last checkpoint"
-        ) from error
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from experiments import arguments, recipes, runtime
 from experiments.arguments import UsageError, nearest
 from experiments.recipes import Aggregation, Corruption, Partition, SkewedColumn
 from w2v_jax import config as model_config
-from w2v_jax.errors import UserError
 
 MAX_SEED = 2**31
 # Settings that older runs' config.json lacks, and what those runs did.
@@ -199,22 +198,14 @@ def main(argv: list[str]) -> None:
         lanes = options.lanes or min(runtime.usable_cores(), settings["clients_per_round"])
     runtime.configure_xla(lanes or 1)
     from experiments.pretraining import Pretraining
-    from experiments.run_folder import RunFolder
-    from w2v_jax.checkpoint import is_disk_error, reason
+    from experiments.run_folder import RunFolder, continuing_after_disk_errors
 
-    try:
+    with continuing_after_disk_errors():
         provenance = runtime.provenance("pretrain", settings["seed"])
         out = options.out or default_folder(settings)
         folder = RunFolder(out, settings, provenance, absent=ABSENT_SETTINGS)
         with contextlib.closing(folder):
             Pretraining(settings, folder).run()
-    except OSError as error:
-        if not is_disk_error(error):
-            raise
-        raise UserError(
-            f"cannot write to the run folder ({reason(error)}): free some space and run the same "
-            "command again; it continues from the last checkpoint"
-        ) from error
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """A run's folder: config.json, metrics.jsonl, checkpoints/, reports. Survives being killed."""
 
+import contextlib
 import fcntl
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,26 @@ class RunFolder:
             out.write(json.dumps(finite_or_none(line)) + "\n")
             out.flush()
             os.fsync(out.fileno())
+
+
+@contextlib.contextmanager
+def continuing_after_disk_errors() -> Iterator[None]:
+    """Turn a full or unwritable disk into one line that says how to go on.
+
+    Raises:
+        UserError: in place of the disk's error; others pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        from w2v_jax.checkpoint import is_disk_error, reason
+
+        if not is_disk_error(error):
+            raise
+        raise UserError(
+            f"cannot write to the run folder ({reason(error)}): free some space and run the same "
+            "command again; it continues from the last checkpoint"
+        ) from error
 
 
 def finite_or_none(value: Any) -> Any:
