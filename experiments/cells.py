@@ -3,6 +3,8 @@
 import concurrent.futures
 import contextlib
 import dataclasses
+import os
+import queue
 import shlex
 import signal
 import subprocess
@@ -73,7 +75,8 @@ def run_cells(cells: Sequence[Cell], title: str, jobs: int = 1) -> dict[str, flo
     Args:
         cells: with names and folders of their own.
         title: of the lines.
-        jobs: cells that run side by side; their seconds are then those of a shared machine.
+        jobs: cells that run side by side, each on its share of the cores: their threads would else stand
+            in each other's way. Their seconds are then those of a shared machine.
 
     Returns:
         Wall seconds of each cell by name, over all attempts that were not killed outright; without
@@ -91,7 +94,7 @@ def run_cells(cells: Sequence[Cell], title: str, jobs: int = 1) -> dict[str, flo
     left = [cell for cell in cells if not cell.finished]
     places = {cell.name: number for number, cell in enumerate(cells, start=1)}
     print(f"{title}: {len(cells)} cells, {len(cells) - len(left)} of them finished before", flush=True)
-    started, ended, processes = time.perf_counter(), 0, _Processes()
+    started, ended, processes = time.perf_counter(), 0, _Processes(_shares(jobs))
     with _terminable(), concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         running = {pool.submit(_run, cell, processes): cell for cell in left}
         try:
@@ -125,14 +128,33 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _shares(jobs: int) -> list[set[int]]:
+    """The cores of each of `jobs` commands: disjoint where there are enough; empty where none can be set."""
+    if jobs == 1 or not hasattr(os, "sched_setaffinity"):
+        return [set()] * jobs
+    cores = sorted(os.sched_getaffinity(0))
+    return [set(cores[job::jobs]) or {cores[job % len(cores)]} for job in range(jobs)]
+
+
 class _Processes:
     """The commands that run now, which end together."""
 
-    def __init__(self):
+    def __init__(self, shares: Sequence[set[int]]):
         self._lock, self._running, self._stopped = threading.Lock(), set[subprocess.Popen](), False
+        self._shares = queue.SimpleQueue[set[int]]()
+        for share in shares:
+            self._shares.put(share)
 
-    def start(self, argv: Sequence[str], log: Any) -> subprocess.Popen | None:
-        """Start a command; None once they have been stopped."""
+    def run(self, argv: Sequence[str], log: Any) -> int | None:
+        """Run a command on a share of the cores; its exit status, or None once they have been stopped."""
+        share = self._shares.get()
+        try:
+            process = self._start(argv, log, share)
+            return process.wait() if process else None
+        finally:
+            self._shares.put(share)
+
+    def _start(self, argv: Sequence[str], log: Any, share: set[int]) -> subprocess.Popen | None:
         with self._lock:
             if self._stopped:
                 return None
@@ -144,6 +166,9 @@ class _Processes:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            if share:
+                with contextlib.suppress(ProcessLookupError):  # it has ended already
+                    os.sched_setaffinity(process.pid, share)
             self._running.add(process)
             return process
 
@@ -175,10 +200,9 @@ def _run(cell: Cell, processes: _Processes) -> float:
     started = time.perf_counter()
     with cell.log.open("ab") as log:
         before = log.tell()
-        process = processes.start(argv, log)
-        status = process.wait() if process else None
+        status = processes.run(argv, log)
         seconds = time.perf_counter() - started
-        if process:
+        if status is not None:
             _note(cell, seconds)
     if not any(path != cell.record for path in cell.out.iterdir()):
         # It did not come as far as making anything: another command may have the folder.

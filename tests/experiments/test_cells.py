@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from experiments import cells
 from experiments.cells import Cell, run_cells
 from experiments.run_folder import read_json
 from w2v_jax.errors import UserError
@@ -158,3 +159,24 @@ def test_a_failure_that_made_nothing_leaves_its_folder_to_other_commands(tmp_pat
         name="broken", arguments=(*SYNTH, "--speakers", "3"), out=tmp_path / "broken", product=TABLE
     )
     assert run_cells([mended], "mended")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be chosen here")
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_jobs_share_the_cores_between_them(jobs, tmp_path):
+    mine = os.sched_getaffinity(0)
+    shares = cells._shares(jobs)
+    assert len(shares) == jobs
+    if jobs == 1:
+        assert shares == [set()]
+        return
+    assert set.union(*shares) <= mine
+    assert all(shares)
+    if jobs <= len(mine):
+        assert sum(map(len, shares)) == len(mine)
+    ask = [sys.executable, "-c", "import os, time; time.sleep(0.3); print(os.sched_getaffinity(0))"]
+    processes = cells._Processes(shares)
+    for share in (shares[0], shares[1]):
+        with (tmp_path / "log").open("wb") as log:
+            assert processes.run(ask, log) == 0
+        assert eval((tmp_path / "log").read_text()) == share
