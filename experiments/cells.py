@@ -6,6 +6,7 @@ import dataclasses
 import os
 import queue
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 
 from experiments.arguments import UsageError
 from experiments.progress import duration
-from experiments.run_folder import read_json, write_json
+from experiments.run_folder import LOCK, read_json, write_json
 from w2v_jax.errors import UserError
 
 MOST_SEEDS, MOST_JOBS = 100, 64
@@ -69,7 +70,9 @@ def check_counts(options: Any) -> None:
             raise UsageError(f"--{name} must be between 1 and {most}, got {value}")
 
 
-def run_cells(cells: Sequence[Cell], title: str, jobs: int = 1) -> dict[str, float]:
+def run_cells(
+    cells: Sequence[Cell], title: str, jobs: int = 1, excused: str | None = None
+) -> dict[str, float]:
     """Run the cells whose product is missing, begun in order; a line is printed for each as it ends.
 
     Args:
@@ -77,6 +80,7 @@ def run_cells(cells: Sequence[Cell], title: str, jobs: int = 1) -> dict[str, flo
         title: of the lines.
         jobs: cells that run side by side, each on its share of the cores: their threads would else stand
             in each other's way. Their seconds are then those of a shared machine.
+        excused: words of an error by which a cell may fail: it stays unfinished, and the others go on.
 
     Returns:
         Wall seconds of each cell by name, over all attempts that were not killed outright; without
@@ -96,7 +100,7 @@ def run_cells(cells: Sequence[Cell], title: str, jobs: int = 1) -> dict[str, flo
     print(f"{title}: {len(cells)} cells, {len(cells) - len(left)} of them finished before", flush=True)
     started, ended, processes = time.perf_counter(), 0, _Processes(_shares(jobs))
     with _terminable(), concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        running = {pool.submit(_run, cell, processes): cell for cell in left}
+        running = {pool.submit(_run, cell, processes, excused): cell for cell in left}
         try:
             for future in concurrent.futures.as_completed(running):
                 seconds, ended = future.result(), ended + 1
@@ -192,7 +196,7 @@ def _check_command(cell: Cell) -> None:
         )
 
 
-def _run(cell: Cell, processes: _Processes) -> float:
+def _run(cell: Cell, processes: _Processes, excused: str | None) -> float:
     """Run a cell to its end; seconds of this attempt, which its record adds up."""
     cell.out.mkdir(parents=True, exist_ok=True)
     _note(cell, 0.0)  # whatever ends this process, the folder says whose it is
@@ -204,14 +208,16 @@ def _run(cell: Cell, processes: _Processes) -> float:
         seconds = time.perf_counter() - started
         if status is not None:
             _note(cell, seconds)
-    if not any(path != cell.record for path in cell.out.iterdir()):
+    if not any(path not in (cell.record, cell.out / LOCK) for path in cell.out.iterdir()):
         # It did not come as far as making anything: another command may have the folder.
-        cell.record.unlink()
-        cell.out.rmdir()
+        shutil.rmtree(cell.out)
     if status != 0 or not cell.finished:
         with cell.log.open("rb") as log:
             log.seek(before)
             lines = log.read().decode("utf-8", "replace").strip().splitlines()
+        if excused and lines and excused in lines[-1]:
+            print(f"{cell.name}: {lines[-1].strip()}", flush=True)
+            return seconds
         what = f"ended with status {status}" if status else f"ended without {cell.product}"
         raise UserError(
             f"cell {cell.name} {what} ({lines[-1].strip() if lines else 'it printed nothing'}; whole log: "

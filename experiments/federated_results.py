@@ -16,6 +16,7 @@ from experiments.federated_study import (
     PROBED,
     SCRATCH,
     TREND_ARMS,
+    Rates,
     Study,
     curve,
     recognised,
@@ -28,7 +29,7 @@ RATES = ("wer", "cer", "loss")
 TARGET_SHARES = (0.25, 0.5, 0.75, 1.0)
 
 
-def fig5(study: Study, rates: dict[str, float], seconds: dict[str, float]) -> dict[str, Any]:
+def fig5(study: Study, rates: Rates, seconds: dict[str, float]) -> dict[str, Any]:
     """Curves, error rates and comparisons of all cells."""
     seeds = study.seed_range()
 
@@ -36,22 +37,22 @@ def fig5(study: Study, rates: dict[str, float], seconds: dict[str, float]) -> di
         return {arm: [recognised(name_of(arm, seed).out) for seed in seeds] for arm in arms}
 
     def tuned(arm: str, seed: int, **more: Any) -> Any:
-        return study.finetuning(arm, seed, study.rate_of(arm, rates), **more)
+        return study.finetuning(arm, seed, rates.of_encoder(arm), **more)
+
+    def probe(arm: str, seed: int, **more: Any) -> Any:
+        return study.probe(arm, seed, rates.of_probe(arm), **more)
 
     fine = runs(tuned, ARMS)
-    probes = runs(study.probe, PROBED)
+    probes = runs(probe, PROBED)
     trend = {
         kind: {
             arm: {
-                str(at_round): [recognised(make(arm, seed, at_round).out) for seed in seeds]
+                str(at_round): [recognised(make(arm, seed, at_round=at_round).out) for seed in seeds]
                 for at_round in study.scale.trend_rounds
             }
             for arm in TREND_ARMS[kind]
         }
-        for kind, make in (
-            ("finetune", lambda arm, seed, at_round: tuned(arm, seed, at_round=at_round)),
-            ("probe", study.probe),
-        )
+        for kind, make in (("finetune", tuned), ("probe", probe))
     }
     budgets = {
         f"{minutes:g}": runs(lambda arm, seed, m=minutes: tuned(arm, seed, minutes=m), BUDGET_ARMS)
@@ -62,8 +63,11 @@ def fig5(study: Study, rates: dict[str, float], seconds: dict[str, float]) -> di
         "settings": dataclasses.asdict(study.scale),
         "data": study.data,
         "seeds": study.seeds,
-        "learning_rates": rates,
-        "tuning": [{"arm": arm, "rate": rate, **recognised(cell.out)} for arm, rate, cell in study.tuning()],
+        "learning_rates": rates._asdict(),
+        "tuning": [
+            {"what": what, "arm": arm, "rate": rate, **(recognised(cell.out) if cell.finished else {})}
+            for what, arm, rate, cell in study.tuning()
+        ],
         "pretraining": {arm: pretraining(study, arm) for arm in PRETRAINED},
         "finetuning": fine,
         "budgets": budgets,

@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from experiments.arguments import UsageError
 from experiments.cells import Cell, run_cells
 from experiments.run_folder import read_json, read_metrics
+from w2v_jax.errors import DIVERGED, UserError
 
 ScaleName = Literal["smoke", "small", "paper"]
 
@@ -38,7 +39,10 @@ class Scale:
         local_work: options of pretrain by preset that set the work of a round.
         pretraining: further options of every pretrain.
         finetuning: options of every finetune but the encoder's learning rate.
+        select_by: what chooses learning rates and checkpoints on the validation split. Loss where error
+            rates stay too high to tell anything.
         rates: encoder learning rates that are tried, for scratch and for pre-trained encoders apart.
+        probe_rates: learning rates of a probe that are tried, for each kind of features apart.
         diagnose_every: rounds between looks behind the average of federated runs.
         most_clients: of any arm.
         synthetic_speakers: of the corpus that is made where none is given.
@@ -52,7 +56,9 @@ class Scale:
     local_work: dict[str, tuple[str, ...]]
     pretraining: tuple[str, ...]
     finetuning: tuple[str, ...]
+    select_by: Literal["wer", "cer", "loss"]
     rates: tuple[float, ...]
+    probe_rates: tuple[float, ...]
     diagnose_every: int
     most_clients: int
     synthetic_speakers: int
@@ -61,8 +67,8 @@ class Scale:
     trend_rounds: tuple[int, ...]
 
 
-_ADAM = ("--head-optimizer", "adam", "--schedule", "tri-stage", "--select-by", "cer")
-_PROBE = (*_ADAM, "--head-blocks", "0", "--head-learning-rate", "1e-2", "--no-augment")
+_ADAM = ("--head-optimizer", "adam", "--schedule", "tri-stage")
+_PROBE = (*_ADAM, "--head-blocks", "0", "--no-augment")
 
 SCALES: dict[str, Scale] = {
     "smoke": Scale(
@@ -77,7 +83,9 @@ SCALES: dict[str, Scale] = {
                      "--checkpoint-every", "1"),
         finetuning=(*_ADAM, "--updates", "4", "--batch-seconds", "16", "--evaluate-every", "2",
                     "--head-blocks", "1", "--head-width", "32"),
+        select_by="loss",
         rates=(1e-3, 3e-3),
+        probe_rates=(1e-2, 3e-2),
         diagnose_every=2,
         most_clients=10,
         synthetic_speakers=40,
@@ -94,13 +102,15 @@ SCALES: dict[str, Scale] = {
             CENTRALISED: ("--local-steps", "240"),
         },
         pretraining=("--evaluate-every", "2", "--checkpoint-every", "4"),
-        finetuning=(*_ADAM, "--updates", "1200", "--batch-seconds", "16", "--evaluate-every", "100",
+        finetuning=(*_ADAM, "--updates", "600", "--batch-seconds", "16", "--evaluate-every", "100",
                     "--head-learning-rate", "1e-3"),
+        select_by="loss",
         rates=(3e-4, 1e-3, 3e-3),
+        probe_rates=(3e-3, 1e-2, 3e-2),
         diagnose_every=8,
         most_clients=100,
         synthetic_speakers=140,
-        probe=(*_PROBE, "--updates", "600", "--batch-seconds", "16"),
+        probe=(*_PROBE, "--updates", "600", "--batch-seconds", "16", "--evaluate-every", "150"),
         budget_minutes=(5.0, 15.0),
         trend_rounds=(4, 12),
     ),
@@ -116,7 +126,9 @@ SCALES: dict[str, Scale] = {
         },
         pretraining=("--precision", "bf16", "--evaluate-every", "1", "--checkpoint-every", "5"),
         finetuning=("--precision", "bf16", "--tokens", "pieces", "--pieces", "1000"),
+        select_by="wer",
         rates=(3e-5, 1e-4, 3e-4),
+        probe_rates=(1e-3, 3e-3, 1e-2),
         diagnose_every=5,
         most_clients=100,
         synthetic_speakers=140,
@@ -125,6 +137,30 @@ SCALES: dict[str, Scale] = {
         trend_rounds=(5, 10),
     ),
 }  # fmt: skip
+
+
+class Trial(NamedTuple):
+    """A learning rate that is tried: of the encoder in fine-tuning, or of a probe's head."""
+
+    what: Literal["encoder", "probe"]
+    arm: str
+    rate: float
+    cell: Cell
+
+
+class Rates(NamedTuple):
+    """The learning rates that the tuning chose, by the arm that they were tried on."""
+
+    encoder: dict[str, float]  # scratch, and an arm that stands for all pre-trained ones
+    probe: dict[str, float]  # log-mel, a random encoder, and that arm
+
+    def of_encoder(self, arm: str) -> float:
+        """The rate of an arm's encoder in fine-tuning."""
+        return self.encoder[arm if arm == SCRATCH else TUNED_ON]
+
+    def of_probe(self, arm: str) -> float:
+        """The rate of a probe on an arm's features."""
+        return self.probe[arm if arm in (LOG_MEL, RANDOM) else TUNED_ON]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,6 +210,7 @@ class Study:
     ) -> Cell:
         """A fine-tuning on an arm's encoder, or from scratch."""
         words = ["finetune", *self._encoder(arm, seed, at_round), *self.scale.finetuning]
+        words += ["--select-by", self.scale.select_by]
         words += ["--encoder-learning-rate", f"{rate:g}"]
         if minutes is not None:
             words += ["--train-minutes", f"{minutes:g}"]
@@ -182,7 +219,9 @@ class Study:
             name += f"-round{at_round}"
         return self._cell(f"{name}-{arm}", seed, words, "report.html")
 
-    def probe(self, arm: str, seed: int, at_round: int | None = None) -> Cell:
+    def probe(
+        self, arm: str, seed: int, rate: float, *, name: str = "probe", at_round: int | None = None
+    ) -> Cell:
         """A linear probe on frozen features."""
         if arm == LOG_MEL:
             source = ["--features", LOG_MEL, "--model", self.scale.model]
@@ -192,10 +231,11 @@ class Study:
                 "--freeze",
                 "encoder",
             ]
-        suffix = f"-round{at_round}" if at_round is not None else ""
-        return self._cell(
-            f"probe{suffix}-{arm}", seed, ["finetune", *source, *self.scale.probe], "report.html"
-        )
+        words = ["finetune", *source, *self.scale.probe, "--select-by", self.scale.select_by]
+        words += ["--head-learning-rate", f"{rate:g}"]
+        if at_round is not None:
+            name += f"-round{at_round}"
+        return self._cell(f"{name}-{arm}", seed, words, "report.html")
 
     def _encoder(self, arm: str, seed: int, at_round: int | None) -> list[str]:
         if arm == SCRATCH:
@@ -203,23 +243,32 @@ class Study:
         suffix = f"@{at_round}" if at_round is not None else ""
         return ["--init", f"{self.folder(f'pretrain-{arm}', seed)}{suffix}"]
 
-    def tuning(self) -> Iterator[tuple[str, float, Cell]]:
-        """(scratch or pre-trained, learning rate, its run) of the learning rates that are tried."""
+    def tuning(self) -> Iterator[Trial]:
+        """The learning rates that are tried, on the first seed."""
         for arm in (SCRATCH, TUNED_ON):
             for rate in self.scale.rates:
-                yield arm, rate, self.finetuning(arm, 0, rate, name=f"tune-{rate:g}")
+                yield Trial("encoder", arm, rate, self.finetuning(arm, 0, rate, name=f"tune-{rate:g}"))
+        for arm in (LOG_MEL, RANDOM, TUNED_ON):
+            for rate in self.scale.probe_rates:
+                yield Trial("probe", arm, rate, self.probe(arm, 0, rate, name=f"tune-probe-{rate:g}"))
 
-    def chosen_rates(self) -> dict[str, float]:
-        """Learning rates of encoders, fresh and pre-trained: those of the best validation CER, first seed."""
-        best: dict[str, tuple[float, float]] = {}
-        for arm, rate, cell in self.tuning():
-            cer = read_json(cell.out / "results.json")["dev"]["cer"]
-            best[arm] = min(best.get(arm, (float("inf"), 0.0)), (cer, rate))
-        return {arm: rate for arm, (_, rate) in best.items()}
+    def chosen_rates(self) -> Rates:
+        """The learning rates that validated best, of those that did not diverge.
 
-    def rate_of(self, arm: str, rates: dict[str, float]) -> float:
-        """The learning rate of an arm's encoder."""
-        return rates[SCRATCH if arm == SCRATCH else TUNED_ON]
+        Raises:
+            UserError: every rate of an arm diverged.
+        """
+        best: dict[tuple[str, str], tuple[float, float]] = {}
+        for what, arm, rate, cell in self.tuning():
+            best.setdefault((what, arm), (float("inf"), 0.0))
+            if cell.finished:
+                found = read_json(cell.out / "results.json")["dev"][self.scale.select_by]
+                best[what, arm] = min(best[what, arm], (found, rate))
+        if none := [f"{what} on {arm}" for (what, arm), (_, rate) in best.items() if not rate]:
+            raise UserError(f"training diverged at every learning rate that was tried: {', '.join(none)}")
+        return Rates(
+            *({arm: rate for (of, arm), (_, rate) in best.items() if of == what} for what in Rates._fields)
+        )
 
     def seed_range(self) -> range:
         return range(self.seeds)
@@ -262,33 +311,33 @@ def pretraining_cells(study: Study) -> list[Cell]:
     return [study.pretraining(arm, seed) for seed in study.seed_range() for arm in PRETRAINED]
 
 
-def chosen_rates(study: Study, jobs: int = 1) -> dict[str, float]:
+def chosen_rates(study: Study, jobs: int = 1) -> Rates:
     """Run the tuning, then say which learning rates it chose."""
     run_cells([study.pretraining(TUNED_ON, 0)], "pre-training to tune on")
-    run_cells([cell for *_, cell in study.tuning()], "learning rates", jobs)
+    run_cells([trial.cell for trial in study.tuning()], "learning rates", jobs, excused=DIVERGED)
     return study.chosen_rates()
 
 
-def finetuning_cells(study: Study, rates: dict[str, float]) -> list[Cell]:
+def finetuning_cells(study: Study, rates: Rates) -> list[Cell]:
     """Every arm's fine-tuning on the whole training split."""
-    return [
-        study.finetuning(arm, seed, study.rate_of(arm, rates)) for seed in study.seed_range() for arm in ARMS
-    ]
+    return [study.finetuning(arm, seed, rates.of_encoder(arm)) for seed in study.seed_range() for arm in ARMS]
 
 
-def fairness_cells(study: Study, rates: dict[str, float]) -> list[Cell]:
+def fairness_cells(study: Study, rates: Rates) -> list[Cell]:
     """Probes, smaller budgets, and encoders of earlier rounds."""
     found = []
     for seed in study.seed_range():
-        found += [study.probe(arm, seed) for arm in PROBED]
+        found += [study.probe(arm, seed, rates.of_probe(arm)) for arm in PROBED]
         for minutes in study.scale.budget_minutes:
             found += [
-                study.finetuning(arm, seed, study.rate_of(arm, rates), minutes=minutes) for arm in BUDGET_ARMS
+                study.finetuning(arm, seed, rates.of_encoder(arm), minutes=minutes) for arm in BUDGET_ARMS
             ]
         for at_round in study.scale.trend_rounds:
-            found += [study.probe(arm, seed, at_round) for arm in TREND_ARMS["probe"]]
             found += [
-                study.finetuning(arm, seed, study.rate_of(arm, rates), at_round=at_round)
+                study.probe(arm, seed, rates.of_probe(arm), at_round=at_round) for arm in TREND_ARMS["probe"]
+            ]
+            found += [
+                study.finetuning(arm, seed, rates.of_encoder(arm), at_round=at_round)
                 for arm in TREND_ARMS["finetune"]
             ]
     return found
@@ -298,7 +347,7 @@ def recognised(folder: Path) -> dict[str, Any]:
     """What a fine-tuning's row keeps of its results."""
     result = read_json(folder / "results.json")
     return {name: result["test"][name] for name in ("wer", "cer", "loss", "empty_hypotheses")} | {
-        "dev_cer": result["dev"]["cer"],
+        **{f"dev_{name}": result["dev"][name] for name in ("cer", "loss")},
         "best_update": result["best_update"],
         "audio_seconds": result["audio_seconds"],
         "train_seconds": result["train_seconds"],

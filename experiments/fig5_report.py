@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from experiments.federated_study import ARMS, BUDGET_ARMS, CENTRALISED, FEDERATED, PRETRAINED, PROBED, SCRATCH
+from experiments.federated_study import (
+    ARMS,
+    BUDGET_ARMS,
+    CENTRALISED,
+    FEDERATED,
+    PRETRAINED,
+    PROBED,
+    SCRATCH,
+    TUNED_ON,
+)
 from experiments.mechanism import over_seeds
 
 COLOURS = {
@@ -160,21 +169,7 @@ def markdown(result: dict[str, Any]) -> str:
         ),
         "A contrastive loss is easier to lower where fewer codes are in use (their perplexity, of 640 at most): it is "
         "to be read beside them, and beside what recognition makes of the encoder.",
-        "Encoder learning rates, each the best validation CER of the first seed: "
-        + ", ".join(
-            f"{rate:g} {'from scratch' if arm == SCRATCH else 'after pre-training'}"
-            for arm, rate in result["learning_rates"].items()
-        )
-        + ".",
-        *(
-            f"The best rate {'from scratch' if arm == SCRATCH else 'after pre-training'} lies at the edge of those tried."
-            for arm, rate in result["learning_rates"].items()
-            if rate in (min(settings["rates"]), max(settings["rates"]))
-        ),
-        table(
-            ("tuned", "learning rate", "validation CER, %"),
-            [(label(row["arm"]), f"{row['rate']:g}", f"{100 * row['dev_cer']:.1f}") for row in result["tuning"]],
-        ),
+        *learning_rates(result),
         "## Differences, seed by seed",
         "Negative: the first is better. `beyond the spread`: the mean difference is larger than its standard "
         "deviation over seeds, and every seed agrees.",
@@ -272,6 +267,33 @@ def _trend_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
     arm = next(iter(result["trend"]["probe"]))
     rounds = [f"{number} rounds" for number in trend(result, "probe", arm)]
     return list(zip(rounds, *columns, strict=True))
+
+
+def learning_rates(result: dict[str, Any]) -> list[str]:
+    """What was tried on the first seed, what was chosen, and whether that lies at an edge."""
+    settings = result["settings"]
+    chosen, rows = result["learning_rates"], []
+    for row in result["tuning"]:
+        taken = chosen[row["what"]][row["arm"]] == row["rate"]
+        found = f"{row['dev_loss']:.3f}" if "dev_loss" in row else "diverged"
+        cer = f"{100 * row['dev_cer']:.1f}" if "dev_cer" in row else ""
+        rows.append(
+            (row["what"], label(row["arm"]), f"{row['rate']:g}", found, cer, "chosen" if taken else "")
+        )
+    edges = [
+        f"{what} on {label(arm)}"
+        for what, tried in (("encoder", settings["rates"]), ("probe", settings["probe_rates"]))
+        for arm, rate in chosen[what].items()
+        if rate in (min(tried), max(tried))
+    ]
+    words = (
+        f"Learning rates and checkpoints are chosen by {settings['select_by']} on the validation split. Rates are "
+        f"tried on the first seed: from scratch apart, and on {label(TUNED_ON)} for all pre-trained encoders."
+    )
+    if edges:
+        words += f" At the edge of those tried: {', '.join(edges)}."
+    headers = ("tuned", "on", "learning rate", "validation loss", "validation CER, %", "")
+    return [words, table(headers, rows)]
 
 
 def sentences(result: dict[str, Any]) -> list[str]:

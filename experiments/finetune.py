@@ -75,8 +75,9 @@ class FinetuneArguments:
     """Speed, band and chunk drops."""
     evaluate_every: int | None = None
     """Updates between validations. Default: an epoch, but at most about fifty a run."""
-    select_by: Literal["wer", "cer"] = "wer"
-    """What makes a checkpoint the best one; ties go by the other, then by the loss."""
+    select_by: Literal["wer", "cer", "loss"] = "wer"
+    """What makes a checkpoint the best one; ties go by the others. Before words are recognised, error rates
+    say little and loss says more."""
     shuffle_transcripts: bool = False
     """Give each training clip another's transcript: the control that says what listening is worth."""
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -25,7 +25,7 @@ from w2v_jax.convolutions import form_for_clients
 from w2v_jax.data import pipeline
 from w2v_jax.data.batching import CropBatches, evaluation_batches
 from w2v_jax.data.common_voice import Utterance, column, lengths
-from w2v_jax.errors import UserError
+from w2v_jax.errors import DIVERGED, UserError
 from w2v_jax.objective import pretraining_objective
 
 
@@ -330,7 +330,7 @@ class Pretraining:
         ):
             if not result.finite:
                 raise UserError(
-                    f"training diverged in stretch {result.round_index}: the parameters are no longer "
+                    f"{DIVERGED} in stretch {result.round_index}: the parameters are no longer "
                     "finite; lower --learning-rate and start in another --out"
                 )
             yield RoundLog(

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     federated_study.prepare(study)
     rates = federated_study.chosen_rates(study, options.jobs)
     run_cells(federated_study.pretraining_cells(study), "pre-training", options.jobs)
-    supervised = [study.finetuning(SCRATCH, seed, rates[SCRATCH]) for seed in study.seed_range()]
+    supervised = [study.finetuning(SCRATCH, seed, rates.of_encoder(SCRATCH)) for seed in study.seed_range()]
     run_cells(supervised, "supervised, the same encoder from scratch", options.jobs)
     result = federated_results.fig1(study)
     result["supervised"] = [supervised_curve(cell.out) for cell in supervised]

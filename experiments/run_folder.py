@@ -11,6 +11,7 @@ from typing import Any
 
 from w2v_jax.errors import UserError
 
+LOCK = ".lock"  # held while a process runs in the folder
 METRICS = "metrics.jsonl"
 DIAGNOSTICS = "diagnostics.jsonl"
 OTHER_LINES = (DIAGNOSTICS,)  # files of a line a round that a run may have besides
@@ -50,7 +51,7 @@ class RunFolder:
         elif path.exists() and (path / "metrics.jsonl").exists():
             raise UserError(f"{path} holds a run without its config.json: choose another --out")
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = (path / ".lock").open("w")
+        self._lock = (path / LOCK).open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -79,8 +80,8 @@ class RunFolder:
         path = self.path / name
         if path.exists() and read_json(path) != value:
             raise UserError(
-                f"{path} differs from what this run would use now: the data changed since it began; "
-                "choose another --out"
+                f"{path} differs from what this run would use now: its data, or the run that it starts from, "
+                "changed since it began; choose another --out"
             )
         write_json(path, value)
 

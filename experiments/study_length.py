@@ -33,7 +33,7 @@ SCALES_OF_LENGTH = {
     "small": Scale(
         audio_seconds=16_000.0,
         rounds=8,
-        finetuning=(*SCALES["small"].finetuning, "--updates", "600"),
+        finetuning=(*SCALES["small"].finetuning, "--select-by", SCALES["small"].select_by),
         learning_rate=1e-3,
     ),
 }

@@ -1,5 +1,7 @@
 """Errors that a user can act on: one line that says what is wrong and what would be right."""
 
+DIVERGED = "training diverged"  # how the message of a training run that did begins
+
 
 class UserError(Exception):
     """Bad input. Commands print its message as one line and exit with status 2."""

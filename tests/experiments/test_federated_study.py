@@ -18,6 +18,7 @@ from experiments.federated_study import (
     SCALES,
     SCRATCH,
     TUNED_ON,
+    Rates,
     Study,
     fairness_cells,
     finetuning_cells,
@@ -28,8 +29,9 @@ from experiments.fig5_report import verdict
 from experiments.mechanism import over_seeds
 from experiments.recipes import PRESETS
 from w2v_jax.config import TINY
+from w2v_jax.errors import UserError
 
-RATES = {SCRATCH: 3e-3, TUNED_ON: 1e-3}
+RATES = Rates({SCRATCH: 3e-3, TUNED_ON: 1e-3}, {LOG_MEL: 3e-2, RANDOM: 1e-2, TUNED_ON: 1e-2})
 CERS = {SCRATCH: 0.9, CENTRALISED: 0.6} | dict(zip(FEDERATED, (0.7, 0.72, 0.8, 0.78), strict=True))
 
 
@@ -94,10 +96,8 @@ def study(tmp_path) -> Study:
         for arm in PRETRAINED:
             ends = (2.0 if arm == CENTRALISED else 3.5) + 0.1 * seed
             write_pretraining(study.pretraining(arm, seed).out, arm, ends, seed)
-    for cell in [cell for *_, cell in study.tuning()] + finetuning_cells(study, RATES):
-        arm = next(arm for arm in sorted(ARMS, key=len, reverse=True) if arm in cell.name)
-        write_recognition(cell.out, CERS[arm] + 0.001 * int(cell.name[-1]))
-    for cell in fairness_cells(study, RATES):
+    cells = [trial.cell for trial in study.tuning()]
+    for cell in [*cells, *finetuning_cells(study, RATES), *fairness_cells(study, RATES)]:
         arm = next(a for a in sorted((*ARMS, LOG_MEL, RANDOM), key=len, reverse=True) if a in cell.name)
         write_recognition(cell.out, {LOG_MEL: 0.95, RANDOM: 0.97, **CERS}[arm] + 0.001 * int(cell.name[-1]))
     return study
@@ -137,7 +137,7 @@ def test_every_cells_command_is_one_that_its_command_takes(name, tmp_path):
 
     study = Study(scale_name=name, data="corpora/en", seeds=2, out=tmp_path, heldout_speakers=5)
     cells = pretraining_cells(study) + finetuning_cells(study, RATES) + fairness_cells(study, RATES)
-    cells += [cell for *_, cell in study.tuning()]
+    cells += [trial.cell for trial in study.tuning()]
     assert len({cell.out for cell in cells}) == len(cells)
     for cell in cells:
         command, *words = cell.arguments
@@ -155,24 +155,44 @@ def test_a_cell_fine_tunes_the_encoder_of_its_own_arm_seed_and_round(tmp_path):
     before = study.pretraining(FEDERATED[2], 1)
     words = study.finetuning(FEDERATED[2], 1, 1e-3, at_round=4).arguments
     assert words[words.index("--init") + 1] == f"{before.out}@4"
-    words = study.probe(RANDOM, 1).arguments
+    words = study.probe(RANDOM, 1, 1e-2).arguments
     assert words[words.index("--init") + 1] == SCRATCH
     assert words[words.index("--freeze") + 1] == "encoder"
-    assert "--init" not in study.probe(LOG_MEL, 1).arguments
+    assert "--init" not in study.probe(LOG_MEL, 1, 1e-2).arguments
 
 
 def test_learning_rates_are_chosen_by_validation_alone(tmp_path):
     study = Study(scale_name="small", data="corpora/en", seeds=1, out=tmp_path, heldout_speakers=5)
-    for arm, rate, cell in study.tuning():
-        best = {SCRATCH: 3e-3, TUNED_ON: 3e-4}[arm]
-        write_recognition(cell.out, 0.5 if rate == best else 0.6)
+    best = {
+        ("encoder", SCRATCH): 1e-3,
+        ("encoder", TUNED_ON): 3e-4,
+        ("probe", LOG_MEL): 3e-2,
+        ("probe", RANDOM): 1e-2,
+        ("probe", TUNED_ON): 3e-3,
+    }
+    for what, arm, rate, cell in study.tuning():
+        if (what, arm, rate) == ("encoder", SCRATCH, 3e-3):
+            continue  # diverged
+        chosen = best[what, arm] == rate
+        write_recognition(cell.out, 0.5)
+        (cell.out / cell.product).touch()
         result = json.loads((cell.out / "results.json").read_text())
-        result["test"]["cer"] = 0.9 if rate == best else 0.1  # would choose otherwise
+        result["dev"]["loss"] = 2.5 if chosen else 2.6
+        result["dev"]["cer"] = 0.7 if chosen else 0.6  # would choose otherwise, as would the test split
+        result["test"]["loss"] = 3.5 if chosen else 1.5
         write(cell.out / "results.json", result)
     rates = study.chosen_rates()
-    assert rates == {SCRATCH: 3e-3, TUNED_ON: 3e-4}
-    assert study.rate_of(CENTRALISED, rates) == 3e-4
-    assert study.rate_of(SCRATCH, rates) == 3e-3
+    assert rates.encoder == {SCRATCH: 1e-3, TUNED_ON: 3e-4}
+    assert rates.probe == {LOG_MEL: 3e-2, RANDOM: 1e-2, TUNED_ON: 3e-3}
+    assert rates.of_encoder(CENTRALISED) == 3e-4
+    assert rates.of_encoder(SCRATCH) == 1e-3
+    assert [rates.of_probe(arm) for arm in (LOG_MEL, RANDOM, CENTRALISED)] == [3e-2, 1e-2, 3e-3]
+
+
+def test_a_study_says_so_if_every_learning_rate_diverged(tmp_path):
+    study = Study(scale_name="small", data="corpora/en", seeds=1, out=tmp_path, heldout_speakers=5)
+    with pytest.raises(UserError, match=r"every learning rate .* encoder on scratch"):
+        study.chosen_rates()
 
 
 def test_first_reached_interpolates_and_knows_never():
@@ -231,7 +251,7 @@ def test_one_seed_has_no_spread_to_be_within():
 
 def test_fig1_report_says_what_was_and_what_was_not_reached(study):
     result = federated_results.fig1(study)
-    runs = [study.finetuning(SCRATCH, seed, RATES[SCRATCH]).out for seed in study.seed_range()]
+    runs = [study.finetuning(SCRATCH, seed, RATES.of_encoder(SCRATCH)).out for seed in study.seed_range()]
     result["supervised"] = [reproduce_fig1.supervised_curve(folder) for folder in runs]
     audio = over_seeds([100.0, 100.0])
     result["compute"] = {

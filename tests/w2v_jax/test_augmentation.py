@@ -56,14 +56,14 @@ def test_every_speed_is_drawn():
 
 
 @pytest.mark.parametrize("num_samples", [RATE_HZ, 15_991])  # the second is prime, so it gets padded
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [s for s in range(12) if np.random.default_rng(s).integers(2)])
 def test_a_dropped_band_loses_its_energy_and_the_others_keep_theirs(num_samples, seed):
     samples = noise(num_samples)
     dropped = drop_bands(samples, np.random.default_rng(seed), Augmentation(max_bands=1, band_width=0.1))
     assert dropped.dtype == np.float32
     assert len(dropped) == num_samples
     rng = np.random.default_rng(seed)
-    rng.integers(1, 1, endpoint=True)
+    assert rng.integers(1, endpoint=True) == 1  # bands
     centre = rng.uniform()
     frequencies = np.arange(num_samples // 2 + 1) / (num_samples / 2)
     distance = np.abs(frequencies - centre)
@@ -77,7 +77,7 @@ def test_a_dropped_band_loses_its_energy_and_the_others_keep_theirs(num_samples,
     assert (difference[outside] ** 2).sum() < 1e-4 * before[outside].sum()
 
 
-def test_one_to_three_bands_of_their_width_anywhere():
+def test_up_to_three_bands_of_their_width_anywhere():
     samples = noise(RATE_HZ)
     shares = []
     counts = set()
@@ -88,7 +88,7 @@ def test_one_to_three_bands_of_their_width_anywhere():
         lost |= silent
         shares.append(silent.mean())
         counts.add(int(np.ceil(silent.mean() / 0.055)))
-    assert counts == {1, 2, 3}
+    assert counts == {0, 1, 2, 3}
     assert max(shares) < 3 * 0.055
     assert lost[: RATE_HZ // 4].mean() > 0.8
     assert lost[RATE_HZ // 4 :].mean() > 0.8
@@ -109,7 +109,7 @@ def test_chunks_are_zeros_and_the_rest_is_untouched():
         runs = zero_runs(kept)
         counts.add(len(runs))
         lengths += [end - start for start, end in runs]
-    assert counts == {1, 2, 3, 4, 5}
+    assert counts == {0, 1, 2, 3, 4, 5}
     assert min(lengths) >= 1_000
     apart = [length for length in lengths if length <= 2_000]  # longer ones are two that meet
     assert len(apart) > 0.8 * len(lengths)
@@ -126,15 +126,13 @@ def test_never_more_than_half_of_a_clip_is_silenced(num_samples):
         assert len(kept) == num_samples
         assert 2 * (kept == 0).sum() <= num_samples
         shares.append(int((kept == 0).sum()))
-    assert num_samples < 2 or min(shares) > 0
+    assert num_samples < 2 or max(shares) > 0
 
 
 def test_chunks_reach_both_ends_of_a_clip():
     config = Augmentation(max_chunks=1, chunk_samples=(1, 1))
-    places = {
-        int(np.argmin(drop_chunks(np.ones(4, np.float32), np.random.default_rng(seed), config)))
-        for seed in range(60)
-    }
+    kept = [drop_chunks(np.ones(4, np.float32), np.random.default_rng(seed), config) for seed in range(60)]
+    places = {int(np.argmin(clip)) for clip in kept if not clip.all()}
     assert places == {0, 1, 2, 3}
 
 

@@ -1,6 +1,6 @@
 """Augmentation of waveforms for fine-tuning: other speeds, missing bands and missing chunks.
 
-The defaults are SpeechBrain's: speeds of 95, 100 and 105 %, one to three bands and one to five chunks
+The defaults are SpeechBrain's: speeds of 95, 100 and 105 %, up to three bands and up to five chunks
 dropped from every clip.
 """
 
@@ -22,9 +22,9 @@ class Augmentation:
 
     Args:
         speeds: one is drawn per clip; 1.05 is 5 % faster, and higher.
-        max_bands: one to this many frequency bands are dropped; 0 drops none.
+        max_bands: none to this many frequency bands are dropped.
         band_width: width of a band as a share of the Nyquist frequency (0.05: 400 Hz at 16 kHz).
-        max_chunks: one to this many stretches are silenced, never more than half of a clip; 0 for none.
+        max_chunks: none to this many stretches are silenced, never more than half of a clip.
         chunk_samples: the shortest and the longest such stretch.
 
     Raises:
@@ -87,10 +87,10 @@ def change_speed(samples: Float32[np.ndarray, "samples"], speed: float) -> Float
 def drop_bands(
     samples: Float32[np.ndarray, "samples"], rng: np.random.Generator, config: Augmentation
 ) -> Float32[np.ndarray, "samples"]:
-    """Remove one to `max_bands` frequency bands at centres drawn anywhere below Nyquist; no phase shift."""
+    """Remove none to `max_bands` frequency bands at centres drawn anywhere below Nyquist; no phase shift."""
     if not config.max_bands or not len(samples):
         return samples
-    centres = rng.uniform(size=int(rng.integers(1, config.max_bands, endpoint=True)))
+    centres = rng.uniform(size=int(rng.integers(config.max_bands, endpoint=True)))
     padded = scipy.fft.next_fast_len(len(samples), real=True) or len(samples)
     spectrum = np.asarray(scipy.fft.rfft(samples, padded))  # complex64
     frequencies = np.arange(len(spectrum), dtype=np.float32) * np.float32(2 / padded)  # Nyquist is 1
@@ -108,13 +108,13 @@ def drop_bands(
 def drop_chunks(
     samples: Float32[np.ndarray, "samples"], rng: np.random.Generator, config: Augmentation
 ) -> Float32[np.ndarray, "samples"]:
-    """Silence one to `max_chunks` stretches; they get shorter where they would exceed half of the clip."""
+    """Silence none to `max_chunks` stretches; they get shorter where they would exceed half of the clip."""
     if not config.max_chunks:
         return samples
     shortest, longest = config.chunk_samples
     remaining = len(samples) // 2
     kept = samples.copy()
-    for _ in range(int(rng.integers(1, config.max_chunks, endpoint=True))):
+    for _ in range(int(rng.integers(config.max_chunks, endpoint=True))):
         length = min(int(rng.integers(shortest, longest, endpoint=True)), remaining)
         start = int(rng.integers(len(samples) - length, endpoint=True))
         kept[start : start + length] = 0
