@@ -150,16 +150,19 @@ def _sizes(rule: str) -> tuple[str, str]:
     return f"ten-clients-{rule}", f"hundred-clients-{rule}"
 
 
-def first_reached(x: Sequence[float], loss: Sequence[float], target: float) -> float | None:
-    """Where a loss curve, of straight lines, first comes down to a target; None if never."""
-    for index, value in enumerate(loss):
-        if value <= target:
-            if index == 0:
-                return float(x[0])
-            before = loss[index - 1]
-            share = (before - target) / (before - value)
-            return float(x[index - 1] + share * (x[index] - x[index - 1]))
-    return None
+def reached_for_good(x: Sequence[float], loss: Sequence[float], target: float) -> float | None:
+    """From where on a loss curve, of straight lines, stays at or below a target; None if it ends above.
+
+    A dip does not count: a contrastive loss falls for a while whenever few codes are in use.
+    """
+    above = [index for index, value in enumerate(loss) if value > target]
+    if not above:
+        return float(x[0])
+    last = above[-1]
+    if last == len(loss) - 1:
+        return None
+    share = (loss[last] - target) / (loss[last] - loss[last + 1])
+    return float(x[last] + share * (x[last + 1] - x[last]))
 
 
 def _ratio(value: float | None, reference: float | None) -> float | None:
@@ -176,20 +179,28 @@ def fig1(study: Study) -> dict[str, Any]:
             by_seed = []
             for central, run in zip(arms[CENTRALISED], arms[arm], strict=True):
                 losses = central["curve"]["loss"]
-                target = losses[0] + share * (min(losses) - losses[0])
-                # A centralised run that never improves gives nothing to reach.
-                improves = min(losses) < losses[0]
+                # Rounding must not put the whole way below where it ends.
+                target = max(losses[0] + share * (losses[-1] - losses[0]), losses[-1])
+                # A centralised run that ends no better than it began gives nothing to reach.
+                improves = losses[-1] < losses[0]
                 reached, reference = (
                     {
-                        axis: first_reached(of[axis], of["loss"], target) if improves else None
+                        axis: reached_for_good(of[axis], of["loss"], target) if improves else None
                         for axis in ("updates", "audio_seconds")
                     }
                     for of in (run["curve"], central["curve"])
                 )
+                codes = None
+                if reached["audio_seconds"] is not None:
+                    of = run["curve"]
+                    codes = float(
+                        np.interp(reached["audio_seconds"], of["audio_seconds"], of["code_perplexity"])
+                    )
                 by_seed.append(
                     {
                         "target_loss": target,
                         **reached,
+                        "code_perplexity": codes,
                         **{f"{axis}_ratio": _ratio(reached[axis], reference[axis]) for axis in reached},
                     }
                 )
@@ -198,7 +209,13 @@ def fig1(study: Study) -> dict[str, Any]:
                 "reached": sum(found["updates"] is not None for found in by_seed),
                 **{
                     name: over_seeds([found[name] for found in by_seed])
-                    for name in ("updates", "audio_seconds", "updates_ratio", "audio_seconds_ratio")
+                    for name in (
+                        "updates",
+                        "audio_seconds",
+                        "updates_ratio",
+                        "audio_seconds_ratio",
+                        "code_perplexity",
+                    )
                 },
             }
         targets.append(row)
@@ -207,7 +224,7 @@ def fig1(study: Study) -> dict[str, Any]:
             [
                 _ratio(
                     run["curve"]["loss"][0] - run["curve"]["loss"][-1],
-                    central["curve"]["loss"][0] - min(central["curve"]["loss"]),
+                    max(0.0, central["curve"]["loss"][0] - central["curve"]["loss"][-1]),
                 )
                 for central, run in zip(arms[CENTRALISED], arms[arm], strict=True)
             ]
@@ -226,7 +243,7 @@ def fig1(study: Study) -> dict[str, Any]:
 
 
 def cell_provenance(study: Study) -> dict[str, Any]:
-    """Device and flags of the processes that trained, and the commits of all cells."""
+    """Device, cores and flags of the processes that trained, and the commits of all cells."""
     runs = [
         read_config(folder)["provenance"]
         for folder in sorted((study.out / "cells").iterdir())
@@ -234,6 +251,7 @@ def cell_provenance(study: Study) -> dict[str, Any]:
     ]
     return {
         "device": runs[0]["device"],
+        "cores": sorted({run["cores"] for run in runs}),
         "xla_flags": runs[0]["xla_flags"],
         "cell_commits": sorted({run["commit"] for run in runs}),
     }

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.federated_study import CENTRALISED, FEDERATED, PRETRAINED
-from experiments.fig5_report import band, label, mean_spread, table
+from experiments.fig5_report import band, cores_of, label, mean_spread, table
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
@@ -16,28 +16,39 @@ def draw(result: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(16, 4.8), layout="constrained")
-    for axis, x, words in (
-        (axes[0], "updates", "sequential updates of a model"),
-        (axes[1], "audio_seconds", "seconds of audio heard by all clients"),
+    figure, grid = plt.subplots(2, 2, figsize=(13, 9), layout="constrained")
+    axes = grid.flat
+    loss, codes = "held-out contrastive loss, nats", "perplexity of the codes in use"
+    for axis, x, y, title, words in (
+        (axes[0], "updates", "loss", "Pre-training against updates", "sequential updates of a model"),
+        (
+            axes[1],
+            "audio_seconds",
+            "loss",
+            "Pre-training against audio",
+            "seconds of audio heard by all clients",
+        ),
+        (
+            axes[2],
+            "audio_seconds",
+            "code_perplexity",
+            "Codes behind that loss",
+            "seconds of audio heard by all clients",
+        ),
     ):
         for arm in PRETRAINED:
-            band(axis, result["pretraining"][arm], x, "loss", arm)
-        axis.set(
-            title=f"Pre-training against {x.replace('_', ' ')}",
-            xlabel=words,
-            ylabel="held-out contrastive loss, nats",
-        )
+            band(axis, result["pretraining"][arm], x, y, arm)
+        axis.set(title=title, xlabel=words, ylabel=loss if y == "loss" else codes)
         axis.legend(fontsize=8)
     flops = result["compute"]["supervised"]["flops_per_audio_second"]
     for seed, run in enumerate(result["supervised"]):
-        axes[2].plot(np.array(run["audio_seconds"]) * flops / 1e12, [100 * cer for cer in run["dev_cer"]], "o-", ms=3,
+        axes[3].plot(np.array(run["audio_seconds"]) * flops / 1e12, [100 * cer for cer in run["dev_cer"]], "o-", ms=3,
                      color="tab:gray", alpha=0.6, label="supervised, from scratch" if seed == 0 else None)  # fmt: skip
-    axes[2].axvline(
+    axes[3].axvline(
         result["compute"]["pretraining"]["flops"] / 1e12, color="black", ls=":", label="a whole pre-training"
     )
-    axes[2].set(title="Supervised training and its compute", xlabel="TFLOPs", ylabel="validation CER, %")
-    axes[2].legend(fontsize=8)
+    axes[3].set(title="Supervised training and its compute", xlabel="TFLOPs", ylabel="validation CER, %")
+    axes[3].legend(fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -58,6 +69,7 @@ def markdown(result: dict[str, Any]) -> str:
                     mean_spread(held["audio_seconds"]["by_seed"], 0),
                     mean_spread(held["updates_ratio"]["by_seed"], 2),
                     mean_spread(held["audio_seconds_ratio"]["by_seed"], 2),
+                    mean_spread(held["code_perplexity"]["by_seed"], 0),
                 )
             )
     names = {"pretraining": "pre-training (self-supervised)", "supervised": "supervised, from scratch"}
@@ -81,23 +93,35 @@ def markdown(result: dict[str, Any]) -> str:
         "## What the numbers say",
         "\n".join(f"- {sentence}" for sentence in sentences(result)),
         "## Updates and audio to reach the centralised loss",
-        "A target is a share of the way from the untrained model's held-out loss to the lowest of the centralised "
-        "run of the same seed. Ratios are to that run; values between evaluations are interpolated; runs that "
-        "never reach a target are left out of its means. A contrastive loss is easier to lower where fewer codes are in use, "
-        "and diversity weight and Gumbel temperature follow a model's own updates: codes in use at the end were "
+        "A target is a share of the way from the untrained model's held-out loss to where the centralised run of the "
+        "same seed ends. It counts as reached where a curve stays at or below it to the end, since a contrastive loss "
+        "falls for a while whenever few codes are in use. Ratios are to the centralised run; values between "
+        "evaluations are interpolated; runs that never reach a target are left out of its means. Codes (their perplexity, "
+        "of 640 at most) are those in use there. At the end, where diversity weight and Gumbel temperature have "
+        "followed each model's own updates, they were "
         + "; ".join(
             f"{label(arm)} {mean_spread([run['curve']['code_perplexity'][-1] for run in result['pretraining'][arm]], 0)}"
             for arm in PRETRAINED
         )
         + ".",
         table(
-            ("of the way", "arm", "reached", "updates", "audio, s", "updates, ratio", "audio, ratio"), rows
+            (
+                "of the way",
+                "arm",
+                "reached",
+                "updates",
+                "audio, s",
+                "updates, ratio",
+                "audio, ratio",
+                "codes",
+            ),
+            rows,
         ),
         "## Supervised training beside pre-training",
         table(("training", "GFLOPs a second of audio", "seconds of audio", "TFLOPs in all"), costs),
         "Operations are counted from the traced programs of loss and gradients, at full batches (recognition: utterances of "
         "4.5 s) over the speech that was heard: optimizer, padding and validation are not in them.",
-        f"Commit {', '.join(made['cell_commits'])}; {made['device']}, {made['cores']} cores; {versions}.\n\n"
+        f"Commit {', '.join(made['cell_commits'])}; {made['device']}, {cores_of(made)}; {versions}.\n\n"
         f"```\n{made['command']}\n```",
     ]
     return "\n\n".join(parts) + "\n"

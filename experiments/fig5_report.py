@@ -37,6 +37,15 @@ PAPER_DIRECTIONS = (
 )
 
 
+HARDLY_RECOGNISED = 0.9  # WER
+
+
+def cores_of(made: dict[str, Any]) -> str:
+    """How many cores each run had."""
+    counts = " or ".join(map(str, made["cores"]))
+    return f"{counts} core{'' if counts == '1' else 's'} a run"
+
+
 def label(arm: str) -> str:
     """An arm's name for readers."""
     return (
@@ -51,8 +60,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(12, 8.5), layout="constrained")
-    for axis, clients in zip(axes[0], ("ten", "hundred"), strict=True):
+    figure, axes = plt.subplot_mosaic(
+        [["ten"] * 3 + ["hundred"] * 3, ["wer", "wer", "cer", "cer", "loss", "loss"]],
+        figsize=(16, 9),
+        layout="constrained",
+    )
+    tops = [axes["ten"], axes["hundred"]]
+    for axis, clients in zip(tops, ("ten", "hundred"), strict=True):
         for arm in (CENTRALISED, *(arm for arm in FEDERATED if arm.startswith(clients))):
             band(axis, result["pretraining"][arm], "round", "loss", arm)
         axis.set(
@@ -61,13 +75,17 @@ def draw(result: dict[str, Any], path: Path) -> None:
             ylabel="held-out contrastive loss, nats",
         )
         axis.legend()
-    low = min(axis.get_ylim()[0] for axis in axes[0])
-    high = max(axis.get_ylim()[1] for axis in axes[0])
-    for axis in axes[0]:
+    low = min(axis.get_ylim()[0] for axis in tops)
+    high = max(axis.get_ylim()[1] for axis in tops)
+    for axis in tops:
         axis.set_ylim(low, high)
-    for axis, name in zip(axes[1], ("wer", "cer"), strict=True):
-        points(axis, result["finetuning"], ARMS, name)
-        axis.set(title=f"{name.upper()} on test after fine-tuning", ylabel="%")
+    for name, title, unit, scale in (
+        ("wer", "WER", "%", 100.0),
+        ("cer", "CER", "%", 100.0),
+        ("loss", "Loss", "nats a character", 1.0),
+    ):
+        points(axes[name], result["finetuning"], ARMS, name, scale)
+        axes[name].set(title=f"{title} on test after fine-tuning", ylabel=unit)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -99,26 +117,31 @@ def draw_fairness(result: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(12, 8.5), layout="constrained")
-    probe, budget, fine_trend, probe_trend = axes.flat
-    points(probe, result["probes"], PROBED, "loss", scale=1.0)
-    probe.set(title="Linear CTC probe on frozen features", ylabel="test loss, nats a character")
+    figure, grid = plt.subplots(2, 3, figsize=(17, 9), layout="constrained")
+    cer, loss = ("cer", "test CER, %", 100.0), ("loss", "test loss, nats a character", 1.0)
+    points(grid[0, 0], result["probes"], PROBED, "loss", scale=1.0)
+    grid[0, 0].set(title="Linear CTC probe on frozen features", ylabel=loss[1])
 
-    for arm in BUDGET_ARMS:
-        minutes = [*map(float, result["budgets"]), result["train_minutes"]]
-        rows = [*(result["budgets"][m][arm] for m in result["budgets"]), result["finetuning"][arm]]
-        _errorbars(budget, minutes, rows, "cer", arm, scale=100)
-    budget.set(title="Fine-tuning on fewer labels", xlabel="minutes of transcribed speech", ylabel="test CER, %",
-               xscale="log")  # fmt: skip
-    budget.legend()
-    for axis, kind, name, scale in ((fine_trend, "finetune", "cer", 100), (probe_trend, "probe", "loss", 1)):
+    minutes = [*map(float, result["budgets"]), result["train_minutes"]]
+    for axis, (name, unit, scale) in zip(grid[:, 1], (cer, loss), strict=True):
+        for arm in BUDGET_ARMS:
+            rows = [*(result["budgets"][m][arm] for m in result["budgets"]), result["finetuning"][arm]]
+            _errorbars(axis, minutes, rows, name, arm, scale)
+        axis.set(title="Fine-tuning on fewer labels", xlabel="minutes of transcribed speech", ylabel=unit,
+                 xscale="log")  # fmt: skip
+        axis.legend()
+    for axis, kind, what, (name, unit, scale) in (
+        (grid[1, 0], "probe", "Probe", loss),
+        (grid[0, 2], "finetune", "Fine-tuning", cer),
+        (grid[1, 2], "finetune", "Fine-tuning", loss),
+    ):
         for arm in result["trend"][kind]:
             by_round = trend(result, kind, arm)
-            _errorbars(axis, list(by_round), list(by_round.values()), name, arm, scale=scale)
-        axis.set(xlabel="rounds of pre-training (0: none)")
+            _errorbars(axis, list(by_round), list(by_round.values()), name, arm, scale)
+        axis.set(
+            title=f"{what} against pre-training time", xlabel="rounds of pre-training (0: none)", ylabel=unit
+        )
         axis.legend()
-    fine_trend.set(title="Fine-tuning against pre-training time", ylabel="test CER, %")
-    probe_trend.set(title="Probe against pre-training time", ylabel="test loss, nats a character")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -236,6 +259,7 @@ def markdown(result: dict[str, Any]) -> str:
             (
                 "pre-trained for",
                 *(f"{label(arm)}: CER, %" for arm in result["trend"]["finetune"]),
+                *(f"{label(arm)}: test loss" for arm in result["trend"]["finetune"]),
                 *(f"{label(arm)}: probe's loss" for arm in result["trend"]["probe"]),
             ),
             _trend_rows(result),
@@ -261,7 +285,11 @@ def _trend_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
             mean_spread([row[name] for row in rows], digits, scale)
             for rows in trend(result, kind, arm).values()
         ]
-        for kind, name, digits, scale in (("finetune", "cer", 1, 100.0), ("probe", "loss", 3, 1.0))
+        for kind, name, digits, scale in (
+            ("finetune", "cer", 1, 100.0),
+            ("finetune", "loss", 3, 1.0),
+            ("probe", "loss", 3, 1.0),
+        )
         for arm in result["trend"][kind]
     ]
     arm = next(iter(result["trend"]["probe"]))
@@ -312,11 +340,13 @@ def sentences(result: dict[str, Any]) -> list[str]:
         found.append(
             f"The paper: {words}. Here {label(better)} minus {label(worse)}: held-out loss "
             f"{signed(difference, 4)} ({direction(difference)}), CER {signed(error, 2, 100)} points "
-            f"({direction(error)})."
+            f"({direction(error)}), test loss {signed(fine[better, worse]['loss'], 3)} "
+            f"({direction(fine[better, worse]['loss'])})."
         )
     for arm in FEDERATED:
         parts = [
-            f"than {name}: {signed(row['cer'], 2, 100)} points of CER ({direction(row['cer'])})"
+            f"than {name}: {signed(row['cer'], 2, 100)} points of CER ({direction(row['cer'])}), test loss "
+            f"{signed(row['loss'], 3)} ({direction(row['loss'])})"
             for name, row in (
                 ("scratch", fine[arm, SCRATCH]),
                 ("centralised", fine[arm, CENTRALISED]),
@@ -327,21 +357,28 @@ def sentences(result: dict[str, Any]) -> list[str]:
             for name, row in (("log-mel", probe[arm, "log-mel"]), ("a random encoder", probe[arm, "random"]))
         ]
         found.append(f"{label(arm)}: {'; '.join(parts)}.")
-    won = [
-        arm
-        for arm in FEDERATED
-        if verdict(fine[arm, SCRATCH]["cer"]) == "better"
-        and all(verdict(probe[arm, other]["loss"]) == "better" for other in ("log-mel", "random"))
-    ]
-    found.append(
-        "Federated pre-training is better than scratch (CER after fine-tuning), log-mel and a random encoder "
-        "(the probe's loss) by more than the spread in "
-        + (
-            f"{len(won)} of {len(FEDERATED)} arms: {', '.join(map(label, won))}."
-            if won
-            else "none of the arms."
+    for name, words in (("cer", "CER"), ("loss", "test loss")):
+        won = [
+            arm
+            for arm in FEDERATED
+            if verdict(fine[arm, SCRATCH][name]) == "better"
+            and all(verdict(probe[arm, other]["loss"]) == "better" for other in ("log-mel", "random"))
+        ]
+        found.append(
+            f"Federated pre-training is better than scratch ({words} after fine-tuning), log-mel and a random "
+            "encoder (the probe's loss) by more than the spread in "
+            + (
+                f"{len(won)} of {len(FEDERATED)} arms: {', '.join(map(label, won))}."
+                if won
+                else "none of the arms."
+            )
         )
-    )
+    lowest = min(row["wer"] for rows in result["finetuning"].values() for row in rows)
+    if lowest > HARDLY_RECOGNISED:
+        found.append(
+            f"The lowest WER of all runs is {100 * lowest:.1f} %: hardly a word is recognised at this scale, CER says "
+            "little more than which letters are common, and the loss tells arms apart best."
+        )
     return found
 
 
@@ -412,6 +449,6 @@ def _made(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     return (
         f"## How it was made\n\nWall time of a cell, start and compiling included, {result['jobs']} side by side: {times}. Commit "
-        f"{', '.join(made['cell_commits'])}; {made['device']}, {made['cores']} cores; {versions}. Seeds 0 to "
+        f"{', '.join(made['cell_commits'])}; {made['device']}, {cores_of(made)}; {versions}. Seeds 0 to "
         f"{result['seeds'] - 1}.\n\n```\n{made['command']}\n```"
     )

@@ -110,6 +110,7 @@ def main(argv: list[str]) -> None:
         "scale": {"name": options.scale} | dataclasses.asdict(SCALES_OF_LENGTH[options.scale]),
         "data": str(options.data),
         "seeds": options.seeds,
+        "jobs": options.jobs,
         "clip_seconds_mean": float(clip_seconds.mean()),
         "rows": [
             {"crop_seconds": crop, "seed": seed, **row(before.out, after.out)}
@@ -160,7 +161,10 @@ def costs(crop_seconds: float) -> dict[str, float]:
 def provenance(cells: list[Cell]) -> dict[str, Any]:
     """This command's, with commits of the processes that trained."""
     runs = [read_config(cell.out)["provenance"] for cell in cells]
-    return runtime.provenance("study length") | {"cell_commits": sorted({run["commit"] for run in runs})}
+    return runtime.provenance("study length") | {
+        name: sorted({run[of] for run in runs})
+        for name, of in (("cell_commits", "commit"), ("cores", "cores"))
+    }
 
 
 def write(result: dict[str, Any], out: Path) -> None:
@@ -211,7 +215,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 def markdown(result: dict[str, Any]) -> str:
     """What readers see."""
-    from experiments.fig5_report import mean_spread, table
+    from experiments.fig5_report import cores_of, mean_spread, table
 
     def cells(name: str, index: int, digits: int, scale: float = 1.0) -> str:
         return mean_spread(by_length(result, name)[index]["by_seed"], digits, scale)
@@ -258,7 +262,7 @@ def markdown(result: dict[str, Any]) -> str:
             table(("crop, s", "GFLOPs a second of crops", "temporary memory, MiB", "seconds a second of audio"), prices),
             "Held-out loss is always on crops of 2.5 s. Operations and memory are of one update: counted from the "
             "traced program, and planned by XLA for this backend beyond parameters and optimizer state.",
-            f"Commit {', '.join(made['cell_commits'])}; {made['device']}, {made['cores']} cores.\n\n```\n{made['command']}\n```",
+            f"Commit {', '.join(made['cell_commits'])}; {made['device']}, {cores_of(made)}, {result['jobs']} side by side.\n\n```\n{made['command']}\n```",
         ]
     ) + "\n"  # fmt: skip
 

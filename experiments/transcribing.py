@@ -59,7 +59,9 @@ class Transcriber:
         Raises:
             ClipError: it is no audio, or too short.
         """
-        samples = audio.decode(path, min_samples=self._config.model.receptive_field_samples)
+        samples = audio.decode(
+            path, min_samples=self._config.model.receptive_field_samples, max_seconds=math.inf
+        )
         return self.samples(audio.to_float(samples))
 
     def samples(self, samples: np.ndarray) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from experiments import cli, federated_results, fig1_report, fig5_report, reproduce_fig1, reproduce_fig5
 from experiments.arguments import UsageError
-from experiments.federated_results import first_reached
+from experiments.federated_results import reached_for_good
 from experiments.federated_study import (
     ARMS,
     CENTRALISED,
@@ -62,7 +62,7 @@ def write_pretraining(folder: Path, arm: str, ends: float, seed: int) -> None:
     """Two rounds on a straight line from a loss of 5 to `ends`, of 10 updates and 80 s each."""
     write(folder / "untrained.json", {"contrastive": 5.0, "accuracy": 0.02, "code_perplexity": 200.0})
     write(folder / "clips.json", {"clients": {"a": {}, "b": {}}, "speakers_also_in": {}})
-    provenance = {"commit": "abc", "device": "1 x cpu", "xla_flags": ""}
+    provenance = {"commit": "abc", "device": "1 x cpu", "cores": 2, "xla_flags": ""}
     write(folder / "config.json", {"settings": {}, "provenance": provenance})
     central = arm == CENTRALISED
     lines = []
@@ -195,12 +195,13 @@ def test_a_study_says_so_if_every_learning_rate_diverged(tmp_path):
         study.chosen_rates()
 
 
-def test_first_reached_interpolates_and_knows_never():
-    assert first_reached([0, 10, 20], [5.0, 4.0, 2.0], 3.0) == 15.0
-    assert first_reached([0, 10], [5.0, 4.0], 5.5) == 0.0
-    assert first_reached([0, 10], [5.0, 4.0], 3.9) is None
-    # The first time counts, whatever comes later.
-    assert first_reached([0, 10, 20, 30], [5.0, 3.0, 4.0, 2.0], 4.0) == 5.0
+def test_reached_for_good_interpolates_and_knows_never():
+    assert reached_for_good([0, 10, 20], [5.0, 4.0, 2.0], 3.0) == 15.0
+    assert reached_for_good([0, 10], [5.0, 4.0], 5.5) == 0.0
+    assert reached_for_good([0, 10], [5.0, 4.0], 3.9) is None
+    assert reached_for_good([0, 10], [5.0, 4.0], 4.0) == 10.0
+    # A dip does not count.
+    assert reached_for_good([0, 10, 20, 30], [5.0, 3.0, 4.0, 2.0], 3.5) == 22.5
 
 
 def test_a_difference_is_beyond_the_spread_only_if_all_seeds_agree():
@@ -258,7 +259,13 @@ def test_fig1_report_says_what_was_and_what_was_not_reached(study):
         "pretraining": {"flops_per_audio_second": 4e9, "audio_seconds": audio, "flops": 4e11},
         "supervised": {"flops_per_audio_second": 2e9, "audio_seconds": audio, "flops": 2e11},
     }
-    result["provenance"] = {"cell_commits": ["abc"], "device": "", "cores": 2, "versions": {}, "command": ""}
+    result["provenance"] = {
+        "cell_commits": ["abc"],
+        "device": "",
+        "cores": [1, 2],
+        "versions": {},
+        "command": "",
+    }
     reproduce_fig1.write(result, study.out)
     text = (study.out / "fig1.md").read_text()
     assert "no seed reaches the centralised loss itself" in text
@@ -272,7 +279,13 @@ def test_fig5_report_follows_the_numbers(study):
     result = federated_results.fig5(
         study, RATES, {"pretrain-centralised-0": 60.0, "finetune-scratch-0": 30.0}
     )
-    result["provenance"] = {"cell_commits": ["abc"], "device": "", "cores": 2, "versions": {}, "command": ""}
+    result["provenance"] = {
+        "cell_commits": ["abc"],
+        "device": "",
+        "cores": [1, 2],
+        "versions": {},
+        "command": "",
+    }
     result["jobs"] = 2
     reproduce_fig5.write(result, study.out)
     text = (study.out / "fig5.md").read_text()

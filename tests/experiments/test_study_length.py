@@ -40,13 +40,14 @@ def fabricated(cers: tuple[float, ...]) -> dict:
         "scale": {"audio_seconds": 100.0},
         "data": "corpora/en",
         "seeds": 2,
+        "jobs": 2,
         "clip_seconds_mean": 4.0,
         "rows": rows,
         "costs": [
             {"crop_seconds": c, "batch": 1, "flops_per_crop_second": 1e9 * c, "temporary_bytes": 1e6}
             for c in CROP_SECONDS
         ],
-        "provenance": {"cell_commits": ["abc"], "device": "", "cores": 2, "command": ""},
+        "provenance": {"cell_commits": ["abc"], "device": "", "cores": [2], "command": ""},
     }
 
 
