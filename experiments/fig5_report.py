@@ -129,6 +129,8 @@ def draw_fairness(result: dict[str, Any], path: Path) -> None:
             _errorbars(axis, minutes, rows, name, arm, scale)
         axis.set(title="Fine-tuning on fewer labels", xlabel="minutes of transcribed speech", ylabel=unit,
                  xscale="log")  # fmt: skip
+        axis.set_xticks(minutes, [f"{value:.0f}" for value in minutes])
+        axis.minorticks_off()
         axis.legend()
     for axis, kind, what, (name, unit, scale) in (
         (grid[1, 0], "probe", "Probe", loss),
