@@ -75,7 +75,7 @@ def fig5(study: Study, rates: Rates, seconds: dict[str, float]) -> dict[str, Any
         "trend": trend,
         "train_minutes": read_json(tuned(SCRATCH, 0).out / "data.json")["train"]["seconds"] / 60.0,
         "test_words": read_json(tuned(SCRATCH, 0).out / "results.json")["test"]["words"],
-        "comparisons": comparisons(fine, probes),
+        "comparisons": comparisons(fine, probes, budgets),
         "cell_seconds": seconds,
     }
 
@@ -123,23 +123,37 @@ def _mean_of_lines(folder: Path, name: str) -> float | None:
 
 
 def comparisons(
-    fine: dict[str, list[dict[str, Any]]], probes: dict[str, list[dict[str, Any]]]
+    fine: dict[str, list[dict[str, Any]]],
+    probes: dict[str, list[dict[str, Any]]],
+    budgets: dict[str, dict[str, list[dict[str, Any]]]],
 ) -> list[dict[str, Any]]:
-    """Paired differences of error rates and losses, seed by seed; negative: the first is better."""
+    """Paired differences of error rates and losses, seed by seed; negative: the first is better.
+
+    Rows of smaller budgets have `minutes`.
+    """
     pairs = [("finetuning", arm, SCRATCH) for arm in PRETRAINED]
     pairs += [("finetuning", arm, CENTRALISED) for arm in FEDERATED]
     pairs += [("finetuning", *_rules(clients)) for clients in ("ten", "hundred")]
     pairs += [("finetuning", *_sizes(rule)) for rule in ("fedavg", "loss-weighted")]
     pairs += [("probes", arm, against) for arm in PRETRAINED for against in ("log-mel", "random")]
-    found = []
-    for kind, one, other in pairs:
-        rows = fine if kind == "finetuning" else probes
-        differences = {
-            name: over_seeds([minus(a[name], b[name]) for a, b in zip(rows[one], rows[other], strict=True)])
-            for name in RATES
-        }
-        found.append({"kind": kind, "arm": one, "against": other, **differences})
-    return found
+    rows_of = {"finetuning": fine, "probes": probes}
+    return [
+        {"kind": kind, "arm": one, "against": other} | _difference(rows_of[kind][one], rows_of[kind][other])
+        for kind, one, other in pairs
+    ] + [
+        {"kind": "finetuning", "minutes": float(minutes), "arm": arm, "against": SCRATCH}
+        | _difference(rows[arm], rows[SCRATCH])
+        for minutes, rows in budgets.items()
+        for arm in BUDGET_ARMS
+        if arm != SCRATCH
+    ]
+
+
+def _difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        name: over_seeds([minus(a[name], b[name]) for a, b in zip(ours, theirs, strict=True)])
+        for name in RATES
+    }
 
 
 def _rules(clients: str) -> tuple[str, str]:

@@ -203,7 +203,8 @@ def markdown(result: dict[str, Any]) -> str:
              "loss beyond the spread"),
             [
                 (
-                    {"finetuning": "fine-tuning", "probes": "probe"}[row["kind"]],
+                    {"finetuning": "fine-tuning", "probes": "probe"}[row["kind"]]
+                    + (f", {row['minutes']:g} minutes" if "minutes" in row else ""),
                     label(row["arm"]),
                     label(row["against"]),
                     signed(row["cer"], 2, 100),
@@ -329,7 +330,8 @@ def learning_rates(result: dict[str, Any]) -> list[str]:
 def sentences(result: dict[str, Any]) -> list[str]:
     """What the numbers say, one line a question."""
     found = []
-    fine = {(r["arm"], r["against"]): r for r in result["comparisons"] if r["kind"] == "finetuning"}
+    whole = [r for r in result["comparisons"] if "minutes" not in r]
+    fine = {(r["arm"], r["against"]): r for r in whole if r["kind"] == "finetuning"}
     probe = {(r["arm"], r["against"]): r for r in result["comparisons"] if r["kind"] == "probes"}
     for better, worse, words in PAPER_DIRECTIONS:
         difference = over_seeds(
@@ -375,6 +377,13 @@ def sentences(result: dict[str, Any]) -> list[str]:
                 else "none of the arms."
             )
         )
+    for row in result["comparisons"]:
+        if "minutes" in row:
+            found.append(
+                f"With {row['minutes']:g} minutes of labels, {label(row['arm'])} minus {label(row['against'])}: "
+                f"{signed(row['cer'], 2, 100)} points of CER ({direction(row['cer'])}), test loss "
+                f"{signed(row['loss'], 3)} ({direction(row['loss'])})."
+            )
     lowest = min(row["wer"] for rows in result["finetuning"].values() for row in rows)
     if lowest > HARDLY_RECOGNISED:
         found.append(

@@ -307,7 +307,7 @@ def test_fig5_report_follows_the_numbers(study):
     # With the arms the other way round the sentence turns.
     fine = result["finetuning"]
     fine[FEDERATED[0]], fine[FEDERATED[1]] = fine[FEDERATED[1]], fine[FEDERATED[0]]
-    result["comparisons"] = federated_results.comparisons(fine, result["probes"])
+    result["comparisons"] = federated_results.comparisons(fine, result["probes"], result["budgets"])
     winning = next(
         sentence for sentence in fig5_report.sentences(result) if "beats FedAvg, 10 clients" in sentence
     )

@@ -3,6 +3,8 @@
 import pytest
 
 from experiments.compare import above_untrained
+from experiments.federated_study import FEDERATED, SCRATCH
+from experiments.fig5_report import verdict
 from experiments.run_folder import read_json
 from experiments.timings import read_timings
 from tests.paths import ROOT
@@ -141,3 +143,43 @@ def test_what_loss_weighting_was_found_to_reward():
     assert not any(all(value < 0 for value in by_seed) for by_seed in lower)
     for group in result["groups"]:
         assert group["heldout_loss_with_codes"]["mean"] > 0.6
+
+
+def test_federated_pretraining_teaches_something():
+    result = read_json(RESULTS / "fig5" / "fig5.json")
+    assert (result["scale"], result["seeds"], len(result["finetuning"]), len(result["budgets"])) == (
+        "small",
+        3,
+        6,
+        2,
+    )
+    assert "changes" not in "".join(result["provenance"]["cell_commits"])
+    # What docs/results/README.md says of them.
+    compared = {(c["kind"], c["arm"], c["against"]): c for c in result["comparisons"] if "minutes" not in c}
+    (few,) = [c for c in result["comparisons"] if c.get("minutes") == 5.0 and c["arm"] == FEDERATED[0]]
+    assert verdict(few["cer"]) == verdict(few["loss"]) == "better"
+    for arm in FEDERATED:
+        for other in ("log-mel", "random"):
+            assert verdict(compared["probes", arm, other]["loss"]) == "better"
+        assert compared["finetuning", arm, SCRATCH]["cer"]["mean"] < -0.06
+    won = [arm for arm in FEDERATED if verdict(compared["finetuning", arm, SCRATCH]["cer"]) == "better"]
+    assert won == ["ten-clients-loss-weighted"]
+    assert min(row["wer"] for rows in result["finetuning"].values() for row in rows) > 0.98
+    for clients in ("ten", "hundred"):
+        pair = compared["finetuning", f"{clients}-clients-loss-weighted", f"{clients}-clients-fedavg"]
+        assert verdict(pair["cer"]) == verdict(pair["loss"]) == "no"
+
+
+def test_what_federated_training_needs_to_come_as_far():
+    result = read_json(RESULTS / "fig1" / "fig1.json")
+    assert result["seeds"] == 3
+    half = next(target for target in result["targets"] if target["share"] == 0.5)
+    whole = next(target for target in result["targets"] if target["share"] == 1.0)
+    for arm in FEDERATED:
+        assert half["arms"][arm]["reached"] == 3
+        assert 2.5 < half["arms"][arm]["audio_seconds_ratio"]["mean"] < 4
+        assert half["arms"][arm]["updates_ratio"]["mean"] < 0.35
+        assert whole["arms"][arm]["reached"] == 0
+        assert 0.6 < result["share_of_centralised_drop"][arm]["mean"] < 0.8
+    compute = result["compute"]
+    assert compute["pretraining"]["flops"] > 4 * compute["supervised"]["flops"]
