@@ -180,3 +180,11 @@ def test_jobs_share_the_cores_between_them(jobs, tmp_path):
         with (tmp_path / "log").open("wb") as log:
             assert processes.run(ask, log) == 0
         assert eval((tmp_path / "log").read_text()) == share
+
+
+def test_a_failure_that_is_excused_leaves_its_cell_unfinished_and_the_others_go_on(tmp_path, capsys):
+    broken, other = failing(tmp_path), synth(tmp_path, "other", 3)
+    assert list(run_cells([broken, other], "two corpora", excused="--speakers")) == ["other"]
+    assert not broken.finished
+    assert other.finished
+    assert "broken: w2v-jax: error" in capsys.readouterr().out
