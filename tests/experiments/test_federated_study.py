@@ -32,6 +32,7 @@ from w2v_jax.config import TINY
 from w2v_jax.errors import UserError
 
 RATES = Rates({SCRATCH: 3e-3, TUNED_ON: 1e-3}, {LOG_MEL: 3e-2, RANDOM: 1e-2, TUNED_ON: 1e-2})
+PROVENANCE = {"cell_commits": ["abc"], "device": "", "cores": [1, 2], "versions": {}, "command": ""}
 CERS = {SCRATCH: 0.9, CENTRALISED: 0.6} | dict(zip(FEDERATED, (0.7, 0.72, 0.8, 0.78), strict=True))
 
 
@@ -259,13 +260,7 @@ def test_fig1_report_says_what_was_and_what_was_not_reached(study):
         "pretraining": {"flops_per_audio_second": 4e9, "audio_seconds": audio, "flops": 4e11},
         "supervised": {"flops_per_audio_second": 2e9, "audio_seconds": audio, "flops": 2e11},
     }
-    result["provenance"] = {
-        "cell_commits": ["abc"],
-        "device": "",
-        "cores": [1, 2],
-        "versions": {},
-        "command": "",
-    }
+    result["provenance"] = PROVENANCE
     reproduce_fig1.write(result, study.out)
     text = (study.out / "fig1.md").read_text()
     assert "no seed reaches the centralised loss itself" in text
@@ -279,13 +274,7 @@ def test_fig5_report_follows_the_numbers(study):
     result = federated_results.fig5(
         study, RATES, {"pretrain-centralised-0": 60.0, "finetune-scratch-0": 30.0}
     )
-    result["provenance"] = {
-        "cell_commits": ["abc"],
-        "device": "",
-        "cores": [1, 2],
-        "versions": {},
-        "command": "",
-    }
+    result["provenance"] = PROVENANCE
     result["jobs"] = 2
     reproduce_fig5.write(result, study.out)
     text = (study.out / "fig5.md").read_text()
