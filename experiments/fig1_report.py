@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.arms_report import band, cores_of, label, mean_spread, table
 from experiments.federated_study import CENTRALISED, FEDERATED, PRETRAINED
-from experiments.fig5_report import band, cores_of, label, mean_spread, table
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

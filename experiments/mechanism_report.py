@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.arms_report import table
 from experiments.mechanism import (
     CLEAN,
     CONDITIONS,
@@ -43,7 +44,7 @@ def markdown(result: dict[str, Any]) -> str:
         "## What the numbers say",
         "\n".join(f"- {sentence}" for sentence in sentences(result)),
         "## Weights and results",
-        _table(
+        table(
             ("condition", "rule", "spoilt share", "effective clients", "held-out loss", "accuracy", "codes"),
             [
                 (
@@ -62,7 +63,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"rounds. Guessing would score {_mean_of(result['rows'], 'chance_accuracy'):.4f}, and the untrained "
         f"models' loss was {_mean_of(result['rows'], 'untrained_contrastive'):.4f}.",
         "## Differences, seed by seed",
-        _table(
+        table(
             ("condition", "rule", "minus", "held-out loss", "lower in", "accuracy", "higher in"),
             [
                 (
@@ -86,7 +87,7 @@ def markdown(result: dict[str, Any]) -> str:
         "client's own training clips, as it hears them. `clean clients` leaves the spoilt ones out. A contrastive loss "
         "is lower where fewer codes are in use (the last column: its correlation with them over local models), so that "
         "*good* rewards collapse too: `given codes` are partial correlations that take the codes out.",
-        _table(
+        table(
             ("condition", "rule", "weight, good", "weight, easy", "easy, good", "weight, good: clean clients",
              "weight, easy: clean clients", "weight, good given codes", "weight, easy given codes",
              "held-out loss, codes"),
@@ -214,11 +215,6 @@ def _cell(value: dict[str, Any], digits: int, *, sign: bool = False) -> str:
 
 def _mean_of(rows: Sequence[dict[str, Any]], name: str) -> float:
     return float(np.mean([row[name] for row in rows]))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _made(result: dict[str, Any]) -> str:

@@ -215,7 +215,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 def markdown(result: dict[str, Any]) -> str:
     """What readers see."""
-    from experiments.fig5_report import cores_of, mean_spread, table
+    from experiments.arms_report import cores_of, mean_spread, table
 
     def cells(name: str, index: int, digits: int, scale: float = 1.0) -> str:
         return mean_spread(by_length(result, name)[index]["by_seed"], digits, scale)

@@ -7,6 +7,7 @@ import pytest
 
 from experiments import cli, federated_results, fig1_report, fig5_report, reproduce_fig1, reproduce_fig5
 from experiments.arguments import UsageError
+from experiments.arms_report import verdict
 from experiments.federated_results import reached_for_good
 from experiments.federated_study import (
     ARMS,
@@ -25,7 +26,6 @@ from experiments.federated_study import (
     heldout_speakers,
     pretraining_cells,
 )
-from experiments.fig5_report import verdict
 from experiments.mechanism import over_seeds
 from experiments.recipes import PRESETS
 from w2v_jax.config import TINY

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from experiments import cli, encoders
 from experiments.arguments import UsageError
 from experiments.finetune import FinetuneArguments, default_folder, resolve
-from experiments.finetuning import best_line
+from experiments.finetuning import STATISTICS_BATCHES, Finetuning, best_line
 from experiments.run_folder import read_json, read_metrics
 from tests.configs import SMALL
 from tests.experiments.test_commands import fails
@@ -27,7 +27,7 @@ from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 from w2v_jax.error_rates import Errors, character_errors, word_errors
 from w2v_jax.errors import UserError
 from w2v_jax.objective import bind_model
-from w2v_jax.recognition import NewBob, tri_stage
+from w2v_jax.recognition import NewBob, TrainingState, tri_stage
 from w2v_jax.text import load_tokenizer
 
 # Rates so high, and transcripts so long, that a few updates make it say something.
@@ -236,6 +236,40 @@ def test_a_run_that_was_cut_off_continues_to_the_same_bits(corpus, scratch, tmp_
     for name in ("checkpoints", "best"):
         assert_same_arrays(arrays(out / name), arrays(scratch / name))
     assert len((out / "starts.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("at", [3, 100])
+def test_validations_see_statistics_of_the_last_batches_and_the_parameters_as_they_are(at):
+    run, key = object.__new__(Finetuning), jax.random.key(3)
+    seen = []
+
+    def update(parameters, statistics, batch, batch_key):
+        seen.append((parameters, batch, jax.random.key_data(batch_key).tolist()))
+        return statistics + 1
+
+    run.train_batches, run._update_statistics = range(1000), update
+    state = TrainingState("as they are", 0, ())
+    earlier = range(max(0, at + 1 - STATISTICS_BATCHES), at + 1)
+    assert run._statistics(state, key, at) == len(earlier)
+    keys = [jax.random.key_data(jax.random.fold_in(key, step)).tolist() for step in earlier]
+    assert seen == [("as they are", step, held) for step, held in zip(earlier, keys, strict=True)]
+
+
+def test_what_is_validated_and_kept_has_those_statistics(corpus, scratch, tmp_path, monkeypatch):
+    original, found = Finetuning._statistics, {}
+
+    def watched(self, state, key, step):
+        found[step + 1] = original(self, state, key, step)
+        return found[step + 1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Finetuning, "_statistics", watched)
+        out = finetune(corpus, tmp_path / "run", *SCRATCH)
+    assert sorted(found) == [2, 4, 6, 8]
+    best = read_json(out / "results.json")["best_update"]
+    kept = {name: value for name, value in arrays(out / "best").items() if name.startswith("['statistics']")}
+    expected = jax.tree_util.tree_leaves_with_path({"statistics": found[best]})
+    assert_same_arrays(kept, {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in expected})
 
 
 def test_the_same_command_again_changes_no_result(corpus, scratch, tmp_path):

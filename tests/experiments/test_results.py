@@ -2,10 +2,11 @@
 
 import pytest
 
+from experiments.arms_report import verdict
 from experiments.compare import above_untrained
 from experiments.federated_study import FEDERATED, SCRATCH
-from experiments.fig5_report import verdict
 from experiments.run_folder import read_json
+from experiments.study_length import by_length
 from experiments.timings import read_timings
 from tests.paths import ROOT
 
@@ -184,3 +185,19 @@ def test_what_federated_training_needs_to_come_as_far():
         assert 0.6 < result["share_of_centralised_drop"][arm]["mean"] < 0.8
     compute = result["compute"]
     assert compute["pretraining"]["flops"] > 4 * compute["supervised"]["flops"]
+
+
+def test_what_length_does():
+    result = read_json(RESULTS / "length" / "length.json")
+    assert (result["seeds"], len(result["rows"])) == (3, 12)
+    assert "changes" not in "".join(result["provenance"]["cell_commits"])
+    # What docs/results/README.md says of them.
+    for name in ("cer", "loss", "heldout_loss"):
+        found = by_length(result, name)
+        means, spreads = [length["mean"] for length in found], [length["spread"] for length in found]
+        assert max(means) - min(means) <= max(spreads)
+    seconds = [length["mean"] for length in by_length(result, "seconds_per_audio_second")]
+    assert 3.5 < seconds[-1] / seconds[0] < 4
+    assert result["costs"][-1]["flops_per_crop_second"] == pytest.approx(
+        1.33 * result["costs"][0]["flops_per_crop_second"], rel=0.01
+    )

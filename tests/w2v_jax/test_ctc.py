@@ -26,6 +26,7 @@ from w2v_jax.ctc import (
     recognizer,
 )
 from w2v_jax.heads import HeadConfig, initial_statistics
+from w2v_jax.recognition import make_statistics_update
 
 TOKENS = 5
 ROWS, TIME, LABELS = 12, 9, 5
@@ -403,6 +404,34 @@ def test_scores_have_no_dropout_and_training_has():
     assert num_frames.tolist() == [config.model.num_frames(length) for length in LENGTHS]
     again = recognise(parameters, state, make_batch())[2]
     assert again["loss"] == sums["loss"]
+
+
+def test_statistics_are_brought_up_to_parameters_that_have_moved():
+    # Without dropout, a row's scores in training and with the right running statistics are the same but for
+    # the factor n / (n - 1) of the variances; with those of other parameters they are not.
+    config = settings(MODEL)
+    config = dataclasses.replace(config, head=dataclasses.replace(config.head, dropout=0.0))
+    value_and_grad, recognise, parameters, state = functions(config)
+    update = jax.jit(make_statistics_update(recognizer(config)))
+    batch, key = make_batch(), jax.random.key(7)
+    for _ in range(100):
+        state = update(parameters, state, batch, key)
+    encoder = jax.tree.map(lambda leaf: 1.5 * leaf, parameters["encoder"])
+    moved = {**parameters, "encoder": encoder}
+    trained = float(value_and_grad(moved, state, batch, key, 0)[2]["loss"].total)
+
+    def off(statistics):
+        return abs(float(recognise(moved, statistics, batch)[2]["loss"].total) / trained - 1)
+
+    fresh = state
+    for _ in range(100):
+        fresh = update(moved, fresh, batch, key)
+    assert off(fresh) < 0.01
+    assert off(state) > 5 * off(fresh)
+    # One pass is what a training step would have done to them.
+    chex.assert_trees_all_close(
+        update(moved, state, batch, key), value_and_grad(moved, state, batch, key, 0)[1], rtol=1e-5
+    )
 
 
 def test_log_mel_features_need_no_encoder():

@@ -13,7 +13,7 @@ from w2v_jax.errors import ClipError
 
 # Peaks below this (-80 dBFS) count as silence.
 SILENCE_PEAK = 1e-4
-MAX_SECONDS = 3600
+MAX_SECONDS = 3600.0
 MIN_RATE_HZ, MAX_RATE_HZ = 4000, 768_000
 
 
