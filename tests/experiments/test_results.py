@@ -201,3 +201,12 @@ def test_what_length_does():
     assert result["costs"][-1]["flops_per_crop_second"] == pytest.approx(
         1.33 * result["costs"][0]["flops_per_crop_second"], rel=0.01
     )
+
+
+def test_italian_is_written_by_ear():
+    kept, folded = (read_json(RESULTS / "italian" / f"{kind}.json") for kind in ("keep", "fold"))
+    for result in (kept, folded):
+        assert "changes" not in result["provenance"]["commit"]
+        assert result["test"]["utterances"] == 50
+        assert result["test"]["cer"] < 0.4
+        assert result["test"]["wer"] > 0.9
