@@ -103,7 +103,11 @@ def run_cells(
         running = {pool.submit(_run, cell, processes, excused): cell for cell in left}
         try:
             for future in concurrent.futures.as_completed(running):
-                seconds, ended = future.result(), ended + 1
+                try:
+                    seconds = future.result()
+                except _StoppedError:
+                    continue
+                ended += 1
                 remaining = duration((time.perf_counter() - started) / ended * (len(left) - ended))
                 name = running[future].name
                 place = f"cell {places[name]}/{len(cells)} {name}"
@@ -140,6 +144,10 @@ def _shares(jobs: int) -> list[set[int]]:
     return [set(cores[job::jobs]) or {cores[job % len(cores)]} for job in range(jobs)]
 
 
+class _StoppedError(Exception):
+    """A command was stopped, or not started, because another one failed."""
+
+
 class _Processes:
     """The commands that run now, which end together."""
 
@@ -154,7 +162,8 @@ class _Processes:
         share = self._shares.get()
         try:
             process = self._start(argv, log, share)
-            return process.wait() if process else None
+            status = process.wait() if process else None
+            return None if self._stopped else status
         finally:
             self._shares.put(share)
 
@@ -175,6 +184,11 @@ class _Processes:
                     os.sched_setaffinity(process.pid, share)
             self._running.add(process)
             return process
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no more commands start."""
+        return self._stopped
 
     def stop(self) -> None:
         """End them all, and start no more."""
@@ -197,7 +211,20 @@ def _check_command(cell: Cell) -> None:
 
 
 def _run(cell: Cell, processes: _Processes, excused: str | None) -> float:
-    """Run a cell to its end; seconds of this attempt, which its record adds up."""
+    """Run a cell to its end; seconds of this attempt, which its record adds up.
+
+    A failure stops the others here, before this thread begins the next cell.
+    """
+    try:
+        return _run_whole(cell, processes, excused)
+    except UserError:
+        processes.stop()
+        raise
+
+
+def _run_whole(cell: Cell, processes: _Processes, excused: str | None) -> float:
+    if processes.stopped:
+        raise _StoppedError
     cell.out.mkdir(parents=True, exist_ok=True)
     _note(cell, 0.0)  # whatever ends this process, the folder says whose it is
     argv = [sys.executable, "-m", "experiments.cli", *cell.arguments, "--out", str(cell.out)]
@@ -206,11 +233,12 @@ def _run(cell: Cell, processes: _Processes, excused: str | None) -> float:
         before = log.tell()
         status = processes.run(argv, log)
         seconds = time.perf_counter() - started
-        if status is not None:
-            _note(cell, seconds)
+        _note(cell, seconds)
     if not any(path not in (cell.record, cell.out / LOCK) for path in cell.out.iterdir()):
         # It did not come as far as making anything: another command may have the folder.
         shutil.rmtree(cell.out)
+    if status is None:
+        raise _StoppedError
     if status != 0 or not cell.finished:
         with cell.log.open("rb") as log:
             log.seek(before)
