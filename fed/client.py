@@ -36,12 +36,15 @@ class LocalTraining(NamedTuple):
     """How a client trains: an optax transformation without its learning rate, and the schedule.
 
     The optimizer starts afresh each round; the learning rate follows the global step, so that
-    schedules run on across rounds.
+    schedules run on across rounds. `proximal` is FedProx's mu (Li et al. 2020): every local gradient
+    gains proximal x (parameters - the round's first parameters), the gradient of
+    proximal / 2 x their squared distance; losses are reported without it.
     """
 
     objective: Objective
     optimizer: optax.GradientTransformation
     learning_rate: LearningRate
+    proximal: float = 0.0
 
 
 def start(training: LocalTraining, parameters: PyTree, objective_state: PyTree, sums: PyTree) -> ClientState:
@@ -67,6 +70,7 @@ def train_block(
     client_number: ArrayLike,
     key: jax.Array,
     first_step: ArrayLike,
+    anchor: PyTree = None,
 ) -> ClientState:
     """Run one block of local steps.
 
@@ -74,6 +78,8 @@ def train_block(
         client_number: uint32 identity, for the keys.
         key: the round's key.
         first_step: global step of the round's first local step, for schedules.
+        anchor: the parameters that the round began with, towards which `proximal` pulls; not looked
+            at where it is zero.
     """
 
     def update(client: ClientState, inputs: Block) -> ClientState:
@@ -85,6 +91,10 @@ def train_block(
             step_key(key, client_number, inputs.local_step),
             step,
         )
+        if training.proximal:
+            gradients = jax.tree.map(
+                lambda g, p, start: g + training.proximal * (p - start), gradients, client.parameters, anchor
+            )
         # optax's own arithmetic does not pass strict dtype and rank promotion.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             updates, optimizer_state = training.optimizer.update(

@@ -1,5 +1,6 @@
 """The server: global parameters and their optimizer."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -7,6 +8,20 @@ import jax.numpy as jnp
 import optax
 
 from fed.protocols import Objective, PyTree
+
+ADAPTIVITY = 1e-3  # tau of Reddi et al. 2021: what is added to the root of the second moment
+
+# By the name of the federated algorithm. The adaptive three follow Reddi et al. 2021, algorithm 2, with
+# optax's bias correction in Adam and Yogi, which the paper leaves out.
+OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
+    "fedavg": optax.sgd,
+    "fedavgm": lambda rate: optax.sgd(rate, momentum=0.9),
+    "fedadam": lambda rate: optax.adam(rate, b1=0.9, b2=0.99, eps=ADAPTIVITY),
+    "fedyogi": lambda rate: optax.yogi(rate, b1=0.9, b2=0.99, eps=ADAPTIVITY),
+    "fedadagrad": lambda rate: optax.adagrad(
+        rate, initial_accumulator_value=ADAPTIVITY**2, eps=ADAPTIVITY**2
+    ),
+}
 
 
 class ServerState(NamedTuple):
