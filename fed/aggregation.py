@@ -36,9 +36,16 @@ def loss_weighted(temperature: float = 1.0) -> LogWeight:
     return log_weight
 
 
+def uniform(loss: jax.Array, data_weight: jax.Array) -> jax.Array:
+    """0: every client alike. Under privacy the only rule, as the others' weights come from the data."""
+    del loss
+    return jnp.zeros_like(data_weight)
+
+
 RULES: dict[str, Callable[..., LogWeight]] = {
     "fedavg": lambda temperature=1.0: fedavg,
     "loss-weighted": loss_weighted,
+    "uniform": lambda temperature=1.0: uniform,
 }
 
 
@@ -95,6 +102,12 @@ def finish(accumulator: Accumulator) -> PyTree:
     """The weighted mean; zero where no client took part."""
     divisor = jnp.where(accumulator.weight > 0, accumulator.weight, 1.0)
     return jax.tree.map(lambda leaf: leaf / divisor, accumulator.values)
+
+
+def total(accumulator: Accumulator) -> PyTree:
+    """The weighted sum; zero where no client took part."""
+    scale = jnp.exp(accumulator.log_scale)
+    return jax.tree.map(lambda leaf: scale * leaf, accumulator.values)
 
 
 def _weighted_sum(shares: jax.Array, leaf: jax.Array) -> jax.Array:

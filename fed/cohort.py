@@ -4,7 +4,9 @@ A group of lanes x chunk clients trains at a time. Each lane is one device and h
 clients side by side; a chunk of one runs without vmap, so padded steps are truly skipped.
 """
 
+import enum
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from fed import aggregation, client, server
 from fed.aggregation import Accumulator, LogWeight
 from fed.client import Block, ClientState, LocalTraining
+from fed.privacy import Privacy, clip, noisy_mean
 from fed.protocols import FederationError, PyTree
 from fed.server import ServerState
 
@@ -53,13 +56,23 @@ def choose_layout(clients_per_round: int, *, lanes: int | None = None, chunk: in
     return Layout(lanes, chunk or (1 if jax.default_backend() == "cpu" else min(per_lane, 8)))
 
 
+class Verdict(enum.IntEnum):
+    """Whether a client's update counts, and else why not."""
+
+    ACCEPTED = 0
+    NOTHING_LEARNT = 1  # its loss has no weight
+    NOT_FINITE = 2  # its loss, its weight, its update or its objective state
+    TOO_LARGE = 3  # its update's norm
+
+
 class ClientReport(NamedTuple):
     """What is known of each client of a group after its round; leaves [client]."""
 
     loss: jax.Array  # mean over the last local epoch
     log_weight: jax.Array  # -inf where left out
-    accepted: jax.Array  # bool: trained on something; loss, update and state are finite
-    update_norm: jax.Array
+    verdict: jax.Array  # int32, a Verdict
+    update_norm: jax.Array  # before clipping
+    clipped: jax.Array  # share of its arrays that privacy scaled down
 
 
 class Programs(NamedTuple):
@@ -81,6 +94,9 @@ def build_programs(
     layout: Layout,
     sums: PyTree,
     devices: Sequence[Any] | None = None,
+    *,
+    max_update_norm: float = math.inf,
+    privacy: Privacy | None = None,
 ) -> Programs:
     """Compile-on-demand programs for a layout.
 
@@ -91,7 +107,16 @@ def build_programs(
         layout: lanes and chunk.
         sums: abstract sums of one step (jax.eval_shape), for their shapes.
         devices: the lanes; by default the first ones of jax.devices().
+        max_update_norm: larger updates are left out.
+        privacy: clip updates and add noise to their sum. `rule` is then `aggregation.uniform`.
+
+    Raises:
+        FederationError: privacy with a rule that weighs clients by their data.
     """
+    if privacy is not None and rule is not aggregation.uniform:
+        raise FederationError(
+            "privacy needs the uniform rule: weights that come from the data are not private"
+        )
     mesh = Mesh(np.array((devices or jax.devices())[: layout.lanes]), ("lanes",))
     clients, everywhere = P("lanes"), P()
 
@@ -117,11 +142,16 @@ def build_programs(
         fresh = client.start(training, parameters, objective_state, sums)
         return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (layout.chunk, *leaf.shape)), fresh)
 
-    def block(state: ClientState, steps: Block, numbers, key, first_step):
+    def block(state: ClientState, steps: Block, numbers, key, first_step, anchor):
         train = functools.partial(client.train_block, training)
-        return over_clients(train, (0, 0, 0, None, None))(state, steps, numbers, key, first_step)
+        return over_clients(train, (0, 0, 0, None, None, None))(
+            state, steps, numbers, key, first_step, anchor
+        )
 
     def fold(accumulator, state: ClientState, parameters, objective_state, data_weight):
+        if privacy is not None and jax.tree.leaves(objective_state):
+            raise FederationError("an objective with a state of its own cannot be trained privately")
+
         def one(state: ClientState, data_weight):
             update = jax.tree.map(jnp.subtract, state.parameters, parameters)
             change = jax.tree.map(jnp.subtract, state.objective_state, objective_state)
@@ -129,17 +159,26 @@ def build_programs(
             loss = total / jnp.where(weight > 0, weight, 1.0)
             norm = optax.tree.norm(update)
             log_weight = rule(loss, data_weight)
+            finite = jnp.isfinite(loss) & jnp.isfinite(log_weight) & jnp.isfinite(norm)
+            finite &= jnp.isfinite(optax.tree.norm(change))
             # A loss without weight: padding in place of a client, or a client that learnt nothing. Its
             # loss of 0 would win a softmax.
-            accepted = (weight > 0) & jnp.isfinite(loss) & jnp.isfinite(log_weight)
-            accepted &= jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(change))
-            log_weight = jnp.where(accepted, log_weight, -jnp.inf)
-            return (update, change), state.sums, ClientReport(loss, log_weight, accepted, norm)
+            verdict = jnp.select(
+                [weight <= 0, ~finite, norm > max_update_norm],
+                [jnp.int32(v) for v in (Verdict.NOTHING_LEARNT, Verdict.NOT_FINITE, Verdict.TOO_LARGE)],
+                jnp.int32(Verdict.ACCEPTED),
+            )
+            log_weight = jnp.where(verdict == Verdict.ACCEPTED, log_weight, -jnp.inf)
+            clipped = jnp.float32(0.0)
+            if privacy is not None:
+                update, clipped = clip(update, privacy)
+            return (update, change), state.sums, ClientReport(loss, log_weight, verdict, norm, clipped)
 
         values, client_sums, report = over_clients(one, (0, 0))(state, data_weight)
         old, old_sums = jax.tree.map(lambda leaf: leaf[0], accumulator)
         new = aggregation.add(old, values, report.log_weight)
-        kept = jax.tree.map(lambda leaf: aggregation.zero_where(~report.accepted, leaf).sum(0), client_sums)
+        left_out = report.verdict != Verdict.ACCEPTED
+        kept = jax.tree.map(lambda leaf: aggregation.zero_where(left_out, leaf).sum(0), client_sums)
         new_sums = jax.tree.map(jnp.add, old_sums, kept)
         return jax.tree.map(lambda leaf: leaf[None], (new, new_sums)), report
 
@@ -148,15 +187,27 @@ def build_programs(
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums)
         return jax.tree.map(lambda leaf: leaf[None], (accumulator, zeros))
 
-    def step(state: ServerState, per_lane: tuple[Accumulator, PyTree]):
-        accumulator, lane_sums = per_lane
-        update, change = aggregation.finish(aggregation.combine(accumulator))
+    def step(state: ServerState, per_lane: tuple[Accumulator, PyTree], key):
+        accumulators, lane_sums = per_lane
+        accumulator = aggregation.combine(accumulators)
+        if privacy is None:
+            update, change = aggregation.finish(accumulator)
+        else:
+            update, change = aggregation.total(accumulator)
+            update = noisy_mean(update, privacy, key)
         new = server.step(server_optimizer, state, update, change)
+        if privacy is None:
+            # A round that nobody reached teaches nothing; momentum is no news either.
+            answered = accumulator.weight > 0
+            kept = jax.tree.map(lambda after, before: jnp.where(answered, after, before), new, state)
+            new = kept._replace(round_index=new.round_index)
         return new, jax.tree.map(lambda leaf: leaf.sum(0), lane_sums), optax.tree.norm(update)
 
     return Programs(
         start=program(start, (everywhere, everywhere), clients),
-        block=program(block, (clients, clients, clients, everywhere, everywhere), clients, donate=(0,)),
+        block=program(
+            block, (clients, clients, clients, everywhere, everywhere, everywhere), clients, donate=(0,)
+        ),
         fold=program(
             fold,
             (clients, clients, everywhere, everywhere, clients),

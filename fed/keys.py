@@ -20,10 +20,12 @@ class Draw(enum.IntEnum):
     CENTRAL_BATCHES = 5
     CORRUPTED_CLIENTS = 6
     CORRUPTION_NOISE = 7
+    SPEED = 8
+    DROPOUT = 9
 
 
 # Rounds that never come, for the keys of a run that belong to no round.
-_INITIAL, _EVALUATION = 2**31 - 2, 2**31 - 1
+_PRIVACY_NOISE, _INITIAL, _EVALUATION = 2**31 - 3, 2**31 - 2, 2**31 - 1
 
 
 def generator(draw: Draw, *identity: int) -> np.random.Generator:
@@ -49,6 +51,11 @@ def client_number(client_id: str) -> int:
 def round_key(seed: int, round_index: int) -> jax.Array:
     """The key of a round."""
     return jax.random.fold_in(jax.random.key(seed), round_index)
+
+
+def noise_key(seed: int, round_index: int) -> jax.Array:
+    """The key of the noise that makes a round's mean update private."""
+    return jax.random.fold_in(round_key(seed, _PRIVACY_NOISE), round_index)
 
 
 def step_key(key: jax.Array, client: ArrayLike, local_step: ArrayLike) -> jax.Array:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fed.client import Block
 from fed.cohort import ClientReport, Layout, Programs
-from fed.keys import client_number, round_key
+from fed.keys import client_number, noise_key, round_key
 from fed.protocols import ClientPlan, ClientSource, FederationError, PyTree
 from fed.server import ServerState
 
@@ -103,17 +103,16 @@ def run_round(
     """Train a cohort and step the server. Nothing is fetched before the last step is under way.
 
     Args:
-        cohort: client ids; their order changes nothing but the order of summation.
+        cohort: client ids; their order changes nothing but the order of summation. Without any, all
+            that changes is the round's number, and under privacy what its noise does.
         first_step: global step of the round's first local step.
         keep_models: copy the clients' models to the host (ClientModels) before they are dropped. The
             same programs run on the same values, so the round's result is the same; each group is
             waited for.
 
     Raises:
-        FederationError: an empty cohort, a client without steps, or one with fewer batches than steps.
+        FederationError: a client without steps, or one with fewer batches than steps.
     """
-    if not cohort:
-        raise FederationError("a round needs at least one client")
     plans = {client_id: source.plan(client_id, round_index) for client_id in cohort}
     for client_id, plan in plans.items():
         if plan.num_steps < 1 or not plan.weight > 0:
@@ -131,6 +130,8 @@ def run_round(
     # The last program consumes the server's state; a view of it would be overwritten.
     before = jax.tree.map(_copy_to_host, (parameters, objective_state)) if keep_models else None
     kept: list[tuple[PyTree, PyTree]] = []
+    # FedProx alone looks at them; an argument that is not looked at is dropped.
+    anchor = parameters
     accumulator = programs.empty(parameters, objective_state)
     reports: list[ClientReport] = []
     state, slots = None, 0
@@ -138,7 +139,7 @@ def run_round(
     for item in _prefetch(_group_blocks(engine, source, ordered, plans, round_index)):
         if item.first:
             state = programs.start(parameters, objective_state)
-        state = programs.block(state, item.block, item.numbers, key, first)
+        state = programs.block(state, item.block, item.numbers, key, first, anchor)
         slots += item.block.valid.size
         # Blocks stay in memory until they have run: never hand over more than a few ahead.
         under_way.append(state.last_loss[1] + 0.0)
@@ -158,17 +159,24 @@ def run_round(
             if keep_models:
                 kept.append(jax.tree.map(np.asarray, (state.parameters, state.objective_state)))
             state = None  # else the next group's state would stand beside it
-    new_server, sums, norm = programs.step(server, accumulator)
+    noise = jax.device_put(noise_key(seed, round_index), programs.replicated)
+    new_server, sums, norm = programs.step(server, accumulator, noise)
     return RoundOutcome(
         server=new_server,
         sums=sums,
         mean_update_norm=norm,
         clients=ordered,
-        reports=_concatenate(reports, len(ordered)),
+        reports=_concatenate(reports, len(ordered)) if reports else no_report(),
         steps=sum(plan.num_steps for plan in plans.values()),
         step_slots=slots,
-        models=None if before is None else ClientModels(before, _concatenate(kept, len(ordered))),
+        models=ClientModels(before, _concatenate(kept, len(ordered))) if before and kept else None,
     )
+
+
+def no_report() -> ClientReport:
+    """The reports of a round without clients."""
+    empty = np.zeros(0, np.float32)
+    return ClientReport(empty, empty, np.zeros(0, np.int32), empty, empty)
 
 
 def _copy_to_host(leaf: jax.Array) -> np.ndarray:

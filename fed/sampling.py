@@ -13,6 +13,25 @@ def everyone(client_ids: Sequence[str]) -> Sampler:
     return lambda round_index: list(client_ids)
 
 
+def poisson(client_ids: Sequence[str], probability: float, seed: int) -> Sampler:
+    """Every client by itself with `probability`, drawn anew from (seed, round).
+
+    It is what privacy accountants assume. Cohorts differ in size, and may be empty.
+
+    Raises:
+        FederationError: a probability that is none.
+    """
+    population = sorted(client_ids)
+    if not 0 < probability <= 1:
+        raise FederationError(f"sampling probability must be in (0, 1], got {probability}")
+
+    def sample(round_index: int) -> list[str]:
+        drawn = generator(Draw.SAMPLING, seed, round_index).random(len(population))
+        return [client for client, value in zip(population, drawn, strict=True) if value < probability]
+
+    return sample
+
+
 def uniform(client_ids: Sequence[str], clients_per_round: int, seed: int) -> Sampler:
     """`clients_per_round` different clients, drawn anew from (seed, round).
 

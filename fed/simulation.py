@@ -1,5 +1,6 @@
 """The host loop over rounds: sample, feed, step. Yields results; prints and writes nothing."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -8,8 +9,10 @@ import numpy as np
 import optax
 
 from fed.aggregation import LogWeight
+from fed.attendance import Attend, Attendance, all_answer
 from fed.client import LocalTraining
-from fed.cohort import Layout, build_programs
+from fed.cohort import Layout, Verdict, build_programs
+from fed.privacy import Privacy
 from fed.protocols import ClientSource, FederationError, Objective, PyTree
 from fed.round import ClientModels, Engine, RoundOutcome, choose_block_steps, run_round
 from fed.sampling import Sampler
@@ -24,7 +27,10 @@ class RoundResult(NamedTuple):
         server: the state after the round, on the device; the next round consumes it.
         sums: totals over all accepted clients.
         clients, losses, weights: per client; weights sum to one, zero where left out.
-        skipped: clients whose update was not finite.
+        skipped: clients whose update was left out: not finite, too large, or from nothing learnt.
+        too_large: those of them whose update was too large.
+        dropped, late: clients that were asked and did not answer, or not in time; not in `clients`.
+        clipped_share: mean share of a client's arrays that privacy scaled down.
         update_norms: norm of each client's update; `mean_update_norm` of their weighted mean.
         steps: local steps done; `step_slots` those computed or reserved, padding included.
         models: the clients' models before they were averaged, in the rounds that keep them.
@@ -37,6 +43,10 @@ class RoundResult(NamedTuple):
     losses: np.ndarray
     weights: np.ndarray
     skipped: list[str]
+    too_large: list[str]
+    dropped: list[str]
+    late: list[str]
+    clipped_share: float
     update_norms: np.ndarray
     mean_update_norm: float
     steps: int
@@ -60,6 +70,9 @@ class Simulation(NamedTuple):
     steps_per_round: int  # nominal local steps, by which schedules advance
     block_steps: int | None = None
     keep_models: Callable[[int], bool] = lambda round_index: False
+    attend: Attend = all_answer
+    max_update_norm: float = math.inf
+    privacy: Privacy | None = None
 
 
 def abstract_sums(objective: Objective, parameters: PyTree, state: PyTree, batch: PyTree) -> PyTree:
@@ -77,6 +90,9 @@ def build_engine(
     server: ServerState,
     batch: PyTree,
     max_steps: int,
+    *,
+    max_update_norm: float = math.inf,
+    privacy: Privacy | None = None,
 ) -> Engine:
     """Programs and block size for a run.
 
@@ -89,7 +105,15 @@ def build_engine(
     sums = abstract_sums(training.objective, server.parameters, server.objective_state, batch)
     batch_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(batch))
     return Engine(
-        build_programs(training, rule, server_optimizer, layout, sums),
+        build_programs(
+            training,
+            rule,
+            server_optimizer,
+            layout,
+            sums,
+            max_update_norm=max_update_norm,
+            privacy=privacy,
+        ),
         layout,
         choose_block_steps(max_steps, batch_bytes, layout),
     )
@@ -108,6 +132,8 @@ def prepare(simulation: Simulation, server: ServerState) -> Engine:
         server,
         next(simulation.source.client_batches(client_ids[0], 0)),
         simulation.steps_per_round,
+        max_update_norm=simulation.max_update_norm,
+        privacy=simulation.privacy,
     )
     return engine._replace(block_steps=simulation.block_steps or engine.block_steps)
 
@@ -119,26 +145,28 @@ def run(simulation: Simulation, server: ServerState, num_rounds: int) -> Iterato
     """
     engine = prepare(simulation, server)
     for round_index in range(int(server.round_index), num_rounds):
+        attendance = simulation.attend(round_index, simulation.sampler(round_index))
         outcome = run_round(
             engine,
             server,
             simulation.source,
-            simulation.sampler(round_index),
+            attendance.present,
             seed=simulation.seed,
             round_index=round_index,
             first_step=round_index * simulation.steps_per_round,
             keep_models=simulation.keep_models(round_index),
         )
         server = outcome.server
-        yield to_result(outcome, round_index)
+        yield to_result(outcome, round_index, attendance)
 
 
-def to_result(outcome: RoundOutcome, round_index: int) -> RoundResult:
+def to_result(outcome: RoundOutcome, round_index: int, attendance: Attendance | None = None) -> RoundResult:
     """Fetch what a log needs of a finished round."""
     report = outcome.reports
+    accepted = report.verdict == Verdict.ACCEPTED
     log_weights = np.asarray(report.log_weight, np.float64)
     weights = np.zeros_like(log_weights)
-    if report.accepted.any():
+    if accepted.any():
         weights = np.exp(log_weights - log_weights.max())
         weights /= weights.sum()
     return RoundResult(
@@ -148,7 +176,11 @@ def to_result(outcome: RoundOutcome, round_index: int) -> RoundResult:
         clients=outcome.clients,
         losses=np.asarray(report.loss),
         weights=weights,
-        skipped=[c for c, ok in zip(outcome.clients, report.accepted, strict=True) if not ok],
+        skipped=[c for c, ok in zip(outcome.clients, accepted, strict=True) if not ok],
+        too_large=[c for c, v in zip(outcome.clients, report.verdict, strict=True) if v == Verdict.TOO_LARGE],
+        dropped=attendance.dropped if attendance else [],
+        late=attendance.late if attendance else [],
+        clipped_share=float(np.mean(report.clipped)) if len(report.clipped) else 0.0,
         update_norms=np.asarray(report.update_norm),
         mean_update_norm=float(outcome.mean_update_norm),
         steps=outcome.steps,

@@ -1,0 +1,84 @@
+"""Which of the clients that were asked answer in time: devices that drop out, and slow ones.
+
+A function of seed, round and client alone. Clients that would be dropped or late are not trained, as
+nothing of theirs would reach the server; what a round of theirs would have cost is not counted.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from fed.keys import Draw, client_number, generator
+
+
+class Attendance(NamedTuple):
+    """Those asked, in three lists that have each of them once."""
+
+    present: list[str]
+    dropped: list[str]
+    late: list[str]
+
+
+Attend = Callable[[int, Sequence[str]], Attendance]
+
+
+class Faults(NamedTuple):
+    """What goes wrong, in a simulation.
+
+    Attributes:
+        dropout: probability that a client never answers, drawn anew each round.
+        speed_spread: standard deviation of the logarithm of clients' seconds a step; a client's speed
+            stays the same. 0: all alike.
+        deadline_steps: the round closes when a client of median speed has done so many steps.
+        wanted: the server takes this many answers, the earliest; None for all in time.
+    """
+
+    dropout: float = 0.0
+    speed_spread: float = 0.0
+    deadline_steps: float = math.inf
+    wanted: int | None = None
+
+
+def all_answer(round_index: int, asked: Sequence[str]) -> Attendance:
+    """Nothing goes wrong."""
+    return Attendance(list(asked), [], [])
+
+
+def slowness(client_id: str, faults: Faults, seed: int) -> float:
+    """A client's seconds a step over those of a median client."""
+    rng = generator(Draw.SPEED, seed, client_number(client_id))
+    return math.exp(faults.speed_spread * rng.standard_normal())
+
+
+def attend(
+    asked: Sequence[str], steps: Mapping[str, int], faults: Faults, *, seed: int, round_index: int
+) -> Attendance:
+    """Who answers in time.
+
+    Args:
+        asked: client ids; the order is kept, and decides nothing.
+        steps: local steps of each.
+    """
+    dropped = [client for client in asked if _drops(client, faults, seed, round_index)]
+    finish = {
+        client: steps[client] * slowness(client, faults, seed)
+        for client in asked
+        if client not in set(dropped)
+    }
+    in_time = sorted(
+        (client for client, when in finish.items() if when <= faults.deadline_steps),
+        key=lambda client: (finish[client], client),
+    )
+    taken = set(in_time[: faults.wanted])
+    return Attendance(
+        [client for client in asked if client in taken],
+        dropped,
+        [client for client in finish if client not in taken],
+    )
+
+
+def _drops(client_id: str, faults: Faults, seed: int, round_index: int) -> bool:
+    if not faults.dropout:
+        return False
+    rng = generator(Draw.DROPOUT, seed, round_index, client_number(client_id))
+    return bool(rng.random() < faults.dropout)
