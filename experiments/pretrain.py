@@ -10,16 +10,30 @@ from typing import Any, Literal
 
 from experiments import arguments, recipes, runtime
 from experiments.arguments import UsageError, nearest
-from experiments.recipes import Aggregation, Corruption, Partition, SkewedColumn
+from experiments.recipes import Aggregation, Corruption, Partition, ServerOptimizer, SkewedColumn
 from w2v_jax import config as model_config
 
 MAX_SEED = 2**31
+MAY_BE_ZERO = ("seed", "proximal", "client_dropout", "speed_spread", "dp_noise_multiplier")
 # Settings that older runs' config.json lacks, and what those runs did.
 ABSENT_SETTINGS = {
     "corruption": "none",
     "corrupted_clients": 0,
     "diagnose_every": None,
     "keep_checkpoints": 2,
+    "server_optimizer": "fedavg",
+    "server_learning_rate": 1.0,
+    "proximal": 0.0,
+    "max_update_norm": None,
+    "client_dropout": 0.0,
+    "overshoot": 1.0,
+    "speed_spread": 0.0,
+    "deadline_steps": None,
+    "dp_clip_norm": None,
+    "dp_clipping": "whole",
+    "dp_noise_multiplier": None,
+    "dp_epsilon": None,
+    "dp_delta": 1e-5,
 }
 
 
@@ -41,9 +55,16 @@ class PretrainArguments:
     rounds: int | None = None
     """Length of the run; schedules span it. Default: the preset's."""
     aggregation: Aggregation = "fedavg"
-    """How client updates are weighted: by audio seconds, or by a softmax over negative losses."""
+    """How client updates are weighted: by audio seconds, by a softmax over negative losses, or all alike."""
     temperature: float = 1.0
     """Temperature of the loss-weighted softmax."""
+    server_optimizer: ServerOptimizer = "fedavg"
+    """What the server does with the clients' mean update: take it (fedavg), with momentum 0.9 (fedavgm), or
+    as a gradient for Adam, Yogi or Adagrad (fedadam, fedyogi, fedadagrad: Reddi et al. 2021)."""
+    server_learning_rate: float = 1.0
+    """Learning rate of the server's optimizer; the adaptive ones want less, 0.01 or so."""
+    proximal: float = 0.0
+    """FedProx's mu: pulls local parameters towards the round's first ones."""
     clients: int | None = None
     """Number of clients. Default: the preset's."""
     clients_per_round: int | None = None
@@ -76,6 +97,27 @@ class PretrainArguments:
     clip: 30 dB louder, saturated. quiet: 60 dB softer, rounded to 16 bits again."""
     corrupted_clients: int = 2
     """Clients whose training audio --corruption spoils."""
+    client_dropout: float = 0.0
+    """Share of the clients asked that never answer."""
+    overshoot: float = 1.0
+    """Clients asked for each one wanted; the earliest answers are taken."""
+    speed_spread: float = 0.0
+    """How unlike clients' devices are: standard deviation of the logarithm of their seconds a step."""
+    deadline_steps: float | None = None
+    """Rounds close when a device of median speed has done so many steps; later clients are left out."""
+    max_update_norm: float | None = None
+    """Client updates of a larger norm are left out, as those that are not finite are."""
+    dp_clip_norm: float | None = None
+    """Differential privacy for clients: the norm that updates are clipped to. With --aggregation uniform;
+    clients are then drawn by themselves, so that cohorts differ in size."""
+    dp_clipping: Literal["whole", "layer"] = "whole"
+    """Clip the whole update, or every parameter array of every layer by itself."""
+    dp_noise_multiplier: float | None = None
+    """Standard deviation of the noise on the sum of updates, in clip norms."""
+    dp_epsilon: float | None = None
+    """Instead of a multiplier: the privacy that the whole run may spend."""
+    dp_delta: float = 1e-5
+    """Delta beside epsilon; well below one over the number of clients."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 rounds the operands of matrix products; everything else stays fp32."""
     masked_group_norm: bool = False
@@ -110,7 +152,12 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
     for name, value in dataclasses.asdict(options).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"--{name.replace('_', '-')} must be finite, got {value}")
-        if name != "seed" and isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+        if (
+            name not in MAY_BE_ZERO
+            and isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and value <= 0
+        ):
             raise UsageError(f"--{name.replace('_', '-')} must be positive, got {value}")
     if options.local_steps and options.local_epochs:
         raise UsageError("give either --local-steps or --local-epochs, not both")
@@ -120,11 +167,14 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
     if options.preset == "centralised":
         federated_only = (
             "clients", "clients_per_round", "local_epochs", "aggregation", "temperature", "lanes", "chunk",
-            "partition", "corruption", "diagnose_every",
+            "partition", "corruption", "diagnose_every", "server_optimizer", "server_learning_rate",
+            "proximal",
+            "client_dropout", "overshoot", "speed_spread", "deadline_steps", "max_update_norm", "dp_clip_norm",
         )  # fmt: skip
         if given := _changed(options, federated_only):
             raise UsageError(f"--{given[0].replace('_', '-')} has no meaning with --preset centralised")
-    if options.aggregation == "fedavg" and options.temperature != _default("temperature"):
+    _check_faults_and_privacy(options)
+    if options.aggregation != "loss-weighted" and options.temperature != _default("temperature"):
         raise UsageError("--temperature has a meaning with --aggregation loss-weighted alone")
     if options.partition == "speakers" and options.clients:
         raise UsageError("--clients has no meaning with --partition speakers: every speaker is a client")
@@ -169,6 +219,32 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
             f"{config.mask_span} frames of 20 ms: give a longer crop"
         )
     return settings
+
+
+def _check_faults_and_privacy(options: PretrainArguments) -> None:
+    for name in MAY_BE_ZERO:
+        if (value := getattr(options, name)) is not None and value < 0:
+            raise UsageError(f"--{name.replace('_', '-')} must not be negative, got {value}")
+    if options.client_dropout >= 1:
+        raise UsageError(f"--client-dropout must be below 1, got {options.client_dropout}")
+    if options.overshoot < 1:
+        raise UsageError(f"--overshoot must be at least 1, got {options.overshoot}")
+    private = ("dp_clipping", "dp_noise_multiplier", "dp_epsilon", "dp_delta")
+    if options.dp_clip_norm is None:
+        if given := _changed(options, private):
+            raise UsageError(f"--{given[0].replace('_', '-')} has a meaning with --dp-clip-norm alone")
+        return
+    if options.aggregation != "uniform":
+        raise UsageError("--dp-clip-norm needs --aggregation uniform: other weights come from the data")
+    if (options.dp_noise_multiplier is None) == (options.dp_epsilon is None):
+        raise UsageError("give either --dp-noise-multiplier or --dp-epsilon with --dp-clip-norm")
+    if options.dp_delta >= 1:
+        raise UsageError(f"--dp-delta must be below 1, got {options.dp_delta}")
+    if given := _changed(options, ("overshoot", "deadline_steps", "speed_spread")):
+        raise UsageError(
+            f"--{given[0].replace('_', '-')} cannot be combined with --dp-clip-norm: who is late would change the "
+            "sampling that privacy is accounted for"
+        )
 
 
 def _default(option: str) -> Any:

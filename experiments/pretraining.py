@@ -1,6 +1,7 @@
 """One pre-training run: corpus -> clients -> rounds -> metrics, checkpoints and report."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,16 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from experiments import corpora, corruption, partitions, pretraining_report, recipes
+from experiments import corpora, corruption, federation, partitions, pretraining_report, recipes
 from experiments.diagnostics import Diagnostics
 from experiments.progress import Progress
 from experiments.run_folder import DIAGNOSTICS, RunFolder, write_json
 from experiments.speech_clients import LocalWork, SpeechClients, set_aside
-from fed import aggregation, centralised, cohort, sampling, server, simulation
+from fed import aggregation, centralised, cohort, server, simulation
 from fed.client import LocalTraining
 from fed.keys import Draw, evaluation_key, initial_key
+from fed.privacy import Privacy
 from w2v_jax import optim
 from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
@@ -27,6 +28,8 @@ from w2v_jax.data.batching import CropBatches, evaluation_batches
 from w2v_jax.data.common_voice import Utterance, column, lengths
 from w2v_jax.errors import DIVERGED, UserError
 from w2v_jax.objective import pretraining_objective
+
+STACKED = ("layers",)  # parameters of the transformer's layers have these on their leading axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Pretraining:
         )
         self._evaluate = jax.jit(self.objective.evaluate)
         self._load()
+        self.server_optimizer = federation.server_optimizer(settings)
         self.steps_per_round = self._steps_per_round()
         self.training = self._training()
 
@@ -162,7 +166,12 @@ class Pretraining:
             clip_norm=settings["clip_norm"],
             weight_decay=settings["weight_decay"],
         )
-        return LocalTraining(self.objective, optim.make_optimizer(config), optim.make_learning_rate(config))
+        return LocalTraining(
+            self.objective,
+            optim.make_optimizer(config),
+            optim.make_learning_rate(config),
+            settings["proximal"],
+        )
 
     def run(self) -> None:
         """Train to the end, from the newest checkpoint on, and write the report."""
@@ -172,7 +181,7 @@ class Pretraining:
         if self.central:
             state: Any = jax.jit(lambda k: centralised.init(self.training, k))(key)
         else:
-            state = jax.jit(lambda k: server.init(self.objective, self._server_optimizer(), k))(key)
+            state = jax.jit(lambda k: server.init(self.objective, self.server_optimizer, k))(key)
         latest = checkpoints.latest()
         if latest is not None:
             state = checkpoints.restore(latest, state)
@@ -238,9 +247,6 @@ class Pretraining:
             raise UserError("no held-out clips can be used: ask for more --heldout-speakers")
         return self.objective.summarise(jax.device_get(total))
 
-    def _server_optimizer(self) -> optax.GradientTransformation:
-        return optax.sgd(1.0)
-
     def _rounds(self, state: Any) -> Iterator[RoundLog]:
         return self._central_stretches(state) if self.central else self._federated_rounds(state)
 
@@ -248,22 +254,20 @@ class Pretraining:
         settings = self.settings
         rule = aggregation.RULES[settings["aggregation"]](settings["temperature"])
         names = self.source.client_ids()
-        everyone = settings["clients_per_round"] == len(names)
-        sampler = (
-            sampling.everyone(names)
-            if everyone
-            else sampling.uniform(names, settings["clients_per_round"], settings["seed"])
-        )
+        private = federation.privacy(settings, len(names), STACKED)
         run = simulation.Simulation(
             self.training,
             rule,
-            self._server_optimizer(),
+            self.server_optimizer,
             self.source,
-            sampler,
+            federation.sampler(settings, names),
             self.layout,
             settings["seed"],
             self.steps_per_round,
             keep_models=lambda index: self._is_due("diagnose_every", index + 1),
+            attend=federation.attend(settings, self.source),
+            max_update_norm=settings["max_update_norm"] or math.inf,
+            privacy=private,
         )
         model_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves((state.parameters, state.objective_state)))
         for result in simulation.run(run, state, settings["rounds"]):
@@ -279,6 +283,9 @@ class Pretraining:
                     "clients": len(result.clients),
                     "skipped_clients": len(result.skipped),
                     "skipped_client_ids": result.skipped,
+                    "too_large_clients": len(result.too_large),
+                    "dropped_clients": len(result.dropped),
+                    "late_clients": len(result.late),
                     "local_steps": result.steps,
                     "padded_share": self._padded_share(result.sums, result.step_slots),
                     "client_ids": result.clients,
@@ -290,11 +297,26 @@ class Pretraining:
                     "update_norm": result.mean_update_norm,
                     "client_update_norm_mean": _or_nan(np.mean, norms),
                     "bytes_up": sent,
-                    "bytes_down": sent,
+                    "bytes_down": sent + (len(result.dropped) + len(result.late)) * model_bytes,
                 }
+                | self._spent(private, len(names), result)
                 | self._corrupted_weight(result),
                 result if result.models is not None else None,
             )
+
+    def _spent(
+        self, private: Privacy | None, clients: int, result: simulation.RoundResult
+    ) -> dict[str, float]:
+        """What a private run has spent so far."""
+        if private is None:
+            return {}
+        spent = federation.epsilon_spent(self.settings, private, clients, result.round_index)
+        return {
+            "epsilon": spent,
+            "delta": self.settings["dp_delta"],
+            "noise_multiplier": private.noise_multiplier,
+            "clipped_share": result.clipped_share,
+        }
 
     def _corrupted_weight(self, result: simulation.RoundResult) -> dict[str, float]:
         """The share that clients with spoilt audio had in a round, where there are such clients."""

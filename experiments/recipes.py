@@ -91,7 +91,8 @@ FINE_TUNING = {
 }
 MAX_FINE_TUNING_SECONDS = 8.0
 
-Aggregation = Literal["fedavg", "loss-weighted"]
+Aggregation = Literal["fedavg", "loss-weighted", "uniform"]
+ServerOptimizer = Literal["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad"]
 Partition = Literal["balanced", "speakers", "iid", "dirichlet"]
 Corruption = Literal["none", "noise", "clip", "quiet"]
 SkewedColumn = Literal["accent", "age", "gender"]
