@@ -169,7 +169,8 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
             "clients", "clients_per_round", "local_epochs", "aggregation", "temperature", "lanes", "chunk",
             "partition", "corruption", "diagnose_every", "server_optimizer", "server_learning_rate",
             "proximal",
-            "client_dropout", "overshoot", "speed_spread", "deadline_steps", "max_update_norm", "dp_clip_norm",
+            "client_dropout", "overshoot", "speed_spread", "deadline_steps", "max_update_norm",
+            "dp_clip_norm",
         )  # fmt: skip
         if given := _changed(options, federated_only):
             raise UsageError(f"--{given[0].replace('_', '-')} has no meaning with --preset centralised")
@@ -242,8 +243,8 @@ def _check_faults_and_privacy(options: PretrainArguments) -> None:
         raise UsageError(f"--dp-delta must be below 1, got {options.dp_delta}")
     if given := _changed(options, ("overshoot", "deadline_steps", "speed_spread")):
         raise UsageError(
-            f"--{given[0].replace('_', '-')} cannot be combined with --dp-clip-norm: who is late would change the "
-            "sampling that privacy is accounted for"
+            f"--{given[0].replace('_', '-')} cannot be combined with --dp-clip-norm: who is late would "
+            "change the sampling that privacy is accounted for"
         )
 
 

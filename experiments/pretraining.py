@@ -182,9 +182,12 @@ class Pretraining:
             state: Any = jax.jit(lambda k: centralised.init(self.training, k))(key)
         else:
             state = jax.jit(lambda k: server.init(self.objective, self.server_optimizer, k))(key)
-        latest = checkpoints.latest()
-        if latest is not None:
-            state = checkpoints.restore(latest, state)
+        restored = checkpoints.restore_newest(state)
+        latest = None
+        if restored is not None:
+            latest, state, damaged = restored
+            for round_index, why in damaged.items():
+                print(f"checkpoint of round {round_index} is damaged ({why}): continuing from round {latest}")
         self.folder.rewind(latest or 0)
         if not (path / "untrained.json").exists():
             if latest is not None:

@@ -5,10 +5,12 @@ import logging
 import shutil
 import sys
 import threading
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -17,6 +19,19 @@ from w2v_jax.errors import UserError
 PyTree = Any
 
 SPARE_BYTES = 2**20  # for metadata beside the arrays
+DIGESTS = "crc32"  # of the arrays by path, in a checkpoint's metadata
+
+
+class OtherArraysError(ValueError):
+    """A checkpoint holds other arrays than are wanted, or arrays of other shapes."""
+
+
+class Restored(NamedTuple):
+    """A state from a checkpoint, and the newer ones that were damaged: round and what was wrong."""
+
+    round_index: int
+    state: PyTree
+    damaged: dict[int, str]
 
 
 class Checkpoints:
@@ -54,7 +69,9 @@ class Checkpoints:
         hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
         _hush()
         try:
-            self._manager.save(round_index, args=ocp.args.StandardSave(state))
+            self._manager.save(
+                round_index, args=ocp.args.StandardSave(state), custom_metadata={DIGESTS: _digests(state)}
+            )
             self._manager.wait_until_finished()
         except Exception as error:
             if is_disk_error(error):
@@ -63,11 +80,53 @@ class Checkpoints:
             raise
         sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
 
+    def restore_newest(self, like: PyTree) -> Restored | None:
+        """The newest checkpoint that is whole, or None where there is none.
+
+        A damaged one (files that are missing, cannot be read, or hold other values than were saved) is moved
+        to `damaged/<round>` in the folder, and the one before it is tried.
+
+        Raises:
+            OtherArraysError: it holds other arrays, or arrays of other shapes.
+            UserError: all are damaged.
+        """
+        damaged: dict[int, str] = {}
+        for round_index in reversed(self.rounds()):
+            try:
+                state = self.restore(round_index, like)
+                self._verify(round_index, state)
+            except OtherArraysError:
+                raise
+            except Exception as error:
+                damaged[round_index] = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+                self._set_aside(round_index)
+                continue
+            return Restored(round_index, state, damaged)
+        if damaged:
+            raise UserError(
+                f"every checkpoint in {self._folder} is damaged ({damaged[max(damaged)]}); they are kept in "
+                f"{self._folder / 'damaged'}: choose another --out to start anew"
+            )
+        return None
+
+    def _verify(self, round_index: int, state: PyTree) -> None:
+        """Hold the arrays against the digests that were saved with them; older checkpoints have none."""
+        held = (self._manager.metadata(round_index).custom_metadata or {}).get(DIGESTS)
+        if held is not None and (wrong := [k for k, v in _digests(state).items() if held.get(k) != v]):
+            raise ValueError(f"{wrong[0]} is not what was saved")
+
+    def _set_aside(self, round_index: int) -> None:
+        target = self._folder / "damaged" / str(round_index)
+        target.parent.mkdir(exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.move(self._folder / str(round_index), target)
+        self._manager.reload()
+
     def restore(self, round_index: int, like: PyTree) -> PyTree:
         """Read a checkpoint into the shapes, dtypes and devices of `like`.
 
         Raises:
-            ValueError: it holds other arrays, or arrays of other shapes.
+            OtherArraysError: it holds other arrays, or arrays of other shapes.
         """
         self._check(round_index, like)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
@@ -81,7 +140,7 @@ class Checkpoints:
             like: arrays or their shapes, by field of the saved state, nested as it is.
 
         Raises:
-            ValueError: a field is missing there, or has another shape.
+            OtherArraysError: a field is missing there, or has another shape.
         """
         self._check(round_index, like)
         place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -100,22 +159,35 @@ class Checkpoints:
         held = _shapes(ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree)
         for path, shape in _shapes(like).items():
             if held.get(path) != shape:
-                raise ValueError(f"{path} has shape {held.get(path)} there, {shape} is wanted")
+                raise OtherArraysError(f"{path} has shape {held.get(path)} there, {shape} is wanted")
 
     def close(self) -> None:
         """Release the folder."""
         self._manager.close()
 
 
-def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    """Shapes by path; named tuples, dicts and lists read alike, as Orbax does not keep which it was."""
+def _by_path(tree: PyTree) -> dict[str, Any]:
+    """Leaves by path; named tuples, dicts and lists read alike, as Orbax does not keep which it was."""
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         names = [
             str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path
         ]
-        found["/".join(names)] = tuple(leaf.shape)
+        found["/".join(names)] = leaf
     return found
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    return {path: tuple(leaf.shape) for path, leaf in _by_path(tree).items()}
+
+
+def _digests(state: PyTree) -> dict[str, int]:
+    """CRC-32 of the bytes of every array that this process has whole."""
+    return {
+        path: zlib.crc32(np.ascontiguousarray(leaf))
+        for path, leaf in _by_path(state).items()
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_replicated or leaf.is_fully_addressable
+    }
 
 
 def _hush() -> None:

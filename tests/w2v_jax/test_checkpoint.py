@@ -4,9 +4,10 @@ import shutil
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from w2v_jax.checkpoint import Checkpoints, is_disk_error
+from w2v_jax.checkpoint import Checkpoints, OtherArraysError, is_disk_error
 from w2v_jax.errors import UserError
 
 
@@ -73,4 +74,92 @@ def test_restored_arrays_keep_their_types(tmp_path):
     restored = checkpoints.restore(1, like)
     assert restored["a"].dtype == jnp.bfloat16
     assert restored["b"] == 5
+    checkpoints.close()
+
+
+def two_rounds(folder):
+    checkpoints = Checkpoints(folder)
+    for number in (1, 2):
+        checkpoints.save(number, noise(number))
+    checkpoints.close()
+
+
+def noise(seed):
+    """Values that do not compress away, in one small and one larger array."""
+    rng = np.random.default_rng(seed)
+    return {"w": jnp.asarray(rng.standard_normal((40, 50)), jnp.float32), "step": jnp.int32(seed)}
+
+
+def files_of(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_every_file_of_the_newest_checkpoint_may_be_lost_or_cut_short(tmp_path):
+    two_rounds(tmp_path / "whole")
+    names = [path.relative_to(tmp_path / "whole") for path in files_of(tmp_path / "whole" / "2")]
+    assert len(names) > 3
+    fell_back = 0
+    for index, name in enumerate(names):
+        for how in ("gone", "short"):
+            folder = tmp_path / f"{how}{index}"
+            shutil.copytree(tmp_path / "whole", folder)
+            path = folder / name
+            if how == "gone":
+                path.unlink()
+            else:
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+            checkpoints = Checkpoints(folder)
+            found = checkpoints.restore_newest(noise(0))
+            # A file that is not needed may be missing; what is restored is always what was saved.
+            chex.assert_trees_all_equal(found.state, noise(found.round_index))
+            if found.round_index == 1:
+                fell_back += 1
+                assert list(found.damaged) == [2]
+                assert (folder / "damaged" / "2").is_dir()
+                checkpoints.save(2, noise(2))  # the run comes by again
+                assert checkpoints.latest() == 2
+            checkpoints.close()
+    assert fell_back > 5
+
+
+def test_values_that_are_not_those_saved_are_noticed(tmp_path, monkeypatch):
+    two_rounds(tmp_path)
+    checkpoints = Checkpoints(tmp_path)
+    real = checkpoints._manager.restore
+
+    def flipped(round_index, **kwargs):
+        held = real(round_index, **kwargs)
+        return held | {"w": held["w"].at[3, 4].add(1e-6)} if round_index == 2 else held
+
+    monkeypatch.setattr(checkpoints._manager, "restore", flipped)
+    found = checkpoints.restore_newest(noise(0))
+    assert (found.round_index, found.damaged) == (1, {2: "w is not what was saved"})
+    checkpoints.close()
+
+
+def test_all_damaged_is_one_line_and_nothing_is_deleted(tmp_path):
+    two_rounds(tmp_path)
+    for number in (1, 2):
+        for path in files_of(tmp_path / str(number)):
+            path.write_bytes(b"")
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged") as caught:
+        checkpoints.restore_newest(noise(0))
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in (tmp_path / "damaged").iterdir()) == ["1", "2"]
+    checkpoints.close()
+
+
+def test_another_architecture_is_not_taken_for_damage(tmp_path):
+    two_rounds(tmp_path)
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(OtherArraysError, match=r"w has shape \(40, 50\) there"):
+        checkpoints.restore_newest({"w": jnp.zeros((3, 3)), "step": jnp.int32(0)})
+    assert checkpoints.rounds() == [1, 2]
+    checkpoints.close()
+
+
+def test_nothing_saved_is_none(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.restore_newest(noise(0)) is None
     checkpoints.close()
