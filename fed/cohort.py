@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from fed import aggregation, client, server
 from fed.aggregation import Accumulator, LogWeight
 from fed.client import Block, ClientState, LocalTraining
+from fed.placement import lanes_of_this_process
 from fed.privacy import Privacy, clip, noisy_mean
 from fed.protocols import FederationError, PyTree
 from fed.server import ServerState
@@ -83,6 +84,7 @@ class Programs(NamedTuple):
     fold: Any
     step: Any
     empty: Any
+    rows: slice  # of a group: the clients whose lanes this process owns
     by_client: NamedSharding
     replicated: NamedSharding
 
@@ -118,6 +120,7 @@ def build_programs(
             "privacy needs the uniform rule: weights that come from the data are not private"
         )
     mesh = Mesh(np.array((devices or jax.devices())[: layout.lanes]), ("lanes",))
+    here = lanes_of_this_process(mesh)
     clients, everywhere = P("lanes"), P()
 
     def over_clients(function, in_axes):
@@ -216,6 +219,7 @@ def build_programs(
         ),
         step=jax.jit(step, donate_argnums=0, out_shardings=NamedSharding(mesh, everywhere)),
         empty=program(empty, (everywhere, everywhere), clients),
+        rows=slice(here.start * layout.chunk, here.stop * layout.chunk),
         by_client=NamedSharding(mesh, clients),
         replicated=NamedSharding(mesh, everywhere),
     )

@@ -13,6 +13,7 @@ import numpy as np
 from fed.client import Block
 from fed.cohort import ClientReport, Layout, Programs
 from fed.keys import client_number, noise_key, round_key
+from fed.placement import fetch, put, replicate
 from fed.protocols import ClientPlan, ClientSource, FederationError, PyTree
 from fed.server import ServerState
 
@@ -24,12 +25,13 @@ class Engine(NamedTuple):
     """The programs of a run and how clients and steps are laid out on them.
 
     `block_steps` is chosen once for a run, so that the block program compiles once whatever
-    clients a round draws.
+    clients a round draws; `batch` gives the shapes and dtypes of every batch.
     """
 
     programs: Programs
     layout: Layout
     block_steps: int
+    batch: PyTree
 
 
 class ClientModels(NamedTuple):
@@ -123,9 +125,9 @@ def run_round(
     programs, layout = engine.programs, engine.layout
     # Clients of like length share a group, so that few steps are padding.
     ordered = sorted(cohort, key=lambda client_id: (-plans[client_id].num_steps, client_id))
-    key = jax.device_put(round_key(seed, round_index), programs.replicated)
-    first = jax.device_put(np.int32(first_step), programs.replicated)
-    server = jax.device_put(server, programs.replicated)
+    key = replicate(round_key(seed, round_index), programs.replicated)
+    first = replicate(np.int32(first_step), programs.replicated)
+    server = replicate(server, programs.replicated)
     parameters, objective_state = server.parameters, server.objective_state
     # The last program consumes the server's state; a view of it would be overwritten.
     before = jax.tree.map(_copy_to_host, (parameters, objective_state)) if keep_models else None
@@ -153,20 +155,20 @@ def run_round(
                 state,
                 parameters,
                 objective_state,
-                jax.device_put(weights, programs.by_client),
+                put(weights[programs.rows], programs.by_client),
             )
             reports.append(report)
             if keep_models:
-                kept.append(jax.tree.map(np.asarray, (state.parameters, state.objective_state)))
+                kept.append(fetch((state.parameters, state.objective_state)))
             state = None  # else the next group's state would stand beside it
-    noise = jax.device_put(noise_key(seed, round_index), programs.replicated)
+    noise = replicate(noise_key(seed, round_index), programs.replicated)
     new_server, sums, norm = programs.step(server, accumulator, noise)
     return RoundOutcome(
         server=new_server,
         sums=sums,
         mean_update_norm=norm,
         clients=ordered,
-        reports=_concatenate(reports, len(ordered)) if reports else no_report(),
+        reports=_concatenate([fetch(report) for report in reports], len(ordered)) if reports else no_report(),
         steps=sum(plan.num_steps for plan in plans.values()),
         step_slots=slots,
         models=ClientModels(before, _concatenate(kept, len(ordered))) if before and kept else None,
@@ -180,7 +182,7 @@ def no_report() -> ClientReport:
 
 
 def _copy_to_host(leaf: jax.Array) -> np.ndarray:
-    return np.asarray(jnp.copy(leaf))
+    return fetch(jnp.copy(leaf))
 
 
 def _group_blocks(
@@ -190,24 +192,26 @@ def _group_blocks(
     plans: dict[str, ClientPlan],
     round_index: int,
 ) -> Iterator[_GroupBlock]:
-    """Read, stack and move the blocks of every group, in order."""
-    programs, layout, block_steps = engine
+    """Read, stack and move the blocks of every group, in order; of the clients whose lanes are here."""
+    programs, layout, block_steps, _ = engine
     for start in range(0, len(ordered), layout.group_size):
         members = ordered[start : start + layout.group_size]
         group_plans = [plans[client_id] for client_id in members]
-        streams = {client_id: source.client_batches(client_id, round_index) for client_id in members}
+        streams = {
+            client_id: source.client_batches(client_id, round_index) for client_id in members[programs.rows]
+        }
         longest = max(plan.num_steps for plan in group_plans)
         numbers = np.zeros(layout.group_size, np.uint32)
         numbers[: len(members)] = [client_number(client_id) for client_id in members]
-        numbers = jax.device_put(numbers, programs.by_client)
+        numbers = put(numbers[programs.rows], programs.by_client)
         done = 0
         while done < longest:
-            block = _stack_block(streams, group_plans, layout, done, block_steps)
+            block = _stack_block(streams, group_plans[programs.rows], engine, done)
             yield _GroupBlock(
                 first=done == 0,
                 last=done + block_steps >= longest,
                 plans=group_plans,
-                block=jax.device_put(block, programs.by_client),
+                block=put(block, programs.by_client),
                 numbers=numbers,
             )
             done += block_steps
@@ -216,15 +220,15 @@ def _group_blocks(
 def _stack_block(
     streams: dict[str, Iterator[PyTree]],
     plans: list[ClientPlan],
-    layout: Layout,
+    engine: Engine,
     done: int,
-    block_steps: int,
 ) -> Block:
-    """The next `block_steps` batches of every client of a group as one Block of NumPy arrays."""
-    shape = (layout.group_size, block_steps)
+    """The next batches of this process's clients of a group as one Block of NumPy arrays."""
+    rows, block_steps = engine.programs.rows, engine.block_steps
+    shape = (rows.stop - rows.start, block_steps)
     valid, reported = np.zeros(shape, bool), np.zeros(shape, bool)
     local_step = np.broadcast_to(np.arange(done, done + block_steps, dtype=np.int32), shape)
-    batches: PyTree = None
+    batches = jax.tree.map(lambda like: np.zeros(shape + like.shape, like.dtype), engine.batch)
     for row, ((client_id, stream), plan) in enumerate(zip(streams.items(), plans, strict=True)):
         for column in range(min(block_steps, plan.num_steps - done)):
             batch = next(stream, None)
@@ -232,8 +236,6 @@ def _stack_block(
                 raise FederationError(
                     f"client {client_id} planned {plan.num_steps} steps and gave {done + column} batches"
                 )
-            if batches is None:
-                batches = jax.tree.map(lambda leaf: np.zeros(shape + leaf.shape, leaf.dtype), batch)
             for target, leaf in zip(jax.tree.leaves(batches), jax.tree.leaves(batch), strict=True):
                 if target.shape[2:] != leaf.shape:
                     raise FederationError(

@@ -12,6 +12,7 @@ from fed.aggregation import LogWeight
 from fed.attendance import Attend, Attendance, all_answer
 from fed.client import LocalTraining
 from fed.cohort import Layout, Verdict, build_programs
+from fed.placement import fetch
 from fed.privacy import Privacy
 from fed.protocols import ClientSource, FederationError, Objective, PyTree
 from fed.round import ClientModels, Engine, RoundOutcome, choose_block_steps, run_round
@@ -116,6 +117,7 @@ def build_engine(
         ),
         layout,
         choose_block_steps(max_steps, batch_bytes, layout),
+        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), batch),
     )
 
 
@@ -172,7 +174,7 @@ def to_result(outcome: RoundOutcome, round_index: int, attendance: Attendance | 
     return RoundResult(
         round_index=round_index + 1,
         server=outcome.server,
-        sums=jax.device_get(outcome.sums),
+        sums=fetch(outcome.sums),
         clients=outcome.clients,
         losses=np.asarray(report.loss),
         weights=weights,
@@ -182,7 +184,7 @@ def to_result(outcome: RoundOutcome, round_index: int, attendance: Attendance | 
         late=attendance.late if attendance else [],
         clipped_share=float(np.mean(report.clipped)) if len(report.clipped) else 0.0,
         update_norms=np.asarray(report.update_norm),
-        mean_update_norm=float(outcome.mean_update_norm),
+        mean_update_norm=float(fetch(outcome.mean_update_norm)),
         steps=outcome.steps,
         step_slots=outcome.step_slots,
         models=outcome.models,
