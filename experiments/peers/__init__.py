@@ -1,0 +1,5 @@
+"""Other ways to run a federated round, each a program of its own, for `w2v-jax bench rounds`.
+
+Every runner takes the same initial parameters and batches from a file and does the same work; each runs
+in the virtual environment of its framework, so nothing here but `ours` imports this project's packages.
+"""

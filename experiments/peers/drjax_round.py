@@ -1,0 +1,40 @@
+"""DrJAX: map and reduce over a placement of clients."""
+
+import logging
+
+import drjax
+import jax
+
+from experiments.peers.jax_models import model, sgd_step
+from experiments.peers.protocol import Work, arguments, serve
+
+logging.disable(logging.WARNING)
+options = arguments()
+work = Work(options.work)
+held = model(work, options.form)
+one_step = sgd_step(held, work.learning_rate)
+parameters = held.parameters
+
+
+def local(start, batches):
+    """A client's steps."""
+    return jax.lax.scan(lambda p, batch: (one_step(p, batch), None), start, batches)[0]
+
+
+@drjax.program(placements={"clients": work.clients})
+def program(start, batches):
+    """A round."""
+    return drjax.reduce_mean(drjax.map_fn(local, (drjax.broadcast(start), batches)))
+
+
+program = jax.jit(program)
+resident = jax.device_put(work.batches)
+
+
+def run_round():
+    """All clients, vectorised."""
+    global parameters
+    parameters = jax.block_until_ready(program(parameters, resident))
+
+
+serve(run_round, lambda: held.to_names(parameters), options.out)

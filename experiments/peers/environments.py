@@ -1,0 +1,73 @@
+"""A virtual environment for each peer, since their pins conflict.
+
+python -m experiments.peers.environments [NAME ...]
+"""
+
+import dataclasses
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = Path("runs/peers")
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """What a peer's environment holds.
+
+    Attributes:
+        packages: in the order in which they are installed, each as the words of one pip install.
+        ours: install this project as well, as its jax models need it.
+    """
+
+    packages: tuple[tuple[str, ...], ...]
+    ours: bool = False
+
+
+TORCH = ("torch==2.13.0",)
+ENVIRONMENTS = {
+    "drjax": Environment((("drjax",),), ours=True),
+    "pfl": Environment((TORCH, ("pfl",), ("transformers",))),
+    "flower": Environment((TORCH, ("flwr[simulation]",), ("transformers",))),
+    "torch": Environment((TORCH, ("transformers",))),
+}
+
+
+def python_of(name: str, folder: Path = FOLDER) -> Path:
+    """The interpreter of a peer's environment, whether it is there or not."""
+    return folder / name / "bin" / "python"
+
+
+def make(name: str, folder: Path = FOLDER) -> None:
+    """Make an environment, unless it is there whole.
+
+    Raises:
+        subprocess.CalledProcessError: pip failed; its own words say why.
+    """
+    ready = folder / name / ".ready"
+    if ready.exists():
+        return
+    made = ENVIRONMENTS[name]
+    venv.create(folder / name, with_pip=True, clear=True)
+    pip = [str(python_of(name, folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if made.ours:
+        subprocess.run([*pip, "-c", str(ROOT / "constraints.txt"), "-e", str(ROOT)], check=True)
+    for words in made.packages:
+        subprocess.run([*pip, *words], check=True)
+    ready.touch()
+
+
+def main() -> None:
+    """Make those that are named, or all."""
+    for name in sys.argv[1:] or ENVIRONMENTS:
+        print(f"{name}: {python_of(name)}", flush=True)
+        try:
+            make(name)
+        except subprocess.CalledProcessError as error:
+            print(f"{name}: not made ({error})", flush=True)
+
+
+if __name__ == "__main__":
+    main()

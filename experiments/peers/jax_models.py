@@ -1,0 +1,77 @@
+"""Losses of both workloads in jax: (initial parameters, loss of a batch, parameters -> names)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.peers.protocol import Parameters, Work
+
+
+class Model(NamedTuple):
+    """A workload's model.
+
+    Attributes:
+        parameters: initial ones, a pytree.
+        loss: (parameters, batch) -> scalar.
+        to_names: parameters -> NumPy arrays by name, as the work file has them.
+    """
+
+    parameters: Any
+    loss: Callable[[Any, Any], jax.Array]
+    to_names: Callable[[Any], Parameters]
+
+
+def model(work: Work, form: str) -> Model:
+    """The model of a work file, its convolutions in one of the two forms."""
+    if work.kind == "toy":
+        from experiments.peers import toy_jax
+
+        return Model(
+            jax.tree.map(jnp.asarray, work.parameters),
+            lambda parameters, batch: toy_jax.loss(parameters, batch, form),
+            lambda parameters: {name: np.asarray(value) for name, value in parameters.items()},
+        )
+    return tiny(work, form)
+
+
+def tiny(work: Work, form: str) -> Model:
+    """wav2vec 2.0's loss with every random choice given in the batch."""
+    from w2v_jax import huggingface
+    from w2v_jax.config import ModelConfig
+    from w2v_jax.negatives import count_negatives
+    from w2v_jax.objective import Draws, bind_model, loss_and_sums
+
+    config = ModelConfig.from_dict(work.config).replace(convolution_form=form)
+    _, apply = bind_model(config)
+
+    def loss(parameters, batch):
+        num_samples = jnp.full(batch["waveform"].shape[0], batch["waveform"].shape[1], jnp.int32)
+        predictions, _ = apply(
+            parameters,
+            batch["waveform"],
+            num_samples,
+            batch["mask"],
+            gumbel_noise=batch["noise"],
+            gumbel_temperature=jnp.float32(config.gumbel_temperature_start),
+        )
+        draws = Draws(batch["mask"], count_negatives(batch["negatives"], batch["mask"]))
+        return loss_and_sums(config, predictions, draws)[0]
+
+    return Model(
+        jax.tree.map(jnp.asarray, huggingface.from_state_dict(work.parameters, config)),
+        loss,
+        lambda parameters: huggingface.to_state_dict(jax.tree.map(np.asarray, parameters), config),
+    )
+
+
+def sgd_step(held: Model, learning_rate: float) -> Callable[[Any, Any], Any]:
+    """(parameters, batch) -> parameters after a step of plain SGD."""
+    gradient = jax.grad(held.loss)
+
+    def step(parameters, batch):
+        return jax.tree.map(lambda p, g: p - learning_rate * g, parameters, gradient(parameters, batch))
+
+    return step

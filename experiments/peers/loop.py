@@ -1,0 +1,31 @@
+"""A plain loop: one jitted client step after another, one client at a time."""
+
+import jax
+import jax.numpy as jnp
+
+from experiments.peers.jax_models import model, sgd_step
+from experiments.peers.protocol import Work, arguments, serve
+
+options = arguments()
+work = Work(options.work)
+held = model(work, options.form)
+step = jax.jit(sgd_step(held, work.learning_rate))
+add = jax.jit(
+    lambda total, end: jax.tree.map(lambda a, b: a + b / work.clients, total, end), donate_argnums=0
+)
+parameters = held.parameters
+
+
+def run_round():
+    """All clients, one after another."""
+    global parameters
+    total = jax.tree.map(jnp.zeros_like, parameters)
+    for client in range(work.clients):
+        local = parameters
+        for index in range(work.steps):
+            local = step(local, work.batch(client, index))
+        total = add(total, local)
+    parameters = jax.block_until_ready(total)
+
+
+serve(run_round, lambda: held.to_names(parameters), options.out)

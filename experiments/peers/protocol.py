@@ -1,0 +1,100 @@
+"""How the benchmark speaks with a runner: a line on standard input asks, a line of JSON answers.
+
+    python -m experiments.peers.RUNNER --work work.npz [--form product] --out end.npz
+
+"round" runs one round and answers {"seconds"}; "finish" writes the parameters after all rounds and
+answers {"peak_bytes"}. The first line, unasked, is {"startup_seconds"}. Needs NumPy alone.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+STARTED = time.perf_counter()
+
+Parameters = dict[str, np.ndarray]
+
+
+class Work:
+    """The work of a round, from the file that the benchmark wrote.
+
+    Attributes:
+        kind: "toy" or "tiny".
+        parameters: initial ones, by name.
+        batches: arrays by name, each [client, step, ...].
+        learning_rate: of plain SGD.
+        clients, steps: local steps a client.
+        config: of the tiny model, as JSON.
+    """
+
+    def __init__(self, path: str):
+        held = np.load(path)
+        self.parameters = {k.removeprefix("p:"): held[k] for k in held.files if k.startswith("p:")}
+        self.batches = {k.removeprefix("b:"): held[k] for k in held.files if k.startswith("b:")}
+        about = json.loads(str(held["about"]))
+        self.kind, self.learning_rate, self.config = about["kind"], about["learning_rate"], about["config"]
+        self.clients, self.steps = next(iter(self.batches.values())).shape[:2]
+
+    def batch(self, client: int, step: int) -> dict[str, np.ndarray]:
+        """One batch."""
+        return {name: values[client, step] for name, values in self.batches.items()}
+
+
+def write_work(
+    path: Path, kind: str, parameters: Parameters, batches: Parameters, about: dict[str, Any]
+) -> None:
+    """Write the work of a round for all runners."""
+    named = {f"p:{name}": value for name, value in parameters.items()}
+    named |= {f"b:{name}": value for name, value in batches.items()}
+    np.savez(path, about=np.array(json.dumps({"kind": kind, "config": None} | about)), **named)
+
+
+def arguments() -> argparse.Namespace:
+    """What every runner is given."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--form", choices=("lax", "product"), default="lax")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    return parser.parse_args()
+
+
+def serve(run_round: Callable[[], Any], finish: Callable[[], Parameters], out: str) -> None:
+    """Answer until the benchmark is done. `run_round` returns once its round is."""
+    answer({"startup_seconds": time.perf_counter() - STARTED})
+    while asked():
+        started = time.perf_counter()
+        run_round()
+        answer({"seconds": time.perf_counter() - started})
+    end(finish(), out)
+
+
+def asked() -> bool:
+    """Wait for the next line: True for a round, False for the end."""
+    return sys.stdin.readline().strip() == "round"
+
+
+def answer(line: dict[str, Any]) -> None:
+    """Answer the benchmark."""
+    print(json.dumps(line), file=_OUT, flush=True)
+
+
+def end(parameters: Parameters, out: str, device_peak_bytes: int | None = None) -> None:
+    """Write where the parameters ended, and say what it took."""
+    np.savez(out, **parameters)
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    answer({"peak_bytes": peak * unit, "device_peak_bytes": device_peak_bytes})
+
+
+# Frameworks print on standard output: answers go to what it was, everything else to standard error.
+_OUT = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)

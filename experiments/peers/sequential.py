@@ -1,0 +1,43 @@
+"""One client at a time per device, everything resident: the scheme of apple/ml-pfl4asr.
+
+The data of all clients stay on the device, a client's steps are one scanned program that works in place
+on a local copy, and updates are summed in place.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from experiments.peers.jax_models import model, sgd_step
+from experiments.peers.protocol import Work, arguments, serve
+
+options = arguments()
+work = Work(options.work)
+held = model(work, options.form)
+resident = [
+    jax.device_put({name: values[client] for name, values in work.batches.items()})
+    for client in range(work.clients)
+]
+one_step = sgd_step(held, work.learning_rate)
+
+
+def train(total, parameters, batches):
+    """Add a client's update to the total."""
+    end = jax.lax.scan(lambda p, batch: (one_step(p, batch), None), parameters, batches)[0]
+    return jax.tree.map(lambda t, e, p: t + (e - p) / work.clients, total, end, parameters)
+
+
+train = jax.jit(train, donate_argnums=0)
+finish = jax.jit(lambda parameters, total: jax.tree.map(jnp.add, parameters, total), donate_argnums=(0, 1))
+parameters = held.parameters
+
+
+def run_round():
+    """All clients, one after another."""
+    global parameters
+    total = jax.tree.map(jnp.zeros_like, parameters)
+    for batches in resident:
+        total = train(total, parameters, batches)
+    parameters = jax.block_until_ready(finish(parameters, total))
+
+
+serve(run_round, lambda: held.to_names(parameters), options.out)
