@@ -54,6 +54,7 @@ COMMANDS = {
     "data prepare": ("experiments.data_prepare", "decode a Common Voice tarball or folder once, into shards"),
     "data describe": ("experiments.data_describe", "count and draw what a corpus holds"),
     "bench data": ("experiments.bench_data", "prepare and feed a corpus of Common Voice's size"),
+    "bench rounds": ("experiments.bench_rounds", "seconds per round: this project beside its peers"),
     "bench clients": ("experiments.bench_clients", "seconds per round: loop, vmap and lanes"),
 }
 # Commands that go on where they were interrupted.

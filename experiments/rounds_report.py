@@ -1,0 +1,120 @@
+"""rounds.md and rounds.png: every sentence is worked out from the numbers beside it."""
+
+from pathlib import Path
+from typing import Any
+
+from experiments.fig5_report import table
+
+NAMES = {
+    "ours": "this project",
+    "loop": "a plain loop of jitted steps",
+    "sequential": "one client at a time, everything resident",
+    "fedjax_jit": "fedjax, jit backend",
+    "drjax": "DrJAX",
+    "pfl": "pfl",
+    "flower": "Flower simulation",
+}
+
+
+def counted(result: dict[str, Any], workload: str, clients: int) -> dict[str, dict[str, Any]]:
+    """The fastest form of every runner, fastest first."""
+    rows = [
+        row
+        for row in result["rows"]
+        if (row["workload"], row["clients"]) == (workload, clients) and row["counts"]
+    ]
+    return {row["runner"]: row for row in sorted(rows, key=lambda row: row["seconds_per_round"])}
+
+
+def settings(result: dict[str, Any]) -> list[tuple[str, int]]:
+    """Workloads and numbers of clients, in the order measured."""
+    return list(dict.fromkeys((row["workload"], row["clients"]) for row in result["rows"]))
+
+
+def sentences(result: dict[str, Any]) -> list[str]:
+    """Who was fastest, and by how much."""
+    found = []
+    for workload, clients in settings(result):
+        rows = counted(result, workload, clients)
+        peers = {name: row for name, row in rows.items() if name not in ("ours", "sequential")}
+        if "ours" not in rows or not peers:
+            continue
+        best = next(iter(peers))
+        ratio = peers[best]["seconds_per_round"] / rows["ours"]["seconds_per_round"]
+        found.append(
+            f"`{workload}`, {clients} clients: {ratio:.2f} times the client steps a second of {NAMES[best]}, the best peer."
+        )
+        wrong = [name for name, row in rows.items() if not row["parameters_agree"]]
+        if wrong:
+            found.append(f"`{workload}`, {clients} clients: {', '.join(wrong)} ended with other parameters.")
+    if result["absent"]:
+        found.append(f"Not here, so not measured: {', '.join(result['absent'])}.")
+    return found
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """What readers see."""
+    made = result["provenance"]
+    parts = [
+        "# Rounds beside other frameworks",
+        "Equal work: the same first parameters and batches, four plain SGD steps a client, the mean of all clients; "
+        f"medians of {result['repeats']} rounds after two, interleaved in one run, every other process standing still "
+        "(Flower's excepted, whose workers idle). Where a runner knows two forms of convolutions the faster one counts.",
+        "\n".join(f"- {sentence}" for sentence in sentences(result)),
+        "![rounds](rounds.png)",
+    ]
+    for workload, clients in settings(result):
+        rows = []
+        for name, row in counted(result, workload, clients).items():
+            rows.append(
+                (
+                    NAMES[name],
+                    row["form"],
+                    f"{row['seconds_per_round']:.4f}",
+                    f"{row['seconds_p10']:.4f} to {row['seconds_p90']:.4f}",
+                    f"{row['client_steps_per_second']:.1f}",
+                    f"{row['startup_seconds']:.1f}",
+                    f"{row['first_round_seconds']:.1f}",
+                    f"{row['peak_bytes'] / 2**20:.0f}",
+                    f"{row['distance']:.1e}",
+                )
+            )
+        parts += [
+            f"## {workload}, {clients} clients",
+            table(
+                ("runner", "form", "seconds a round", "p10 to p90", "client steps a second", "start, s", "first round, s",
+                 "peak, MiB", "distance to the loop's parameters"),
+                rows,
+            ),
+        ]  # fmt: skip
+    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
+    parts.append(
+        f"Commit {made['commit']}; {made['device']}, {made['cores']} cores; {versions}.\n\n```\n{made['command']}\n```"
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Client steps a second by runner, a panel for each workload and K."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    places = settings(result)
+    columns = min(3, len(places))
+    rows = -(-len(places) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(5.2 * columns, 3.2 * rows), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat[len(places) :]:
+        axis.set_axis_off()
+    for axis, (workload, clients) in zip(axes.flat, places, strict=False):
+        held = counted(result, workload, clients)
+        speeds = [row["client_steps_per_second"] for row in held.values()]
+        colours = ["tab:blue" if name == "ours" else "tab:gray" for name in held]
+        axis.barh(list(held), speeds, color=colours)
+        axis.invert_yaxis()
+        axis.set(title=f"{workload}, {clients} clients", xlabel="client steps a second")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
