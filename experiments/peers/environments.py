@@ -1,8 +1,5 @@
 """A virtual environment for each peer, since their pins conflict.
 
-    python -m experiments.peers.environments [NAME ...]
-"""
-
 python -m experiments.peers.environments [NAME ...]
 """
 
