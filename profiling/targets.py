@@ -51,6 +51,30 @@ def compiler_options(target: str) -> dict[str, Any]:
     return dict(CUDA_OPTIONS) if DEVICES[target].cuda else {}
 
 
+def devices_of(target: str) -> list[Any]:
+    """jax's descriptions of a target's devices, for meshes and shardings: one, or a small topology's.
+
+    Raises:
+        TargetError: the compiler is not installed or does not know the target.
+    """
+    from jax.experimental import topologies
+
+    if (absent := missing(target)) is not None:
+        raise TargetError(absent)
+    device: Device = DEVICES[target]
+    try:
+        if device.cuda:
+            described = topologies.get_topology_desc(
+                "cuda", platform="cuda", topology="1x1x1", target_config=describe(target)
+            )
+        else:
+            described = topologies.get_topology_desc(device.tpu or "", platform="tpu")
+    except Exception as error:
+        words = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TargetError(f"the compiler for {target} does not start: {words}") from error
+    return list(described.devices)
+
+
 def lower_for(target: str, function: Callable, arguments: Any, donate: tuple[int, ...] = ()) -> Any:
     """Lower a function for a target.
 
@@ -69,9 +93,7 @@ def lower_for(target: str, function: Callable, arguments: Any, donate: tuple[int
     import jax
     from jax.sharding import SingleDeviceSharding
 
-    if (absent := missing(target)) is not None:
-        raise TargetError(absent)
-    sharding = SingleDeviceSharding(_device(target))
+    sharding = SingleDeviceSharding(devices_of(target)[0])
 
     def placed(leaf):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
@@ -129,23 +151,6 @@ dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
 runtime_version {{ major: 12 minor: 9 patch: 0 }}
 device_description_str: "{device.title}"
 """
-
-
-def _device(target: str) -> Any:
-    from jax.experimental import topologies
-
-    device: Device = DEVICES[target]
-    try:
-        if device.cuda:
-            described = topologies.get_topology_desc(
-                "cuda", platform="cuda", topology="1x1x1", target_config=describe(target)
-            )
-        else:
-            described = topologies.get_topology_desc(device.tpu or "", platform="tpu")
-    except Exception as error:
-        words = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TargetError(f"the compiler for {target} does not start: {words}") from error
-    return described.devices[0]
 
 
 def _installed(module: str) -> bool:

@@ -1,0 +1,89 @@
+"""The programs of a round lowered and compiled for a target's devices."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from fed import aggregation, cohort, server
+from fed.client import Block, LocalTraining
+from fed.simulation import abstract_sums
+from profiling import targets
+from w2v_jax import platforms
+from w2v_jax.config import TINY
+from w2v_jax.objective import Batch, pretraining_objective
+
+CHUNK, STEPS, ROWS, SAMPLES = 2, 2, 2, 16_000
+COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
+
+
+def compile_round(target: str) -> dict[str, Any]:
+    """Compile a round of the tiny model, a lane for each device of the target, two clients on each."""
+    devices = targets.devices_of(target)
+    with platforms.lowering_for(targets.platform_of(target)):
+        programs, arguments, lanes = _programs(devices)
+        sizes, met, aliased = {}, [], 0
+        for name, (program, given) in arguments.items():
+            compiled = targets.compile_lowered(target, program.lower(*given))
+            plan = compiled.memory_analysis()
+            sizes[name] = plan.temp_size_in_bytes + plan.argument_size_in_bytes + plan.output_size_in_bytes
+            if any(word in compiled.as_text() for word in COLLECTIVES):
+                met.append(name)
+            if name == "block":
+                aliased = plan.alias_size_in_bytes
+    state = arguments["block"][1][0]
+    return {
+        "programs": sizes,
+        "lanes": lanes,
+        "collectives": met,
+        "aliased_bytes": aliased,
+        "state_bytes": sum(leaf.dtype.itemsize * leaf.size for leaf in jax.tree.leaves(state)) // lanes,
+    }
+
+
+def _programs(devices):
+    objective = pretraining_objective(TINY)
+    training = LocalTraining(objective, optax.scale_by_adam(), lambda step: jnp.float32(1e-3))
+    optimizer, lanes = optax.sgd(1.0), len(devices)
+    state = jax.eval_shape(lambda key: server.init(objective, optimizer, key), jax.random.key(0))
+    batch = Batch(
+        np.zeros((ROWS, SAMPLES), np.float32), np.full(ROWS, SAMPLES, np.int32), np.zeros(ROWS, np.uint32)
+    )
+    sums = abstract_sums(objective, state.parameters, state.objective_state, batch)
+    layout = cohort.Layout(lanes, CHUNK)
+    programs = cohort.build_programs(training, aggregation.fedavg, optimizer, layout, sums, devices)
+    everywhere, by_client = programs.replicated, programs.by_client
+
+    def placed(tree, sharding):
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+        )
+
+    def clients(shape, dtype):
+        return jax.ShapeDtypeStruct((layout.group_size, *shape), dtype, sharding=by_client)
+
+    state = placed(state, everywhere)
+    model = (state.parameters, state.objective_state)
+    key = placed(jax.eval_shape(lambda: jax.random.key(0)), everywhere)
+    block = Block(
+        jax.tree.map(lambda leaf: clients((STEPS, *leaf.shape), leaf.dtype), batch),
+        clients((STEPS,), bool),
+        clients((STEPS,), bool),
+        clients((STEPS,), jnp.int32),
+    )
+    client_state = placed(jax.eval_shape(programs.start, *model), by_client)
+    accumulator = placed(jax.eval_shape(programs.empty, *model), NamedSharding(by_client.mesh, P("lanes")))
+    first = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    return programs, {
+        "start": (programs.start, model),
+        "block": (
+            programs.block,
+            (client_state, block, clients((), jnp.uint32), key, first, state.parameters),
+        ),
+        "fold": (programs.fold, (accumulator, client_state, *model, clients((), jnp.float32))),
+        "step": (programs.step, (state, accumulator, key)),
+    }, lanes
