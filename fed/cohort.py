@@ -20,17 +20,22 @@ from jax.sharding import PartitionSpec as P
 from fed import aggregation, client, server
 from fed.aggregation import Accumulator, LogWeight
 from fed.client import Block, ClientState, LocalTraining
-from fed.placement import lanes_of_this_process
+from fed.placement import SHARDS, lanes_of_this_process, model_shardings, shard_spec
 from fed.privacy import Privacy, clip, noisy_mean
 from fed.protocols import FederationError, PyTree
 from fed.server import ServerState
 
 
 class Layout(NamedTuple):
-    """How a cohort is laid out: `lanes` devices, `chunk` vmapped clients on each."""
+    """How a cohort is laid out: `lanes` side by side, `chunk` vmapped clients on each.
+
+    A lane is one device, or `shards` of them that share its clients' models, for models that one device
+    does not hold.
+    """
 
     lanes: int
     chunk: int
+    shards: int = 1
 
     @property
     def group_size(self) -> int:
@@ -38,23 +43,30 @@ class Layout(NamedTuple):
         return self.lanes * self.chunk
 
 
-def choose_layout(clients_per_round: int, *, lanes: int | None = None, chunk: int | None = None) -> Layout:
+def choose_layout(
+    clients_per_round: int, *, lanes: int | None = None, chunk: int | None = None, shards: int = 1
+) -> Layout:
     """Lanes and chunk for a cohort; given values are kept.
 
     On CPU every device is a lane with one client at a time: lanes beat vmap there
     (docs/decisions/0003). Elsewhere up to eight clients share a device.
 
     Raises:
-        FederationError: more lanes asked for than there are devices.
+        FederationError: more lanes and shards asked for than there are devices.
     """
-    devices = jax.device_count()
+    if not 1 <= shards <= jax.device_count():
+        raise FederationError(
+            f"shards must be between 1 and {jax.device_count()} (the devices here), got {shards}"
+        )
+    devices = jax.device_count() // shards
     if lanes is not None and not 1 <= lanes <= devices:
-        raise FederationError(f"lanes must be between 1 and {devices} (the devices here), got {lanes}")
+        of = f" of {shards}" if shards > 1 else ""
+        raise FederationError(f"lanes{of} must be between 1 and {devices} (the devices here), got {lanes}")
     if chunk is not None and chunk < 1:
         raise FederationError(f"chunk must be at least 1, got {chunk}")
     lanes = lanes or min(devices, clients_per_round)
     per_lane = -(-clients_per_round // lanes)
-    return Layout(lanes, chunk or (1 if jax.default_backend() == "cpu" else min(per_lane, 8)))
+    return Layout(lanes, chunk or (1 if jax.default_backend() == "cpu" else min(per_lane, 8)), shards)
 
 
 class Verdict(enum.IntEnum):
@@ -119,9 +131,21 @@ def build_programs(
         raise FederationError(
             "privacy needs the uniform rule: weights that come from the data are not private"
         )
-    mesh = Mesh(np.array((devices or jax.devices())[: layout.lanes]), ("lanes",))
+    held = np.array((devices or jax.devices())[: layout.lanes * layout.shards])
+    mesh = Mesh(held.reshape(layout.lanes, layout.shards), ("lanes", SHARDS))
     here = lanes_of_this_process(mesh)
     clients, everywhere = P("lanes"), P()
+
+    def spread(tree, leading: int):
+        """Each model of a tree over its lane's shards; `leading` axes come before a model's own."""
+        if layout.shards == 1:
+            return tree
+        return jax.tree.map(
+            lambda leaf: jax.lax.with_sharding_constraint(
+                leaf, P(*[None] * leading, *shard_spec(leaf.shape[leading:], layout.shards))
+            ),
+            tree,
+        )
 
     def over_clients(function, in_axes):
         """`function` of one client -> of this lane's clients, stacked."""
@@ -138,18 +162,21 @@ def build_programs(
         return single
 
     def program(function, in_specs, out_specs, donate=()):
-        mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        # Within a lane the compiler itself divides the work among shards.
+        mapped = jax.shard_map(
+            function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names={"lanes"}, check_vma=False
+        )
         return jax.jit(mapped, donate_argnums=donate)
 
     def start(parameters, objective_state):
         fresh = client.start(training, parameters, objective_state, sums)
-        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (layout.chunk, *leaf.shape)), fresh)
+        stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (layout.chunk, *leaf.shape)), fresh)
+        return spread(stacked, 1)
 
     def block(state: ClientState, steps: Block, numbers, key, first_step, anchor):
         train = functools.partial(client.train_block, training)
-        return over_clients(train, (0, 0, 0, None, None, None))(
-            state, steps, numbers, key, first_step, anchor
-        )
+        trained = over_clients(train, (0, 0, 0, None, None, None))
+        return spread(trained(state, steps, numbers, key, first_step, anchor), 1)
 
     def fold(accumulator, state: ClientState, parameters, objective_state, data_weight):
         if privacy is not None and jax.tree.leaves(objective_state):
@@ -183,12 +210,12 @@ def build_programs(
         left_out = report.verdict != Verdict.ACCEPTED
         kept = jax.tree.map(lambda leaf: aggregation.zero_where(left_out, leaf).sum(0), client_sums)
         new_sums = jax.tree.map(jnp.add, old_sums, kept)
-        return jax.tree.map(lambda leaf: leaf[None], (new, new_sums)), report
+        return spread(jax.tree.map(lambda leaf: leaf[None], (new, new_sums)), 1), report
 
     def empty(parameters, objective_state):
         accumulator = aggregation.empty((parameters, objective_state))
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums)
-        return jax.tree.map(lambda leaf: leaf[None], (accumulator, zeros))
+        return spread(jax.tree.map(lambda leaf: leaf[None], (accumulator, zeros)), 1)
 
     def step(state: ServerState, per_lane: tuple[Accumulator, PyTree], key):
         accumulators, lane_sums = per_lane
@@ -206,6 +233,14 @@ def build_programs(
             new = kept._replace(round_index=new.round_index)
         return new, jax.tree.map(lambda leaf: leaf.sum(0), lane_sums), optax.tree.norm(update)
 
+    def stepped(state: ServerState, per_lane, key):
+        """`step` with its results where the next round wants them."""
+        shapes = jax.eval_shape(step, state, per_lane, key)
+        shardings = (model_shardings(mesh, shapes[0]), *jax.tree.map(lambda _: everywhere_here, shapes[1:]))
+        found = step(state, per_lane, key)
+        return jax.tree.map(jax.lax.with_sharding_constraint, found, shardings)
+
+    everywhere_here = NamedSharding(mesh, everywhere)
     return Programs(
         start=program(start, (everywhere, everywhere), clients),
         block=program(
@@ -217,9 +252,9 @@ def build_programs(
             (clients, clients),
             donate=(0,),
         ),
-        step=jax.jit(step, donate_argnums=0, out_shardings=NamedSharding(mesh, everywhere)),
+        step=jax.jit(stepped, donate_argnums=0),
         empty=program(empty, (everywhere, everywhere), clients),
         rows=slice(here.start * layout.chunk, here.stop * layout.chunk),
         by_client=NamedSharding(mesh, clients),
-        replicated=NamedSharding(mesh, everywhere),
+        replicated=everywhere_here,
     )

@@ -6,8 +6,25 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from fed.protocols import FederationError, PyTree
+
+SHARDS = "shards"  # the mesh's axis over which one model is spread
+
+
+def shard_spec(shape: tuple[int, ...], shards: int) -> P:
+    """How a model's array is spread: along its longest axis that so many devices divide, or not at all."""
+    divisible = [axis for axis, size in enumerate(shape) if size % shards == 0 and size > 1]
+    if shards == 1 or not divisible:
+        return P()
+    longest = max(divisible, key=lambda axis: (shape[axis], axis))
+    return P(*[None] * longest, SHARDS)
+
+
+def model_shardings(mesh: Mesh, tree: PyTree) -> PyTree:
+    """Shardings of a server's state: alike in every lane, over its shards within."""
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, shard_spec(leaf.shape, mesh.shape[SHARDS])), tree)
 
 
 def lanes_of_this_process(mesh: Mesh) -> slice:
@@ -35,20 +52,28 @@ def put(tree: PyTree, sharding: NamedSharding) -> PyTree:
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), tree)
 
 
-def replicate(tree: PyTree, sharding: NamedSharding) -> PyTree:
-    """Arrays that every process has alike, on every device."""
-    if jax.process_count() == 1:
-        return jax.device_put(tree, sharding)
+def replicate(tree: PyTree, shardings: PyTree) -> PyTree:
+    """Arrays that every process has alike, onto the mesh.
 
-    def one(leaf: Any) -> Any:
+    Args:
+        shardings: one for all arrays, or one for each.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
+    if isinstance(shardings, NamedSharding):
+        whole = shardings
+        shardings = jax.tree.map(lambda leaf: whole, tree)
+
+    def one(leaf: Any, sharding: NamedSharding) -> Any:
         if isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
             return leaf
         if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             data = replicate(np.asarray(jax.random.key_data(leaf)), sharding)
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-        return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
+        held = np.asarray(leaf)
+        return jax.make_array_from_callback(held.shape, sharding, lambda index: held[index])
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(one, tree, shardings)
 
 
 def fetch(tree: PyTree) -> PyTree:

@@ -13,7 +13,7 @@ import numpy as np
 from fed.client import Block
 from fed.cohort import ClientReport, Layout, Programs
 from fed.keys import client_number, noise_key, round_key
-from fed.placement import fetch, put, replicate
+from fed.placement import fetch, model_shardings, put, replicate
 from fed.protocols import ClientPlan, ClientSource, FederationError, PyTree
 from fed.server import ServerState
 
@@ -127,7 +127,7 @@ def run_round(
     ordered = sorted(cohort, key=lambda client_id: (-plans[client_id].num_steps, client_id))
     key = replicate(round_key(seed, round_index), programs.replicated)
     first = replicate(np.int32(first_step), programs.replicated)
-    server = replicate(server, programs.replicated)
+    server = replicate(server, model_shardings(programs.replicated.mesh, server))
     parameters, objective_state = server.parameters, server.objective_state
     # The last program consumes the server's state; a view of it would be overwritten.
     before = jax.tree.map(_copy_to_host, (parameters, objective_state)) if keep_models else None

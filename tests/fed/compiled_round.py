@@ -25,7 +25,7 @@ def compile_round(target: str) -> dict[str, Any]:
     """Compile a round of the tiny model, a lane for each device of the target, two clients on each."""
     devices = targets.devices_of(target)
     with platforms.lowering_for(targets.platform_of(target)):
-        programs, arguments, lanes = _programs(devices)
+        arguments, lanes = _programs(devices)
         sizes, met, aliased = {}, [], 0
         for name, (program, given) in arguments.items():
             compiled = targets.compile_lowered(target, program.lower(*given))
@@ -45,7 +45,8 @@ def compile_round(target: str) -> dict[str, Any]:
     }
 
 
-def _programs(devices):
+def _programs(devices) -> tuple[dict[str, Any], int]:
+    """(program, its arguments' shapes) by name, and the lanes."""
     objective = pretraining_objective(TINY)
     training = LocalTraining(objective, optax.scale_by_adam(), lambda step: jnp.float32(1e-3))
     optimizer, lanes = optax.sgd(1.0), len(devices)
@@ -78,12 +79,16 @@ def _programs(devices):
     client_state = placed(jax.eval_shape(programs.start, *model), by_client)
     accumulator = placed(jax.eval_shape(programs.empty, *model), NamedSharding(by_client.mesh, P("lanes")))
     first = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
-    return programs, {
-        "start": (programs.start, model),
-        "block": (
-            programs.block,
-            (client_state, block, clients((), jnp.uint32), key, first, state.parameters),
-        ),
-        "fold": (programs.fold, (accumulator, client_state, *model, clients((), jnp.float32))),
-        "step": (programs.step, (state, accumulator, key)),
-    }, lanes
+    return (
+        programs,
+        {
+            "start": (programs.start, model),
+            "block": (
+                programs.block,
+                (client_state, block, clients((), jnp.uint32), key, first, state.parameters),
+            ),
+            "fold": (programs.fold, (accumulator, client_state, *model, clients((), jnp.float32))),
+            "step": (programs.step, (state, accumulator, key)),
+        },
+        lanes,
+    )

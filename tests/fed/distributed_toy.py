@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fed import sampling, server, simulation
+from fed import placement, sampling, server, simulation
 from fed.aggregation import loss_weighted
 from fed.client import LocalTraining
 from fed.cohort import Layout
@@ -38,7 +38,7 @@ def run(optimizer: str, rounds: int, layout: Layout) -> list:
 
 
 def fetched(tree):
-    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)
+    return placement.fetch(tree)
 
 
 if __name__ == "__main__":

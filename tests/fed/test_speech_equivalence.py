@@ -82,7 +82,12 @@ def one_by_one():
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(
     ("layout", "order", "block_steps"),
-    [(Layout(1, 3), "abc", None), (Layout(2, 2), "cab", 2), (Layout(3, 1), "bca", 1)],
+    [
+        (Layout(1, 3), "abc", None),
+        (Layout(2, 2), "cab", 2),
+        (Layout(3, 1), "bca", 1),
+        (Layout(2, 2, shards=2), "abc", None),
+    ],
     ids=str,
 )
 def test_layout_order_and_blocks_change_nothing(one_by_one, optimizer, layout, order, block_steps):
