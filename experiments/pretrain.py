@@ -34,6 +34,7 @@ ABSENT_SETTINGS = {
     "dp_noise_multiplier": None,
     "dp_epsilon": None,
     "dp_delta": 1e-5,
+    "shards": 1,
 }
 
 
@@ -135,6 +136,11 @@ class PretrainArguments:
     """Devices that train side by side. Default: all (on CPU one per core)."""
     chunk: int | None = None
     """Clients vmapped on one device. Default: chosen by backend."""
+    shards: int = 1
+    """Devices that share each lane's models, where one device does not hold a client."""
+    distributed: str | None = None
+    """One process of several, each started with the same command: auto under SLURM, Kubernetes, MPI or on a
+    TPU pod, else INDEX/COUNT@HOST:PORT with the address of process 0. They share the run folder."""
     seed: int = 0
     """Seed of everything random."""
 
@@ -170,7 +176,7 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
             "partition", "corruption", "diagnose_every", "server_optimizer", "server_learning_rate",
             "proximal",
             "client_dropout", "overshoot", "speed_spread", "deadline_steps", "max_update_norm",
-            "dp_clip_norm",
+            "dp_clip_norm", "shards", "distributed",
         )  # fmt: skip
         if given := _changed(options, federated_only):
             raise UsageError(f"--{given[0].replace('_', '-')} has no meaning with --preset centralised")
@@ -203,7 +209,7 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
         # Presets may change between versions; a run that continues must not.
         "model_config": dataclasses.asdict(model_config.PRESETS[options.model]),
     }
-    del settings["out"]
+    del settings["out"], settings["distributed"]
     if options.partition != "speakers" and settings["clients_per_round"] > clients:
         raise UsageError(
             f"--clients-per-round {settings['clients_per_round']} is more than the {clients} clients"
@@ -272,15 +278,19 @@ def main(argv: list[str]) -> None:
     settings = resolve(options)
     lanes = None
     if settings["preset"] != "centralised":
-        lanes = options.lanes or min(runtime.usable_cores(), settings["clients_per_round"])
-    runtime.configure_xla(lanes or 1)
+        wanted = settings["clients_per_round"] * options.shards
+        lanes = (options.lanes or 0) * options.shards or min(runtime.usable_cores(), wanted)
+    if options.distributed:
+        lanes = None  # each process brings its own devices
+    runtime.configure_xla(lanes if options.distributed else lanes or 1)
+    first = options.distributed is None or runtime.join_processes(options.distributed)
     from experiments.pretraining import Pretraining
     from experiments.run_folder import RunFolder, continuing_after_disk_errors
 
     with continuing_after_disk_errors():
         provenance = runtime.provenance("pretrain", settings["seed"])
         out = options.out or default_folder(settings)
-        folder = RunFolder(out, settings, provenance, absent=ABSENT_SETTINGS)
+        folder = RunFolder(out, settings, provenance, absent=ABSENT_SETTINGS, writes=first)
         with contextlib.closing(folder):
             Pretraining(settings, folder).run()
 

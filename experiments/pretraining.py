@@ -18,6 +18,7 @@ from experiments.speech_clients import LocalWork, SpeechClients, set_aside
 from fed import aggregation, centralised, cohort, server, simulation
 from fed.client import LocalTraining
 from fed.keys import Draw, evaluation_key, initial_key
+from fed.placement import fetch
 from fed.privacy import Privacy
 from w2v_jax import optim
 from w2v_jax.checkpoint import Checkpoints
@@ -54,7 +55,10 @@ class Pretraining:
             cohort.Layout(1, 1)
             if self.central
             else cohort.choose_layout(
-                settings["clients_per_round"], lanes=settings["lanes"], chunk=settings["chunk"]
+                settings["clients_per_round"],
+                lanes=settings["lanes"],
+                chunk=settings["chunk"],
+                shards=settings["shards"],
             )
         )
         self.config = ModelConfig.from_dict(settings["model_config"]).replace(
@@ -182,19 +186,20 @@ class Pretraining:
             state: Any = jax.jit(lambda k: centralised.init(self.training, k))(key)
         else:
             state = jax.jit(lambda k: server.init(self.objective, self.server_optimizer, k))(key)
-        restored = checkpoints.restore_newest(state)
+        # Of several processes each reads into its own memory: the first round puts it on all devices.
+        restored = checkpoints.restore_newest(fetch(state) if jax.process_count() > 1 else state)
         latest = None
         if restored is not None:
             latest, state, damaged = restored
-            for round_index, why in damaged.items():
+            for round_index, why in damaged.items() if self.folder.writes else ():
                 print(f"checkpoint of round {round_index} is damaged ({why}): continuing from round {latest}")
         self.folder.rewind(latest or 0)
-        if not (path / "untrained.json").exists():
+        if self.folder.writes and not (path / "untrained.json").exists():
             if latest is not None:
                 raise UserError(f"{path} lacks untrained.json: it is not a whole run; choose another --out")
             write_json(path / "untrained.json", self.evaluate(state.parameters, state.objective_state))
         rounds = settings["rounds"]
-        with Progress(rounds, latest or 0) as progress:
+        with Progress(rounds, latest or 0, quiet=not self.folder.writes) as progress:
             progress.note(self.describe(latest))
             started = time.perf_counter()
             for log in self._rounds(state):
@@ -207,8 +212,9 @@ class Pretraining:
                 progress.round(line)
                 started = time.perf_counter()
         checkpoints.close()
-        pretraining_report.write(path)
-        print(f"report: {path / 'report.html'}")
+        if self.folder.writes:
+            pretraining_report.write(path)
+            print(f"report: {path / 'report.html'}")
 
     def describe(self, latest: int | None) -> str:
         """One line about the run."""
@@ -236,7 +242,7 @@ class Pretraining:
         return self._evaluate_on(parameters, state, self.split.heldout)
 
     def _evaluate_on(self, parameters: Any, state: Any, clips: Sequence[Utterance]) -> dict[str, float]:
-        parameters, state = jax.device_put((parameters, state), jax.devices()[0])
+        parameters, state = jax.device_put(fetch((parameters, state)), jax.local_devices()[0])
         key = evaluation_key(self.settings["seed"])
         total = None
         for batch in evaluation_batches(

@@ -12,14 +12,14 @@ COLLAPSED_PERPLEXITY = 4.0  # two groups with two entries each in use
 class Progress:
     """Reports steps of long work as they end, with the time left."""
 
-    def __init__(self, total: int, done: int, unit: str = "round"):
-        self._console = rich.console.Console(highlight=False, soft_wrap=True)
+    def __init__(self, total: int, done: int, unit: str = "round", *, quiet: bool = False):
+        self._console = rich.console.Console(highlight=False, soft_wrap=True, quiet=quiet)
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn(unit + " {task.completed}/{task.total}"),
             rich.progress.BarColumn(),
             rich.progress.TextColumn("{task.fields[left]}"),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=quiet or not self._console.is_terminal,
         )
         self._task = self._bar.add_task(unit, total=total, completed=done, left="")
         self._unit, self._total, self._first, self._started = unit, total, done, time.perf_counter()

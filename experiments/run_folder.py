@@ -26,11 +26,14 @@ class RunFolder:
         settings: dict[str, Any],
         provenance: dict[str, Any],
         absent: dict[str, Any] | None = None,
+        *,
+        writes: bool = True,
     ):
         """Lock the folder, new or old; `begin` writes its config.json.
 
         Args:
             absent: values of settings that folders of older versions lack.
+            writes: False in all but one of the processes of a run: they only read.
 
         Raises:
             UserError: it holds a run with other settings, or another process is running in it.
@@ -39,6 +42,9 @@ class RunFolder:
         config = path / "config.json"
         settings = json.loads(json.dumps(settings))
         self._config = {"settings": settings, "provenance": provenance}
+        self.writes, self._lock = writes, None
+        if not writes:
+            return
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file: choose another --out")
         if config.exists():
@@ -65,6 +71,8 @@ class RunFolder:
 
         `starts.jsonl` gets a line with the provenance of every start, continuations included.
         """
+        if not self.writes:
+            return
         if not (self.path / "config.json").exists():
             write_json(self.path / "config.json", self._config)
         with (self.path / "starts.jsonl").open("a", encoding="utf-8") as out:
@@ -76,6 +84,8 @@ class RunFolder:
         Raises:
             UserError: it is there and says something else.
         """
+        if not self.writes:
+            return
         value = json.loads(json.dumps(finite_or_none(value)))
         path = self.path / name
         if path.exists() and read_json(path) != value:
@@ -92,7 +102,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Let another process have the folder."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     @property
     def metrics_path(self) -> Path:
@@ -100,6 +111,8 @@ class RunFolder:
 
     def rewind(self, done: int, unit: str = "round") -> None:
         """Drop lines of rounds (or another unit) after `done`, and any cut short by a kill."""
+        if not self.writes:
+            return
         for path in (self.metrics_path, *(self.path / name for name in OTHER_LINES)):
             if path == self.metrics_path or path.exists():
                 lines = [line for line in read_metrics(path) if line[unit] <= done]
@@ -107,6 +120,8 @@ class RunFolder:
 
     def append(self, line: dict[str, Any], name: str = METRICS) -> None:
         """Add one round's line to a .jsonl; numbers that are not finite become null."""
+        if not self.writes:
+            return
         with (self.path / name).open("a", encoding="utf-8") as out:
             out.write(json.dumps(finite_or_none(line)) + "\n")
             out.flush()

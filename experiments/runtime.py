@@ -3,11 +3,14 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from experiments.arguments import UsageError
 
 # XLA:CPU's default scheduler trades memory for parallelism, and lanes are parallel already.
 CPU_FLAGS = ("--xla_cpu_enable_concurrency_optimized_scheduler=false",)
@@ -43,6 +46,44 @@ def configure_xla(cpu_devices: int | None = None) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
+def join_processes(where: str) -> bool:
+    """Make this process one of several; to be called after `configure_xla` and before jax starts.
+
+    Args:
+        where: "auto" under a scheduler that jax knows (SLURM, Kubernetes, MPI, TPU pods), else
+            "INDEX/COUNT@HOST:PORT" with the address of process 0.
+
+    Returns:
+        Whether it is the first one, which writes for all.
+
+    Raises:
+        UsageError: `where` is neither, or no scheduler is recognised.
+    """
+    import jax
+
+    if where == "auto":
+        given: dict[str, Any] = {}
+    else:
+        parts = re.fullmatch(r"(\d+)/(\d+)@([^@/]+:\d+)", where)
+        if parts is None or not int(parts[1]) < int(parts[2]):
+            raise UsageError(
+                f"--distributed takes auto or INDEX/COUNT@HOST:PORT (0/2@10.0.0.1:8476), got {where}"
+            )
+        given = {
+            "process_id": int(parts[1]),
+            "num_processes": int(parts[2]),
+            "coordinator_address": parts[3],
+        }
+    try:
+        jax.distributed.initialize(**given)
+    except (RuntimeError, ValueError) as error:
+        words = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(
+            f"--distributed {where} finds no other processes ({words}): give INDEX/COUNT@HOST:PORT"
+        ) from error
+    return jax.process_index() == 0
+
+
 def provenance(command: str, seed: int | None = None) -> dict[str, Any]:
     """What a result file records about how it came about."""
     import jax
@@ -62,6 +103,7 @@ def provenance(command: str, seed: int | None = None) -> dict[str, Any]:
         "versions": versions,
         "backend": jax.default_backend(),
         "device": f"{jax.device_count()} x {device.device_kind}",
+        "processes": jax.process_count(),
         "cores": usable_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "seed": seed,

@@ -64,7 +64,8 @@ def choose_layout(
         raise FederationError(f"lanes{of} must be between 1 and {devices} (the devices here), got {lanes}")
     if chunk is not None and chunk < 1:
         raise FederationError(f"chunk must be at least 1, got {chunk}")
-    lanes = lanes or min(devices, clients_per_round)
+    # Every process has lanes of its own, some of them padding where there are few clients.
+    lanes = lanes or (min(devices, clients_per_round) if jax.process_count() == 1 else devices)
     per_lane = -(-clients_per_round // lanes)
     return Layout(lanes, chunk or (1 if jax.default_backend() == "cpu" else min(per_lane, 8)), shards)
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 
 from w2v_jax.errors import UserError
 
@@ -112,14 +113,19 @@ class Checkpoints:
     def _verify(self, round_index: int, state: PyTree) -> None:
         """Hold the arrays against the digests that were saved with them; older checkpoints have none."""
         held = (self._manager.metadata(round_index).custom_metadata or {}).get(DIGESTS)
-        if held is not None and (wrong := [k for k, v in _digests(state).items() if held.get(k) != v]):
+        found = _digests(state)
+        # Arrays that no process had whole when they were saved have none.
+        if held is not None and (wrong := [k for k, v in held.items() if found.get(k, v) != v]):
             raise ValueError(f"{wrong[0]} is not what was saved")
 
     def _set_aside(self, round_index: int) -> None:
         target = self._folder / "damaged" / str(round_index)
-        target.parent.mkdir(exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.move(self._folder / str(round_index), target)
+        if jax.process_index() == 0:
+            target.parent.mkdir(exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.move(self._folder / str(round_index), target)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"damaged checkpoint {round_index} is set aside")
         self._manager.reload()
 
     def restore(self, round_index: int, like: PyTree) -> PyTree:
