@@ -6,20 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from experiments import arguments, runtime
+from experiments import arguments, rounds_work, runtime
 from experiments.arguments import UsageError
-from experiments.peers import environments
+from experiments.peers import environments, toy
 from experiments.progress import duration
 from experiments.run_folder import replace_file, write_json
 
 AGREE = 1e-4  # of the parameters' global norm
-STEPS = 4  # local steps a client, in both workloads
 WARM_UP = 2  # rounds that are not timed
 
 
@@ -31,11 +29,13 @@ class Runner:
         module: of experiments.peers.
         environment: a peer's, or None for this one.
         forms: of convolutions; every one is a contender, and the fastest counts.
+        precision: fp32 or bf16.
         stops: whether its processes may be stopped while others run.
     """
 
     module: str
     environment: str | None = None
+    precision: str = "fp32"
     forms: tuple[str, ...] = ("lax", "product")
     stops: bool = True
 
@@ -50,7 +50,13 @@ RUNNERS = {
     # Ray takes nodes that stand still for dead.
     "flower": Runner(module="flower_round", environment="flower", forms=("torch",), stops=False),
 }
-PEERS = tuple(name for name in RUNNERS if name not in ("ours", "sequential"))
+# One step of base: this project's, alone, beside transformers'.
+STEP_RUNNERS = {
+    "ours_fp32": Runner(module="loop"),
+    "ours_bf16": Runner(module="loop", precision="bf16"),
+    "torch_fp32": Runner(module="torch_loop", environment="torch", forms=("torch",)),
+    "torch_bf16": Runner(module="torch_loop", environment="torch", forms=("torch",), precision="bf16"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,13 +67,15 @@ class BenchRoundsArguments:
     """
 
     out: Path
-    """Folder for rounds.json, rounds.md and rounds.png."""
+    """Folder for rounds.json, rounds.md and rounds.png, and step.json."""
     workloads: tuple[Literal["toy", "tiny"], ...] = ("toy", "tiny")
     """toy: three convolutions and two layers, regression. tiny: wav2vec 2.0's loss on the tiny model."""
     clients: tuple[int, ...] = (8, 32, 100)
     """Numbers of clients K."""
     runners: tuple[str, ...] = tuple(RUNNERS)
     """Who takes part."""
+    single_step: bool = True
+    """Also time one step of base, batch 1 of 5.5 s, beside transformers on torch: step.json."""
     repeats: int = 7
     """Interleaved rounds that are timed, after two that are not."""
     make: bool = False
@@ -77,8 +85,8 @@ class BenchRoundsArguments:
 class Process:
     """A runner at work."""
 
-    def __init__(self, name: str, form: str, work: Path, folder: Path):
-        self.name, self.form, self.runner = name, form, RUNNERS[name]
+    def __init__(self, name: str, runner: Runner, form: str, work: Path, folder: Path):
+        self.name, self.form, self.runner = name, form, runner
         self.out = folder / f"{name}-{form}.npz"
         self.log = (folder / f"{name}-{form}.log").open("wb")
         python = sys.executable
@@ -86,6 +94,7 @@ class Process:
             python = str(environments.python_of(self.runner.environment))
         argv = [python, "-m", f"experiments.peers.{self.runner.module}", "--work", str(work)]
         argv += ["--out", str(self.out), *(("--form", form) if form != "torch" else ())]
+        argv += ["--precision", runner.precision]
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
@@ -157,12 +166,12 @@ def check(options: BenchRoundsArguments) -> None:
         raise UsageError("--clients and --repeats must be at least 1")
 
 
-def absent(names: Sequence[str]) -> list[str]:
-    """Runners whose environment is not there."""
+def absent(runners: dict[str, Runner]) -> list[str]:
+    """Names of runners whose environment is not there."""
     return [
         name
-        for name in names
-        if (env := RUNNERS[name].environment) and not environments.python_of(env).exists()
+        for name, runner in runners.items()
+        if runner.environment and not environments.python_of(runner.environment).exists()
     ]
 
 
@@ -173,50 +182,54 @@ def main(argv: list[str]) -> None:
     runtime.configure_xla()
     from experiments import rounds_report
 
+    runners = {name: RUNNERS[name] for name in options.runners}
+    wanted = runners | (STEP_RUNNERS if options.single_step else {})
     if options.make:
-        for name in {RUNNERS[r].environment for r in options.runners} - {None}:
+        for name in sorted({runner.environment for runner in wanted.values() if runner.environment}):
             print(f"making the environment of {name}", flush=True)
-            environments.make(str(name))
-    missing = absent(options.runners)
-    rows: list[dict[str, Any]] = []
+            environments.make(name)
+    missing = absent(wanted)
+    options.out.mkdir(parents=True, exist_ok=True)
+    about = {"repeats": options.repeats, "provenance": runtime.provenance("bench rounds", 0)}
+    if options.single_step:
+        found = {name: runner for name, runner in STEP_RUNNERS.items() if name not in missing}
+        rows = measure(options, "step", 1, found)
+        result = {"rows": rows, "absent": [name for name in missing if name in STEP_RUNNERS], **about}
+        write_json(options.out / "step.json", result)
+        replace_file(options.out / "step.md", rounds_report.step_markdown(result))
+    present = {name: runner for name, runner in runners.items() if name not in missing}
+    rows = []
     for workload in options.workloads:
         for clients in options.clients:
-            rows += measure(options, workload, clients, [r for r in options.runners if r not in missing])
-            result = {
-                "rows": rows,
-                "absent": missing,
-                "repeats": options.repeats,
-                "provenance": runtime.provenance("bench rounds"),
-            }
+            rows += measure(options, workload, clients, present)
+            result = {"rows": rows, "absent": [name for name in missing if name in RUNNERS], **about}
             write_json(options.out / "rounds.json", result)
             replace_file(options.out / "rounds.md", rounds_report.markdown(result))
             rounds_report.draw(result, options.out / "rounds.png")
-    print((options.out / "rounds.md").read_text(encoding="utf-8"))
+    print(f"written: {options.out}")
 
 
 def measure(
-    options: BenchRoundsArguments, workload: str, clients: int, names: Sequence[str]
+    options: BenchRoundsArguments, workload: str, clients: int, runners: dict[str, Runner]
 ) -> list[dict[str, Any]]:
     """All contenders of one workload and K, interleaved: the fastest form of every runner."""
-    from experiments import rounds_work
-
     folder = options.out / f"{workload}-{clients}"
     folder.mkdir(parents=True, exist_ok=True)
     work = folder / "work.npz"
     rounds_work.write(work, workload, clients)
     started: list[Process] = []
     try:
-        for name in names:
-            for form in RUNNERS[name].forms:
-                process = Process(name, form, work, folder)
+        for name, runner in runners.items():
+            for form in runner.forms:
+                process = Process(name, runner, form, work, folder)
+                started.append(process)
                 for _ in range(WARM_UP):
                     process.round()
                 process.pause()
-                started.append(process)
         for repeat in range(options.repeats):
             # Each begins a turn once in a while: what comes after what is not always the same.
-            order = started[repeat % len(started) :] + started[: repeat % len(started)]
-            for process in order:
+            first = repeat % len(started)
+            for process in (*started[first:], *started[:first]):
                 process.go_on()
                 process.round()
                 process.pause()
@@ -227,8 +240,11 @@ def measure(
         for process in started:
             process.kill()
         work.unlink(missing_ok=True)
-    rows = [row(process, workload, clients, started) for process in started]
-    for name in names:
+    reference = next(
+        (held for held in started if held.name in ("loop", "torch_fp32", "ours_fp32")), started[0]
+    )
+    rows = [row(process, workload, clients, reference) for process in started]
+    for name in runners:
         tried = [found for found in rows if found["runner"] == name]
         min(tried, key=lambda found: found["seconds_per_round"])["counts"] = True
     for found in rows:
@@ -240,15 +256,20 @@ def measure(
     return rows
 
 
-def row(process: Process, workload: str, clients: int, started: Sequence[Process]) -> dict[str, Any]:
-    """What is kept of a contender."""
-    reference = next(held for held in started if held.name in ("loop", process.name))
+def row(process: Process, workload: str, clients: int, reference: Process) -> dict[str, Any]:
+    """What is kept of a contender.
+
+    Args:
+        reference: whose last parameters the others' must be equal to.
+    """
+    steps = {"toy": toy.STEPS, "tiny": rounds_work.TINY.steps, "step": rounds_work.BASE_STEP.steps}[workload]
+    apart = distance(process.out, reference.out)
     timed = process.seconds[WARM_UP:]
     median = float(np.median(timed))
     return {
         "workload": workload,
         "device": "cpu",
-        "precision": "fp32",
+        "precision": process.runner.precision,
         "clients": clients,
         "runner": process.name,
         "form": process.form,
@@ -259,10 +280,10 @@ def row(process: Process, workload: str, clients: int, started: Sequence[Process
         "seconds": timed,
         "startup_seconds": process.startup_seconds,
         "first_round_seconds": process.seconds[0],
-        "client_steps_per_second": clients * STEPS / median,
+        "client_steps_per_second": clients * steps / median,
         "peak_bytes": process.end["peak_bytes"],
-        "distance": distance(process.out, reference.out),
-        "parameters_agree": distance(process.out, reference.out) <= AGREE,
+        "distance": apart,
+        "parameters_agree": apart <= AGREE,
     }
 
 

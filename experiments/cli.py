@@ -55,6 +55,7 @@ COMMANDS = {
     "data describe": ("experiments.data_describe", "count and draw what a corpus holds"),
     "bench data": ("experiments.bench_data", "prepare and feed a corpus of Common Voice's size"),
     "bench rounds": ("experiments.bench_rounds", "seconds per round: this project beside its peers"),
+    "bench cohorts": ("experiments.bench_cohorts", "memory and time of a round against its clients"),
     "bench clients": ("experiments.bench_clients", "seconds per round: loop, vmap and lanes"),
 }
 # Commands that go on where they were interrupted.

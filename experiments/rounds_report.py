@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.fig5_report import table
+from experiments.arms_report import table
 
 NAMES = {
     "ours": "this project",
@@ -13,6 +13,12 @@ NAMES = {
     "drjax": "DrJAX",
     "pfl": "pfl",
     "flower": "Flower simulation",
+}
+STEP_NAMES = {
+    "ours_fp32": "this project, fp32",
+    "ours_bf16": "this project, bf16",
+    "torch_fp32": "transformers, fp32",
+    "torch_bf16": "transformers, bf16 autocast",
 }
 
 
@@ -87,11 +93,52 @@ def markdown(result: dict[str, Any]) -> str:
                 rows,
             ),
         ]  # fmt: skip
-    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
-    parts.append(
-        f"Commit {made['commit']}; {made['device']}, {made['cores']} cores; {versions}.\n\n```\n{made['command']}\n```"
-    )
+    parts.append(_made(made))
     return "\n\n".join(parts) + "\n"
+
+
+def step_markdown(result: dict[str, Any]) -> str:
+    """One step of base beside transformers' on torch."""
+    made = result["provenance"]
+    rows = {row["runner"]: row for row in result["rows"] if row["counts"]}
+    lines = []
+    if torch := rows.get("torch_fp32"):
+        for name in ("ours_fp32", "ours_bf16", "torch_bf16"):
+            if row := rows.get(name):
+                ratio = torch["seconds_per_round"] / row["seconds_per_round"]
+                lines.append(f"- {STEP_NAMES[name]}: {ratio:.2f} times the speed of torch in fp32.")
+    if result["absent"]:
+        lines.append(f"- Not here, so not measured: {', '.join(result['absent'])}.")
+    parts = [
+        "# One training step of base beside transformers on torch",
+        f"Batch 1 of 5.5 s, plain SGD, the same parameters, masks, negatives and noise; medians of {result['repeats']} "
+        "steps after two, interleaved in one run, the other processes standing still.",
+        "\n".join(lines),
+        table(
+            ("runner", "form", "seconds a step", "p10 to p90", "start, s", "first step, s", "peak, MiB",
+             "distance to the reference"),
+            [
+                (
+                    STEP_NAMES[row["runner"]],
+                    row["form"] + ("" if row["counts"] else " (slower)"),
+                    f"{row['seconds_per_round']:.3f}",
+                    f"{row['seconds_p10']:.3f} to {row['seconds_p90']:.3f}",
+                    f"{row['startup_seconds']:.1f}",
+                    f"{row['first_round_seconds']:.1f}",
+                    f"{row['peak_bytes'] / 2**20:.0f}",
+                    f"{row['distance']:.1e}",
+                )
+                for row in result["rows"]
+            ],
+        ),
+        _made(made),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def _made(made: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
+    return f"Commit {made['commit']}; {made['device']}, {made['cores']} cores; {versions}.\n\n```\n{made['command']}\n```"
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

@@ -8,32 +8,55 @@ import numpy as np
 from experiments.peers import toy
 from experiments.peers.protocol import write_work
 
-TINY_SECONDS, TINY_BATCH, TINY_STEPS, TINY_RATE = 1.0, 4, 4, 0.01
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Speech:
+    """wav2vec 2.0's loss on noise: a model, and the steps of a client."""
+
+    model: str
+    seconds: float
+    batch: int
+    steps: int
+    learning_rate: float = 0.01
+
+
+TINY = Speech(model="tiny", seconds=1.0, batch=4, steps=4)
+BASE_STEP = Speech(model="base", seconds=5.5, batch=1, steps=1, learning_rate=1e-3)
 
 
 def write(path: Path, kind: str, clients: int) -> None:
-    """Write a workload of so many clients."""
+    """Write a workload of so many clients: toy, tiny, or one step of base (`step`)."""
     if kind == "toy":
         about = {"learning_rate": toy.LEARNING_RATE}
         write_work(path, kind, toy.parameters(), toy.batches(clients), about)
     else:
-        _write_tiny(path, clients)
+        write_speech(path, {"tiny": TINY, "step": BASE_STEP}[kind], clients)
 
 
-def _write_tiny(path: Path, clients: int) -> None:
+def write_speech(path: Path, speech: Speech, clients: int) -> None:
+    """Every random choice of the loss is in the batches: masks, negatives, Gumbel noise."""
     import jax
 
     from w2v_jax import huggingface
-    from w2v_jax.config import SAMPLE_RATE_HZ, TINY
+    from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ
     from w2v_jax.objective import bind_model
 
     # transformers scales no gradient and knows no penalty on features.
-    config = TINY.replace(encoder_gradient_scale=1.0, feature_penalty_weight=0.0)
+    config = PRESETS[speech.model].replace(
+        encoder_gradient_scale=1.0,
+        feature_penalty_weight=0.0,
+        dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        input_dropout=0.0,
+        feature_dropout=0.0,
+        layer_drop=0.0,
+    )
     init, _ = bind_model(config)
-    parameters = huggingface.to_state_dict(jax.device_get(init(jax.random.key(0))), config)
-    samples = round(TINY_SECONDS * SAMPLE_RATE_HZ)
+    parameters = huggingface.to_state_dict(jax.device_get(jax.jit(init)(jax.random.key(0))), config)
+    samples = round(speech.seconds * SAMPLE_RATE_HZ)
     frames, rng = config.num_frames(samples), np.random.default_rng(0)
-    shape = (clients, TINY_STEPS, TINY_BATCH)
+    shape = (clients, speech.steps, speech.batch)
     masked = frames // 2
     mask = np.zeros((*shape, frames), bool)
     negatives = np.zeros((*shape, frames, config.num_negatives), np.int32)
@@ -50,5 +73,5 @@ def _write_tiny(path: Path, clients: int) -> None:
         "negatives": negatives,
         "noise": rng.gumbel(size=(*shape, frames, *codes)).astype(np.float32),
     }
-    about = {"learning_rate": TINY_RATE, "config": dataclasses.asdict(config)}
-    write_work(path, "tiny", parameters, batches, about)
+    about = {"learning_rate": speech.learning_rate, "config": dataclasses.asdict(config)}
+    write_work(path, "speech", parameters, batches, about)

@@ -98,6 +98,7 @@ class Programs(NamedTuple):
     step: Any
     empty: Any
     rows: slice  # of a group: the clients whose lanes this process owns
+    mesh: Mesh
     by_client: NamedSharding
     replicated: NamedSharding
 
@@ -256,6 +257,7 @@ def build_programs(
         step=jax.jit(stepped, donate_argnums=0),
         empty=program(empty, (everywhere, everywhere), clients),
         rows=slice(here.start * layout.chunk, here.stop * layout.chunk),
+        mesh=mesh,
         by_client=NamedSharding(mesh, clients),
         replicated=everywhere_here,
     )

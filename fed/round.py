@@ -127,7 +127,7 @@ def run_round(
     ordered = sorted(cohort, key=lambda client_id: (-plans[client_id].num_steps, client_id))
     key = replicate(round_key(seed, round_index), programs.replicated)
     first = replicate(np.int32(first_step), programs.replicated)
-    server = replicate(server, model_shardings(programs.replicated.mesh, server))
+    server = replicate(server, model_shardings(programs.mesh, server))
     parameters, objective_state = server.parameters, server.objective_state
     # The last program consumes the server's state; a view of it would be overwritten.
     before = jax.tree.map(_copy_to_host, (parameters, objective_state)) if keep_models else None
@@ -178,7 +178,7 @@ def run_round(
 def no_report() -> ClientReport:
     """The reports of a round without clients."""
     empty = np.zeros(0, np.float32)
-    return ClientReport(empty, empty, np.zeros(0, np.int32), empty, empty)
+    return ClientReport._make((empty, empty, np.zeros(0, np.int32), empty, empty))
 
 
 def _copy_to_host(leaf: jax.Array) -> np.ndarray:

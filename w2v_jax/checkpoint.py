@@ -190,7 +190,7 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
 def _digests(state: PyTree) -> dict[str, int]:
     """CRC-32 of the bytes of every array that this process has whole."""
     return {
-        path: zlib.crc32(np.ascontiguousarray(leaf))
+        path: zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
         for path, leaf in _by_path(state).items()
         if not isinstance(leaf, jax.Array) or leaf.is_fully_replicated or leaf.is_fully_addressable
     }

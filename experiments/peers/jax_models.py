@@ -24,7 +24,7 @@ class Model(NamedTuple):
     to_names: Callable[[Any], Parameters]
 
 
-def model(work: Work, form: str) -> Model:
+def model(work: Work, form: str, precision: str = "fp32") -> Model:
     """The model of a work file, its convolutions in one of the two forms."""
     if work.kind == "toy":
         from experiments.peers import toy_jax
@@ -34,17 +34,19 @@ def model(work: Work, form: str) -> Model:
             lambda parameters, batch: toy_jax.loss(parameters, batch, form),
             lambda parameters: {name: np.asarray(value) for name, value in parameters.items()},
         )
-    return tiny(work, form)
+    return speech(work, form, precision)
 
 
-def tiny(work: Work, form: str) -> Model:
+def speech(work: Work, form: str, precision: str = "fp32") -> Model:
     """wav2vec 2.0's loss with every random choice given in the batch."""
     from w2v_jax import huggingface
     from w2v_jax.config import ModelConfig
     from w2v_jax.negatives import count_negatives
     from w2v_jax.objective import Draws, bind_model, loss_and_sums
 
-    config = ModelConfig.from_dict(work.config).replace(convolution_form=form)
+    config = ModelConfig.from_dict(work.config).replace(
+        convolution_form=form, compute_dtype="bfloat16" if precision == "bf16" else "float32"
+    )
     _, apply = bind_model(config)
 
     def loss(parameters, batch):

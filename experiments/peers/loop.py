@@ -8,7 +8,7 @@ from experiments.peers.protocol import Work, arguments, serve
 
 options = arguments()
 work = Work(options.work)
-held = model(work, options.form)
+held = model(work, options.form, options.precision)
 step = jax.jit(sgd_step(held, work.learning_rate))
 add = jax.jit(
     lambda total, end: jax.tree.map(lambda a, b: a + b / work.clients, total, end), donate_argnums=0

@@ -72,8 +72,7 @@ def test_each_device_holds_its_share_of_a_model():
 def _block_plan(engine, state):
     """XLA's plan for the program that trains a group, on one device."""
     programs, lanes = engine.programs, engine.layout.group_size
-    mesh = programs.replicated.mesh
-    state = placement.replicate(state, placement.model_shardings(mesh, state))
+    state = placement.replicate(state, placement.model_shardings(programs.mesh, state))
     clients = programs.start(state.parameters, state.objective_state)
     shape = (lanes, engine.block_steps)
     batch = jax.tree.map(lambda leaf: np.zeros((*shape, *leaf.shape), leaf.dtype), engine.batch)
