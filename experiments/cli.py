@@ -56,6 +56,7 @@ COMMANDS = {
     "bench data": ("experiments.bench_data", "prepare and feed a corpus of Common Voice's size"),
     "bench rounds": ("experiments.bench_rounds", "seconds per round: this project beside its peers"),
     "bench cohorts": ("experiments.bench_cohorts", "memory and time of a round against its clients"),
+    "bench compile": ("experiments.bench_compile", "seconds to compile a round, cold and cached"),
     "bench clients": ("experiments.bench_clients", "seconds per round: loop, vmap and lanes"),
 }
 # Commands that go on where they were interrupted.
