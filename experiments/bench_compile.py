@@ -42,7 +42,6 @@ def child(model: str, batch: int, seconds: float) -> dict[str, Any]:
     """Two rounds of two clients with one step each: the first compiles, the second does not."""
     runtime.configure_xla()
     import jax
-    import jax.numpy as jnp
     import numpy as np
     import optax
 
@@ -57,9 +56,9 @@ def child(model: str, batch: int, seconds: float) -> dict[str, Any]:
 
     found = dict.fromkeys(EVENTS.values(), 0.0)
 
-    def listen(event: str, duration: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event in EVENTS:
-            found[EVENTS[event]] += duration
+            found[EVENTS[event]] += duration_secs
 
     class Source:
         def client_ids(self) -> list[str]:
