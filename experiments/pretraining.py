@@ -386,6 +386,8 @@ class Pretraining:
 
     def _padded_share(self, sums: Any, step_slots: int) -> float:
         """Share of the audio slots computed that taught nothing: padding, and clients left out."""
+        if not step_slots:  # a round that reached nobody
+            return 0.0
         return 1.0 - float(sums["audio_seconds"][0]) / (step_slots * self.source.slot_seconds())
 
     def _line(self, log: RoundLog, round_seconds: float) -> dict[str, Any]:

@@ -53,7 +53,9 @@ class Progress:
                 f"  held-out loss {line['heldout_contrastive']:.3f} accuracy {line['heldout_accuracy']:.3f} "
                 f"(chance {line['chance_accuracy']:.3f})"
             )
-        if line["code_perplexity"] < COLLAPSED_PERPLEXITY:
+        if line["clients"] == 0 and line.get("dropped_clients", 0) + line.get("late_clients", 0):
+            text = "no client answered"
+        elif line["code_perplexity"] < COLLAPSED_PERPLEXITY:
             text += "  CODEBOOK COLLAPSING: nearly all frames share a code"
         if line["skipped_clients"]:
             text += f"  {line['skipped_clients']} clients left out"

@@ -330,3 +330,21 @@ def test_diagnostics_are_rewound_with_the_metrics(corpus, diagnosed, tmp_path):
         out.write('{"round": 3, "cl')
     run(corpus, killed, *CLIENTS, "--rounds", "4", *DIAGNOSED)
     assert (killed / "diagnostics.jsonl").read_text() == (diagnosed / "diagnostics.jsonl").read_text()
+
+
+def test_rounds_that_reach_nobody_are_counted_and_change_nothing(corpus, tmp_path):
+    out = tmp_path / "run"
+    options = ["--client-dropout", "0.97", "--clients", "2", "--clients-per-round", "2", "--rounds", "6"]
+    printed = run(corpus, out, "--preset", "ten-clients", *options, "--evaluate-every", "1")
+    lines = read_metrics(out / "metrics.jsonl")
+    empty = [line for line in lines if line["clients"] == 0]
+    assert len(empty) >= 3
+    assert "no client answered" in printed
+    for line in lines:
+        assert line["clients"] + line["dropped_clients"] == 2
+    before = {0: read_json(out / "untrained.json")["loss"]}
+    before |= {line["round"]: line["heldout_loss"] for line in lines}
+    for line in empty:
+        assert line["update_norm"] == 0.0
+        assert line["padded_share"] == 0.0
+        assert line["heldout_loss"] == before[line["round"] - 1]
