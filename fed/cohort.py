@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from fed import aggregation, client, server
 from fed.aggregation import Accumulator, LogWeight
 from fed.client import Block, ClientState, LocalTraining
+from fed.lane_threads import for_lanes
 from fed.placement import SHARDS, lanes_of_this_process, model_shardings, shard_spec
 from fed.privacy import Privacy, clip, noisy_mean
 from fed.protocols import FederationError, PyTree
@@ -168,7 +169,7 @@ def build_programs(
         mapped = jax.shard_map(
             function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names={"lanes"}, check_vma=False
         )
-        return jax.jit(mapped, donate_argnums=donate)
+        return for_lanes(jax.jit(mapped, donate_argnums=donate), layout.lanes)
 
     def start(parameters, objective_state):
         fresh = client.start(training, parameters, objective_state, sums)

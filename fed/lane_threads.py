@@ -1,0 +1,75 @@
+"""Programs for lanes that share a CPU: each compiled for its share of the cores."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+_TASKS = Path("/proc/self/task")  # this process's threads
+
+
+@contextlib.contextmanager
+def compiling_for(cores: int) -> Iterator[None]:
+    """Let XLA:CPU compile as if there were so many cores (Linux; elsewhere it does nothing).
+
+    XLA splits every loop over all the cores that its compiling thread may use, and has no option for it.
+    Lanes whose loops are split for cores that other lanes keep busy wait for one another all the time
+    (docs/decisions/0012 has the figures). XLA compiles on threads of its own, so all threads of this
+    process are confined while it does.
+    """
+    if not _TASKS.exists():
+        yield
+        return
+    whole = os.sched_getaffinity(0)
+    before = _affinities()
+    confined = set(sorted(whole)[: max(1, cores)])
+    for thread in before:
+        _confine(thread, confined)
+    try:
+        yield
+    finally:
+        # Threads that were born meanwhile took over the confinement.
+        for thread in _affinities():
+            _confine(thread, before.get(thread, whole))
+
+
+def _affinities() -> dict[int, set[int]]:
+    """Cores that each thread may use."""
+    found = {}
+    for path in _TASKS.iterdir():
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            found[int(path.name)] = os.sched_getaffinity(int(path.name))
+    return found
+
+
+def _confine(thread: int, cores: set[int]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.sched_setaffinity(thread, cores)
+
+
+class LaneProgram:
+    """A jitted program that compiles, at its first call, for one lane's share of the cores."""
+
+    def __init__(self, jitted: Any, lanes: int):
+        self._jitted, self._lanes, self._called = jitted, lanes, False
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._called:
+            return self._jitted(*arguments)
+        self._called = True
+        with compiling_for(len(os.sched_getaffinity(0)) // self._lanes):
+            return self._jitted(*arguments)
+
+    def lower(self, *arguments: Any) -> Any:
+        """As of the jitted program."""
+        return self._jitted.lower(*arguments)
+
+
+def for_lanes(jitted: Callable, lanes: int) -> Any:
+    """A jitted program as lanes are to call it: as it is, unless they share a CPU."""
+    if lanes == 1 or jax.default_backend() != "cpu" or not hasattr(os, "sched_getaffinity"):
+        return jitted
+    return LaneProgram(jitted, lanes)
