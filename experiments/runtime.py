@@ -14,6 +14,8 @@ from experiments.arguments import UsageError
 
 # XLA:CPU's default scheduler trades memory for parallelism, and lanes are parallel already.
 CPU_FLAGS = ("--xla_cpu_enable_concurrency_optimized_scheduler=false",)
+# With a lane on every core, an operation has no other core to spread to.
+LANES_FLAGS = ("--xla_cpu_multi_thread_eigen=false",)
 PACKAGES = ("w2v-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "fedjax")
 
 
@@ -30,9 +32,11 @@ def configure_xla(cpu_devices: int | None = None) -> None:
             Flags that the user's XLA_FLAGS set already win.
     """
     flags = os.environ.get("XLA_FLAGS", "")
+    devices = cpu_devices or usable_cores()
     wanted = (
         *CPU_FLAGS,
-        f"--xla_force_host_platform_device_count={cpu_devices or usable_cores()}",
+        *(LANES_FLAGS if devices == usable_cores() > 1 else ()),
+        f"--xla_force_host_platform_device_count={devices}",
     )
     for flag in wanted:
         if flag.split("=")[0] not in flags:

@@ -96,6 +96,7 @@ class Programs(NamedTuple):
     start: Any
     block: Any
     fold: Any
+    whole: Any  # start, one block and fold, where a group's steps are no more than a block
     step: Any
     empty: Any
     rows: slice  # of a group: the clients whose lanes this process owns
@@ -215,6 +216,13 @@ def build_programs(
         new_sums = jax.tree.map(jnp.add, old_sums, kept)
         return spread(jax.tree.map(lambda leaf: leaf[None], (new, new_sums)), 1), report
 
+    def whole(
+        accumulator, parameters, objective_state, steps: Block, numbers, key, first_step, anchor, data_weight
+    ):
+        state = block(start(parameters, objective_state), steps, numbers, key, first_step, anchor)
+        new, report = fold(accumulator, state, parameters, objective_state, data_weight)
+        return new, report, state
+
     def empty(parameters, objective_state):
         accumulator = aggregation.empty((parameters, objective_state))
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums)
@@ -253,6 +261,12 @@ def build_programs(
             fold,
             (clients, clients, everywhere, everywhere, clients),
             (clients, clients),
+            donate=(0,),
+        ),
+        whole=program(
+            whole,
+            (clients, everywhere, everywhere, clients, clients, everywhere, everywhere, everywhere, clients),
+            (clients, clients, clients),
             donate=(0,),
         ),
         step=jax.jit(stepped, donate_argnums=0),

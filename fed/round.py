@@ -139,24 +139,35 @@ def run_round(
     state, slots = None, 0
     under_way: deque[jax.Array] = deque()
     for item in _prefetch(_group_blocks(engine, source, ordered, plans, round_index)):
-        if item.first:
-            state = programs.start(parameters, objective_state)
-        state = programs.block(state, item.block, item.numbers, key, first, anchor)
         slots += item.block.valid.size
+        report = None
+        if item.last:
+            weights = np.ones(layout.group_size, np.float32)
+            weights[: len(item.plans)] = [plan.weight for plan in item.plans]
+            weights = put(weights[programs.rows], programs.by_client)
+        if item.first and item.last:
+            accumulator, report, state = programs.whole(
+                accumulator,
+                parameters,
+                objective_state,
+                item.block,
+                item.numbers,
+                key,
+                first,
+                anchor,
+                weights,
+            )
+        else:
+            if item.first:
+                state = programs.start(parameters, objective_state)
+            state = programs.block(state, item.block, item.numbers, key, first, anchor)
+            if item.last:
+                accumulator, report = programs.fold(accumulator, state, parameters, objective_state, weights)
         # Blocks stay in memory until they have run: never hand over more than a few ahead.
         under_way.append(state.last_loss[1] + 0.0)
         if len(under_way) > BLOCKS_UNDER_WAY:
             under_way.popleft().block_until_ready()
-        if item.last:
-            weights = np.ones(layout.group_size, np.float32)
-            weights[: len(item.plans)] = [plan.weight for plan in item.plans]
-            accumulator, report = programs.fold(
-                accumulator,
-                state,
-                parameters,
-                objective_state,
-                put(weights[programs.rows], programs.by_client),
-            )
+        if report is not None:
             reports.append(report)
             if keep_models:
                 kept.append(fetch((state.parameters, state.objective_state)))

@@ -3,7 +3,7 @@
     python -m experiments.peers.RUNNER --work work.npz [--form product] --out end.npz
 
 "round" runs one round and answers {"seconds"}; "finish" writes the parameters after all rounds and
-answers {"peak_bytes"}. The first line, unasked, is {"startup_seconds"}. Needs NumPy alone.
+answers {"peak_bytes"}. The first line, unasked, is {"ready": true}. Needs NumPy alone.
 """
 
 import argparse
@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-STARTED = time.perf_counter()
 
 Parameters = dict[str, np.ndarray]
 
@@ -62,7 +60,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--form", choices=("lax", "product"), default="lax")
+    parser.add_argument("--form", choices=("lax", "product", "own"), default="lax")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     return parser.parse_args()
@@ -70,7 +68,7 @@ def arguments() -> argparse.Namespace:
 
 def serve(run_round: Callable[[], Any], finish: Callable[[], Parameters], out: str) -> None:
     """Answer until the benchmark is done. `run_round` returns once its round is."""
-    answer({"startup_seconds": time.perf_counter() - STARTED})
+    answer({"ready": True})
     while asked():
         started = time.perf_counter()
         run_round()

@@ -19,12 +19,16 @@ def loss(parameters, batch, form: str):
 
 
 def convolution(x, kernel, stride: int, form: str):
-    """Without padding, as lax.conv or as products over blocks of `stride` samples."""
+    """Without padding: lax.conv, or with this project's derivatives (`own`), or products over `stride` samples."""
     taps, channels, out = kernel.shape
     if form == "lax":
         return jax.lax.conv_general_dilated(
             x, kernel, (stride,), "VALID", dimension_numbers=("NWC", "WIO", "NWC")
         )
+    if form == "own":
+        from w2v_jax.convolutions import strided_convolution
+
+        return strided_convolution(x, kernel, stride, "lax", "float32")
     count = (x.shape[1] - taps) // stride + 1
     runs = -(-taps // stride)
     needed = (count + runs - 1) * stride
