@@ -40,7 +40,7 @@ class BenchCompileArguments:
 
 def child(model: str, batch: int, seconds: float) -> dict[str, Any]:
     """Two rounds of two clients with one step each: the first compiles, the second does not."""
-    runtime.configure_xla()
+    runtime.configure_xla(model=model)
     import jax
     import numpy as np
     import optax

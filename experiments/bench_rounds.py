@@ -56,10 +56,10 @@ RUNNERS = {
 }
 # One step of base: this project's, alone, beside transformers'.
 STEP_RUNNERS = {
-    "ours_fp32": Runner(module="loop"),
-    "ours_bf16": Runner(module="loop", precision="bf16"),
-    "torch_fp32": Runner(module="torch_loop", environment="torch", forms=("torch",)),
-    "torch_bf16": Runner(module="torch_loop", environment="torch", forms=("torch",), precision="bf16"),
+    "ours_fp32": Runner(module="step"),
+    "ours_bf16": Runner(module="step", precision="bf16"),
+    "torch_fp32": Runner(module="step_torch", environment="torch", forms=("torch",)),
+    "torch_bf16": Runner(module="step_torch", environment="torch", forms=("torch",), precision="bf16"),
 }
 
 

@@ -282,7 +282,9 @@ def main(argv: list[str]) -> None:
         lanes = (options.lanes or 0) * options.shards or min(runtime.usable_cores(), wanted)
     if options.distributed:
         lanes = None  # each process brings its own devices
-    runtime.configure_xla(lanes if options.distributed else lanes or 1)
+    runtime.configure_xla(
+        lanes if options.distributed else lanes or 1, model=options.model, precision=options.precision
+    )
     first = options.distributed is None or runtime.join_processes(options.distributed)
     from experiments.pretraining import Pretraining
     from experiments.run_folder import RunFolder, continuing_after_disk_errors

@@ -16,6 +16,10 @@ from experiments.arguments import UsageError
 CPU_FLAGS = ("--xla_cpu_enable_concurrency_optimized_scheduler=false",)
 # With a lane on every core, an operation has no other core to spread to.
 LANES_FLAGS = ("--xla_cpu_multi_thread_eigen=false",)
+# Wide fp32 products are faster without YNNPACK, whose packed copies are in no memory plan either; small
+# models and bf16 are faster with it (docs/decisions/0012).
+WIDE_FP32_FLAGS = ("--xla_cpu_experimental_ynn_fusion_type=",)
+SMALL_MODELS = ("tiny",)
 PACKAGES = ("w2v-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "fedjax")
 
 
@@ -24,17 +28,22 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def configure_xla(cpu_devices: int | None = None) -> None:
+def configure_xla(
+    cpu_devices: int | None = None, *, model: str = SMALL_MODELS[0], precision: str = "fp32"
+) -> None:
     """Set XLA flags and the compilation cache; to be called before jax starts its backend.
 
     Args:
         cpu_devices: virtual CPU devices, the lanes of a CPU run; the usable cores by default.
             Flags that the user's XLA_FLAGS set already win.
+        model: preset that is trained.
+        precision: fp32, or what its products' operands are rounded to.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     devices = cpu_devices or usable_cores()
     wanted = (
         *CPU_FLAGS,
+        *(WIDE_FP32_FLAGS if model not in SMALL_MODELS and precision == "fp32" else ()),
         *(LANES_FLAGS if devices == usable_cores() > 1 else ()),
         f"--xla_force_host_platform_device_count={devices}",
     )

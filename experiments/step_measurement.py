@@ -91,6 +91,7 @@ def _run(settings: StepSettings, repeats: int) -> dict[str, Any]:
 if __name__ == "__main__":
     from experiments import runtime
 
-    runtime.configure_xla(1)
     order = json.loads(sys.argv[1])
-    print(json.dumps(_run(StepSettings(**order["settings"]), order["repeats"])))
+    settings = StepSettings(**order["settings"])
+    runtime.configure_xla(1, model=settings.model, precision=settings.precision)
+    print(json.dumps(_run(settings, order["repeats"])))

@@ -19,7 +19,7 @@ def loss(parameters, batch, form: str):
 
 
 def convolution(x, kernel, stride: int, form: str):
-    """Without padding: lax.conv, or with this project's derivatives (`own`), or products over `stride` samples."""
+    """Without padding: lax.conv, or with this project's derivatives (`own`), or products over blocks."""
     taps, channels, out = kernel.shape
     if form == "lax":
         return jax.lax.conv_general_dilated(
