@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments import arguments, rounds_work, runtime
 from experiments.arguments import UsageError
-from experiments.peers import environments, toy
+from experiments.peers import dense, environments, toy
 from experiments.progress import duration
 from experiments.run_folder import replace_file, write_json
 
@@ -33,12 +33,14 @@ class Runner:
         forms: of convolutions; every one is a contender, and the fastest counts. The toy model can also take
             this project's own derivatives, which stay fast in loops; the speech model's `lax` has them.
         precision: fp32 or bf16.
+        words: of its command line, besides.
         stops: whether its processes may be stopped while others run.
     """
 
     module: str
     environment: str | None = None
     precision: str = "fp32"
+    words: tuple[str, ...] = ()
     forms: tuple[str, ...] = ("lax", "product")
     stops: bool = True
 
@@ -53,6 +55,11 @@ RUNNERS = {
     "pfl": Runner(module="pfl_round", environment="pfl", forms=("torch",)),
     # Ray takes nodes that stand still for dead.
     "flower": Runner(module="flower_round", environment="flower", forms=("torch",), stops=False),
+}
+# fedjax's own FedAvg through its backend and through this project's (fed.fedjax_vmap).
+FEDJAX_RUNNERS = {
+    "fedjax_jit": Runner(module="fedjax_round"),
+    "fedjax_vmap": Runner(module="fedjax_round", words=("--backend", "vmap")),
 }
 # One step of base: this project's, alone, beside transformers'.
 STEP_RUNNERS = {
@@ -72,12 +79,16 @@ class BenchRoundsArguments:
 
     out: Path
     """Folder for rounds.json, rounds.md and rounds.png, and step.json."""
-    workloads: tuple[Literal["toy", "tiny"], ...] = ("toy", "tiny")
-    """toy: three convolutions and two layers, regression. tiny: wav2vec 2.0's loss on the tiny model."""
+    workloads: tuple[Literal["toy", "tiny", "dense"], ...] = ("toy", "tiny")
+    """toy: three convolutions and two layers, regression. tiny: wav2vec 2.0's loss on the tiny model. dense:
+    a few products (no torch)."""
     clients: tuple[int, ...] = (8, 32, 100)
     """Numbers of clients K."""
     runners: tuple[str, ...] = tuple(RUNNERS)
     """Who takes part."""
+    fedjax: bool = True
+    """Also time fedjax's own FedAvg through its jit backend and through this project's vmap backend, on a
+    model of products alone and on the toy model: fedjax.json."""
     single_step: bool = True
     """Also time one step of base, batch 1 of 5.5 s, beside transformers on torch: step.json."""
     repeats: int = 7
@@ -98,7 +109,7 @@ class Process:
             python = str(environments.python_of(self.runner.environment))
         argv = [python, "-m", f"experiments.peers.{self.runner.module}", "--work", str(work)]
         argv += ["--out", str(self.out), *(("--form", form) if form != "torch" else ())]
-        argv += ["--precision", runner.precision]
+        argv += ["--precision", runner.precision, *runner.words]
         began = time.perf_counter()
         self._process = subprocess.Popen(
             argv,
@@ -203,6 +214,14 @@ def main(argv: list[str]) -> None:
         result = {"rows": rows, "absent": [name for name in missing if name in STEP_RUNNERS], **about}
         write_json(options.out / "step.json", result)
         replace_file(options.out / "step.md", rounds_report.step_markdown(result))
+    if options.fedjax:
+        rows = []
+        for workload in ("dense", "toy"):
+            for clients in options.clients:
+                rows += measure(options, workload, clients, FEDJAX_RUNNERS)
+        result = {"rows": rows, "absent": [], **about}
+        write_json(options.out / "fedjax.json", result)
+        replace_file(options.out / "fedjax.md", rounds_report.fedjax_markdown(result))
     present = {name: runner for name, runner in runners.items() if name not in missing}
     rows = []
     for workload in options.workloads:
@@ -226,7 +245,8 @@ def measure(
     started: list[Process] = []
     try:
         for name, runner in runners.items():
-            for form in (*runner.forms, *(("own",) if workload == "toy" and "lax" in runner.forms else ())):
+            forms = runner.forms if workload != "dense" else runner.forms[:1]
+            for form in (*forms, *(("own",) if workload == "toy" and "lax" in runner.forms else ())):
                 process = Process(name, runner, form, work, folder)
                 started.append(process)
                 for _ in range(WARM_UP):
@@ -248,7 +268,8 @@ def measure(
             process.kill()
         work.unlink(missing_ok=True)
     reference = next(
-        (held for held in started if held.name in ("loop", "torch_fp32", "ours_fp32")), started[0]
+        (held for held in started if held.name in ("loop", "torch_fp32", "ours_fp32", "fedjax_jit")),
+        started[0],
     )
     rows = [row(process, workload, clients, reference) for process in started]
     for name in runners:
@@ -274,7 +295,12 @@ def row(process: Process, workload: str, clients: int, reference: Process) -> di
     Args:
         reference: whose last parameters the others' must be equal to.
     """
-    steps = {"toy": toy.STEPS, "tiny": rounds_work.TINY.steps, "step": rounds_work.BASE_STEP.steps}[workload]
+    steps = {
+        "toy": toy.STEPS,
+        "dense": dense.STEPS,
+        "tiny": rounds_work.TINY.steps,
+        "step": rounds_work.BASE_STEP.steps,
+    }[workload]
     apart = distance(process.out, reference.out)
     # A form that was far slower than its runner's best has its last warm-up round alone.
     timed = process.seconds[WARM_UP:] or process.seconds[-1:]

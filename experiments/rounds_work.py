@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.peers import toy
+from experiments.peers import dense, toy
 from experiments.peers.protocol import write_work
 
 
@@ -25,10 +25,11 @@ BASE_STEP = Speech(model="base", seconds=5.5, batch=1, steps=1, learning_rate=1e
 
 
 def write(path: Path, kind: str, clients: int) -> None:
-    """Write a workload of so many clients: toy, tiny, or one step of base (`step`)."""
-    if kind == "toy":
-        about = {"learning_rate": toy.LEARNING_RATE}
-        write_work(path, kind, toy.parameters(), toy.batches(clients), about)
+    """Write a workload of so many clients: toy, dense, tiny, or one step of base (`step`)."""
+    if kind in ("toy", "dense"):
+        module = {"toy": toy, "dense": dense}[kind]
+        about = {"learning_rate": module.LEARNING_RATE}
+        write_work(path, kind, module.parameters(), module.batches(clients), about)
     else:
         write_speech(path, {"tiny": TINY, "step": BASE_STEP}[kind], clients)
 

@@ -12,6 +12,7 @@ with warnings.catch_warnings():
     import fedjax
 
 from fed.fedjax_compat import restore_removed_names
+from fed.fedjax_vmap import vmap_backend
 
 restore_removed_names()
 options = arguments()
@@ -30,7 +31,9 @@ algorithm = fedjax.algorithms.fed_avg.federated_averaging(
     fedjax.optimizers.sgd(1.0),
     fedjax.ShuffleRepeatBatchHParams(batch_size=batch_size, num_epochs=1, seed=0, skip_shuffle=True),
 )
-fedjax.set_for_each_client_backend("jit")
+# Eight clients side by side, as many as are measured at least.
+backend = vmap_backend(chunk=8) if options.backend == "vmap" else options.backend
+fedjax.set_for_each_client_backend(backend)
 cohort = [(name, dataset, jax.random.PRNGKey(0)) for name, dataset in data.clients()]
 state = algorithm.init(held.parameters)
 

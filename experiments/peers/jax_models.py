@@ -26,12 +26,17 @@ class Model(NamedTuple):
 
 def model(work: Work, form: str, precision: str = "fp32") -> Model:
     """The model of a work file, its convolutions in one of the two forms."""
-    if work.kind == "toy":
+    if work.kind in ("toy", "dense"):
         from experiments.peers import toy_jax
+
+        def loss(parameters, batch):
+            if work.kind == "dense":
+                return dense_loss(parameters, batch)
+            return toy_jax.loss(parameters, batch, form)
 
         return Model(
             jax.tree.map(jnp.asarray, work.parameters),
-            lambda parameters, batch: toy_jax.loss(parameters, batch, form),
+            loss,
             lambda parameters: {name: np.asarray(value) for name, value in parameters.items()},
         )
     return speech(work, form, precision)
@@ -67,6 +72,15 @@ def speech(work: Work, form: str, precision: str = "fp32") -> Model:
         loss,
         lambda parameters: huggingface.to_state_dict(jax.tree.map(np.asarray, parameters), config),
     )
+
+
+def dense_loss(parameters, batch):
+    """Mean squared error of the model of products alone."""
+    x = batch["x"]
+    for index in range(len(parameters)):
+        x = x @ parameters[f"layer{index}"]
+        x = jax.nn.relu(x) if index + 1 < len(parameters) else x
+    return jnp.square(x - batch["target"]).mean()
 
 
 def sgd_step(held: Model, learning_rate: float) -> Callable[[Any, Any], Any]:

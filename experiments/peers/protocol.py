@@ -25,7 +25,7 @@ class Work:
     """The work of a round, from the file that the benchmark wrote.
 
     Attributes:
-        kind: "toy" or "tiny".
+        kind: "toy", "dense" or "speech".
         parameters: initial ones, by name.
         batches: arrays by name, each [client, step, ...].
         learning_rate: of plain SGD.
@@ -62,6 +62,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", required=True)
     parser.add_argument("--form", choices=("lax", "product", "own"), default="lax")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--backend", default="jit", help="of fedjax")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     return parser.parse_args()
 
