@@ -1,5 +1,8 @@
 """bench rounds: runners in processes of their own, interleaved, gated on equal parameters."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -8,6 +11,7 @@ from experiments.bench_rounds import AGREE, RUNNERS, Runner, distance
 from experiments.peers import environments
 from experiments.run_folder import read_json
 from tests.experiments.test_commands import fails
+from tests.paths import ROOT
 
 COLUMNS = {
     "workload", "device", "precision", "clients", "runner", "seconds_per_round", "client_steps_per_second",
@@ -20,7 +24,8 @@ def result(tmp_path_factory):
     out = tmp_path_factory.mktemp("bench")
     options = ["--workloads", "dense", "--clients", "3", "--repeats", "2", "--no-single-step", "--no-fedjax"]
     argv = ["--out", str(out), *options, "--runners", "ours", "loop", "sequential", "fedjax_jit"]
-    bench_rounds.main(argv)
+    # In a process of its own, as it sets XLA's flags.
+    subprocess.run([sys.executable, "-m", "experiments.bench_rounds", *argv], check=True, cwd=ROOT)
     return out
 
 
