@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -18,8 +19,10 @@ from experiments.peers import dense, environments, toy
 from experiments.progress import duration
 from experiments.run_folder import replace_file, write_json
 
+REFERENCES = ("loop", "torch_fp32", "ours_fp32", "fedjax_jit")  # the first one that takes part
 AGREE = 1e-4  # of the parameters' global norm
 WARM_UP = 2  # rounds that are not timed
+TURN_SECONDS = 1.0  # a turn is one round, or more where they are shorter than this
 SLOWER = 1.3  # times the seconds of a runner's best form: such forms are not timed further
 
 
@@ -124,11 +127,13 @@ class Process:
         self._answer()
         self.startup_seconds = time.perf_counter() - began
         self.seconds: list[float] = []
+        self.timed: list[float] = []
         self.end: dict[str, Any] = {}
 
-    def round(self) -> None:
-        """Run one round while the others stand still."""
+    def round(self) -> float:
+        """Run one round while the others stand still; its seconds."""
         self.seconds.append(self._ask("round")["seconds"])
+        return self.seconds[-1]
 
     def finish(self) -> None:
         """Let it write its parameters and end."""
@@ -252,26 +257,39 @@ def measure(
                 for _ in range(WARM_UP):
                     process.round()
                 process.pause()
-        left = [process for process in started if process.seconds[-1] <= SLOWER * best(process.name, started)]
+        slow = [process for process in started if process.seconds[-1] > SLOWER * best(process.name, started)]
+        left = [process for process in started if process not in slow]
+        rounds = math.ceil(TURN_SECONDS / min(process.seconds[-1] for process in left))
         for repeat in range(options.repeats):
             # Each begins a turn once in a while: what comes after what is not always the same.
             first = repeat % len(left)
             for process in (*left[first:], *left[:first]):
                 process.go_on()
-                process.round()
+                turn = [process.round() for _ in range(rounds)]
+                # The first round of a turn finds cold caches.
+                process.timed += turn[min(1, rounds - 1) :]
                 process.pause()
         for process in started:
             process.go_on()
             process.finish()
+        references = {"whole": next((p for p in left if p.name in REFERENCES), left[0])}
+        if slow:
+            # Those that stopped early are held against as few rounds.
+            of = references["whole"]
+            short = Process(f"{of.name}-early", of.runner, of.form, work, folder)
+            started.append(short)
+            for _ in range(WARM_UP):
+                short.round()
+            short.finish()
+            references["early"] = short
     finally:
         for process in started:
             process.kill()
         work.unlink(missing_ok=True)
-    reference = next(
-        (held for held in started if held.name in ("loop", "torch_fp32", "ours_fp32", "fedjax_jit")),
-        started[0],
-    )
-    rows = [row(process, workload, clients, reference) for process in started]
+    rows = [
+        row(process, workload, clients, references["early" if process in slow else "whole"])
+        for process in (*left, *slow)
+    ]
     for name in runners:
         tried = [found for found in rows if found["runner"] == name]
         min(tried, key=lambda found: found["seconds_per_round"])["counts"] = True
@@ -303,7 +321,7 @@ def row(process: Process, workload: str, clients: int, reference: Process) -> di
     }[workload]
     apart = distance(process.out, reference.out)
     # A form that was far slower than its runner's best has its last warm-up round alone.
-    timed = process.seconds[WARM_UP:] or process.seconds[-1:]
+    timed = process.timed or process.seconds[-1:]
     median = float(np.median(timed))
     return {
         "workload": workload,

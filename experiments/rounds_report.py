@@ -64,7 +64,7 @@ def markdown(result: dict[str, Any]) -> str:
     parts = [
         "# Rounds beside other frameworks",
         "Equal work: the same first parameters and batches, four plain SGD steps a client, the mean of all clients; "
-        f"medians of {result['repeats']} rounds after two, interleaved in one run, every other process standing still "
+        f"medians of {result['repeats']} turns after two rounds (a turn is a round, or a second of them), interleaved in one run, every other process standing still "
         "(Flower's excepted, whose workers idle). Where a runner knows two forms of convolutions the faster one counts.",
         "\n".join(f"- {sentence}" for sentence in sentences(result)),
         "![rounds](rounds.png)",

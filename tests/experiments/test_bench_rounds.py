@@ -36,7 +36,7 @@ def test_all_runners_end_with_the_same_parameters(result):
         assert set(row) >= COLUMNS
         assert row["parameters_agree"]
         assert row["distance"] <= AGREE
-        assert len(row["seconds"]) == 2
+        assert len(row["seconds"]) >= 2
         assert row["client_steps_per_second"] == pytest.approx(24 / row["seconds_per_round"])
         assert row["first_round_seconds"] > 0 < row["startup_seconds"]
         assert row["peak_bytes"] > 1e7
