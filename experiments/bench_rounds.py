@@ -22,6 +22,7 @@ from experiments.run_folder import replace_file, write_json
 REFERENCES = ("loop", "torch_fp32", "ours_fp32", "fedjax_jit")  # the first one that takes part
 AGREE = 1e-4  # of the parameters' global norm
 WARM_UP = 2  # rounds that are not timed
+MOST_ROUNDS = 10  # of a turn
 TURN_SECONDS = 1.0  # a turn is one round, or more where they are shorter than this
 SLOWER = 1.3  # times the seconds of a runner's best form: such forms are not timed further
 
@@ -260,6 +261,7 @@ def measure(
         slow = [process for process in started if process.seconds[-1] > SLOWER * best(process.name, started)]
         left = [process for process in started if process not in slow]
         rounds = math.ceil(TURN_SECONDS / min(process.seconds[-1] for process in left))
+        rounds = min(rounds, MOST_ROUNDS)
         for repeat in range(options.repeats):
             # Each begins a turn once in a while: what comes after what is not always the same.
             first = repeat % len(left)
