@@ -60,6 +60,7 @@ def privacy(settings: dict[str, Any], clients: int, stacked: tuple[str, ...]) ->
     """
     if settings["dp_clip_norm"] is None:
         return None
+    accounting.require()
     multiplier = settings["dp_noise_multiplier"]
     if multiplier is None:
         multiplier = accounting.noise_multiplier(

@@ -110,7 +110,8 @@ class PretrainArguments:
     """Client updates of a larger norm are left out, as those that are not finite are."""
     dp_clip_norm: float | None = None
     """Differential privacy for clients: the norm that updates are clipped to. With --aggregation uniform;
-    clients are then drawn by themselves, so that cohorts differ in size."""
+    clients are then drawn by themselves, so that cohorts differ in size. The model is what is private:
+    noise and draws come from --seed, and metrics.jsonl names clients and losses."""
     dp_clipping: Literal["whole", "layer"] = "whole"
     """Clip the whole update, or every parameter array of every layer by itself."""
     dp_noise_multiplier: float | None = None
@@ -214,6 +215,11 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
         raise UsageError(
             f"--clients-per-round {settings['clients_per_round']} is more than the {clients} clients"
         )
+    if options.partition != "speakers" and options.overshoot > 1 and settings["clients_per_round"] == clients:
+        raise UsageError(
+            f"--overshoot has nobody else to ask: a round already takes all {clients} clients; lower "
+            "--clients-per-round"
+        )
     if options.partition != "speakers" and settings["corrupted_clients"] > clients:
         raise UsageError(
             f"--corrupted-clients {settings['corrupted_clients']} is more than the {clients} clients"
@@ -237,6 +243,8 @@ def _check_faults_and_privacy(options: PretrainArguments) -> None:
     if options.overshoot < 1:
         raise UsageError(f"--overshoot must be at least 1, got {options.overshoot}")
     private = ("dp_clipping", "dp_noise_multiplier", "dp_epsilon", "dp_delta")
+    if options.speed_spread and options.deadline_steps is None and options.overshoot == 1:
+        raise UsageError("--speed-spread changes nothing without --deadline-steps or --overshoot")
     if options.dp_clip_norm is None:
         if given := _changed(options, private):
             raise UsageError(f"--{given[0].replace('_', '-')} has a meaning with --dp-clip-norm alone")
@@ -245,6 +253,10 @@ def _check_faults_and_privacy(options: PretrainArguments) -> None:
         raise UsageError("--dp-clip-norm needs --aggregation uniform: other weights come from the data")
     if (options.dp_noise_multiplier is None) == (options.dp_epsilon is None):
         raise UsageError("give either --dp-noise-multiplier or --dp-epsilon with --dp-clip-norm")
+    if options.local_epochs:
+        raise UsageError(
+            "--dp-clip-norm needs --local-steps: with epochs the schedule depends on who takes part"
+        )
     if options.dp_delta >= 1:
         raise UsageError(f"--dp-delta must be below 1, got {options.dp_delta}")
     if given := _changed(options, ("overshoot", "deadline_steps", "speed_spread")):

@@ -53,7 +53,9 @@ def configure_xla(
     os.environ["XLA_FLAGS"] = flags
     import jax
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "w2v-jax" / "xla"
+    # XLA:CPU splits loops by the cores it sees, which is in no key of the cache.
+    share = f"{usable_cores()}-cores-{devices}-devices"
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "w2v-jax" / "xla" / share
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -71,6 +71,15 @@ def noise_multiplier(
     )
 
 
+def require() -> None:
+    """Find out before a run whether it can be accounted for.
+
+    Raises:
+        FederationError: dp-accounting is not installed.
+    """
+    _library()
+
+
 def _event(dp: Any, multiplier: float, probability: float) -> Any:
     return dp.PoissonSampledDpEvent(probability, dp.GaussianDpEvent(multiplier))
 

@@ -67,7 +67,8 @@ def attend(
     }
     in_time = sorted(
         (client for client, when in finish.items() if when <= faults.deadline_steps),
-        key=lambda client: (finish[client], client),
+        # Of those that finish together any may be first, another one in another round.
+        key=lambda client: (finish[client], _arrival(client, seed, round_index), client),
     )
     taken = set(in_time[: faults.wanted])
     return Attendance(
@@ -75,6 +76,10 @@ def attend(
         dropped,
         [client for client in finish if client not in taken],
     )
+
+
+def _arrival(client_id: str, seed: int, round_index: int) -> float:
+    return float(generator(Draw.ARRIVAL, seed, round_index, client_number(client_id)).random())
 
 
 def _drops(client_id: str, faults: Faults, seed: int, round_index: int) -> bool:

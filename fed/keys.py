@@ -22,6 +22,7 @@ class Draw(enum.IntEnum):
     CORRUPTION_NOISE = 7
     SPEED = 8
     DROPOUT = 9
+    ARRIVAL = 10
 
 
 # Rounds that never come, for the keys of a run that belong to no round.

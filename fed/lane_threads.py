@@ -26,9 +26,9 @@ def compiling_for(cores: int) -> Iterator[None]:
     whole = os.sched_getaffinity(0)
     before = _affinities()
     confined = set(sorted(whole)[: max(1, cores)])
-    for thread in before:
-        _confine(thread, confined)
     try:
+        for thread in before:
+            _confine(thread, confined)
         yield
     finally:
         # Threads that were born meanwhile took over the confinement.
@@ -59,9 +59,10 @@ class LaneProgram:
     def __call__(self, *arguments: Any) -> Any:
         if self._called:
             return self._jitted(*arguments)
-        self._called = True
         with compiling_for(len(os.sched_getaffinity(0)) // self._lanes):
-            return self._jitted(*arguments)
+            found = self._jitted(*arguments)
+        self._called = True
+        return found
 
     def lower(self, *arguments: Any) -> Any:
         """As of the jitted program."""

@@ -12,7 +12,8 @@ from fed.protocols import Objective, PyTree
 ADAPTIVITY = 1e-3  # tau of Reddi et al. 2021: what is added to the root of the second moment
 
 # By the name of the federated algorithm. The adaptive three follow Reddi et al. 2021, algorithm 2, with
-# optax's bias correction in Adam and Yogi, which the paper leaves out.
+# optax's bias correction in Adam and Yogi, which the paper leaves out; optax's Adagrad divides by
+# sqrt(v + tau^2) where the paper has sqrt(v) + tau.
 OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
     "fedavg": optax.sgd,
     "fedavgm": lambda rate: optax.sgd(rate, momentum=0.9),

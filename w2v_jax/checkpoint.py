@@ -19,6 +19,9 @@ from w2v_jax.errors import UserError
 
 PyTree = Any
 
+PASSING_ERRORS = (
+    errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT,
+)  # fmt: skip
 SPARE_BYTES = 2**20  # for metadata beside the arrays
 DIGESTS = "crc32"  # of the arrays by path, in a checkpoint's metadata
 
@@ -84,8 +87,8 @@ class Checkpoints:
     def restore_newest(self, like: PyTree) -> Restored | None:
         """The newest checkpoint that is whole, or None where there is none.
 
-        A damaged one (files that are missing, cannot be read, or hold other values than were saved) is moved
-        to `damaged/<round>` in the folder, and the one before it is tried.
+        Newer ones that are damaged (files that are missing, cut short or hold other values than were saved)
+        are moved to `damaged/<round>` in the folder once a whole one is found; until then nothing moves.
 
         Raises:
             OtherArraysError: it holds other arrays, or arrays of other shapes.
@@ -93,22 +96,30 @@ class Checkpoints:
         """
         damaged: dict[int, str] = {}
         for round_index in reversed(self.rounds()):
-            try:
-                state = self.restore(round_index, like)
-                self._verify(round_index, state)
-            except OtherArraysError:
-                raise
-            except Exception as error:
-                damaged[round_index] = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-                self._set_aside(round_index)
+            state, why = self._try(round_index, like)
+            if _any_process(why is not None):
+                damaged[round_index] = why or "another process cannot read it"
                 continue
+            for number in damaged:
+                self._set_aside(number)
             return Restored(round_index, state, damaged)
         if damaged:
             raise UserError(
-                f"every checkpoint in {self._folder} is damaged ({damaged[max(damaged)]}); they are kept in "
-                f"{self._folder / 'damaged'}: choose another --out to start anew"
+                f"every checkpoint in {self._folder} is damaged ({damaged[max(damaged)]}): "
+                "choose another --out to start anew"
             )
         return None
+
+    def _try(self, round_index: int, like: PyTree) -> tuple[PyTree, str | None]:
+        """A checkpoint's state, or what is wrong with it."""
+        try:
+            state = self.restore(round_index, like)
+            self._verify(round_index, state)
+        except Exception as error:
+            if isinstance(error, OtherArraysError | MemoryError) or _is_passing(error):
+                raise
+            return None, (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        return state, None
 
     def _verify(self, round_index: int, state: PyTree) -> None:
         """Hold the arrays against the digests that were saved with them; older checkpoints have none."""
@@ -194,6 +205,24 @@ def _digests(state: PyTree) -> dict[str, int]:
         for path, leaf in _by_path(state).items()
         if not isinstance(leaf, jax.Array) or leaf.is_fully_replicated or leaf.is_fully_addressable
     }
+
+
+def _any_process(found: bool) -> bool:
+    """Whether it is so in any process of the run."""
+    if jax.process_count() == 1:
+        return found
+    return bool(np.any(multihost_utils.process_allgather(np.int32(found))))
+
+
+def _is_passing(error: BaseException | None) -> bool:
+    """Whether an error, or its cause, says nothing of the files: no memory, no permission, too many open."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in PASSING_ERRORS:
+            return True
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _hush() -> None:

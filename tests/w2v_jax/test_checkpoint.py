@@ -142,11 +142,35 @@ def test_all_damaged_is_one_line_and_nothing_is_deleted(tmp_path):
     for number in (1, 2):
         for path in files_of(tmp_path / str(number)):
             path.write_bytes(b"")
+    # As often as it is tried: a second start must not take the folder for a new one.
+    for _ in range(2):
+        checkpoints = Checkpoints(tmp_path)
+        with pytest.raises(UserError, match=r"every checkpoint in .* is damaged") as caught:
+            checkpoints.restore_newest(noise(0))
+        assert "\n" not in str(caught.value)
+        checkpoints.close()
+    assert not (tmp_path / "damaged").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), PermissionError(errno.EACCES, "no"), OSError(errno.EMFILE, "too many open files"),
+     RuntimeError("RESOURCE_EXHAUSTED: out of memory")],
+    ids=str,
+)  # fmt: skip
+def test_what_says_nothing_of_the_files_is_no_damage(tmp_path, monkeypatch, error):
+    two_rounds(tmp_path)
     checkpoints = Checkpoints(tmp_path)
-    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged") as caught:
-        checkpoints.restore_newest(noise(0))
-    assert "\n" not in str(caught.value)
-    assert sorted(path.name for path in (tmp_path / "damaged").iterdir()) == ["1", "2"]
+
+    def fail(round_index, **kwargs):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._manager, "restore", fail)
+        with pytest.raises(type(error)):
+            checkpoints.restore_newest(noise(0))
+    assert checkpoints.rounds() == [1, 2]
+    assert checkpoints.restore_newest(noise(0)).round_index == 2
     checkpoints.close()
 
 
