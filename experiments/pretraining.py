@@ -1,8 +1,10 @@
 """One pre-training run: corpus -> clients -> rounds -> metrics, checkpoints and report."""
 
 import dataclasses
+import json
 import math
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,7 +20,7 @@ from experiments.speech_clients import LocalWork, SpeechClients, set_aside
 from fed import aggregation, centralised, cohort, server, simulation
 from fed.client import LocalTraining
 from fed.keys import Draw, evaluation_key, initial_key
-from fed.placement import fetch
+from fed.placement import fetch, same_everywhere
 from fed.privacy import Privacy
 from w2v_jax import optim
 from w2v_jax.checkpoint import Checkpoints
@@ -119,10 +121,10 @@ class Pretraining:
             clients = corruption.spoil(clients, self.corrupted, kind, seed)
         self.source = SpeechClients(clients, self.work, settings["seed"])
         self.diagnostics = Diagnostics(self._evaluate_on, self.split.heldout, clients, self.corrupted)
+        about = None if self.central else partitions.to_file(training, dealt)
+        self._agree(about)
         self.folder.begin()
-        about = None
-        if not self.central:
-            about = partitions.to_file(training, dealt)
+        if about is not None:
             self.folder.pin("partition.json", about)
         self.folder.pin(
             "clips.json",
@@ -146,6 +148,15 @@ class Pretraining:
             }
             | ({"corruption": self._corruption()} if self.corrupted else {}),
         )
+
+    def _agree(self, partition: Any) -> None:
+        """Find out whether all processes have the same settings and the same clips."""
+        held = json.dumps([self.settings, partition, lengths(self.corpus.clips).tolist()], sort_keys=True)
+        if not same_everywhere(zlib.crc32(held.encode())):
+            raise UserError(
+                "the processes differ in their options or in the corpus that they read: start all with the "
+                "same command and the same data"
+            )
 
     def _corruption(self) -> dict[str, Any]:
         return {"kind": self.settings["corruption"], "clients": self.corrupted}

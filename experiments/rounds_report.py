@@ -50,9 +50,12 @@ def sentences(result: dict[str, Any]) -> list[str]:
         found.append(
             f"`{workload}`, {clients} clients: {ratio:.2f} times the client steps a second of {NAMES[best]}, the best peer."
         )
-        wrong = [name for name, row in rows.items() if not row["parameters_agree"]]
+        held = [r for r in result["rows"] if (r["workload"], r["clients"]) == (workload, clients)]
+        wrong = sorted({r["runner"] for r in held} - set(rows))
         if wrong:
-            found.append(f"`{workload}`, {clients} clients: {', '.join(wrong)} ended with other parameters.")
+            found.append(
+                f"`{workload}`, {clients} clients: {', '.join(wrong)} ended with other parameters in every form: not counted."
+            )
     if result["absent"]:
         found.append(f"Not here, so not measured: {', '.join(result['absent'])}.")
     return found
@@ -64,7 +67,7 @@ def markdown(result: dict[str, Any]) -> str:
     parts = [
         "# Rounds beside other frameworks",
         "Equal work: the same first parameters and batches, four plain SGD steps a client, the mean of all clients; "
-        f"medians of {result['repeats']} turns after two rounds (a turn is a round, or a second of them), interleaved in one run, every other process standing still "
+        f"medians over the rounds of {result['repeats']} turns (a second of rounds each, ten at most, the first one apart where there are more), interleaved in one run, every other process standing still "
         "(Flower's excepted, whose workers idle). Where a runner knows two forms of convolutions the faster one counts.",
         "\n".join(f"- {sentence}" for sentence in sentences(result)),
         "![rounds](rounds.png)",
@@ -89,7 +92,7 @@ def markdown(result: dict[str, Any]) -> str:
             f"## {workload}, {clients} clients",
             table(
                 ("runner", "form", "seconds a round", "p10 to p90", "client steps a second", "start, s", "first round, s",
-                 "peak, MiB", "distance to the loop's parameters"),
+                 "peak, MiB", "distance to the reference"),
                 rows,
             ),
         ]  # fmt: skip
@@ -114,7 +117,7 @@ def fedjax_markdown(result: dict[str, Any]) -> str:
     parts = [
         "# fedjax's FedAvg, one client at a time and vmapped",
         "The algorithm is fedjax's own, unchanged; only its for-each-client backend differs: `jit` is fedjax's, `vmap` this "
-        f"project's, eight clients side by side. Medians of {result['repeats']} rounds after two, interleaved.",
+        f"project's, eight clients side by side. Medians over {result['repeats']} interleaved turns of at most ten rounds.",
         "\n".join(lines),
         table(
             ("model", "clients", "backend", "form", "seconds a round", "p10 to p90", "distance to jit's"),

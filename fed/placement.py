@@ -77,6 +77,14 @@ def replicate(tree: PyTree, shardings: PyTree) -> PyTree:
     return jax.tree.map(one, tree, shardings)
 
 
+def same_everywhere(number: int) -> bool:
+    """Whether all processes come with the same 32-bit number; all of them have to ask."""
+    if jax.process_count() == 1:
+        return True
+    found = np.asarray(multihost_utils.process_allgather(np.uint32(number)))
+    return bool((found == found.flat[0]).all())
+
+
 def fetch(tree: PyTree) -> PyTree:
     """NumPy arrays with all rows, in every process."""
 

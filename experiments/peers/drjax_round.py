@@ -11,7 +11,7 @@ from experiments.peers.protocol import Work, arguments, serve
 logging.disable(logging.WARNING)
 options = arguments()
 work = Work(options.work)
-held = model(work, options.form)
+held = model(work, options.form, options.precision)
 one_step = sgd_step(held, work.learning_rate)
 parameters = held.parameters
 

@@ -17,7 +17,7 @@ from fed.fedjax_vmap import vmap_backend
 restore_removed_names()
 options = arguments()
 work = Work(options.work)
-held = model(work, options.form)
+held = model(work, options.form, options.precision)
 gradient = jax.grad(held.loss)
 clients = {}
 for client in range(work.clients):
@@ -25,15 +25,15 @@ for client in range(work.clients):
     clients[f"{client:04d}".encode()] = rows
 data = fedjax.InMemoryFederatedData(clients)
 batch_size = next(iter(work.batches.values())).shape[2]
+# Eight clients side by side, as many as are measured at least.
+backend = vmap_backend(chunk=8) if options.backend == "vmap" else options.backend
+fedjax.set_for_each_client_backend(backend)
 algorithm = fedjax.algorithms.fed_avg.federated_averaging(
     lambda parameters, batch, key: gradient(parameters, batch),
     fedjax.optimizers.sgd(work.learning_rate),
     fedjax.optimizers.sgd(1.0),
     fedjax.ShuffleRepeatBatchHParams(batch_size=batch_size, num_epochs=1, seed=0, skip_shuffle=True),
 )
-# Eight clients side by side, as many as are measured at least.
-backend = vmap_backend(chunk=8) if options.backend == "vmap" else options.backend
-fedjax.set_for_each_client_backend(backend)
 cohort = [(name, dataset, jax.random.PRNGKey(0)) for name, dataset in data.clients()]
 state = algorithm.init(held.parameters)
 

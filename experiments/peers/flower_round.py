@@ -24,8 +24,7 @@ started = [0.0]
 
 
 def client_app(path: str, names: list[str]) -> ClientApp:
-    """The clients, each in whatever worker is free; workers keep the work file."""
-    cache = {}
+    """The clients, each in whatever worker is free; a worker reads the work file once."""
 
     class Client(NumPyClient):
         def __init__(self, client: int):
@@ -34,13 +33,10 @@ def client_app(path: str, names: list[str]) -> ClientApp:
         def fit(self, parameters, config):
             import torch
 
-            from experiments.peers.torch_models import model, to_names
+            from experiments.peers.torch_models import kept, to_names
 
             torch.set_num_threads(1)
-            if "work" not in cache:
-                cache["work"] = Work(path)
-                cache["net"] = model(cache["work"])
-            held, net = cache["work"], cache["net"]
+            held, net = kept(path)
             with torch.no_grad():
                 own = {name.removeprefix("held."): value for name, value in net.named_parameters()}
                 for name, value in zip(names, parameters, strict=True):

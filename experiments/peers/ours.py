@@ -22,7 +22,7 @@ from fed.protocols import ClientPlan  # noqa: E402
 from fed.round import run_round as run_one  # noqa: E402
 
 layout = cohort.choose_layout(work.clients)
-held = model(work, options.form)
+held = model(work, options.form, options.precision)
 rows = next(iter(work.batches.values())).shape[2]
 
 

@@ -87,12 +87,12 @@ def answer(line: dict[str, Any]) -> None:
     print(json.dumps(line), file=_OUT, flush=True)
 
 
-def end(parameters: Parameters, out: str, device_peak_bytes: int | None = None) -> None:
+def end(parameters: Parameters, out: str) -> None:
     """Write where the parameters ended, and say what it took."""
     np.savez(out, **parameters)
     unit = 1 if sys.platform == "darwin" else 1024
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    answer({"peak_bytes": peak * unit, "device_peak_bytes": device_peak_bytes})
+    answer({"peak_bytes": peak * unit})
 
 
 # Frameworks print on standard output: answers go to what it was, everything else to standard error.

@@ -12,7 +12,7 @@ from experiments.peers.protocol import Work, arguments, serve
 
 options = arguments()
 work = Work(options.work)
-held = model(work, options.form)
+held = model(work, options.form, options.precision)
 resident = [
     jax.device_put({name: values[client] for name, values in work.batches.items()})
     for client in range(work.clients)

@@ -1,5 +1,7 @@
 """Losses of both workloads in torch."""
 
+import functools
+
 import numpy as np
 import torch
 
@@ -15,6 +17,13 @@ def model(work: Work) -> torch.nn.Module:
     from experiments.peers.tiny_torch import Tiny
 
     return Tiny(work)
+
+
+@functools.cache
+def kept(path: str) -> tuple[Work, torch.nn.Module]:
+    """A work file and its model, read once in a process: Flower's workers serve many clients."""
+    work = Work(path)
+    return work, model(work)
 
 
 def to_names(net: torch.nn.Module) -> Parameters:
