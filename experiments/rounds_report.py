@@ -117,7 +117,7 @@ def fedjax_markdown(result: dict[str, Any]) -> str:
     parts = [
         "# fedjax's FedAvg, one client at a time and vmapped",
         "The algorithm is fedjax's own, unchanged; only its for-each-client backend differs: `jit` is fedjax's, `vmap` this "
-        f"project's, eight clients side by side. Medians over {result['repeats']} interleaved turns of at most ten rounds.",
+        f"project's, up to 32 clients side by side. Medians over {result['repeats']} interleaved turns of at most ten rounds.",
         "\n".join(lines),
         table(
             ("model", "clients", "backend", "form", "seconds a round", "p10 to p90", "distance to jit's"),

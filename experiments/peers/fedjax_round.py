@@ -25,8 +25,7 @@ for client in range(work.clients):
     clients[f"{client:04d}".encode()] = rows
 data = fedjax.InMemoryFederatedData(clients)
 batch_size = next(iter(work.batches.values())).shape[2]
-# Eight clients side by side, as many as are measured at least.
-backend = vmap_backend(chunk=8) if options.backend == "vmap" else options.backend
+backend = vmap_backend(chunk=min(work.clients, 32)) if options.backend == "vmap" else options.backend
 fedjax.set_for_each_client_backend(backend)
 algorithm = fedjax.algorithms.fed_avg.federated_averaging(
     lambda parameters, batch, key: gradient(parameters, batch),

@@ -348,3 +348,78 @@ def test_rounds_that_reach_nobody_are_counted_and_change_nothing(corpus, tmp_pat
         assert line["update_norm"] == 0.0
         assert line["padded_share"] == 0.0
         assert line["heldout_loss"] == before[line["round"] - 1]
+
+
+def test_a_private_run_says_what_it_has_spent(corpus, tmp_path):
+    from fed import accounting
+
+    out = tmp_path / "run"
+    options = ["--aggregation", "uniform", "--dp-clip-norm", "0.05", "--dp-noise-multiplier", "1.5"]
+    options += ["--dp-delta", "1e-3", "--dp-clipping", "layer", "--clients", "4", "--clients-per-round", "2"]
+    run(corpus, out, "--preset", "hundred-clients", "--rounds", "3", *options)
+    lines = read_metrics(out / "metrics.jsonl")
+    expected = [
+        accounting.epsilon(1.5, sampling_probability=0.5, rounds=rounds, delta=1e-3) for rounds in (1, 2, 3)
+    ]
+    assert [line["epsilon"] for line in lines] == pytest.approx(expected)
+    for line in lines:
+        assert (line["delta"], line["noise_multiplier"]) == (1e-3, 1.5)
+        # Updates of such a run are far larger than the clip norm.
+        assert line["clipped_share"] > 0.5 or line["clients"] == 0
+        assert line["update_norm"] > 0.0
+
+
+def test_late_and_superfluous_clients_are_counted(corpus, tmp_path):
+    out = tmp_path / "run"
+    options = ["--clients", "4", "--clients-per-round", "2", "--overshoot", "1.5", "--speed-spread", "0.5"]
+    run(corpus, out, "--preset", "hundred-clients", "--rounds", "3", *options, "--proximal", "0.1")
+    for line in read_metrics(out / "metrics.jsonl"):
+        assert (line["clients"], line["late_clients"], line["dropped_clients"]) == (2, 1, 0)
+        # The late one was sent the model all the same.
+        assert line["bytes_down"] == 3 * line["bytes_up"] // 2
+
+
+def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_goes_on(corpus, finished, tmp_path):
+    out, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    for path in (copy / "checkpoints" / "4").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    printed = run(corpus, copy, *CLIENTS, "--rounds", "4")
+    assert "checkpoint of round 4 is damaged" in printed
+    assert "continuing from round 2" in printed
+    assert parameters(copy) == parameters(out)
+    assert untimed(copy) == untimed(out)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--dp-epsilon", "3"], "--dp-epsilon has a meaning with --dp-clip-norm alone"),
+        (["--dp-clip-norm", "1", "--dp-epsilon", "3"], "--dp-clip-norm needs --aggregation uniform"),
+        (["--dp-clip-norm", "1", "--aggregation", "uniform"], "give either --dp-noise-multiplier or"),
+        (
+            ["--dp-clip-norm", "1", "--aggregation", "uniform", "--dp-epsilon", "3", "--local-epochs", "1"],
+            "--dp-clip-norm needs --local-steps",
+        ),
+        (
+            ["--dp-clip-norm", "1", "--aggregation", "uniform", "--dp-epsilon", "3", "--deadline-steps", "9"],
+            "--deadline-steps cannot be combined with --dp-clip-norm",
+        ),
+        (["--speed-spread", "0.5"], "--speed-spread changes nothing without"),
+        (["--overshoot", "1.2"], "--overshoot has nobody else to ask"),
+        (["--overshoot", "0.5"], "--overshoot must be at least 1"),
+        (["--client-dropout", "1"], "--client-dropout must be below 1"),
+        (["--server-optimizer", "fedadm"], "fedadam"),
+        (
+            ["--preset", "centralised", "--proximal", "1"],
+            "--proximal has no meaning with --preset centralised",
+        ),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, expected, tmp_path, capfd):
+    from tests.experiments.test_commands import fails
+
+    assert expected in fails(capfd, "pretrain", "--out", str(tmp_path / "run"), *options)
+    assert not (tmp_path / "run").exists()

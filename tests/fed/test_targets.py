@@ -25,7 +25,7 @@ def test_a_round_compiles_for_an_accelerator_that_is_not_here(target):
         pytest.skip(str(targets.missing(target)))
     done = subprocess.run([sys.executable, "-c", COMPILE, target], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
-    assert set(found["programs"]) == {"start", "block", "fold", "step"}
+    assert set(found["programs"]) == {"start", "block", "fold", "whole", "step"}
     assert all(size > 0 for size in found["programs"].values())
     # What clients carry from block to block is updated in place.
     assert found["aliased_bytes"] >= found["state_bytes"]
