@@ -170,7 +170,8 @@ def build_programs(
         mapped = jax.shard_map(
             function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names={"lanes"}, check_vma=False
         )
-        return for_lanes(jax.jit(mapped, donate_argnums=donate), layout.lanes)
+        jitted = jax.jit(mapped, donate_argnums=donate)
+        return for_lanes(jitted, layout.lanes if held.flat[0].platform == "cpu" else 1)
 
     def start(parameters, objective_state):
         fresh = client.start(training, parameters, objective_state, sums)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
 _TASKS = Path("/proc/self/task")  # this process's threads
 
 
@@ -70,7 +68,7 @@ class LaneProgram:
 
 
 def for_lanes(jitted: Callable, lanes: int) -> Any:
-    """A jitted program as lanes are to call it: as it is, unless they share a CPU."""
-    if lanes == 1 or jax.default_backend() != "cpu" or not hasattr(os, "sched_getaffinity"):
+    """A jitted program as so many lanes of a CPU are to call it: as it is, if there is one."""
+    if lanes == 1 or not hasattr(os, "sched_getaffinity"):
         return jitted
     return LaneProgram(jitted, lanes)

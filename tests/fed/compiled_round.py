@@ -79,29 +79,25 @@ def _programs(devices) -> tuple[dict[str, Any], int]:
     client_state = placed(jax.eval_shape(programs.start, *model), by_client)
     accumulator = placed(jax.eval_shape(programs.empty, *model), NamedSharding(by_client.mesh, P("lanes")))
     first = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
-    return (
-        programs,
-        {
-            "start": (programs.start, model),
-            "block": (
-                programs.block,
-                (client_state, block, clients((), jnp.uint32), key, first, state.parameters),
+    return {
+        "start": (programs.start, model),
+        "block": (
+            programs.block,
+            (client_state, block, clients((), jnp.uint32), key, first, state.parameters),
+        ),
+        "fold": (programs.fold, (accumulator, client_state, *model, clients((), jnp.float32))),
+        "whole": (
+            programs.whole,
+            (
+                accumulator,
+                *model,
+                block,
+                clients((), jnp.uint32),
+                key,
+                first,
+                state.parameters,
+                clients((), jnp.float32),
             ),
-            "fold": (programs.fold, (accumulator, client_state, *model, clients((), jnp.float32))),
-            "whole": (
-                programs.whole,
-                (
-                    accumulator,
-                    *model,
-                    block,
-                    clients((), jnp.uint32),
-                    key,
-                    first,
-                    state.parameters,
-                    clients((), jnp.float32),
-                ),
-            ),
-            "step": (programs.step, (state, accumulator, key)),
-        },
-        lanes,
-    )
+        ),
+        "step": (programs.step, (state, accumulator, key)),
+    }, lanes
