@@ -62,6 +62,9 @@ class LaneProgram:
         self._called = True
         return found
 
+    def _cache_size(self) -> int:
+        return self._jitted._cache_size()
+
     def lower(self, *arguments: Any) -> Any:
         """As of the jitted program."""
         return self._jitted.lower(*arguments)

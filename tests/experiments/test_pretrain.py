@@ -216,7 +216,7 @@ def test_options_reach_the_run(corpus, tmp_path):
     made = Pretraining(folder._config["settings"], folder)
     folder.close()
     assert (made.config.compute_dtype, made.config.masked_group_norm) == ("bfloat16", True)
-    assert (made.layout, made.config.convolution_form) == ((1, 2), "product")
+    assert (made.layout, made.config.convolution_form) == ((1, 2, 1), "product")
     work = {"batch_size": 2, "crop_samples": 11_200, "steps": None, "epochs": 3}
     assert vars(made.work) == work
 
