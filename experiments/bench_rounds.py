@@ -56,7 +56,7 @@ RUNNERS = {
     "loop": Runner(module="loop"),
     "sequential": Runner(module="sequential"),
     "fedjax_jit": Runner(module="fedjax_round"),
-    # Vmapped over clients, lax.conv becomes a grouped convolution, five times as slow on CPU.
+    # Vmapped over clients, lax.conv becomes a grouped convolution, which is slow on CPU.
     "drjax": Runner(module="drjax_round", environment="drjax", forms=("product",)),
     "pfl": Runner(module="pfl_round", environment="pfl", forms=("torch",)),
     # Ray takes nodes that stand still for dead.
@@ -98,7 +98,7 @@ class BenchRoundsArguments:
     single_step: bool = True
     """Also time one step of base, batch 1 of 5.5 s, beside transformers on torch: step.json."""
     repeats: int = 7
-    """Interleaved rounds that are timed, after two that are not."""
+    """Interleaved turns that are timed, after two rounds that are not."""
     make: bool = False
     """Make the peers' virtual environments first, under runs/peers: minutes, and some gigabytes."""
 
@@ -262,7 +262,9 @@ def measure(
                         process.round()
                 except RuntimeError as error:
                     print(f"left out: {error}", flush=True)
-                    started = [held for held in started if (held.name, held.form) != (name, form)]
+                    for held in [h for h in started if (h.name, h.form) == (name, form)]:
+                        held.kill()
+                        started.remove(held)
                     continue
                 process.pause()
         slow = [process for process in started if process.seconds[-1] > SLOWER * best(process.name, started)]

@@ -66,7 +66,7 @@ def markdown(result: dict[str, Any]) -> str:
     made = result["provenance"]
     parts = [
         "# Rounds beside other frameworks",
-        "Equal work: the same first parameters and batches, four plain SGD steps a client, the mean of all clients; "
+        "Equal work: the same first parameters and batches, as many plain SGD steps a client, the mean of all clients; "
         f"medians over the rounds of {result['repeats']} turns (a second of rounds each, ten at most, the first one apart where there are more), interleaved in one run, every other process standing still "
         "(Flower's excepted, whose workers idle). Where a runner knows two forms of convolutions the faster one counts.",
         "\n".join(f"- {sentence}" for sentence in sentences(result)),
@@ -143,7 +143,7 @@ def step_markdown(result: dict[str, Any]) -> str:
     parts = [
         "# One training step of base beside transformers on torch",
         f"Batch 1 of 5.5 s, plain SGD, the same parameters, masks, negatives and noise; medians of {result['repeats']} "
-        "steps after two, interleaved in one run, the other processes standing still.",
+        "turns after two steps, interleaved in one run, the other processes standing still.",
         "\n".join(lines),
         table(
             ("runner", "form", "seconds a step", "p10 to p90", "start, s", "first step, s", "peak, MiB",

@@ -60,10 +60,9 @@ def attend(
         steps: local steps of each.
     """
     dropped = [client for client in asked if _drops(client, faults, seed, round_index)]
+    gone = set(dropped)
     finish = {
-        client: steps[client] * slowness(client, faults, seed)
-        for client in asked
-        if client not in set(dropped)
+        client: steps[client] * slowness(client, faults, seed) for client in asked if client not in gone
     }
     in_time = sorted(
         (client for client, when in finish.items() if when <= faults.deadline_steps),

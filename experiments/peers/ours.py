@@ -9,6 +9,7 @@ options = arguments()
 work = Work(options.work)
 runtime.configure_xla(min(options.threads, work.clients))
 
+# XLA reads its flags when jax is imported.
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402

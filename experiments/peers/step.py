@@ -7,6 +7,7 @@ options = arguments()
 work = Work(options.work)
 runtime.configure_xla(1, model="base", precision=options.precision)
 
+# XLA reads its flags when jax is imported.
 import jax  # noqa: E402
 
 from experiments.peers.jax_models import model, sgd_step  # noqa: E402
