@@ -1,6 +1,7 @@
 """`w2v-jax bench rounds`: our rounds and every peer's at equal work, interleaved in one run."""
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -8,23 +9,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from experiments import arguments, rounds_work, runtime
 from experiments.arguments import UsageError
-from experiments.peers import dense, environments, toy
+from experiments.peers import environments
 from experiments.progress import duration
 from experiments.run_folder import replace_file, write_json
+from w2v_jax.errors import UserError
 
 REFERENCES = ("loop", "torch_fp32", "fedjax_jit", "ours_fp32")  # the first one that takes part
-# Every runner compiles anew, so that first rounds can be compared.
-CHILDREN = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+CHILDREN = {
+    # Every runner compiles anew, so that first rounds can be compared.
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
+    # Several share an accelerator.
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
 AGREE = 1e-4  # of the parameters' global norm
 WARM_UP = 2  # rounds that are not timed
-MOST_ROUNDS = 10  # of a turn
 TURN_SECONDS = 1.0  # a turn is one round, or more where they are shorter than this
 SLOWER = 1.3  # times the seconds of a runner's best form: such forms are not timed further
 
@@ -36,23 +42,33 @@ class Runner:
     Attributes:
         module: of experiments.peers.
         environment: a peer's, or None for this one.
-        forms: of convolutions; every one is a contender, and the fastest counts. The toy model can also take
-            this project's own derivatives, which stay fast in loops; the speech model's `lax` has them.
-        precision: fp32 or bf16.
+        forms: of convolutions; every one is a contender, and the fastest counts. On CPU the toy model can
+            also take this project's own derivatives, which stay fast in loops; the speech model's `lax` has
+            them.
+        accelerator_forms: there, if they are others. `auto`: as this project chooses by the chunk.
+        precision: fp32 or bf16, or None for the workload's.
         words: of its command line, besides.
         stops: whether its processes may be stopped while others run.
     """
 
     module: str
     environment: str | None = None
-    precision: str = "fp32"
+    precision: str | None = None
     words: tuple[str, ...] = ()
     forms: tuple[str, ...] = ("lax", "product")
+    accelerator_forms: tuple[str, ...] | None = None
     stops: bool = True
+
+    def forms_for(self, workload: str, device: str) -> tuple[str, ...]:
+        """The contenders of a workload on a cpu, gpu or tpu."""
+        forms = self.forms if device == "cpu" else self.accelerator_forms or self.forms
+        if workload == "dense":
+            return forms[:1]
+        return (*forms, "own") if (workload, device) == ("toy", "cpu") and "lax" in forms else forms
 
 
 RUNNERS = {
-    "ours": Runner(module="ours"),
+    "ours": Runner(module="ours", accelerator_forms=("auto",)),
     "loop": Runner(module="loop"),
     "sequential": Runner(module="sequential"),
     "fedjax_jit": Runner(module="fedjax_round"),
@@ -69,9 +85,9 @@ FEDJAX_RUNNERS = {
 }
 # One step of base: this project's, alone, beside transformers'.
 STEP_RUNNERS = {
-    "ours_fp32": Runner(module="step"),
+    "ours_fp32": Runner(module="step", precision="fp32"),
     "ours_bf16": Runner(module="step", precision="bf16"),
-    "torch_fp32": Runner(module="step_torch", environment="torch", forms=("torch",)),
+    "torch_fp32": Runner(module="step_torch", environment="torch", forms=("torch",), precision="fp32"),
     "torch_bf16": Runner(module="step_torch", environment="torch", forms=("torch",), precision="bf16"),
 }
 
@@ -85,9 +101,10 @@ class BenchRoundsArguments:
 
     out: Path
     """Folder for rounds.json, rounds.md and rounds.png, and step.json."""
-    workloads: tuple[Literal["toy", "tiny", "dense"], ...] = ("toy", "tiny")
+    workloads: tuple[Literal["toy", "tiny", "dense", "base"], ...] = ("toy", "tiny")
     """toy: three convolutions and two layers, regression. tiny: wav2vec 2.0's loss on the tiny model. dense:
-    a few products (no torch)."""
+    a few products (no torch). base: wav2vec 2.0's loss on base, bf16, AdamW, batches of 4 x 5.5 s, for
+    accelerators (no Flower)."""
     clients: tuple[int, ...] = (8, 32, 100)
     """Numbers of clients K."""
     runners: tuple[str, ...] = tuple(RUNNERS)
@@ -99,24 +116,28 @@ class BenchRoundsArguments:
     """Also time one step of base, batch 1 of 5.5 s, beside transformers on torch: step.json."""
     repeats: int = 7
     """Interleaved turns that are timed, after two rounds that are not."""
+    rounds: int = 10
+    """Most rounds of a turn; a turn lasts about a second where they are short."""
     make: bool = False
     """Make the peers' virtual environments first, under runs/peers: minutes, and some gigabytes."""
 
 
 class Process:
-    """A runner at work."""
+    """A runner at work; `precision` where it has none of its own."""
 
-    def __init__(self, name: str, runner: Runner, form: str, work: Path, folder: Path):
+    def __init__(self, name: str, runner: Runner, form: str, work: Path, folder: Path, precision: str):
         self.name, self.form, self.runner = name, form, runner
+        self.precision = runner.precision or precision
         self.out = folder / f"{name}-{form}.npz"
         self.log = (folder / f"{name}-{form}.log").open("wb")
         python = sys.executable
         if self.runner.environment:
-            python = str(environments.python_of(self.runner.environment))
+            python = environments.interpreter(self.runner.environment) or python
         argv = [python, "-m", f"experiments.peers.{self.runner.module}", "--work", str(work)]
         argv += ["--out", str(self.out), *(("--form", form) if form != "torch" else ())]
-        argv += ["--precision", runner.precision, *runner.words]
-        began = time.perf_counter()
+        argv += ["--precision", self.precision, *runner.words]
+        path = os.pathsep.join([str(environments.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._began = time.perf_counter()
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
@@ -124,23 +145,37 @@ class Process:
             stderr=self.log,
             text=True,
             cwd=environments.ROOT,
-            env=os.environ | CHILDREN | {"PYTHONPATH": str(environments.ROOT)},
+            env=os.environ | CHILDREN | {"PYTHONPATH": path},
             start_new_session=True,
         )
-        self._answer()
-        self.startup_seconds = time.perf_counter() - began
+        self.startup_seconds = 0.0
         self.seconds: list[float] = []
         self.timed: list[float] = []
         self.end: dict[str, Any] = {}
 
+    def wait_until_ready(self) -> None:
+        """It has started."""
+        self._answer()
+        self.startup_seconds = time.perf_counter() - self._began
+
     def round(self) -> float:
         """Run one round while the others stand still; its seconds."""
-        self.seconds.append(self._ask("round")["seconds"])
+        self.begin_round()
+        return self.end_round()
+
+    def begin_round(self) -> None:
+        """Let it begin a round."""
+        self._say("round")
+
+    def end_round(self) -> float:
+        """Wait for the round's end; its seconds."""
+        self.seconds.append(self._answer()["seconds"])
         return self.seconds[-1]
 
     def finish(self) -> None:
         """Let it write its parameters and end."""
-        self.end = self._ask("finish")
+        self._say("finish")
+        self.end = self._answer()
         self._process.wait()
         self.log.close()
 
@@ -164,11 +199,13 @@ class Process:
         except ProcessLookupError:
             return
 
-    def _ask(self, word: str) -> dict[str, Any]:
+    def _say(self, word: str) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{word}\n")
-        self._process.stdin.flush()
-        return self._answer()
+        try:
+            self._process.stdin.write(f"{word}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return  # it has ended: waiting for its answer tells
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -187,8 +224,8 @@ def check(options: BenchRoundsArguments) -> None:
     for name in options.runners:
         if name not in RUNNERS:
             raise UsageError(arguments.nearest(name, list(RUNNERS), "runner"))
-    if min((*options.clients, options.repeats)) < 1:
-        raise UsageError("--clients and --repeats must be at least 1")
+    if min((*options.clients, options.repeats, options.rounds)) < 1:
+        raise UsageError("--clients, --repeats and --rounds must be at least 1")
 
 
 def absent(runners: dict[str, Runner]) -> list[str]:
@@ -196,7 +233,7 @@ def absent(runners: dict[str, Runner]) -> list[str]:
     return [
         name
         for name, runner in runners.items()
-        if runner.environment and not environments.python_of(runner.environment).exists()
+        if runner.environment and environments.interpreter(runner.environment) is None
     ]
 
 
@@ -204,6 +241,7 @@ def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(BenchRoundsArguments, argv, "w2v-jax bench rounds")
     check(options)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     runtime.configure_xla()
     from experiments import rounds_report
 
@@ -215,7 +253,11 @@ def main(argv: list[str]) -> None:
             environments.make(name)
     missing = absent(wanted)
     options.out.mkdir(parents=True, exist_ok=True)
-    about = {"repeats": options.repeats, "provenance": runtime.provenance("bench rounds", 0)}
+    about = {
+        "repeats": options.repeats,
+        "rounds": options.rounds,
+        "provenance": runtime.provenance("bench rounds", 0),
+    }
     if options.single_step:
         found = {name: runner for name, runner in STEP_RUNNERS.items() if name not in missing}
         rows = measure(options, "step", 1, found)
@@ -250,27 +292,32 @@ def measure(
     folder.mkdir(parents=True, exist_ok=True)
     work = folder / "work.npz"
     rounds_work.write(work, workload, clients)
+    machine = this_device()
+    precision, flops = rounds_work.precision(workload), rounds_work.step_flops(workload, work)
+    contenders = [
+        (name, runner, form)
+        for name, runner in runners.items()
+        for form in runner.forms_for(workload, machine.platform)
+    ]
     started: list[Process] = []
+
+    def begin(name: str, runner: Runner, form: str) -> Process:
+        started.append(Process(name, runner, form, work, folder, precision))
+        return started[-1]
+
     try:
-        for name, runner in runners.items():
-            forms = runner.forms if workload != "dense" else runner.forms[:1]
-            for form in (*forms, *(("own",) if workload == "toy" and "lax" in runner.forms else ())):
-                try:
-                    process = Process(name, runner, form, work, folder)
-                    started.append(process)
-                    for _ in range(WARM_UP):
-                        process.round()
-                except RuntimeError as error:
-                    print(f"left out: {error}", flush=True)
-                    for held in [h for h in started if (h.name, h.form) == (name, form)]:
-                        held.kill()
-                        started.remove(held)
-                    continue
-                process.pause()
+        if machine.platform == "cpu":
+            for contender in contenders:
+                warmed_up([begin(*contender)], started)
+        else:
+            # An accelerator's host has cores enough: they start and compile side by side.
+            warmed_up([begin(*contender) for contender in contenders], started)
+        if not started:
+            raise UserError(f"no runner could start: see the logs in {folder}")
         slow = [process for process in started if process.seconds[-1] > SLOWER * best(process.name, started)]
         left = [process for process in started if process not in slow]
         rounds = math.ceil(TURN_SECONDS / min(process.seconds[-1] for process in left))
-        rounds = min(rounds, MOST_ROUNDS)
+        rounds = min(rounds, options.rounds)
         for repeat in range(options.repeats):
             # Each begins a turn once in a while: what comes after what is not always the same.
             first = repeat % len(left)
@@ -288,8 +335,8 @@ def measure(
         if slow:
             # Those that stopped early are held against as few rounds.
             of = references["whole"]
-            short = Process(f"{of.name}-early", of.runner, of.form, work, folder)
-            started.append(short)
+            short = begin(f"{of.name}-early", of.runner, of.form)
+            short.wait_until_ready()
             for _ in range(WARM_UP):
                 short.round()
             short.finish()
@@ -299,7 +346,7 @@ def measure(
             process.kill()
         work.unlink(missing_ok=True)
     rows = [
-        row(process, workload, clients, references["early" if process in slow else "whole"])
+        row(process, workload, clients, references["early" if process in slow else "whole"], flops, machine)
         for process in (*left, *slow)
     ]
     for name in {found["runner"] for found in rows}:
@@ -316,31 +363,86 @@ def measure(
     return rows
 
 
+def warmed_up(beginning: list[Process], started: list[Process]) -> None:
+    """Bring processes to where they can be timed, and let them stand still; those that fail are left out."""
+
+    def attempt(action: Callable[[Process], Any]) -> None:
+        for process in [held for held in beginning if held in started]:
+            try:
+                action(process)
+            except RuntimeError as error:
+                print(f"left out: {error}", flush=True)
+                process.kill()
+                started.remove(process)
+
+    attempt(Process.wait_until_ready)
+    attempt(Process.begin_round)
+    attempt(Process.end_round)
+    for _ in range(WARM_UP - 1):
+        attempt(Process.round)
+    attempt(Process.pause)
+
+
+class Machine(NamedTuple):
+    """What the runners share.
+
+    Attributes:
+        platform: cpu, gpu or tpu.
+        peak_flops: operations a second by precision: a data sheet's dense rates of an accelerator, a large
+            product's measured rate of a CPU.
+    """
+
+    platform: str
+    peak_flops: dict[str, float]
+
+
+@functools.cache
+def this_device() -> Machine:
+    """The device that jax finds here."""
+    import jax
+
+    from profiling.devices import DEVICES, named_like
+
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        # This process's own settings are for lanes: another one measures.
+        code = "import json; from profiling import here; print(json.dumps(here.this_machine().peak_flops))"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE, text=True, check=True, cwd=environments.ROOT,
+            env={name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},
+        )  # fmt: skip
+        return Machine("cpu", json.loads(done.stdout.splitlines()[-1]))
+    known = named_like(device.device_kind)
+    rates = DEVICES[known].peak_flops if known else {}
+    return Machine(device.platform, {str(precision): rate for precision, rate in rates.items()})
+
+
 def best(name: str, started: list[Process]) -> float:
     """Seconds of a runner's fastest form in the last warm-up round."""
     return min(process.seconds[-1] for process in started if process.name == name)
 
 
-def row(process: Process, workload: str, clients: int, reference: Process) -> dict[str, Any]:
+def row(
+    process: Process, workload: str, clients: int, reference: Process, step_flops: int, machine: Machine
+) -> dict[str, Any]:
     """What is kept of a contender.
 
     Args:
         reference: whose last parameters the others' must be equal to.
+        step_flops: operations of the products of a client's step.
     """
-    steps = {
-        "toy": toy.STEPS,
-        "dense": dense.STEPS,
-        "tiny": rounds_work.TINY.steps,
-        "step": rounds_work.BASE_STEP.steps,
-    }[workload]
+    steps, audio = rounds_work.steps(workload), rounds_work.audio_seconds(workload)
     apart = distance(process.out, reference.out)
     # A form that was far slower than its runner's best has its last warm-up round alone.
     timed = process.timed or process.seconds[-1:]
     median = float(np.median(timed))
+    peak = machine.peak_flops.get(process.precision)
     return {
         "workload": workload,
-        "device": "cpu",
-        "precision": process.runner.precision,
+        "device": process.end["device"],
+        "device_kind": process.end["device_kind"],
+        "precision": process.precision,
         "clients": clients,
         "runner": process.name,
         "form": process.form,
@@ -352,7 +454,12 @@ def row(process: Process, workload: str, clients: int, reference: Process) -> di
         "startup_seconds": process.startup_seconds,
         "first_round_seconds": process.seconds[0],
         "client_steps_per_second": clients * steps / median,
+        "audio_seconds_per_second": clients * steps * audio / median if audio else None,
+        "model_flop_utilisation": clients * steps * step_flops / median / peak if peak else None,
+        "padded_share": process.end.get("padded_share", 0.0),
         "peak_bytes": process.end["peak_bytes"],
+        "host_peak_bytes": process.end["host_peak_bytes"],
+        "layout": {name: process.end[name] for name in ("lanes", "chunk", "trials") if name in process.end},
         "reference": reference.name.removesuffix("-early"),
         "distance": apart,
         "parameters_agree": apart <= AGREE,

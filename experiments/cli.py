@@ -55,6 +55,10 @@ COMMANDS = {
     "data describe": ("experiments.data_describe", "count and draw what a corpus holds"),
     "bench data": ("experiments.bench_data", "prepare and feed a corpus of Common Voice's size"),
     "bench rounds": ("experiments.bench_rounds", "seconds per round: this project beside its peers"),
+    "bench utilisation": (
+        "experiments.bench_utilisation",
+        "how much of a device's rate a step reaches, and where the rest goes",
+    ),
     "bench cohorts": ("experiments.bench_cohorts", "memory and time of a round against its clients"),
     "bench compile": ("experiments.bench_compile", "seconds to compile a round, cold and cached"),
     "bench clients": ("experiments.bench_clients", "seconds per round: loop, vmap and lanes"),

@@ -15,13 +15,14 @@ import numpy as np
 from experiments import corpora, corruption, federation, partitions, pretraining_report, recipes
 from experiments.diagnostics import Diagnostics
 from experiments.progress import Progress
-from experiments.run_folder import DIAGNOSTICS, RunFolder, write_json
+from experiments.run_folder import DIAGNOSTICS, RunFolder, read_json, write_json
 from experiments.speech_clients import LocalWork, SpeechClients, set_aside
-from fed import aggregation, centralised, cohort, server, simulation
+from fed import aggregation, centralised, chunks, cohort, server, simulation
 from fed.client import LocalTraining
 from fed.keys import Draw, evaluation_key, initial_key
 from fed.placement import fetch, same_everywhere
 from fed.privacy import Privacy
+from fed.round import Engine
 from w2v_jax import optim
 from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
@@ -32,6 +33,7 @@ from w2v_jax.data.common_voice import Utterance, column, lengths
 from w2v_jax.errors import DIVERGED, UserError
 from w2v_jax.objective import pretraining_objective
 
+LAYOUT = "layout.json"
 STACKED = ("layers",)  # parameters of the transformer's layers have these on their leading axis
 
 
@@ -197,6 +199,8 @@ class Pretraining:
             state: Any = jax.jit(lambda k: centralised.init(self.training, k))(key)
         else:
             state = jax.jit(lambda k: server.init(self.objective, self.server_optimizer, k))(key)
+        if not self.central and settings["chunk"] is None and jax.default_backend() != "cpu":
+            self._settle_chunk(state)
         # Of several processes each reads into its own memory: the first round puts it on all devices.
         restored = checkpoints.restore_newest(fetch(state) if jax.process_count() > 1 else state)
         latest = None
@@ -226,6 +230,47 @@ class Pretraining:
         if self.folder.writes:
             pretraining_report.write(path)
             print(f"report: {path / 'report.html'}")
+
+    def _settle_chunk(self, state: Any) -> None:
+        """Find out how many clients to vmap on an accelerator; a run that continues keeps to it.
+
+        The chunk changes results by rounding alone, but the end of a continued run is the same to the bit.
+        """
+        held = self.folder.path / LAYOUT
+        if held.exists():
+            self._take_chunk(read_json(held)["chunk"])
+            return
+        per_lane = -(-self.settings["clients_per_round"] // self.layout.lanes)
+        names = self.source.client_ids()
+        rule = aggregation.RULES[self.settings["aggregation"]](self.settings["temperature"])
+        private = federation.privacy(self.settings, len(names), STACKED)
+
+        def engine(chunk: int) -> Engine:
+            self._take_chunk(chunk)
+            return simulation.build_engine(
+                self.training,
+                rule,
+                self.server_optimizer,
+                self.layout,
+                state,
+                next(self.source.client_batches(names[0], 0)),
+                self.steps_per_round,
+                privacy=private,
+            )
+
+        trials = chunks.measure(engine, state, per_lane, chunks.device_memory_bytes())
+        self._take_chunk(chunks.fastest(trials))
+        self.folder.pin(
+            LAYOUT,
+            {**self.layout._asdict(), "trials": [trial._asdict() for trial in trials]},
+        )
+
+    def _take_chunk(self, chunk: int) -> None:
+        self.layout = self.layout._replace(chunk=chunk)
+        self.config = self.config.replace(convolution_form=form_for_clients(chunk))
+        self.objective = pretraining_objective(self.config)
+        self.training = self._training()
+        self._evaluate = jax.jit(self.objective.evaluate)
 
     def describe(self, latest: int | None) -> str:
         """One line about the run."""

@@ -50,6 +50,8 @@ def sentences(result: dict[str, Any]) -> list[str]:
         found.append(
             f"`{workload}`, {clients} clients: {ratio:.2f} times the client steps a second of {NAMES[best]}, the best peer."
         )
+        if chosen := _choice(rows["ours"]):
+            found.append(f"`{workload}`, {clients} clients: {chosen}")
         held = [r for r in result["rows"] if (r["workload"], r["clients"]) == (workload, clients)]
         wrong = sorted({r["runner"] for r in held} - set(rows))
         if wrong:
@@ -61,14 +63,36 @@ def sentences(result: dict[str, Any]) -> list[str]:
     return found
 
 
+def _choice(row: dict[str, Any]) -> str | None:
+    """How this project's engine laid a round out, where it measured, and where one by one won on a CPU."""
+    layout = row.get("layout") or {}
+    if not layout:
+        return None
+    trials = {trial["chunk"]: trial["cohort_seconds"] for trial in layout["trials"]}
+    lanes = f"{layout['lanes']} lane" + ("s" if layout["lanes"] > 1 else "")
+    if not trials:
+        return f"the automatic choice is one client at a time on each of {lanes}."
+    others = ", ".join(
+        f"{chunk} side by side " + (f"{seconds:.4f} s" if seconds else "does not fit")
+        for chunk, seconds in trials.items()
+        if chunk > 1
+    )
+    return (
+        f"the automatic choice on {lanes} is {layout['chunk']} at a time (one by one {trials[1]:.4f} s a cohort"
+        + (f", {others})." if others else ").")
+    )
+
+
 def markdown(result: dict[str, Any]) -> str:
     """What readers see."""
     made = result["provenance"]
     parts = [
         "# Rounds beside other frameworks",
         "Equal work: the same first parameters and batches, as many plain SGD steps a client, the mean of all clients; "
-        f"medians over the rounds of {result['repeats']} turns (a second of rounds each, ten at most, the first one apart where there are more), interleaved in one run, every other process standing still "
-        "(Flower's excepted, whose workers idle). Where a runner knows two forms of convolutions the faster one counts.",
+        f"medians over the rounds of {result['repeats']} turns (a second of rounds each, {result['rounds']} at most, the first one apart where there are more), interleaved in one run, every other process standing still "
+        "(Flower's excepted, whose workers idle). Where a runner knows two forms of convolutions the faster one counts. On an accelerator all data stay there "
+        "(but for the plain loop, fedjax and pfl, which send a batch when it is trained on), runners start and compile side by side, and the peak is the device's. FLOP utilisation: products of the model, "
+        "forward and backward, over the device's dense rate at that precision, a data sheet's, or on a CPU a large product's.",
         "\n".join(f"- {sentence}" for sentence in sentences(result)),
         "![rounds](rounds.png)",
     ]
@@ -82,6 +106,9 @@ def markdown(result: dict[str, Any]) -> str:
                     f"{row['seconds_per_round']:.4f}",
                     f"{row['seconds_p10']:.4f} to {row['seconds_p90']:.4f}",
                     f"{row['client_steps_per_second']:.1f}",
+                    _or_dash(row["audio_seconds_per_second"], "{:.0f}"),
+                    _or_dash(row["model_flop_utilisation"], "{:.1%}"),
+                    f"{row['padded_share']:.1%}",
                     f"{row['startup_seconds']:.1f}",
                     f"{row['first_round_seconds']:.1f}",
                     f"{row['peak_bytes'] / 2**20:.0f}",
@@ -91,13 +118,17 @@ def markdown(result: dict[str, Any]) -> str:
         parts += [
             f"## {workload}, {clients} clients",
             table(
-                ("runner", "form", "seconds a round", "p10 to p90", "client steps a second", "start, s", "first round, s",
-                 "peak, MiB", "distance to the reference"),
+                ("runner", "form", "seconds a round", "p10 to p90", "client steps a second", "audio, s a second",
+                 "FLOP utilisation", "padded", "start, s", "first round, s", "peak, MiB", "distance to the reference"),
                 rows,
             ),
         ]  # fmt: skip
     parts.append(_made(made))
     return "\n\n".join(parts) + "\n"
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
 
 
 def fedjax_markdown(result: dict[str, Any]) -> str:

@@ -71,6 +71,7 @@ def train_block(
     key: jax.Array,
     first_step: ArrayLike,
     anchor: PyTree = None,
+    read: Callable[[PyTree], PyTree] = lambda batch: batch,
 ) -> ClientState:
     """Run one block of local steps.
 
@@ -80,6 +81,7 @@ def train_block(
         first_step: global step of the round's first local step, for schedules.
         anchor: the parameters that the round began with, towards which `proximal` pulls; not looked
             at where it is zero.
+        read: what the objective is given of a block's batch.
     """
 
     def update(client: ClientState, inputs: Block) -> ClientState:
@@ -87,7 +89,7 @@ def train_block(
         gradients, objective_state, sums = training.objective.value_and_grad(
             client.parameters,
             client.objective_state,
-            inputs.batches,
+            read(inputs.batches),
             step_key(key, client_number, inputs.local_step),
             step,
         )

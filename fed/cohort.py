@@ -7,7 +7,7 @@ clients side by side; a chunk of one runs without vmap, so padded steps are trul
 import enum
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -49,8 +49,8 @@ def choose_layout(
 ) -> Layout:
     """Lanes and chunk for a cohort; given values are kept.
 
-    On CPU every device is a lane with one client at a time: lanes beat vmap there
-    (docs/decisions/0003). Elsewhere up to eight clients share a device.
+    Every device is a lane with one client at a time, which is the fastest on CPU (docs/decisions/0003); how
+    many to vmap on an accelerator is measured by `fed.chunks`.
 
     Raises:
         FederationError: more lanes and shards asked for than there are devices.
@@ -67,8 +67,20 @@ def choose_layout(
         raise FederationError(f"chunk must be at least 1, got {chunk}")
     # Every process has lanes of its own, some of them padding where there are few clients.
     lanes = lanes or (min(devices, clients_per_round) if jax.process_count() == 1 else devices)
-    per_lane = -(-clients_per_round // lanes)
-    return Layout(lanes, chunk or (1 if jax.default_backend() == "cpu" else min(per_lane, 8)), shards)
+    return Layout(lanes, chunk or 1, shards)
+
+
+class Shared(NamedTuple):
+    """What all clients of a round look at and none changes.
+
+    Attributes:
+        anchor: the round's first parameters. FedProx alone looks at them; an argument that is not looked
+            at is dropped.
+        data: of `protocols.Resident`, where a source has them.
+    """
+
+    anchor: PyTree
+    data: PyTree = ()
 
 
 class Verdict(enum.IntEnum):
@@ -115,6 +127,7 @@ def build_programs(
     *,
     max_update_norm: float = math.inf,
     privacy: Privacy | None = None,
+    read: Callable[[PyTree, PyTree], PyTree] | None = None,
 ) -> Programs:
     """Compile-on-demand programs for a layout.
 
@@ -127,6 +140,7 @@ def build_programs(
         devices: the lanes; by default the first ones of jax.devices().
         max_update_norm: larger updates are left out.
         privacy: clip updates and add noise to their sum. `rule` is then `aggregation.uniform`.
+        read: of `protocols.Resident`, where a source has it.
 
     Raises:
         FederationError: privacy with a rule that weighs clients by their data.
@@ -178,10 +192,11 @@ def build_programs(
         stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (layout.chunk, *leaf.shape)), fresh)
         return spread(stacked, 1)
 
-    def block(state: ClientState, steps: Block, numbers, key, first_step, anchor):
-        train = functools.partial(client.train_block, training)
+    def block(state: ClientState, steps: Block, numbers, key, first_step, shared: Shared):
+        reading = {} if read is None else {"read": functools.partial(read, shared.data)}
+        train = functools.partial(client.train_block, training, **reading)
         trained = over_clients(train, (0, 0, 0, None, None, None))
-        return spread(trained(state, steps, numbers, key, first_step, anchor), 1)
+        return spread(trained(state, steps, numbers, key, first_step, shared.anchor), 1)
 
     def fold(accumulator, state: ClientState, parameters, objective_state, data_weight):
         if privacy is not None and jax.tree.leaves(objective_state):
@@ -218,9 +233,9 @@ def build_programs(
         return spread(jax.tree.map(lambda leaf: leaf[None], (new, new_sums)), 1), report
 
     def whole(
-        accumulator, parameters, objective_state, steps: Block, numbers, key, first_step, anchor, data_weight
+        accumulator, parameters, objective_state, steps: Block, numbers, key, first_step, shared, data_weight
     ):
-        state = block(start(parameters, objective_state), steps, numbers, key, first_step, anchor)
+        state = block(start(parameters, objective_state), steps, numbers, key, first_step, shared)
         new, report = fold(accumulator, state, parameters, objective_state, data_weight)
         return new, report, state
 

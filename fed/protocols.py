@@ -52,5 +52,20 @@ class ClientSource(Protocol):
         ...
 
 
+class Resident(NamedTuple):
+    """Data that stay on the devices for a whole run; a source's batches then only say which of them.
+
+    A source that has them carries them as its attribute `resident`. What is worth it: data of a population
+    that fits, and models so small that moving batches takes longer than training on them.
+
+    Attributes:
+        data: a pytree of arrays, the same on every device of the run.
+        read: (data, batch of a source) -> batch of the objective; runs inside the step.
+    """
+
+    data: PyTree
+    read: Callable[[PyTree, PyTree], PyTree]
+
+
 class FederationError(Exception):
     """A federated setting that cannot work; the message says what would."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fed.client import Block
-from fed.cohort import ClientReport, Layout, Programs
+from fed.cohort import ClientReport, Layout, Programs, Shared
 from fed.keys import client_number, noise_key, round_key
 from fed.placement import fetch, model_shardings, put, replicate
 from fed.protocols import ClientPlan, ClientSource, FederationError, PyTree
@@ -25,13 +25,15 @@ class Engine(NamedTuple):
     """The programs of a run and how clients and steps are laid out on them.
 
     `block_steps` is chosen once for a run, so that the block program compiles once whatever
-    clients a round draws; `batch` gives the shapes and dtypes of every batch.
+    clients a round draws; `batch` gives the shapes and dtypes of every batch; `data` are those of
+    `protocols.Resident`, on the devices.
     """
 
     programs: Programs
     layout: Layout
     block_steps: int
     batch: PyTree
+    data: PyTree = ()
 
 
 class ClientModels(NamedTuple):
@@ -132,8 +134,7 @@ def run_round(
     # The last program consumes the server's state; a view of it would be overwritten.
     before = jax.tree.map(_copy_to_host, (parameters, objective_state)) if keep_models else None
     kept: list[tuple[PyTree, PyTree]] = []
-    # FedProx alone looks at them; an argument that is not looked at is dropped.
-    anchor = parameters
+    shared = Shared(parameters, engine.data)
     accumulator = programs.empty(parameters, objective_state)
     reports: list[ClientReport] = []
     state, slots = None, 0
@@ -154,13 +155,13 @@ def run_round(
                 item.numbers,
                 key,
                 first,
-                anchor,
+                shared,
                 weights,
             )
         else:
             if item.first:
                 state = programs.start(parameters, objective_state)
-            state = programs.block(state, item.block, item.numbers, key, first, anchor)
+            state = programs.block(state, item.block, item.numbers, key, first, shared)
             if item.last:
                 accumulator, report = programs.fold(accumulator, state, parameters, objective_state, weights)
         # Blocks stay in memory until they have run: never hand over more than a few ahead.
@@ -204,7 +205,7 @@ def _group_blocks(
     round_index: int,
 ) -> Iterator[_GroupBlock]:
     """Read, stack and move the blocks of every group, in order; of the clients whose lanes are here."""
-    programs, layout, block_steps, _ = engine
+    programs, layout, block_steps = engine.programs, engine.layout, engine.block_steps
     for start in range(0, len(ordered), layout.group_size):
         members = ordered[start : start + layout.group_size]
         group_plans = [plans[client_id] for client_id in members]

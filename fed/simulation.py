@@ -12,9 +12,9 @@ from fed.aggregation import LogWeight
 from fed.attendance import Attend, Attendance, all_answer
 from fed.client import LocalTraining
 from fed.cohort import Layout, Verdict, build_programs
-from fed.placement import fetch
+from fed.placement import fetch, replicate
 from fed.privacy import Privacy
-from fed.protocols import ClientSource, FederationError, Objective, PyTree
+from fed.protocols import ClientSource, FederationError, Objective, PyTree, Resident
 from fed.round import ClientModels, Engine, RoundOutcome, choose_block_steps, run_round
 from fed.sampling import Sampler
 from fed.server import ServerState
@@ -94,6 +94,7 @@ def build_engine(
     *,
     max_update_norm: float = math.inf,
     privacy: Privacy | None = None,
+    resident: Resident | None = None,
 ) -> Engine:
     """Programs and block size for a run.
 
@@ -102,22 +103,27 @@ def build_engine(
         batch: some client's batch, for its shapes and bytes.
         max_steps: most local steps that a client makes in a round, as far as known; only the block
             size follows from it.
+        resident: data that stay on the devices, which the batches point at.
     """
-    sums = abstract_sums(training.objective, server.parameters, server.objective_state, batch)
+    whole = batch if resident is None else jax.eval_shape(resident.read, resident.data, batch)
+    sums = abstract_sums(training.objective, server.parameters, server.objective_state, whole)
     batch_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(batch))
+    programs = build_programs(
+        training,
+        rule,
+        server_optimizer,
+        layout,
+        sums,
+        max_update_norm=max_update_norm,
+        privacy=privacy,
+        read=resident.read if resident else None,
+    )
     return Engine(
-        build_programs(
-            training,
-            rule,
-            server_optimizer,
-            layout,
-            sums,
-            max_update_norm=max_update_norm,
-            privacy=privacy,
-        ),
+        programs,
         layout,
         choose_block_steps(max_steps, batch_bytes, layout),
         jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), batch),
+        replicate(resident.data, programs.replicated) if resident else (),
     )
 
 
@@ -136,6 +142,7 @@ def prepare(simulation: Simulation, server: ServerState) -> Engine:
         simulation.steps_per_round,
         max_update_norm=simulation.max_update_norm,
         privacy=simulation.privacy,
+        resident=getattr(simulation.source, "resident", None),
     )
     return engine._replace(block_steps=simulation.block_steps or engine.block_steps)
 

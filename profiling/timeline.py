@@ -21,7 +21,7 @@ _MOMENT = re.compile(r"^\s+(\d+):(\S+)$")
 # Parts of an operation's path that the program's structure puts there, and no name scope.
 _STRUCTURE = re.compile(
     r"p?jit\(.*\)|(vmap|jvp|transpose|shard_map)\((jvp\(\))?\)|while|body|cond|closed_call|checkpoint|"
-    r"rematted_computation|branch_\w+|.*<locals>.*|.*->.*"
+    r"rematted_computation|eval_jaxpr|branch_\w+|.*<locals>.*|.*->.*"
 )
 
 
@@ -150,7 +150,7 @@ def read(compiled: Any, live_ranges: str) -> Timeline:
             buffers.append(_Buffer(name, *span, *places[logical.id]))
     live = _occupied(buffers, len(moments))
     peak = int(live.argmax())
-    told = [_told(paths.get(name, "")) for name in moments]
+    told = [scope_of_operation(paths.get(name, "")) for name in moments]
     return Timeline(
         memory_plan(compiled),
         live,
@@ -204,7 +204,7 @@ def _at(moment: int, buffers: list[_Buffer], paths: dict[str, str]) -> list[Held
     rows: dict[tuple[str, Direction, str], list[int]] = {}
     for buffer, size in _places(present):
         path = paths.get(buffer.name) or _neighbour(buffer, buffers, paths)
-        rows.setdefault(_told(path), []).append(size)
+        rows.setdefault(scope_of_operation(path), []).append(size)
     held = [Held(*key, sum(sizes), len(sizes)) for key, sizes in rows.items()]
     return sorted(held, key=lambda row: -row.bytes)
 
@@ -219,7 +219,7 @@ def _neighbour(buffer: _Buffer, buffers: list[_Buffer], paths: dict[str, str]) -
     return paths[min(same, key=lambda other: abs(other.start - buffer.start)).name] if same else ""
 
 
-def _told(path: str) -> tuple[str, Direction, str]:
+def scope_of_operation(path: str) -> tuple[str, Direction, str]:
     """(scope, direction, primitive) of an operation's path such as jit(f)/jvp(Model)/layer/while/body/add."""
     parts = path.split("/")
     kept = [part for part in parts[:-1] if not _STRUCTURE.fullmatch(part)]

@@ -9,6 +9,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str, bool]]] = {
     "OpMetadata": {"op_name": (2, "string", False)},
     "HloInstruction": {
         "name": (1, "string", False),
+        "opcode": (2, "string", False),
         "metadata": (7, "OpMetadata", False),
         "id": (35, "int64", False),
     },

@@ -111,6 +111,11 @@ class ModelConfig:
         fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
         return cls(**fields)
 
+    def without_dropout(self) -> "ModelConfig":
+        """The same model with nothing dropped: no unit, no attention weight, no layer."""
+        rates = ("dropout", "attention_dropout", "activation_dropout", "input_dropout", "feature_dropout")
+        return self.replace(layer_drop=0.0, **dict.fromkeys(rates, 0.0))
+
     def replace(self, **changes) -> "ModelConfig":
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)

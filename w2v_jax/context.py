@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Key
 from w2v_jax import convolutions, products
 from w2v_jax.config import ConvolutionForm, ModelConfig
 from w2v_jax.layers import LayerNorm, Linear, Scoped, broadcast_last, gelu, normal
+from w2v_jax.platforms import lowered_for
 from w2v_jax.randomness import Stream, attention_dropout, dropout, fold_in_all, stream_key
 
 MASKED_SCORE = -1e9
@@ -35,6 +36,16 @@ class PositionalConvolution(Scoped):
         return gelu(y + broadcast_last(self.bias[...], y))
 
 
+def fused_attention(query, key, value, valid):
+    """cuDNN's attention over valid frames, which come first; scores and softmax in fp32, never in memory."""
+    lengths = jnp.maximum(valid.sum(1), 1).astype(jnp.int32)
+    query, key, value = (part.astype(jnp.bfloat16) for part in (query, key, value))
+    mixed = jax.nn.dot_product_attention(
+        query, key, value, scale=1.0, key_value_seq_lengths=lengths, implementation="cudnn"
+    )
+    return mixed.astype(jnp.float32)
+
+
 class Attention(Scoped):
     """Multi-head self-attention; softmax in fp32."""
 
@@ -56,6 +67,13 @@ class Attention(Scoped):
         self.dtype: products.ComputeDtype = config.compute_dtype
         self.dropout_rate = config.attention_dropout
 
+    def _fused(self, time: int, head_dim: int, dropout_keys) -> bool:
+        """Whether cuDNN's attention can do it: bf16, nothing dropped, even lengths, a GPU that is here."""
+        plain = dropout_keys is None or self.dropout_rate == 0.0
+        fits = time % 2 == 0 and head_dim % 8 == 0 and head_dim <= 128
+        here = lowered_for() == jax.default_backend() == "gpu"
+        return plain and fits and here and self.dtype == "bfloat16"
+
     def __call__(self, x, valid: Bool[Array, "batch time"], dropout_keys):
         batch, time, dim = x.shape
 
@@ -64,6 +82,8 @@ class Attention(Scoped):
 
         query = split(self.q_proj(x)) * (dim // self.heads) ** -0.5
         key, value = split(self.k_proj(x)), split(self.v_proj(x))
+        if self._fused(time, dim // self.heads, dropout_keys):
+            return self.out_proj(fused_attention(query, key, value, valid).reshape(batch, time, dim))
         scores = products.einsum("bqhd,bkhd->bhqk", query, key, self.dtype)
         scores = jnp.where(valid[:, None, None, :], scores, MASKED_SCORE)
         weights = attention_dropout(jax.nn.softmax(scores, axis=-1), self.dropout_rate, dropout_keys)

@@ -1,7 +1,9 @@
 """Matrix products in mixed precision.
 
 Under `bfloat16` or `float16` operands are rounded to 16 bits and accumulated in fp32, forward and backward;
-activations stay fp32 outside the products. `float16` needs its loss scaled (experiments/training_step.py).
+activations stay fp32 outside the products. On GPUs `bfloat16` also rounds results, but for gradients of
+weights: they are written and read at half the bytes. `float16` needs its loss scaled
+(experiments/training_step.py).
 """
 
 import functools
@@ -33,14 +35,16 @@ def einsum(spec: str, a: Array, b: Array, dtype: ComputeDtype) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _mixed_einsum(spec, dtype, a, b):
-    return _rounded_einsum(spec, dtype, a, b)
+    return _rounded_einsum(spec, dtype, a, b, rounds_result=True)
 
 
-def _rounded_einsum(spec, dtype, a, b):
+def _rounded_einsum(spec, dtype, a, b, rounds_result=False):
     a, b = a.astype(dtype), b.astype(dtype)
     if lowered_for() == "cpu" and _has_batch_axis(spec):
         # XLA:CPU (jaxlib 0.10.2) lacks some batched 16-bit products with fp32 results inside loops.
         return jnp.einsum(spec, a.astype(jnp.float32), b.astype(jnp.float32))
+    if rounds_result and dtype == "bfloat16" and lowered_for() == "gpu":
+        return jnp.einsum(spec, a, b, preferred_element_type=jnp.bfloat16).astype(jnp.float32)
     return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
 
 
@@ -56,7 +60,7 @@ def _mixed_einsum_forward(spec, dtype, a, b):
     # activations and the result) as it is, since its fp32 form is in memory anyway.
     rounded = a.astype(dtype)
     kept = b.astype(dtype) if _has_batch_axis(spec) else b
-    return _rounded_einsum(spec, dtype, rounded, b), (rounded, kept)
+    return _rounded_einsum(spec, dtype, rounded, b, rounds_result=True), (rounded, kept)
 
 
 def _mixed_einsum_backward(spec, dtype, saved, cotangent):
@@ -64,7 +68,7 @@ def _mixed_einsum_backward(spec, dtype, saved, cotangent):
     inputs, output = spec.split("->")
     left, right = inputs.split(",")
     return (
-        _rounded_einsum(f"{output},{right}->{left}", dtype, cotangent, b),
+        _rounded_einsum(f"{output},{right}->{left}", dtype, cotangent, b, rounds_result=True),
         _rounded_einsum(f"{left},{output}->{right}", dtype, a, cotangent),
     )
 

@@ -5,20 +5,21 @@ import logging
 import drjax
 import jax
 
-from experiments.peers.jax_models import model, sgd_step
+from experiments.peers.jax_models import local_training, model
 from experiments.peers.protocol import Work, arguments, serve
 
 logging.disable(logging.WARNING)
 options = arguments()
 work = Work(options.work)
 held = model(work, options.form, options.precision)
-one_step = sgd_step(held, work.learning_rate)
+training = local_training(held, work)
 parameters = held.parameters
 
 
 def local(start, batches):
     """A client's steps."""
-    return jax.lax.scan(lambda p, batch: (one_step(p, batch), None), start, batches)[0]
+    carried = training.start(start)
+    return jax.lax.scan(lambda held, batch: (training.step(held, batch), None), carried, batches)[0][0]
 
 
 @drjax.program(placements={"clients": work.clients})

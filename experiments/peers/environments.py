@@ -4,6 +4,7 @@ python -m experiments.peers.environments [NAME ...]
 """
 
 import dataclasses
+import importlib.util
 import subprocess
 import sys
 import venv
@@ -19,25 +20,37 @@ class Environment:
 
     Attributes:
         packages: in the order in which they are installed, each as the words of one pip install.
+        imports: the modules that a runner needs of it.
         ours: install this project as well, as its jax models need it.
     """
 
     packages: tuple[tuple[str, ...], ...]
+    imports: tuple[str, ...]
     ours: bool = False
 
 
 TORCH = ("torch==2.13.0",)
 ENVIRONMENTS = {
-    "drjax": Environment((("drjax",),), ours=True),
-    "pfl": Environment((TORCH, ("pfl",), ("transformers",))),
-    "flower": Environment((TORCH, ("flwr[simulation]",), ("transformers",))),
-    "torch": Environment((TORCH, ("transformers",))),
+    "drjax": Environment((("drjax",),), ("drjax",), ours=True),
+    "pfl": Environment((TORCH, ("pfl",), ("transformers",)), ("torch", "pfl", "transformers")),
+    "flower": Environment(
+        (TORCH, ("flwr[simulation]",), ("transformers",)), ("torch", "flwr", "ray", "transformers")
+    ),
+    "torch": Environment((TORCH, ("transformers",)), ("torch", "transformers")),
 }
 
 
 def python_of(name: str, folder: Path = FOLDER) -> Path:
     """The interpreter of a peer's environment, whether it is there or not."""
     return folder / name / "bin" / "python"
+
+
+def interpreter(name: str) -> str | None:
+    """What runs a peer: its environment's interpreter, or this one if it has what the peer needs, or None."""
+    if python_of(name).exists():
+        return str(python_of(name))
+    here = all(importlib.util.find_spec(module) for module in ENVIRONMENTS[name].imports)
+    return sys.executable if here else None
 
 
 def make(name: str, folder: Path = FOLDER) -> None:

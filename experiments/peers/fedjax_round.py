@@ -4,7 +4,7 @@ import warnings
 
 import jax
 
-from experiments.peers.jax_models import model
+from experiments.peers.jax_models import adam, model
 from experiments.peers.protocol import Work, arguments, serve
 
 with warnings.catch_warnings():
@@ -29,7 +29,9 @@ backend = vmap_backend(chunk=min(work.clients, 32)) if options.backend == "vmap"
 fedjax.set_for_each_client_backend(backend)
 algorithm = fedjax.algorithms.fed_avg.federated_averaging(
     lambda parameters, batch, key: gradient(parameters, batch),
-    fedjax.optimizers.sgd(work.learning_rate),
+    fedjax.optimizers.sgd(work.learning_rate)
+    if work.optimizer == "sgd"
+    else fedjax.optimizers.create_optimizer_from_optax(adam(work)),
     fedjax.optimizers.sgd(1.0),
     fedjax.ShuffleRepeatBatchHParams(batch_size=batch_size, num_epochs=1, seed=0, skip_shuffle=True),
 )

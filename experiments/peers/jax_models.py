@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.peers.protocol import Parameters, Work
+from experiments.peers.protocol import ADAM_EPSILON, Parameters, Work
+
+# fp32 is fp32 for everyone: GPUs would round products to 19 bits by default.
+jax.config.update("jax_default_matmul_precision", "highest")
 
 
 class Model(NamedTuple):
@@ -83,11 +86,45 @@ def dense_loss(parameters, batch):
     return jnp.square(x - batch["target"]).mean()
 
 
-def sgd_step(held: Model, learning_rate: float) -> Callable[[Any, Any], Any]:
-    """(parameters, batch) -> parameters after a step of plain SGD."""
+class LocalTraining(NamedTuple):
+    """How a client trains.
+
+    Attributes:
+        init: parameters -> state of the optimizer; () of plain SGD.
+        step: ((parameters, state), batch) -> (parameters, state).
+    """
+
+    init: Callable[[Any], Any]
+    step: Callable[[Any, Any], Any]
+
+    def start(self, parameters: Any) -> Any:
+        """What a client carries from step to step, at its start."""
+        return parameters, self.init(parameters)
+
+
+def local_training(held: Model, work: Work) -> LocalTraining:
+    """Plain SGD, or AdamW without decay, as the work file says."""
     gradient = jax.grad(held.loss)
+    if work.optimizer == "sgd":
 
-    def step(parameters, batch):
-        return jax.tree.map(lambda p, g: p - learning_rate * g, parameters, gradient(parameters, batch))
+        def plain_step(carried, batch):
+            parameters, state = carried
+            gradients = gradient(parameters, batch)
+            return jax.tree.map(lambda p, g: p - work.learning_rate * g, parameters, gradients), state
 
-    return step
+        return LocalTraining(lambda parameters: (), plain_step)
+    optimizer = adam(work)
+
+    def step(carried, batch):
+        parameters, state = carried
+        updates, state = optimizer.update(gradient(parameters, batch), state, parameters)
+        return jax.tree.map(jnp.add, parameters, updates), state
+
+    return LocalTraining(optimizer.init, step)
+
+
+def adam(work: Work) -> Any:
+    """The optimizer of workloads that ask for AdamW; there is no decay."""
+    import optax
+
+    return optax.adam(work.learning_rate, eps=ADAM_EPSILON)

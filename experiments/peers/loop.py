@@ -3,13 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from experiments.peers.jax_models import model, sgd_step
+from experiments.peers.jax_models import local_training, model
 from experiments.peers.protocol import Work, arguments, serve
 
 options = arguments()
 work = Work(options.work)
 held = model(work, options.form, options.precision)
-step = jax.jit(sgd_step(held, work.learning_rate))
+training = local_training(held, work)
+step = jax.jit(training.step)
+init = jax.jit(training.init)
 add = jax.jit(
     lambda total, end: jax.tree.map(lambda a, b: a + b / work.clients, total, end), donate_argnums=0
 )
@@ -21,10 +23,10 @@ def run_round():
     global parameters
     total = jax.tree.map(jnp.zeros_like, parameters)
     for client in range(work.clients):
-        local = parameters
+        local = (parameters, init(parameters))
         for index in range(work.steps):
             local = step(local, work.batch(client, index))
-        total = add(total, local)
+        total = add(total, local[0])
     parameters = jax.block_until_ready(total)
 
 

@@ -1,13 +1,14 @@
 """This project's rounds, as the engine lays them out by itself."""
 
+import functools
 from typing import NamedTuple
 
 from experiments import runtime
-from experiments.peers.protocol import Work, arguments, serve
+from experiments.peers.protocol import ADAM_EPSILON, Work, arguments, serve
 
 options = arguments()
 work = Work(options.work)
-runtime.configure_xla(min(options.threads, work.clients))
+runtime.configure_xla(min(options.threads, work.clients), model=work.model_name, precision=options.precision)
 
 # XLA reads its flags when jax is imported.
 import jax  # noqa: E402
@@ -16,15 +17,28 @@ import numpy as np  # noqa: E402
 import optax  # noqa: E402
 
 from experiments.peers.jax_models import model  # noqa: E402
-from fed import cohort, server, simulation  # noqa: E402
+from fed import chunks, cohort, server, simulation  # noqa: E402
 from fed.aggregation import fedavg  # noqa: E402
 from fed.client import LocalTraining  # noqa: E402
-from fed.protocols import ClientPlan  # noqa: E402
+from fed.protocols import ClientPlan, Resident  # noqa: E402
+from fed.round import Engine  # noqa: E402
 from fed.round import run_round as run_one  # noqa: E402
+from w2v_jax.convolutions import form_for_clients  # noqa: E402
 
-layout = cohort.choose_layout(work.clients)
-held = model(work, options.form, options.precision)
 rows = next(iter(work.batches.values())).shape[2]
+layout = cohort.choose_layout(work.clients)
+on_cpu = jax.default_backend() == "cpu"
+
+
+@functools.cache
+def held(form):
+    """The workload's model with its convolutions in one form."""
+    return model(work, form, options.precision)
+
+
+def form_of(chunk):
+    """As asked for, or as this project chooses by itself."""
+    return options.form if options.form != "auto" else form_for_clients(chunk)
 
 
 class Objective(NamedTuple):
@@ -34,14 +48,29 @@ class Objective(NamedTuple):
     value_and_grad: object
 
 
-def value_and_grad(parameters, state, batch, key, step):
-    """Gradients and the loss's sum."""
-    value, gradients = jax.value_and_grad(held.loss)(parameters, batch)
-    return gradients, state, {"loss": (value * rows, jnp.float32(rows))}
+def training_of(chunk):
+    """How clients train, so many of them side by side."""
+    ours = held(form_of(chunk))
+
+    def value_and_grad(parameters, state, batch, key, step):
+        value, gradients = jax.value_and_grad(ours.loss)(parameters, batch)
+        return gradients, state, {"loss": (value * rows, jnp.float32(rows))}
+
+    objective = Objective(lambda key: (ours.parameters, {}), value_and_grad)
+    optimizer = optax.identity() if work.optimizer == "sgd" else optax.scale_by_adam(eps=ADAM_EPSILON)
+    return LocalTraining(objective, optimizer, lambda step: jnp.float32(work.learning_rate))
 
 
 class Source:
-    """Clients with the work file's batches."""
+    """Clients with the work file's batches; on an accelerator these stay there, as other runners' do."""
+
+    resident = (
+        None
+        if on_cpu
+        else Resident(
+            work.batches, lambda data, place: jax.tree.map(lambda leaf: leaf[place[0], place[1]], data)
+        )
+    )
 
     def client_ids(self):
         return [f"{client:04d}" for client in range(work.clients)]
@@ -50,27 +79,66 @@ class Source:
         return ClientPlan(work.steps, 0, 1.0)
 
     def client_batches(self, client_id, round_index):
-        return (work.batch(int(client_id), step) for step in range(work.steps))
+        client = int(client_id)
+        if self.resident:
+            return (np.array([client, step], np.int32) for step in range(work.steps))
+        return (work.batch(client, step) for step in range(work.steps))
 
 
 source = Source()
-objective = Objective(lambda key: (held.parameters, {}), value_and_grad)
-training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(work.learning_rate))
 optimizer = optax.sgd(1.0)
-state = server.ServerState(held.parameters, {}, optimizer.init(held.parameters), jnp.int32(0))
-state = jax.tree.map(jnp.copy, state)
-engine = simulation.build_engine(training, fedavg, optimizer, layout, state, work.batch(0, 0), work.steps)
-round_index = 0
+parameters = jax.tree.map(jnp.copy, held(form_of(1)).parameters)
+state = server.ServerState(parameters, {}, optimizer.init(parameters), jnp.int32(0))
+
+
+@functools.cache
+def engine_of(chunk) -> Engine:
+    """Programs for so many clients side by side."""
+    batch = next(source.client_batches("0000", 0))
+    return simulation.build_engine(
+        training_of(chunk),
+        fedavg,
+        optimizer,
+        layout._replace(chunk=chunk),
+        state,
+        batch,
+        work.steps,
+        resident=source.resident,
+    )
+
+
+trials = []
+if not on_cpu:
+    per_lane = -(-work.clients // layout.lanes)
+    trials = chunks.measure(engine_of, state, per_lane, chunks.device_memory_bytes())
+    layout = layout._replace(chunk=chunks.fastest(trials))
+engine = engine_of(layout.chunk)
+round_index, slots = 0, 0
 
 
 def run_round():
     """A round of all clients."""
-    global state, round_index
+    global state, round_index, slots
     outcome = run_one(
         engine, state, source, source.client_ids(), seed=0, round_index=round_index, first_step=0
     )
-    state, round_index = outcome.server, round_index + 1
+    state, round_index, slots = outcome.server, round_index + 1, outcome.step_slots
     jax.block_until_ready(state.parameters)
 
 
-serve(run_round, lambda: held.to_names(jax.tree.map(np.asarray, state.parameters)), options.out)
+def about():
+    """How the engine laid the round out."""
+    return {
+        "lanes": layout.lanes,
+        "chunk": layout.chunk,
+        "padded_share": 1.0 - work.clients * work.steps / slots,
+        "trials": [trial._asdict() for trial in trials],
+    }
+
+
+serve(
+    run_round,
+    lambda: held(form_of(layout.chunk)).to_names(jax.tree.map(np.asarray, state.parameters)),
+    options.out,
+    about=about,
+)

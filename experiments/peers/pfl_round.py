@@ -6,7 +6,7 @@ import time
 import torch
 
 from experiments.peers.protocol import Work, answer, arguments, asked, end
-from experiments.peers.torch_models import model, to_names
+from experiments.peers.torch_models import local_optimizer, model, rounding, to_names
 
 logging.disable(logging.INFO)
 options = arguments()
@@ -33,7 +33,9 @@ net.to(device)
 
 def loss(*tensors, **_):
     """pfl hands over the columns of a dataset in their order."""
-    return net.loss(dict(zip(names, (torch.as_tensor(t, device=device) for t in tensors), strict=True)))
+    batch = dict(zip(names, (torch.as_tensor(t, device=device) for t in tensors), strict=True))
+    with rounding(device, options.precision):
+        return net.loss(batch)
 
 
 def dataset(user):
@@ -88,7 +90,7 @@ FederatedAveraging().run(
     backend=SimulatedBackend(training_data=data, val_data=data, postprocessors=[]),
     model=PyTorchModel(
         module,
-        local_optimizer_create=torch.optim.SGD,
+        local_optimizer_create=local_optimizer(work),
         central_optimizer=torch.optim.SGD(module.parameters(), 1.0),
     ),
     model_train_params=NNTrainHyperParams(

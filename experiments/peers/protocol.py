@@ -3,7 +3,8 @@
     python -m experiments.peers.RUNNER --work work.npz [--form product] --out end.npz
 
 "round" runs one round and answers {"seconds"}; "finish" writes the parameters after all rounds and
-answers {"peak_bytes"}. The first line, unasked, is {"ready": true}. Needs NumPy alone.
+answers {"peak_bytes", "host_peak_bytes", "device", "device_kind"} and what else the runner tells. The
+first line, unasked, is {"ready": true}. Needs NumPy alone.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 Parameters = dict[str, np.ndarray]
+ADAM_EPSILON = 1e-6
 
 
 class Work:
@@ -28,9 +30,10 @@ class Work:
         kind: "toy", "dense" or "speech".
         parameters: initial ones, by name.
         batches: arrays by name, each [client, step, ...].
-        learning_rate: of plain SGD.
+        learning_rate: of plain SGD, or of AdamW without decay if `optimizer` says so.
         clients, steps: local steps a client.
-        config: of the tiny model, as JSON.
+        config: of the speech model, as JSON.
+        model_name: its preset.
     """
 
     def __init__(self, path: str):
@@ -39,6 +42,7 @@ class Work:
         self.batches = {k.removeprefix("b:"): held[k] for k in held.files if k.startswith("b:")}
         about = json.loads(str(held["about"]))
         self.kind, self.learning_rate, self.config = about["kind"], about["learning_rate"], about["config"]
+        self.optimizer, self.model_name = about["optimizer"], about["model"]
         self.clients, self.steps = next(iter(self.batches.values())).shape[:2]
 
     def batch(self, client: int, step: int) -> dict[str, np.ndarray]:
@@ -52,7 +56,13 @@ def write_work(
     """Write the work of a round for all runners."""
     named = {f"p:{name}": value for name, value in parameters.items()}
     named |= {f"b:{name}": value for name, value in batches.items()}
-    np.savez(path, about=np.array(json.dumps({"kind": kind, "config": None} | about)), **named)
+    np.savez(
+        path,
+        about=np.array(
+            json.dumps({"kind": kind, "config": None, "optimizer": "sgd", "model": "tiny"} | about)
+        ),
+        **named,
+    )
 
 
 def arguments() -> argparse.Namespace:
@@ -60,21 +70,29 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--form", choices=("lax", "product", "own"), default="lax")
+    parser.add_argument("--form", choices=("lax", "product", "own", "auto"), default="lax")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--backend", default="jit", help="of fedjax")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     return parser.parse_args()
 
 
-def serve(run_round: Callable[[], Any], finish: Callable[[], Parameters], out: str) -> None:
-    """Answer until the benchmark is done. `run_round` returns once its round is."""
+def serve(
+    run_round: Callable[[], Any],
+    finish: Callable[[], Parameters],
+    out: str,
+    about: Callable[[], dict[str, Any]] = dict,
+) -> None:
+    """Answer until the benchmark is done.
+
+    `run_round` returns once its round is done; `about` is told at the end.
+    """
     answer({"ready": True})
     while asked():
         started = time.perf_counter()
         run_round()
         answer({"seconds": time.perf_counter() - started})
-    end(finish(), out)
+    end(finish(), out, **about())
 
 
 def asked() -> bool:
@@ -87,12 +105,27 @@ def answer(line: dict[str, Any]) -> None:
     print(json.dumps(line), file=_OUT, flush=True)
 
 
-def end(parameters: Parameters, out: str) -> None:
+def end(parameters: Parameters, out: str, **about: Any) -> None:
     """Write where the parameters ended, and say what it took."""
     np.savez(out, **parameters)
     unit = 1 if sys.platform == "darwin" else 1024
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    answer({"peak_bytes": peak * unit})
+    device, kind, held = _device()
+    told = {"peak_bytes": held or peak * unit, "host_peak_bytes": peak * unit}
+    answer(told | {"device": device, "device_kind": kind} | about)
+
+
+def _device() -> tuple[str, str, int | None]:
+    """(platform, its kind, most of its own memory in use or None) of the framework at work."""
+    if torch := sys.modules.get("torch"):
+        if not torch.cuda.is_available():
+            return "cpu", "cpu", None
+        return "gpu", torch.cuda.get_device_name(0), torch.cuda.max_memory_allocated()
+    if jax := sys.modules.get("jax"):
+        device = jax.local_devices()[0]
+        held = device.memory_stats() or {}
+        return device.platform, device.device_kind, held.get("peak_bytes_in_use")
+    return "cpu", "cpu", None
 
 
 # Frameworks print on standard output: answers go to what it was, everything else to standard error.

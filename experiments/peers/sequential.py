@@ -7,7 +7,7 @@ on a local copy, and updates are summed in place.
 import jax
 import jax.numpy as jnp
 
-from experiments.peers.jax_models import model, sgd_step
+from experiments.peers.jax_models import local_training, model
 from experiments.peers.protocol import Work, arguments, serve
 
 options = arguments()
@@ -17,12 +17,13 @@ resident = [
     jax.device_put({name: values[client] for name, values in work.batches.items()})
     for client in range(work.clients)
 ]
-one_step = sgd_step(held, work.learning_rate)
+training = local_training(held, work)
 
 
 def train(total, parameters, batches):
     """Add a client's update to the total."""
-    end = jax.lax.scan(lambda p, batch: (one_step(p, batch), None), parameters, batches)[0]
+    carried = training.start(parameters)
+    end = jax.lax.scan(lambda held, batch: (training.step(held, batch), None), carried, batches)[0][0]
     return jax.tree.map(lambda t, e, p: t + (e - p) / work.clients, total, end, parameters)
 
 

@@ -10,17 +10,18 @@ runtime.configure_xla(1, model="base", precision=options.precision)
 # XLA reads its flags when jax is imported.
 import jax  # noqa: E402
 
-from experiments.peers.jax_models import model, sgd_step  # noqa: E402
+from experiments.peers.jax_models import local_training, model  # noqa: E402
 
 held = model(work, options.form, options.precision)
-step = jax.jit(sgd_step(held, work.learning_rate), donate_argnums=0)
-parameters, batch = held.parameters, jax.device_put(work.batch(0, 0))
+training = local_training(held, work)
+step = jax.jit(training.step, donate_argnums=0)
+carried, batch = training.start(held.parameters), jax.device_put(work.batch(0, 0))
 
 
 def run_step():
     """One step."""
-    global parameters
-    parameters = jax.block_until_ready(step(parameters, batch))
+    global carried
+    carried = jax.block_until_ready(step(carried, batch))
 
 
-serve(run_step, lambda: held.to_names(parameters), options.out)
+serve(run_step, lambda: held.to_names(carried[0]), options.out)

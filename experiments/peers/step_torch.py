@@ -1,11 +1,9 @@
 """One step of plain SGD in torch, in fp32 or under bf16 autocast."""
 
-import contextlib
-
 import torch
 
 from experiments.peers.protocol import Work, arguments, serve
-from experiments.peers.torch_models import model, to_names
+from experiments.peers.torch_models import local_optimizer, model, rounding, to_names
 
 options = arguments()
 torch.set_num_threads(options.threads)
@@ -13,20 +11,13 @@ work = Work(options.work)
 device = "cuda" if torch.cuda.is_available() else "cpu"
 net = model(work).to(device)
 batch = {name: torch.as_tensor(value).to(device) for name, value in work.batch(0, 0).items()}
-optimizer = torch.optim.SGD(net.parameters(), work.learning_rate)
-
-
-def precise():
-    """bf16 rounds what autocast rounds: products and convolutions, not norms and losses."""
-    if options.precision == "bf16":
-        return torch.autocast(device, torch.bfloat16)
-    return contextlib.nullcontext()
+optimizer = local_optimizer(work)(net.parameters(), work.learning_rate)
 
 
 def run_step():
     """One step."""
     optimizer.zero_grad()
-    with precise():
+    with rounding(device, options.precision):
         loss = net.loss(batch)
     loss.backward()
     optimizer.step()

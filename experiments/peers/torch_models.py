@@ -1,11 +1,31 @@
 """Losses of both workloads in torch."""
 
+import contextlib
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
-from experiments.peers.protocol import Parameters, Work
+from experiments.peers.protocol import ADAM_EPSILON, Parameters, Work
+
+# fp32 is fp32 for everyone: cuDNN would round to 19 bits by default.
+torch.backends.cudnn.allow_tf32 = False
+
+
+def rounding(device: str, precision: str) -> contextlib.AbstractContextManager:
+    """bf16 rounds what autocast rounds: products and convolutions, not norms and losses."""
+    if precision == "bf16":
+        return torch.autocast(device, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def local_optimizer(work: Work) -> Callable[[Any, float], torch.optim.Optimizer]:
+    """(parameters, learning rate) -> plain SGD, or AdamW without decay, as the work file says."""
+    if work.optimizer == "sgd":
+        return torch.optim.SGD
+    return functools.partial(torch.optim.AdamW, eps=ADAM_EPSILON, weight_decay=0.0)
 
 
 def model(work: Work) -> torch.nn.Module:

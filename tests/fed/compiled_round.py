@@ -83,7 +83,7 @@ def _programs(devices) -> tuple[dict[str, Any], int]:
         "start": (programs.start, model),
         "block": (
             programs.block,
-            (client_state, block, clients((), jnp.uint32), key, first, state.parameters),
+            (client_state, block, clients((), jnp.uint32), key, first, cohort.Shared(state.parameters)),
         ),
         "fold": (programs.fold, (accumulator, client_state, *model, clients((), jnp.float32))),
         "whole": (
@@ -95,7 +95,7 @@ def _programs(devices) -> tuple[dict[str, Any], int]:
                 clients((), jnp.uint32),
                 key,
                 first,
-                state.parameters,
+                cohort.Shared(state.parameters),
                 clients((), jnp.float32),
             ),
         ),

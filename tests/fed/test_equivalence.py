@@ -12,7 +12,7 @@ from fed.aggregation import fedavg, loss_weighted
 from fed.client import LocalTraining
 from fed.cohort import Layout
 from fed.keys import client_number, round_key, step_key
-from fed.protocols import FederationError
+from fed.protocols import FederationError, Resident
 from fed.round import choose_block_steps, run_round
 from tests.fed.toy import ToySource, toy_objective
 
@@ -121,6 +121,37 @@ def test_client_order_changes_nothing(rule):
     order = [f"client{i}" for i in (3, 6, 0, 5, 1, 4, 2)]
     ours = train(order=order, rule=rule, layout=Layout(2, 2))
     assert_same(ours[-1], train(rule=rule)[-1])
+
+
+class StandingSource(ToySource):
+    """The same clients with their first round's batches on the device; what they send is where to look."""
+
+    def __init__(self, steps):
+        super().__init__(steps)
+        batches = {name: list(super(StandingSource, self).client_batches(name, 0)) for name in self.steps}
+        self.places, rows = {}, []
+        for name, held in batches.items():
+            self.places[name] = np.arange(len(rows), len(rows) + len(held), dtype=np.int32)
+            rows += held
+        data = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+        self.resident = Resident(data, lambda data, place: jax.tree.map(lambda leaf: leaf[place], data))
+
+    def client_batches(self, client_id, round_index):
+        return iter(self.places[client_id])
+
+
+@pytest.mark.parametrize("layout", [Layout(1, 3), Layout(4, 2)], ids=str)
+def test_data_that_stay_on_the_device_change_nothing(layout):
+    def run(data):
+        objective = toy_objective()
+        training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
+        held = simulation.Simulation(
+            training, fedavg, optax.sgd(1.0), data, lambda r: data.client_ids(), layout, 3, max(STEPS), 2
+        )
+        *_, last = simulation.run(held, server.init(objective, optax.sgd(1.0), jax.random.key(0)), 1)
+        return last
+
+    assert_same(run(StandingSource(STEPS)), run(ToySource(STEPS)))
 
 
 def test_one_client_one_step_equals_plain_training():

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from fed import placement, server, simulation
 from fed.aggregation import fedavg
 from fed.client import Block, LocalTraining
-from fed.cohort import Layout, choose_layout
+from fed.cohort import Layout, Shared, choose_layout
 from fed.protocols import FederationError
 from tests.fed import distributed_toy
 from tests.fed.toy import ToySource, toy_objective
@@ -80,7 +80,7 @@ def _block_plan(engine, state):
     block = placement.put(Block(batch, flags, flags, np.zeros(flags.shape, np.int32)), programs.by_client)
     numbers = placement.put(np.zeros(lanes, np.uint32), programs.by_client)
     key, first = placement.replicate((jax.random.key(0), np.int32(0)), programs.replicated)
-    lowered = programs.block.lower(clients, block, numbers, key, first, state.parameters)
+    lowered = programs.block.lower(clients, block, numbers, key, first, Shared(state.parameters))
     return lowered.compile().memory_analysis()
 
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from profiling.timeline import _told, compile_with_timeline, read
+from profiling.timeline import compile_with_timeline, read, scope_of_operation
 from profiling.xla import memory_plan
 
 
@@ -70,7 +70,7 @@ def test_donated_arguments_stand_once():
     ],
 )  # fmt: skip
 def test_paths_are_told_without_what_the_program_puts_there(path, told):
-    assert _told(path) == told
+    assert scope_of_operation(path) == told
 
 
 def test_a_compiler_that_does_not_tell_is_named():

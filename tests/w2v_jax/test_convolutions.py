@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from w2v_jax import convolutions
+from w2v_jax.platforms import lowering_for
 
 
 def reference(x, kernel, stride, groups=1, padding=(0, 0)):
@@ -66,6 +67,35 @@ def test_positional_convolution_keeps_the_length_and_its_gradients_are_right(tap
     assert ours(x, kernel).shape == x.shape
     padding = (taps // 2, taps - 1 - taps // 2)
     assert_same_with_gradients(ours, lambda x, k: reference(x, k, 1, 4, padding), x, kernel)
+
+
+@pytest.mark.parametrize(("taps", "groups", "time"), [(128, 4, 27), (33, 2, 5), (40, 1, 64), (128, 4, 130)])
+def test_gpus_take_many_taps_as_a_product_over_blocks_of_frames(taps, groups, time):
+    rng = np.random.default_rng(taps)
+    x = jnp.asarray(rng.standard_normal((2, time, 8)), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((taps, 8 // groups, 8)) / taps, jnp.float32)
+
+    def ours(x, kernel):
+        with lowering_for("gpu"):
+            return convolutions.positional_convolution(x, kernel, groups, "product", "float32")
+
+    assert "conv_general_dilated" not in str(jax.make_jaxpr(ours)(x, kernel))
+    padding = (taps // 2, taps - 1 - taps // 2)
+    assert_same_with_gradients(ours, lambda x, k: reference(x, k, 1, groups, padding), x, kernel)
+
+
+def test_gpus_take_whole_windows():
+    rng = np.random.default_rng(3)
+    for taps, stride, extra in ((3, 2, 9), (10, 5, 7), (2, 2, 4), (4, 5, 8)):
+        x = jnp.asarray(rng.standard_normal((2, taps + extra, 3)), jnp.float32)
+        kernel = jnp.asarray(rng.standard_normal((taps, 3, 4)), jnp.float32)
+
+        def ours(x, kernel, stride=stride):
+            with lowering_for("gpu"):
+                return convolutions.strided_convolution(x, kernel, stride, "product", "float32")
+
+        assert str(jax.make_jaxpr(ours)(x, kernel)).count("dot_general") == 1
+        assert_same_with_gradients(ours, lambda x, k, s=stride: reference(x, k, s), x, kernel)
 
 
 def test_lax_form_in_bfloat16_is_near_and_its_gradients_too():

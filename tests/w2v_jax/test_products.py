@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from w2v_jax import products
+from w2v_jax import platforms, products
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -38,3 +38,22 @@ def test_a_weight_is_kept_once_for_the_backward_pass():
     # The rounded activations, and the weight itself rather than a rounded copy of it.
     assert kept("btd,de->bte", a, b) == ["float16", "float32"]
     assert kept("btd,bfd->btf", a, a) == ["float16", "float16"]
+
+
+def test_gpus_round_results_but_for_the_gradients_of_weights():
+    def rounded(x):
+        return bool((x.astype(jnp.bfloat16).astype(jnp.float32) == x).all())
+
+    a, b = (
+        jax.random.normal(jax.random.key(seed), shape) for seed, shape in enumerate([(2, 5, 64), (64, 3)])
+    )
+
+    def run():
+        out, pull = jax.vjp(lambda a, b: products.einsum("btd,de->bte", a, b, "bfloat16"), a, b)
+        return out, *pull(out)
+
+    with platforms.lowering_for("gpu"):
+        on_gpu = run()
+    assert [rounded(x) for x in on_gpu] == [True, True, False]
+    assert [rounded(x) for x in run()] == [False, False, False]
+    assert all(x.dtype == jnp.float32 for x in on_gpu)

@@ -1,0 +1,148 @@
+"""Measured device time of a compiled program, put down to name scopes, from jax's profiler.
+
+What a kernel of several fused operations took is put down to the scope of the fusion's last operation.
+"""
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from profiling.flops import Direction
+from profiling.timeline import scope_of_operation
+from profiling.xla_messages import parse
+
+# Operations whose time is that of others within them.
+MOST_UNATTRIBUTED = 0.2  # of the device's time
+_CONTAINERS = frozenset(["while", "conditional", "call", "async-start", "async-done"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """An operation of the compiled program.
+
+    Attributes:
+        name: XLA's.
+        scope, direction, primitive: of what it computes; empty where XLA made it up.
+        seconds: a call of the program.
+    """
+
+    name: str
+    scope: str
+    direction: Direction
+    primitive: str
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceTime:
+    """Where a program's time goes.
+
+    Attributes:
+        kernels: longest first.
+        unattributed_seconds: of kernels that the profiler did not put down to an operation, a call.
+    """
+
+    kernels: list[Kernel]
+    unattributed_seconds: float
+
+    @property
+    def busy_seconds(self) -> float:
+        """Of all kernels, a call; on several threads or streams they overlap."""
+        return sum(kernel.seconds for kernel in self.kernels) + self.unattributed_seconds
+
+    def by_scope(self) -> dict[tuple[str, Direction], float]:
+        """(scope, direction) -> seconds a call."""
+        found: dict[tuple[str, Direction], float] = {}
+        for kernel in self.kernels:
+            key = (kernel.scope, kernel.direction)
+            found[key] = found.get(key, 0.0) + kernel.seconds
+        return found
+
+
+def device_time(lowered: Any, compiled: Any, arguments: tuple[Any, ...], calls: int = 3) -> DeviceTime:
+    """Profile some calls of a step whose first argument is a state that it gives back first.
+
+    Where a GPU runs kernels in graphs, which hide what they are, the step is compiled once more without.
+
+    Args:
+        lowered: jax.stages.Lowered, the step with its state donated.
+        compiled: what it compiled to.
+        arguments: state and the rest; the state is consumed.
+        calls: how often.
+
+    Raises:
+        ValueError: the profiler saw nothing of the program.
+    """
+    state, *others = arguments
+    try:
+        found = _profile(compiled, jax.tree.map(jnp.copy, state), others, calls)
+        if found.unattributed_seconds < MOST_UNATTRIBUTED * found.busy_seconds:
+            return found
+    except ValueError:
+        if jax.default_backend() != "gpu":
+            raise
+    plain = lowered.compile(compiler_options={"xla_gpu_enable_command_buffer": ""})
+    return _profile(plain, state, others, calls)
+
+
+def _profile(compiled: Any, state: Any, others: list[Any], calls: int) -> DeviceTime:
+    """Where the time of some calls went."""
+    state, *_ = jax.block_until_ready(compiled(state, *others))
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(calls):
+                state, *_ = jax.block_until_ready(compiled(state, *others))
+        written = sorted(Path(folder).rglob("*.xplane.pb"))
+        if not written:
+            raise ValueError("the profiler wrote nothing")
+        data = jax.profiler.ProfileData.from_file(str(written[-1]))
+    module = compiled.runtime_executable().hlo_modules()[0]
+    return read(data, module.as_serialized_hlo_module_proto(), calls)
+
+
+def read(data: Any, module: bytes, calls: int) -> DeviceTime:
+    """A profile's kernels by the operations of one module.
+
+    Args:
+        data: jax.profiler.ProfileData, or what has its planes.
+        module: serialised HloModuleProto.
+        calls: of the program while it was profiled.
+    """
+    held = parse("HloModule", module)
+    operations = {i.name: i for computation in held.computations for i in computation.instructions}
+    seconds: dict[str, float] = {}
+    unattributed = 0.0
+    for name, duration in _events(data):
+        if name is None or name not in operations:
+            unattributed += duration
+        elif operations[name].opcode not in _CONTAINERS:
+            seconds[name] = seconds.get(name, 0.0) + duration
+    if not seconds:
+        raise ValueError("the profiler saw no operation of this program")
+    kernels = [
+        Kernel(name, *scope_of_operation(operations[name].metadata.op_name), total / calls)
+        for name, total in seconds.items()
+    ]
+    return DeviceTime(sorted(kernels, key=lambda kernel: -kernel.seconds), unattributed / calls)
+
+
+def _events(data: Any) -> Iterator[tuple[str | None, float]]:
+    """(operation or None, seconds) of all kernels of an accelerator, else of what a CPU's threads ran."""
+    planes = list(data.planes)
+    devices = [plane for plane in planes if plane.name.startswith("/device:")]
+    for plane in devices or planes:
+        lines = list(plane.lines)
+        # Where operations have a line of their own, the streams' lines say the same again.
+        own = [line for line in lines if line.name == "XLA Ops"]
+        for line in own or [line for line in lines if not devices or line.name.startswith("Stream")]:
+            for event in line.events:
+                stats = dict(event.stats)
+                if "hlo_op" in stats:
+                    yield str(stats["hlo_op"]), event.duration_ns * 1e-9
+                elif devices:
+                    yield None, event.duration_ns * 1e-9
