@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -161,15 +160,7 @@ class Process:
 
     def round(self) -> float:
         """Run one round while the others stand still; its seconds."""
-        self.begin_round()
-        return self.end_round()
-
-    def begin_round(self) -> None:
-        """Let it begin a round."""
         self._say("round")
-
-    def end_round(self) -> float:
-        """Wait for the round's end; its seconds."""
         self.seconds.append(self._answer()["seconds"])
         return self.seconds[-1]
 
@@ -307,12 +298,24 @@ def measure(
         return started[-1]
 
     try:
-        if machine.platform == "cpu":
-            for contender in contenders:
-                warmed_up([begin(*contender)], started)
-        else:
-            # An accelerator's host has cores enough: they start and compile side by side.
-            warmed_up([begin(*contender) for contender in contenders], started)
+        for contender in contenders:
+            process = begin(*contender)
+            try:
+                process.wait_until_ready()
+                for _ in range(WARM_UP):
+                    process.round()
+            except RuntimeError as error:
+                print(f"left out: {error}", flush=True)
+                process.kill()
+                started.remove(process)
+                continue
+            process.pause()
+            print(
+                f"{workload} K={clients} {process.name} ({process.form}): started in "
+                f"{duration(process.startup_seconds)}, first rounds "
+                + ", ".join(f"{seconds:.4g} s" for seconds in process.seconds),
+                flush=True,
+            )
         if not started:
             raise UserError(f"no runner could start: see the logs in {folder}")
         slow = [process for process in started if process.seconds[-1] > SLOWER * best(process.name, started)]
@@ -328,6 +331,11 @@ def measure(
                 # The first round of a turn finds cold caches.
                 process.timed += turn[min(1, rounds - 1) :]
                 process.pause()
+            # What was measured is there even if the rest takes longer than somebody waits.
+            write_json(
+                folder / "timings.json",
+                [{"runner": p.name, "form": p.form, "seconds": p.seconds} for p in started],
+            )
         for process in started:
             process.go_on()
             process.finish()
@@ -362,26 +370,6 @@ def measure(
             flush=True,
         )
     return rows
-
-
-def warmed_up(beginning: list[Process], started: list[Process]) -> None:
-    """Bring processes to where they can be timed, and let them stand still; those that fail are left out."""
-
-    def attempt(action: Callable[[Process], Any]) -> None:
-        for process in [held for held in beginning if held in started]:
-            try:
-                action(process)
-            except RuntimeError as error:
-                print(f"left out: {error}", flush=True)
-                process.kill()
-                started.remove(process)
-
-    attempt(Process.wait_until_ready)
-    attempt(Process.begin_round)
-    attempt(Process.end_round)
-    for _ in range(WARM_UP - 1):
-        attempt(Process.round)
-    attempt(Process.pause)
 
 
 class Machine(NamedTuple):

@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from experiments.huge_pages import start_over_with_huge_pages
+
 # name -> (module, summary). Modules are imported only when their command runs.
 COMMANDS = {
     "pretrain": ("experiments.pretrain", "pre-train across simulated clients, or centrally"),
@@ -120,8 +122,14 @@ def run_command(name: str, argv: Sequence[str]) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def console() -> int:
     """Entry point of the console script."""
+    start_over_with_huge_pages()
+    return main()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that `argv` names; its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())

@@ -12,14 +12,23 @@ from typing import Any
 
 from experiments.arguments import UsageError
 
-# XLA:CPU's default scheduler trades memory for parallelism, and lanes are parallel already.
-CPU_FLAGS = ("--xla_cpu_enable_concurrency_optimized_scheduler=false",)
+CPU_FLAGS = (
+    # The default scheduler trades memory for parallelism, and lanes are parallel already.
+    "--xla_cpu_enable_concurrency_optimized_scheduler=false",
+    # XLA takes vectors of 256 bits unless it is told; elementwise work is faster with all that there are.
+    "--xla_cpu_prefer_vector_width=512",
+)
 # With a lane on every core, an operation has no other core to spread to.
 LANES_FLAGS = ("--xla_cpu_multi_thread_eigen=false",)
-# Wide fp32 products are faster without YNNPACK, whose packed copies are in no memory plan either; small
-# models and bf16 are faster with it (docs/decisions/0012).
-WIDE_FP32_FLAGS = ("--xla_cpu_experimental_ynn_fusion_type=",)
+# YNNPACK's packed copies of wide fp32 products are in no memory plan; its sums over time are slow, so that
+# bf16 takes its products alone. Small models are faster with all of it (docs/decisions/0012).
 SMALL_MODELS = ("tiny",)
+WIDE_FLAGS = {
+    "fp32": ("--xla_cpu_experimental_ynn_fusion_type=",),
+    "bf16": (
+        "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+    ),
+}
 PACKAGES = ("w2v-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "fedjax")
 
 
@@ -43,7 +52,7 @@ def configure_xla(
     devices = cpu_devices or usable_cores()
     wanted = (
         *CPU_FLAGS,
-        *(WIDE_FP32_FLAGS if model not in SMALL_MODELS and precision == "fp32" else ()),
+        *(WIDE_FLAGS.get(precision, ()) if model not in SMALL_MODELS else ()),
         *(LANES_FLAGS if devices == usable_cores() > 1 else ()),
         f"--xla_force_host_platform_device_count={devices}",
     )
@@ -121,6 +130,7 @@ def provenance(command: str, seed: int | None = None) -> dict[str, Any]:
         "processes": jax.process_count(),
         "cores": usable_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
         "seed": seed,
     }
 

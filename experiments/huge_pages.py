@@ -1,0 +1,36 @@
+"""Huge pages for the arrays of a CPU run, where Linux gives them to those who ask."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+TUNABLE = "glibc.malloc.hugetlb"
+GLIBC = (2, 35)  # the first one that has it
+
+
+def start_over_with_huge_pages() -> None:
+    """Start this process over, once, with a malloc that asks for huge pages; to be called before all else.
+
+    A training step of base goes through a gigabyte in pages of 4 KiB: with huge ones it takes a quarter less
+    time on two cores in bf16 (docs/decisions/0012). malloc reads its settings at a program's start alone.
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=0 leaves it as it is.
+    """
+    if not wanted(os.environ):
+        return
+    held = os.environ.get("GLIBC_TUNABLES")
+    os.environ["GLIBC_TUNABLES"] = ":".join([*filter(None, [held]), f"{TUNABLE}=1"])
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def wanted(environment: Mapping[str, str]) -> bool:
+    """Whether the kernel waits to be asked, this C library can ask, and nobody has decided yet."""
+    if TUNABLE in environment.get("GLIBC_TUNABLES", "") or not sys.executable:
+        return False
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+        numbers = tuple(int(part) for part in version.split(".")[:2])
+        return name == "glibc" and numbers >= GLIBC and "[madvise]" in ENABLED.read_text()
+    except (AttributeError, OSError, ValueError):
+        return False
