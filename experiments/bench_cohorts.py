@@ -1,8 +1,6 @@
 """`w2v-jax bench cohorts`: memory and time of a round against its cohort and against the population."""
 
 import dataclasses
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ import numpy as np
 
 from experiments import arguments, runtime
 from experiments.arguments import UsageError
+from experiments.child import in_child
 from experiments.run_folder import replace_file, write_json
 
 STEPS, BATCH, SECONDS = 2, 2, 1.0
@@ -112,17 +111,6 @@ def child(model: str, population: int, cohort: int) -> dict[str, Any]:
     }
 
 
-def in_child(model: str, population: int, cohort: int) -> dict[str, Any]:
-    """`child` in a process of its own."""
-    code = (
-        "import json, sys; from experiments import bench_cohorts; "
-        "print(json.dumps(bench_cohorts.child(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))"
-    )
-    argv = [sys.executable, "-c", code, model, str(population), str(cohort)]
-    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(BenchCohortsArguments, argv, "w2v-jax bench cohorts")
@@ -136,7 +124,7 @@ def main(argv: list[str]) -> None:
     rows = []
     first = options.cohorts[0]
     for population, cohort in ((first, first), *((options.population, size) for size in options.cohorts)):
-        rows.append(in_child(options.model, population, cohort))
+        rows.append(in_child(child, options.model, population, cohort))
         print(sentence(rows[-1]), flush=True)
     runtime.configure_xla()
     result = {"model": options.model, "rows": rows, "provenance": runtime.provenance("bench cohorts", 0)}

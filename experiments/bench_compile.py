@@ -1,9 +1,7 @@
 """`w2v-jax bench compile`: what compiling a model's round costs, cold and from the persistent cache."""
 
 import dataclasses
-import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -12,6 +10,7 @@ from typing import Any
 
 from experiments import arguments, runtime
 from experiments.arguments import UsageError
+from experiments.child import in_child
 from experiments.run_folder import replace_file, write_json
 
 EVENTS = {
@@ -104,10 +103,6 @@ def main(argv: list[str]) -> None:
     if options.batch < 1 or not 0.5 <= options.seconds <= 60:
         raise UsageError("--batch must be at least 1 and --seconds between 0.5 and 60")
     options.out.mkdir(parents=True, exist_ok=True)
-    code = (
-        "import json, sys; from experiments import bench_compile; "
-        "print(json.dumps(bench_compile.child(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))))"
-    )
     rows = {}
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {
@@ -115,12 +110,8 @@ def main(argv: list[str]) -> None:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
         }
         for kind in ("cold", "cached"):
-            words = [options.model, str(options.batch), str(options.seconds)]
-            done = subprocess.run(
-                [sys.executable, "-c", code, *words],
-                stdout=subprocess.PIPE, text=True, check=True, env=environment,
-            )  # fmt: skip
-            rows[kind] = json.loads(done.stdout.splitlines()[-1])
+            given = (options.model, options.batch, options.seconds)
+            rows[kind] = in_child(child, *given, environment=environment)
             print(f"{kind}: {rows[kind]}", flush=True)
     runtime.configure_xla()
     result = {

@@ -2,14 +2,11 @@
 
 import dataclasses
 import io
-import json
 import os
 import resource
-import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import numpy as np
 
 from experiments import arguments, runtime
 from experiments.arguments import UsageError
+from experiments.child import in_child
 from experiments.run_folder import replace_file, write_json
 
 POOL = 256  # different clips; a corpus of this size repeats them under other names
@@ -142,19 +140,8 @@ def throughput(folder: str) -> dict[str, Any]:
     return result
 
 
-def in_child(function: Callable[..., dict[str, Any]], *arguments: str) -> dict[str, Any]:
-    """Run one of the functions above in a process of its own; adds its wall time and peak memory."""
-    code = (
-        "import json, sys; from experiments import bench_data; "
-        "print(json.dumps(bench_data.measured(sys.argv[1], sys.argv[2:])))"
-    )
-    argv = [sys.executable, "-c", code, function.__name__, *arguments]
-    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def measured(name: str, arguments_: list[str]) -> dict[str, Any]:
-    """What a child process prints."""
+def measured(name: str, *arguments_: str) -> dict[str, Any]:
+    """Child: one of the functions above, with its wall time and peak memory."""
     started = time.perf_counter()
     result = globals()[name](*arguments_)
     result["wall_seconds"] = time.perf_counter() - started
@@ -177,17 +164,17 @@ def main(argv: list[str]) -> None:
         write_tarball(tarball, options.clips, options.speakers, (0.3, 0.7))
         result["tarball_bytes"] = tarball.stat().st_size
         for name, call in (
-            ("prepare", lambda: in_child(prepare, str(tarball), str(large))),
-            ("first_batch", lambda: in_child(first_batch, str(large))),
-            ("throughput_short", lambda: in_child(throughput, str(large))),
+            ("prepare", lambda: in_child(measured, "prepare", str(tarball), str(large))),
+            ("first_batch", lambda: in_child(measured, "first_batch", str(large))),
+            ("throughput_short", lambda: in_child(measured, "throughput", str(large))),
         ):
             result[name] = call()
             print(f"{name}: {json.dumps(result[name])}", flush=True)
         tarball.unlink()
         long_tar, long_folder = Path(folder) / "long.tar", Path(folder) / "long"
         write_tarball(long_tar, LONG_CLIPS, 100, (LONG_SECONDS - 2, LONG_SECONDS + 2))
-        result["prepare_long"] = in_child(prepare, str(long_tar), str(long_folder))
-        result["throughput_long"] = in_child(throughput, str(long_folder))
+        result["prepare_long"] = in_child(measured, "prepare", str(long_tar), str(long_folder))
+        result["throughput_long"] = in_child(measured, "throughput", str(long_folder))
         print(f"throughput_long: {json.dumps(result['throughput_long'])}", flush=True)
     result["provenance"] = runtime.provenance("bench data", 0)
     write_json(options.out / "data.json", result)

@@ -16,6 +16,7 @@ import numpy as np
 
 from experiments import arguments, rounds_work, runtime
 from experiments.arguments import UsageError
+from experiments.child import in_child
 from experiments.peers import environments
 from experiments.progress import duration
 from experiments.run_folder import replace_file, write_json
@@ -385,6 +386,13 @@ class Machine(NamedTuple):
     peak_flops: dict[str, float]
 
 
+def measured_rates() -> dict[str, float]:
+    """Child: operations a second of a large product on this CPU, by precision."""
+    from profiling import here
+
+    return dict(here.this_machine().peak_flops)  # type: ignore[arg-type]
+
+
 @functools.cache
 def this_device() -> Machine:
     """The device that jax finds here."""
@@ -395,13 +403,8 @@ def this_device() -> Machine:
     device = jax.devices()[0]
     if device.platform == "cpu":
         # This process's own settings are for lanes: another one measures.
-        code = "import json; from profiling import here; print(json.dumps(here.this_machine().peak_flops))"
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            stdout=subprocess.PIPE, text=True, check=True, cwd=environments.ROOT,
-            env={name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},
-        )  # fmt: skip
-        return Machine("cpu", json.loads(done.stdout.splitlines()[-1]))
+        own = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+        return Machine("cpu", in_child(measured_rates, environment=own))
     known = named_like(device.device_kind)
     rates = DEVICES[known].peak_flops if known else {}
     return Machine(device.platform, {str(precision): rate for precision, rate in rates.items()})

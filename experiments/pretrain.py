@@ -136,7 +136,8 @@ class PretrainArguments:
     lanes: int | None = None
     """Devices that train side by side. Default: all (on CPU one per core)."""
     chunk: int | None = None
-    """Clients vmapped on one device. Default: chosen by backend."""
+    """Clients vmapped on one device. Default: one on CPU; elsewhere what a measurement at the start finds
+    fastest."""
     shards: int = 1
     """Devices that share each lane's models, where one device does not hold a client."""
     distributed: str | None = None

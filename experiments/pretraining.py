@@ -21,7 +21,6 @@ from fed import aggregation, centralised, chunks, cohort, server, simulation
 from fed.client import LocalTraining
 from fed.keys import Draw, evaluation_key, initial_key
 from fed.placement import fetch, same_everywhere
-from fed.privacy import Privacy
 from fed.round import Engine
 from w2v_jax import optim
 from w2v_jax.checkpoint import Checkpoints
@@ -83,6 +82,8 @@ class Pretraining:
         self.server_optimizer = federation.server_optimizer(settings)
         self.steps_per_round = self._steps_per_round()
         self.training = self._training()
+        clients = len(self.source.client_ids())
+        self._private = None if self.central else federation.privacy(settings, clients, STACKED)
 
     def _load(self) -> None:
         settings = self.settings
@@ -243,7 +244,6 @@ class Pretraining:
         per_lane = -(-self.settings["clients_per_round"] // self.layout.lanes)
         names = self.source.client_ids()
         rule = aggregation.RULES[self.settings["aggregation"]](self.settings["temperature"])
-        private = federation.privacy(self.settings, len(names), STACKED)
 
         def engine(chunk: int) -> Engine:
             self._take_chunk(chunk)
@@ -255,7 +255,7 @@ class Pretraining:
                 state,
                 next(self.source.client_batches(names[0], 0)),
                 self.steps_per_round,
-                privacy=private,
+                privacy=self._private,
             )
 
         trials = chunks.measure(engine, state, per_lane, chunks.device_memory_bytes())
@@ -319,7 +319,7 @@ class Pretraining:
         settings = self.settings
         rule = aggregation.RULES[settings["aggregation"]](settings["temperature"])
         names = self.source.client_ids()
-        private = federation.privacy(settings, len(names), STACKED)
+        private = self._private
         run = simulation.Simulation(
             self.training,
             rule,
@@ -364,23 +364,20 @@ class Pretraining:
                     "bytes_up": sent,
                     "bytes_down": sent + (len(result.dropped) + len(result.late)) * model_bytes,
                 }
-                | self._spent(private, len(names), result)
-                | self._corrupted_weight(result),
+                | self._corrupted_weight(result)
+                | ({"clipped_share": result.clipped_share} if private else {}),
                 result if result.models is not None else None,
             )
 
-    def _spent(
-        self, private: Privacy | None, clients: int, result: simulation.RoundResult
-    ) -> dict[str, float]:
-        """What a private run has spent so far."""
-        if private is None:
+    def _spent(self, rounds: int) -> dict[str, float]:
+        """What a private run has spent after so many rounds."""
+        if self._private is None:
             return {}
-        spent = federation.epsilon_spent(self.settings, private, clients, result.round_index)
+        clients = len(self.source.client_ids())
         return {
-            "epsilon": spent,
+            "epsilon": federation.epsilon_spent(self.settings, self._private, clients, rounds),
             "delta": self.settings["dp_delta"],
-            "noise_multiplier": private.noise_multiplier,
-            "clipped_share": result.clipped_share,
+            "noise_multiplier": self._private.noise_multiplier,
         }
 
     def _corrupted_weight(self, result: simulation.RoundResult) -> dict[str, float]:
@@ -453,6 +450,8 @@ class Pretraining:
         line |= log.columns
         line["updates"] = log.round_index * self.steps_per_round
         line["round_seconds"] = round_seconds
+        if self.folder.writes:  # once is enough, and no part of the round
+            line |= self._spent(log.round_index)
         if self._is_due("evaluate_every", log.round_index):
             started = time.perf_counter()
             held = self.evaluate(log.state.parameters, log.state.objective_state)

@@ -33,13 +33,6 @@ def restore_removed_names() -> None:
         (jax, "device_put_sharded", sharded),
         (jnp, "NINF", -jnp.inf),
     ):
-        if not _has(module, name):
+        # jax answers names that it has removed with an AttributeError that explains.
+        if getattr(module, name, None) is None:
             setattr(module, name, value)
-
-
-def _has(module: Any, name: str) -> bool:
-    """hasattr, also for names whose use jax answers with an explanation."""
-    try:
-        return getattr(module, name, None) is not None
-    except Exception:
-        return False

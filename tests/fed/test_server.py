@@ -1,0 +1,84 @@
+"""Server optimizers over rounds, against their formulas in NumPy."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fed import server, simulation
+from fed.aggregation import fedavg
+from fed.client import LocalTraining
+from fed.cohort import Layout
+from fed.server import ADAPTIVITY as TAU
+from fed.server import OPTIMIZERS
+from tests.fed.toy import ToySource, toy_objective
+
+STEPS, RATE, ROUNDS = [3, 2, 4], 0.3, 4
+
+
+def rounds(optimizer, first=None, number=ROUNDS):
+    """Server states after each round, from `first` on."""
+    objective, data = toy_objective(), ToySource(STEPS)
+    training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
+    run = simulation.Simulation(
+        training, fedavg, optimizer, data, lambda r: data.client_ids(), Layout(2, 1), 3, max(STEPS)
+    )
+    state = first or server.init(objective, optimizer, jax.random.key(0))
+    return [jax.device_get(result.server) for result in simulation.run(run, state, number)]
+
+
+def mean_update(state):
+    """The clients' mean update of the next round, from one plain round."""
+    plain = optax.sgd(1.0)
+    copied = jax.tree.map(jnp.asarray, state)
+    first = server.ServerState(
+        copied.parameters, copied.objective_state, plain.init(copied.parameters), copied.round_index
+    )
+    (after,) = rounds(plain, first, int(state.round_index) + 1)
+    return jax.tree.map(np.subtract, after.parameters, state.parameters)
+
+
+def by_formula(name):
+    """(first moments, update, count) -> (moments, step): one array's arithmetic."""
+
+    def adaptive(second):
+        def step(held, u, count):
+            m, v = held
+            m, v = 0.9 * m + 0.1 * u, second(v, u)
+            return (m, v), m / (1 - 0.9**count) / (np.sqrt(v / (1 - 0.99**count)) + TAU)
+
+        return step
+
+    def adagrad(held, u, count):
+        total = held[0] + u * u
+        return (total,), u / np.sqrt(total + TAU**2)
+
+    def momentum(held, u, count):
+        velocity = 0.9 * held[0] + u
+        return (velocity,), velocity
+
+    return {
+        "fedavg": ((), lambda held, u, count: (held, u)),
+        "fedavgm": ((0.0,), momentum),
+        "fedadam": ((0.0, 0.0), adaptive(lambda v, u: 0.99 * v + 0.01 * u * u)),
+        "fedyogi": ((1e-6, 1e-6), adaptive(lambda v, u: v - 0.01 * np.sign(v - u * u) * u * u)),
+        "fedadagrad": ((TAU**2,), adagrad),
+    }[name]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_rounds_follow_the_formula(name):
+    optimizer = OPTIMIZERS[name](RATE)
+    first = server.init(toy_objective(), optimizer, jax.random.key(0))
+    states = [jax.device_get(first), *rounds(optimizer)]
+    start, step = by_formula(name)
+    held = jax.tree.map(lambda leaf: start, first.parameters)
+    for count, (before, after) in enumerate(itertools.pairwise(states), 1):
+        update = mean_update(before)
+        for path in before.parameters:
+            held[path], change = step(held[path], update[path].astype(np.float64), count)
+            expected = before.parameters[path] + RATE * change
+            np.testing.assert_allclose(after.parameters[path], expected, rtol=2e-4, atol=2e-5)
