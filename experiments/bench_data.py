@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import os
 import resource
 import sys

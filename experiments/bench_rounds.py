@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -49,6 +50,7 @@ class Runner:
         precision: fp32 or bf16, or None for the workload's.
         words: of its command line, besides.
         stops: whether its processes may be stopped while others run.
+        leaves_out: workloads that it cannot do.
     """
 
     module: str
@@ -58,6 +60,7 @@ class Runner:
     forms: tuple[str, ...] = ("lax", "product")
     accelerator_forms: tuple[str, ...] | None = None
     stops: bool = True
+    leaves_out: tuple[str, ...] = ()
 
     def forms_for(self, workload: str, device: str) -> tuple[str, ...]:
         """The contenders of a workload on a cpu, gpu or tpu."""
@@ -69,15 +72,22 @@ class Runner:
 
 RUNNERS = {
     "ours": Runner(module="ours", accelerator_forms=("auto",)),
-    # One client at a time cuDNN's convolutions are faster than products.
-    "loop": Runner(module="loop", accelerator_forms=("lax",)),
-    "sequential": Runner(module="sequential", accelerator_forms=("lax",)),
-    "fedjax_jit": Runner(module="fedjax_round", accelerator_forms=("lax",)),
+    "loop": Runner(module="loop"),
+    "sequential": Runner(module="sequential"),
+    "fedjax_jit": Runner(module="fedjax_round"),
     # Vmapped over clients, lax.conv becomes a grouped convolution, which is slow on CPU.
-    "drjax": Runner(module="drjax_round", environment="drjax", forms=("product",)),
+    # mesh: products as well, the clients spread over a device for each core.
+    "drjax": Runner(
+        module="drjax_round",
+        environment="drjax",
+        forms=("product", "mesh"),
+        accelerator_forms=("product",),
+    ),
     "pfl": Runner(module="pfl_round", environment="pfl", forms=("torch",)),
     # Ray takes nodes that stand still for dead.
-    "flower": Runner(module="flower_round", environment="flower", forms=("torch",), stops=False),
+    "flower": Runner(
+        module="flower_round", environment="flower", forms=("torch",), stops=False, leaves_out=("base",)
+    ),
 }
 # fedjax's own FedAvg through its backend and through this project's (fed.fedjax_vmap).
 FEDJAX_RUNNERS = {
@@ -126,7 +136,16 @@ class BenchRoundsArguments:
 class Process:
     """A runner at work; `precision` where it has none of its own."""
 
-    def __init__(self, name: str, runner: Runner, form: str, work: Path, folder: Path, precision: str):
+    def __init__(
+        self,
+        name: str,
+        runner: Runner,
+        form: str,
+        work: Path,
+        folder: Path,
+        precision: str,
+        environment: Mapping[str, str],
+    ):
         self.name, self.form, self.runner = name, form, runner
         self.precision = runner.precision or precision
         self.out = folder / f"{name}-{form}.npz"
@@ -137,7 +156,7 @@ class Process:
         argv = [python, "-m", f"experiments.peers.{self.runner.module}", "--work", str(work)]
         argv += ["--out", str(self.out), *(("--form", form) if form != "torch" else ())]
         argv += ["--precision", self.precision, *runner.words]
-        path = os.pathsep.join([str(environments.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        path = os.pathsep.join([str(environments.ROOT), *filter(None, [environment.get("PYTHONPATH")])])
         self._began = time.perf_counter()
         self._process = subprocess.Popen(
             argv,
@@ -146,7 +165,7 @@ class Process:
             stderr=self.log,
             text=True,
             cwd=environments.ROOT,
-            env=os.environ | CHILDREN | {"PYTHONPATH": path},
+            env={**environment, "PYTHONPATH": path},
             start_new_session=True,
         )
         self.startup_seconds = 0.0
@@ -234,7 +253,10 @@ def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(BenchRoundsArguments, argv, "w2v-jax bench rounds")
     check(options)
+    options = dataclasses.replace(options, out=options.out.absolute())
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    # Runners start from what the user set: this process's own settings are not theirs.
+    environment = os.environ | CHILDREN
     runtime.configure_xla()
     from experiments import rounds_report
 
@@ -253,7 +275,7 @@ def main(argv: list[str]) -> None:
     }
     if options.single_step:
         found = {name: runner for name, runner in STEP_RUNNERS.items() if name not in missing}
-        rows = measure(options, "step", 1, found)
+        rows = measure(options, "step", 1, found, environment)
         result = {"rows": rows, "absent": [name for name in missing if name in STEP_RUNNERS], **about}
         write_json(options.out / "step.json", result)
         replace_file(options.out / "step.md", rounds_report.step_markdown(result))
@@ -261,7 +283,7 @@ def main(argv: list[str]) -> None:
         rows = []
         for workload in ("dense", "toy"):
             for clients in options.clients:
-                rows += measure(options, workload, clients, FEDJAX_RUNNERS)
+                rows += measure(options, workload, clients, FEDJAX_RUNNERS, environment)
         result = {"rows": rows, "absent": [], **about}
         write_json(options.out / "fedjax.json", result)
         replace_file(options.out / "fedjax.md", rounds_report.fedjax_markdown(result))
@@ -269,7 +291,7 @@ def main(argv: list[str]) -> None:
     rows = []
     for workload in options.workloads:
         for clients in options.clients:
-            rows += measure(options, workload, clients, present)
+            rows += measure(options, workload, clients, present, environment)
             result = {"rows": rows, "absent": [name for name in missing if name in RUNNERS], **about}
             write_json(options.out / "rounds.json", result)
             replace_file(options.out / "rounds.md", rounds_report.markdown(result))
@@ -278,7 +300,11 @@ def main(argv: list[str]) -> None:
 
 
 def measure(
-    options: BenchRoundsArguments, workload: str, clients: int, runners: dict[str, Runner]
+    options: BenchRoundsArguments,
+    workload: str,
+    clients: int,
+    runners: dict[str, Runner],
+    environment: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """All contenders of one workload and K, interleaved: the fastest form of every runner."""
     folder = options.out / f"{workload}-{clients}"
@@ -290,12 +316,13 @@ def measure(
     contenders = [
         (name, runner, form)
         for name, runner in runners.items()
+        if workload not in runner.leaves_out
         for form in runner.forms_for(workload, machine.platform)
     ]
     started: list[Process] = []
 
     def begin(name: str, runner: Runner, form: str) -> Process:
-        started.append(Process(name, runner, form, work, folder, precision))
+        started.append(Process(name, runner, form, work, folder, precision, environment))
         return started[-1]
 
     try:
@@ -390,7 +417,7 @@ def measured_rates() -> dict[str, float]:
     """Child: operations a second of a large product on this CPU, by precision."""
     from profiling import here
 
-    return dict(here.this_machine().peak_flops)  # type: ignore[arg-type]
+    return {str(precision): rate for precision, rate in here.this_machine().peak_flops.items()}
 
 
 @functools.cache

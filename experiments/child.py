@@ -25,11 +25,8 @@ def in_child(
     Raises:
         subprocess.CalledProcessError: it failed; its own words are on standard error.
     """
-    module = function.__module__
-    if module == "__main__":  # a command's module, run alone
-        module = str(sys.modules["__main__"].__spec__.name)
     done = subprocess.run(
-        [sys.executable, "-c", _CODE, module, function.__name__, json.dumps(given)],
+        [sys.executable, "-c", _CODE, function.__module__, function.__name__, json.dumps(given)],
         stdout=subprocess.PIPE,
         text=True,
         check=True,

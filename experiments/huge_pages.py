@@ -7,6 +7,7 @@ from pathlib import Path
 
 ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 TUNABLE = "glibc.malloc.hugetlb"
+STARTED_OVER = "W2V_JAX_STARTED_OVER"  # programs with privileges lose their tunables on the way
 GLIBC = (2, 35)  # the first one that has it
 
 
@@ -17,16 +18,18 @@ def start_over_with_huge_pages() -> None:
     time on two cores in bf16 (docs/decisions/0012). malloc reads its settings at a program's start alone.
     GLIBC_TUNABLES=glibc.malloc.hugetlb=0 leaves it as it is.
     """
-    if not wanted(os.environ):
+    if not wanted(os.environ) or sys.gettrace() is not None:  # a debugger would lose its process
         return
     held = os.environ.get("GLIBC_TUNABLES")
+    os.environ[STARTED_OVER] = "1"
     os.environ["GLIBC_TUNABLES"] = ":".join([*filter(None, [held]), f"{TUNABLE}=1"])
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def wanted(environment: Mapping[str, str]) -> bool:
     """Whether the kernel waits to be asked, this C library can ask, and nobody has decided yet."""
-    if TUNABLE in environment.get("GLIBC_TUNABLES", "") or not sys.executable:
+    decided = TUNABLE in environment.get("GLIBC_TUNABLES", "") or STARTED_OVER in environment
+    if decided or not sys.executable:
         return False
     try:
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")

@@ -20,7 +20,7 @@ from experiments.speech_clients import LocalWork, SpeechClients, set_aside
 from fed import aggregation, centralised, chunks, cohort, server, simulation
 from fed.client import LocalTraining
 from fed.keys import Draw, evaluation_key, initial_key
-from fed.placement import fetch, same_everywhere
+from fed.placement import fetch, first_process_says, same_everywhere
 from fed.round import Engine
 from w2v_jax import optim
 from w2v_jax.checkpoint import Checkpoints
@@ -235,11 +235,12 @@ class Pretraining:
     def _settle_chunk(self, state: Any) -> None:
         """Find out how many clients to vmap on an accelerator; a run that continues keeps to it.
 
-        The chunk changes results by rounding alone, but the end of a continued run is the same to the bit.
+        What is measured differs from time to time, and a chunk changes results by rounding.
         """
         held = self.folder.path / LAYOUT
-        if held.exists():
-            self._take_chunk(read_json(held)["chunk"])
+        kept = first_process_says(read_json(held)["chunk"] if held.exists() else 0)
+        if kept:
+            self._take_chunk(kept)
             return
         per_lane = -(-self.settings["clients_per_round"] // self.layout.lanes)
         names = self.source.client_ids()
@@ -255,10 +256,12 @@ class Pretraining:
                 state,
                 next(self.source.client_batches(names[0], 0)),
                 self.steps_per_round,
+                max_update_norm=self.settings["max_update_norm"] or math.inf,
                 privacy=self._private,
             )
 
-        trials = chunks.measure(engine, state, per_lane, chunks.device_memory_bytes())
+        memory = chunks.device_memory_bytes()
+        trials = chunks.measure(engine, state, per_lane, self.steps_per_round, memory)
         self._take_chunk(chunks.fastest(trials))
         self.folder.pin(
             LAYOUT,

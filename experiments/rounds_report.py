@@ -88,10 +88,10 @@ def markdown(result: dict[str, Any]) -> str:
     made = result["provenance"]
     parts = [
         "# Rounds beside other frameworks",
-        "Equal work: the same first parameters and batches, as many plain SGD steps a client, the mean of all clients; "
+        "Equal work: the same first parameters and batches, as many steps a client (plain SGD; `base`: AdamW), the mean of all clients; "
         f"medians over the rounds of {result['repeats']} turns (a second of rounds each, {result['rounds']} at most, the first one apart where there are more), interleaved in one run, every other process standing still "
-        "(Flower's excepted, whose workers idle). Where a runner knows two forms of convolutions the faster one counts. On an accelerator all data stay there "
-        "(but for the plain loop, fedjax and pfl, which send a batch when it is trained on), and the peak is the device's. FLOP utilisation: products of the model, "
+        "(Flower's excepted, whose workers idle). Where a runner knows several forms the fastest one counts. Peers run at their frameworks' settings, this project at those that it sets itself. On an accelerator all data stay there "
+        "(but for the plain loop, fedjax, pfl and Flower, which send a batch when it is trained on), and the peak is the device's, this project's trials of chunks included. Flower's peak is its driver's alone. FLOP utilisation: products of the model, "
         "forward and backward, over the device's dense rate at that precision, a data sheet's, or on a CPU a large product's.",
         "\n".join(f"- {sentence}" for sentence in sentences(result)),
         "![rounds](rounds.png)",

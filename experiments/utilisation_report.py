@@ -51,7 +51,9 @@ def markdown(result: dict[str, Any]) -> str:
         parts += [
             f"## {clients}, {row['form']}",
             f"Median {1e3 * row['seconds']:.2f} ms (p10 to p90: {1e3 * row['seconds_p10']:.2f} to {1e3 * row['seconds_p90']:.2f}), "
-            f"kernels {1e3 * row['busy_seconds']:.2f} ms, {row['planned_bytes'] / 2**30:.2f} GiB planned, "
+            f"kernels {1e3 * row['busy_seconds']:.2f} ms ({1e3 * row['unattributed_seconds']:.2f} of them of no known operation; where CUDA "
+            "graphs hide more than a fifth, modules are those of a second compilation without), "
+            f"{row['planned_bytes'] / 2**30:.2f} GiB planned, "
             f"compiled in {row['compile_seconds']:.0f} s.",
             table(("module", "device, ms", "share, %", "GFLOP", "TFLOP/s", "least by roofline, ms"), lines),
         ]

@@ -29,9 +29,9 @@ class Trial(NamedTuple):
 
     Attributes:
         chunk: clients side by side on a lane.
-        planned_bytes: XLA's plan of a group's program, on one device.
-        cohort_seconds: a lane's share of a cohort, from the time of one group; None where the plan did not
-            fit and nothing ran.
+        planned_bytes: XLA's plan of a group's program, on one device; 0 where none was made.
+        cohort_seconds: a lane's share of a cohort, from the time of a group's block of steps; None where it
+            does not fit.
     """
 
     chunk: int
@@ -52,32 +52,41 @@ def candidates(clients_per_lane: int) -> list[int]:
 
 
 def measure(
-    build: Callable[[int], Engine], server: ServerState, clients_per_lane: int, memory_bytes: float | None
+    build: Callable[[int], Engine],
+    server: ServerState,
+    clients_per_lane: int,
+    steps: int,
+    memory_bytes: float | None,
 ) -> list[Trial]:
-    """Try one by one, then the largest chunk that fits by an estimate, and smaller ones until one wins.
+    """Try one by one, then the largest chunk that fits by an estimate, and smaller ones while they win.
 
-    Every trial costs a compilation, of which the chosen engine keeps its own.
+    Every trial compiles a program for a group, and runs it on batches of zeros. Of several processes all have
+    to ask, and learn the same.
 
     Args:
         build: chunk -> the engine that would train so many clients side by side.
         server: a state; it is not consumed.
         clients_per_lane: of a cohort.
+        steps: local steps of a client's round, of which an engine's block may hold a part.
         memory_bytes: of a device, or None where nobody knows.
 
     Returns:
         Trials in the order in which they were made; the first is of one client at a time.
     """
-    limit = math.inf if memory_bytes is None else MEMORY_SHARE * memory_bytes
-    trials = [_try(build(1), server, clients_per_lane, math.inf)]
+    limit = _agreed(math.inf if memory_bytes is None else MEMORY_SHARE * memory_bytes, min)
+    trials = [_try(build(1), server, clients_per_lane, steps, math.inf)]
     estimate, alone = trials[0].planned_bytes, trials[0].cohort_seconds
     assert alone is not None
+    best = alone
     for chunk in candidates(clients_per_lane)[:-1]:
         if chunk * estimate > limit and chunk > 2:
             continue
-        trials.append(_try(build(chunk), server, clients_per_lane, limit))
-        seconds = trials[-1].cohort_seconds
-        if seconds is not None and seconds < alone * (1.0 - GAIN):
-            break
+        trials.append(_try(build(chunk), server, clients_per_lane, steps, limit))
+        seconds, won = trials[-1].cohort_seconds, best < alone
+        if seconds is not None and seconds < best * (1.0 - GAIN):
+            best = seconds
+        elif won:
+            break  # smaller chunks were faster than larger ones, until now
     return trials
 
 
@@ -94,28 +103,40 @@ def device_memory_bytes() -> float | None:
     return held.get("bytes_limit")
 
 
-def _try(engine: Engine, server: ServerState, clients_per_lane: int, limit: float) -> Trial:
+def _try(engine: Engine, server: ServerState, clients_per_lane: int, steps: int, limit: float) -> Trial:
     """Compile a group's program, and time it if its plan fits."""
     arguments = _arguments(engine, server)
-    compiled = engine.programs.whole.lower(*arguments).compile()
-    plan = compiled.memory_analysis()
-    planned = (
-        plan.argument_size_in_bytes
-        + plan.output_size_in_bytes
-        + plan.temp_size_in_bytes
-        - plan.alias_size_in_bytes
-    )
-    chunk, seconds = engine.layout.chunk, None
-    if planned <= limit:
-        accumulator, *others = arguments
-        times = []
-        for _ in range(1 + REPEATS):
-            started = time.perf_counter()
-            accumulator, *rest = jax.block_until_ready(compiled(accumulator, *others))
-            times.append(time.perf_counter() - started)
-            del rest
-        seconds = _agreed(float(np.median(times[1:]))) * math.ceil(clients_per_lane / chunk)
-    return Trial(chunk, int(planned), seconds)
+    chunk, several = engine.layout.chunk, jax.process_count() > 1
+    planned, seconds = 0, math.inf
+    try:
+        compiled = engine.programs.whole.lower(*arguments).compile()
+        plan = compiled.memory_analysis()
+        planned = int(
+            plan.argument_size_in_bytes
+            + plan.output_size_in_bytes
+            + plan.temp_size_in_bytes
+            - plan.alias_size_in_bytes
+        )
+        if _agreed(float(planned), max) <= limit:
+            seconds = _block_seconds(compiled, *arguments)
+    except jax.errors.JaxRuntimeError as error:
+        # One process cannot tell the others.
+        if several or chunk == 1 or "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+    blocks = math.ceil(clients_per_lane / chunk) * steps / engine.block_steps
+    seconds = _agreed(seconds, max) * blocks
+    return Trial(chunk, planned, seconds if math.isfinite(seconds) else None)
+
+
+def _block_seconds(compiled: Any, accumulator: Any, *others: Any) -> float:
+    """Median time of a group's program, after a first one."""
+    times = []
+    for _ in range(1 + REPEATS):
+        started = time.perf_counter()
+        accumulator, *rest = jax.block_until_ready(compiled(accumulator, *others))
+        times.append(time.perf_counter() - started)
+        del rest
+    return float(np.median(times[1:]))
 
 
 def _arguments(engine: Engine, server: ServerState) -> tuple[Any, ...]:
@@ -141,8 +162,8 @@ def _arguments(engine: Engine, server: ServerState) -> tuple[Any, ...]:
     )
 
 
-def _agreed(seconds: float) -> float:
-    """The first process's time, so that all of several processes choose alike."""
+def _agreed(value: float, choose: Callable[[list[float]], float]) -> float:
+    """What all of several processes go by: the least or the greatest of their values."""
     if jax.process_count() == 1:
-        return seconds
-    return float(multihost_utils.broadcast_one_to_all(np.float32(seconds)))
+        return value
+    return choose([float(held) for held in multihost_utils.process_allgather(np.float64(value)).ravel()])

@@ -1,5 +1,6 @@
 """What fedjax 0.0.17 needs to run on today's jax."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,10 @@ def restore_removed_names() -> None:
         (jax, "device_put_sharded", sharded),
         (jnp, "NINF", -jnp.inf),
     ):
-        # jax answers names that it has removed with an AttributeError that explains.
-        if getattr(module, name, None) is None:
+        # jax answers names that it has removed with an AttributeError that explains, and warns of those that
+        # it will remove.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            there = getattr(module, name, None) is not None
+        if not there:
             setattr(module, name, value)

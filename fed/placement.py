@@ -85,6 +85,13 @@ def same_everywhere(number: int) -> bool:
     return bool((found == found.flat[0]).all())
 
 
+def first_process_says(number: int) -> int:
+    """A number that the first of several processes knows; all of them have to ask."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
 def fetch(tree: PyTree) -> PyTree:
     """NumPy arrays with all rows, in every process."""
 

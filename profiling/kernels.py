@@ -16,8 +16,8 @@ from profiling.flops import Direction
 from profiling.timeline import scope_of_operation
 from profiling.xla_messages import parse
 
-# Operations whose time is that of others within them.
 MOST_UNATTRIBUTED = 0.2  # of the device's time
+# Operations whose time is that of others within them.
 _CONTAINERS = frozenset(["while", "conditional", "call", "async-start", "async-done"])
 
 
@@ -81,7 +81,8 @@ def device_time(lowered: Any, compiled: Any, arguments: tuple[Any, ...], calls: 
     state, *others = arguments
     try:
         found = _profile(compiled, jax.tree.map(jnp.copy, state), others, calls)
-        if found.unattributed_seconds < MOST_UNATTRIBUTED * found.busy_seconds:
+        known = found.unattributed_seconds < MOST_UNATTRIBUTED * found.busy_seconds
+        if known or jax.default_backend() != "gpu":
             return found
     except ValueError:
         if jax.default_backend() != "gpu":
@@ -112,6 +113,9 @@ def read(data: Any, module: bytes, calls: int) -> DeviceTime:
         data: jax.profiler.ProfileData, or what has its planes.
         module: serialised HloModuleProto.
         calls: of the program while it was profiled.
+
+    Raises:
+        ValueError: there is none.
     """
     held = parse("HloModule", module)
     operations = {i.name: i for computation in held.computations for i in computation.instructions}

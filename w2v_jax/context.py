@@ -1,5 +1,7 @@
 """Context network: positional convolution and transformer (wav2vec 2.0, section 2)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -36,8 +38,29 @@ class PositionalConvolution(Scoped):
         return gelu(y + broadcast_last(self.bias[...], y))
 
 
-def fused_attention(query, key, value, valid):
-    """cuDNN's attention over valid frames, which come first; scores and softmax in fp32, never in memory."""
+@functools.cache
+def _has_fused() -> bool:
+    """Whether this process's device is an NVIDIA GPU of compute capability 8.0 or later."""
+    if jax.default_backend() != "gpu":
+        return False
+    capability = str(getattr(jax.local_devices()[0], "compute_capability", ""))
+    major = capability.split(".")[0]
+    return major.isdigit() and int(major) >= 8
+
+
+def fused_attention(
+    query: Float[Array, "batch time head head_dim"],
+    key: Float[Array, "batch time head head_dim"],
+    value: Float[Array, "batch time head head_dim"],
+    valid: Bool[Array, "batch time"],
+) -> Float[Array, "batch time head head_dim"]:
+    """cuDNN's attention in bf16 with fp32 scores that are never in memory; an NVIDIA GPU alone has it.
+
+    Args:
+        query: scaled already.
+        key, value: of all frames.
+        valid: frames that are looked at; they come first in every row.
+    """
     lengths = jnp.maximum(valid.sum(1), 1).astype(jnp.int32)
     query, key, value = (part.astype(jnp.bfloat16) for part in (query, key, value))
     mixed = jax.nn.dot_product_attention(
@@ -71,8 +94,7 @@ class Attention(Scoped):
         """Whether cuDNN's attention can do it: bf16, nothing dropped, even lengths, a GPU that is here."""
         plain = dropout_keys is None or self.dropout_rate == 0.0
         fits = time % 2 == 0 and head_dim % 8 == 0 and head_dim <= 128
-        here = lowered_for() == jax.default_backend() == "gpu"
-        return plain and fits and here and self.dtype == "bfloat16"
+        return plain and fits and self.dtype == "bfloat16" and lowered_for() == "gpu" and _has_fused()
 
     def __call__(self, x, valid: Bool[Array, "batch time"], dropout_keys):
         batch, time, dim = x.shape

@@ -76,14 +76,14 @@ def positional_convolution(
     """Grouped convolution of stride 1 with `tap // 2` padding; one output is dropped for even taps.
 
     The product form lays windows out in memory; with many taps (base has 128) it lays out blocks of frames
-    and the kernel at every place in a block instead, on GPUs. There 16 bits take that whatever the form:
+    and the kernel at every place in a block instead, on GPUs. There bf16 takes that whatever the form:
     cuDNN's grouped convolution of base runs at 6 TFLOP/s on an H100 (docs/decisions/0012).
     """
     taps, group_channels, channels = kernel.shape
     batch, time, _ = x.shape
     before, after = taps // 2, taps - 1 - taps // 2
     many = taps > MAX_WINDOW_TAPS
-    if many and lowered_for() == "gpu" and (form == "product" or dtype != "float32"):
+    if many and lowered_for() == "gpu" and (form == "product" or dtype == "bfloat16"):
         return _block_convolution(x, kernel, groups, dtype)
     if form == "lax" or many:
         return _lax_convolution(x, kernel, 1, groups, (before, after), dtype)

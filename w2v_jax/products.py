@@ -2,7 +2,7 @@
 
 Under `bfloat16` or `float16` operands are rounded to 16 bits and accumulated in fp32, forward and backward;
 activations stay fp32 outside the products. On GPUs `bfloat16` also rounds results, but for gradients of
-weights: they are written and read at half the bytes. `float16` needs its loss scaled
+second operands, as weights are: they are written and read at half the bytes. `float16` needs its loss scaled
 (experiments/training_step.py).
 """
 
@@ -20,7 +20,7 @@ ComputeDtype = Literal["float32", "bfloat16", "float16"]
 
 
 def einsum(spec: str, a: Array, b: Array, dtype: ComputeDtype) -> Array:
-    """A two-operand einsum with fp32 accumulation and result.
+    """A two-operand einsum with fp32 accumulation and result; in bf16 a GPU's result is rounded to bf16.
 
     Args:
         spec: like "btd,de->bte". Every index of an operand must be in the other one or the result.

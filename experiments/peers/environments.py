@@ -48,7 +48,7 @@ def python_of(name: str, folder: Path = FOLDER) -> Path:
 def interpreter(name: str) -> str | None:
     """What runs a peer: its environment's interpreter, or this one if it has what the peer needs, or None."""
     if python_of(name).exists():
-        return str(python_of(name))
+        return str(python_of(name).absolute())  # not resolved: a link would lose its environment
     here = all(importlib.util.find_spec(module) for module in ENVIRONMENTS[name].imports)
     return sys.executable if here else None
 

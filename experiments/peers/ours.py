@@ -110,9 +110,10 @@ def engine_of(chunk) -> Engine:
 trials = []
 if not on_cpu:
     per_lane = -(-work.clients // layout.lanes)
-    trials = chunks.measure(engine_of, state, per_lane, chunks.device_memory_bytes())
+    trials = chunks.measure(engine_of, state, per_lane, work.steps, chunks.device_memory_bytes())
     layout = layout._replace(chunk=chunks.fastest(trials))
 engine = engine_of(layout.chunk)
+engine_of.cache_clear()
 round_index, slots = 0, 0
 
 

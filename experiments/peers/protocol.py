@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -65,12 +65,20 @@ def write_work(
     )
 
 
+_answers: list[TextIO] = []
+
+
 def arguments() -> argparse.Namespace:
-    """What every runner is given."""
+    """What every runner is given; to be asked before all else.
+
+    Frameworks print on standard output: answers go to what it was, everything else to standard error.
+    """
+    _answers.append(os.fdopen(os.dup(1), "w"))
+    os.dup2(2, 1)
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--form", choices=("lax", "product", "own", "auto"), default="lax")
+    parser.add_argument("--form", choices=("lax", "product", "own", "auto", "mesh"), default="lax")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--backend", default="jit", help="of fedjax")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -102,7 +110,7 @@ def asked() -> bool:
 
 def answer(line: dict[str, Any]) -> None:
     """Answer the benchmark."""
-    print(json.dumps(line), file=_OUT, flush=True)
+    print(json.dumps(line), file=_answers[0], flush=True)
 
 
 def end(parameters: Parameters, out: str, **about: Any) -> None:
@@ -126,8 +134,3 @@ def _device() -> tuple[str, str, int | None]:
         held = device.memory_stats() or {}
         return device.platform, device.device_kind, held.get("peak_bytes_in_use")
     return "cpu", "cpu", None
-
-
-# Frameworks print on standard output: answers go to what it was, everything else to standard error.
-_OUT = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)

