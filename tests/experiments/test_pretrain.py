@@ -204,6 +204,50 @@ def test_loss_weighting_and_its_temperature_reach_the_weights(corpus, tmp_path):
     assert len(set(line["client_losses"])) == 4
 
 
+def test_the_chunk_of_an_accelerator_is_measured_once_and_kept(corpus, tmp_path, monkeypatch):
+    import jax
+
+    from experiments.pretrain import PretrainArguments, resolve
+    from experiments.pretraining import Pretraining
+    from fed import chunks, server
+
+    settings = resolve(
+        PretrainArguments(
+            data=corpus, clients=4, lanes=1, batch_size=2, crop_seconds=0.7, local_steps=2,
+            heldout_speakers=2, max_update_norm=3.0,
+        )
+    )  # fmt: skip
+    built = []
+
+    def measure(build, state, clients_per_lane, steps, memory_bytes):
+        assert (clients_per_lane, steps) == (settings["clients_per_round"], 2)
+        for chunk in (1, 2):
+            engine = build(chunk)
+            built.append((engine.layout.chunk, engine.batch.waveform.shape, engine.block_steps))
+        return [chunks.Trial(1, 10, 4.0), chunks.Trial(2, 20, 1.0)]
+
+    def settled():
+        folder = RunFolder(tmp_path / "run", settings, {})
+        made = Pretraining(settings, folder)
+        state = jax.jit(lambda key: server.init(made.objective, made.server_optimizer, key))(
+            jax.random.key(0)
+        )
+        made._settle_chunk(state)
+        folder.close()
+        return made
+
+    monkeypatch.setattr(chunks, "measure", measure)
+    made = settled()
+    assert (made.layout.chunk, made.config.convolution_form) == (2, "product")
+    assert built == [(1, (2, 11_200), 2), (2, (2, 11_200), 2)]
+    kept = read_json(tmp_path / "run" / "layout.json")
+    assert (kept["lanes"], kept["chunk"], kept["trials"][1]["cohort_seconds"]) == (1, 2, 1.0)
+    # A run that continues asks nobody.
+    monkeypatch.setattr(chunks, "measure", None)
+    assert settled().layout.chunk == 2
+    assert len(built) == 2
+
+
 def test_options_reach_the_run(corpus, tmp_path):
     from experiments.pretrain import PretrainArguments, resolve
     from experiments.pretraining import Pretraining

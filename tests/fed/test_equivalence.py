@@ -141,12 +141,21 @@ class StandingSource(ToySource):
 
 
 @pytest.mark.parametrize("layout", [Layout(1, 3), Layout(4, 2)], ids=str)
-def test_data_that_stay_on_the_device_change_nothing(layout):
+@pytest.mark.parametrize("block_steps", [2, max(STEPS)])  # several blocks, or a group's program in one
+def test_data_that_stay_on_the_device_change_nothing(layout, block_steps):
     def run(data):
         objective = toy_objective()
         training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
         held = simulation.Simulation(
-            training, fedavg, optax.sgd(1.0), data, lambda r: data.client_ids(), layout, 3, max(STEPS), 2
+            training,
+            fedavg,
+            optax.sgd(1.0),
+            data,
+            lambda r: data.client_ids(),
+            layout,
+            3,
+            max(STEPS),
+            block_steps,
         )
         *_, last = simulation.run(held, server.init(objective, optax.sgd(1.0), jax.random.key(0)), 1)
         return last
