@@ -116,11 +116,20 @@ def answer(line: dict[str, Any]) -> None:
 def end(parameters: Parameters, out: str, **about: Any) -> None:
     """Write where the parameters ended, and say what it took."""
     np.savez(out, **parameters)
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     device, kind, held = _device()
-    told = {"peak_bytes": held or peak * unit, "host_peak_bytes": peak * unit}
+    peak = _peak_resident_bytes()
+    told = {"peak_bytes": held or peak, "host_peak_bytes": peak}
     answer(told | {"device": device, "device_kind": kind} | about)
+
+
+def _peak_resident_bytes() -> int:
+    """Most that this program held. (Linux's ru_maxrss begins with what the process held that started it.)"""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _device() -> tuple[str, str, int | None]:

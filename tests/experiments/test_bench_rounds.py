@@ -39,7 +39,7 @@ def test_all_runners_end_with_the_same_parameters(result):
         assert len(row["seconds"]) >= 2
         assert row["client_steps_per_second"] == pytest.approx(24 / row["seconds_per_round"])
         assert row["first_round_seconds"] > 0 < row["startup_seconds"]
-        assert row["peak_bytes"] > 1e7
+        assert 1e7 < row["peak_bytes"] == row["host_peak_bytes"]
     assert sum(row["counts"] for row in rows) == 4
 
 
@@ -85,3 +85,13 @@ def test_runners_without_their_environment_are_named(tmp_path, monkeypatch):
 )
 def test_mistakes_are_one_line(options, expected, tmp_path, capsys):
     assert expected in fails(capsys, "bench", "rounds", "--out", str(tmp_path / "out"), *options)
+
+
+def test_a_peak_is_not_that_of_who_started_the_process():
+    code = (
+        "import subprocess, sys, numpy as np; held = np.ones(50_000_000); "
+        "subprocess.run([sys.executable, '-c', 'from experiments.peers import protocol; "
+        "print(protocol._peak_resident_bytes())'], check=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout) < 200e6
