@@ -81,7 +81,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
             least = [1e3 * module["roofline_seconds"] for module in modules]
             axis.barh(names, least, height=0.4, color="tab:blue", label="least by roofline")
         axis.invert_yaxis()
-        axis.set(title=f"{row['clients']} client(s), {row['form']}", xlabel="device time of a step, ms")
+        axis.set(
+            title=f"{row['clients']} client{'s' if row['clients'] > 1 else ''}, {row['form']}",
+            xlabel="device time of a step, ms",
+        )
         axis.legend(loc="lower right")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -5,7 +5,7 @@ What a kernel of several fused operations took is put down to the scope of the f
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,14 +139,34 @@ def _events(data: Any) -> Iterator[tuple[str | None, float]]:
     """(operation or None, seconds) of all kernels of an accelerator, else of what a CPU's threads ran."""
     planes = list(data.planes)
     devices = [plane for plane in planes if plane.name.startswith("/device:")]
-    for plane in devices or planes:
+    if not devices:
+        yield from _host_events(event for plane in planes for line in plane.lines for event in line.events)
+    for plane in devices:
         lines = list(plane.lines)
         # Where operations have a line of their own, the streams' lines say the same again.
         own = [line for line in lines if line.name == "XLA Ops"]
-        for line in own or [line for line in lines if not devices or line.name.startswith("Stream")]:
+        for line in own or [line for line in lines if line.name.startswith("Stream")]:
             for event in line.events:
-                stats = dict(event.stats)
-                if "hlo_op" in stats:
-                    yield str(stats["hlo_op"]), event.duration_ns * 1e-9
-                elif devices:
-                    yield None, event.duration_ns * 1e-9
+                operation = dict(event.stats).get("hlo_op")
+                yield None if operation is None else str(operation), event.duration_ns * 1e-9
+
+
+def _host_events(events: Iterable[Any]) -> Iterator[tuple[str, float]]:
+    """(operation, seconds) of XLA:CPU's: from where one begins to where it is said to have ended.
+
+    A product that runs on other threads is begun by an event that is over at once; "end: " and the
+    operation's name follows when it is done.
+    """
+    begun: dict[str, list[tuple[float, float]]] = {}
+    ended: dict[str, list[float]] = {}
+    for event in events:
+        if event.name.startswith("end: "):
+            ended.setdefault(event.name.removeprefix("end: "), []).append(event.start_ns)
+        elif (operation := dict(event.stats).get("hlo_op")) is not None:
+            begun.setdefault(str(operation), []).append((event.start_ns, event.duration_ns))
+    for operation, spans in begun.items():
+        ends = sorted(ended.get(operation, []))
+        spans.sort()
+        paired = ends if len(ends) == len(spans) else [start + length for start, length in spans]
+        for (start, length), end in zip(spans, paired, strict=True):
+            yield operation, max(length, end - start) * 1e-9

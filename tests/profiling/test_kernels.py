@@ -75,3 +75,26 @@ def test_kernels_of_graphs_and_unknown_ones_are_counted_apart():
     assert found.unattributed_seconds == pytest.approx(3.5e-6)
     with pytest.raises(ValueError, match="saw no operation"):
         kernels.read(events({"Stream #1": [("command_buffer", 6000)]}), module, 2)
+
+
+def test_what_a_cpus_other_threads_do_counts_until_it_has_ended():
+    lowered, _ = lowered_step()
+    module = lowered.compile().runtime_executable().hlo_modules()[0].as_serialized_hlo_module_proto()
+    held = [i for computation in parse("HloModule", module).computations for i in computation.instructions]
+    name = next(i.name for i in held if i.metadata.op_name.endswith("tanh"))
+
+    def event(said, start, duration, operation=None):
+        stats = [("hlo_op", operation)] if operation else []
+        return SimpleNamespace(name=said, start_ns=start, duration_ns=duration, stats=stats)
+
+    said = [event(name, 0, 10, name), event(name, 5000, 2000, name)]
+    ends = [event(f"end: {name}", 3000, 1), event(f"end: {name}", 7000, 1), event("python", 0, 9)]
+
+    def seconds(*lines):
+        lines = [SimpleNamespace(name=str(place), events=events) for place, events in enumerate(lines)]
+        plane = SimpleNamespace(name="/host:CPU", lines=lines)
+        return kernels.read(SimpleNamespace(planes=[plane]), module, 1).busy_seconds
+
+    assert seconds(said, ends) == pytest.approx(5e-6)
+    # Where beginnings and ends do not fit together, what was said at the beginning counts.
+    assert seconds(said, ends[:1]) == pytest.approx(2.01e-6)
