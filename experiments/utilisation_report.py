@@ -29,7 +29,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"{result['optimizer']}, {'with' if result['dropout'] else 'without'} dropout; {made['device']}; {said}. "
         "Operations are those of products alone, forward and backward, taps on padding left out.",
         "\n".join(f"- {sentence(row)}" for row in result["rows"]),
-        "Device time is the profiler's, of kernels; a kernel of several fused operations counts where its last one stands. "
+        "Device time is the profiler's, of kernels; a kernel of several fused operations counts where its last one stands. On a CPU operations run side by side "
+        "and wait for one another, so that they add up to more than the step. "
         "The least time by a roofline is the longer of a module's products at the device's rate and of the bytes of its products' "
         "operands and results at its bandwidth, as if all else were fused with them; of the optimizer, of what an update reads and "
         "writes.",
