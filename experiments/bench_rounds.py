@@ -267,6 +267,8 @@ def main(argv: list[str]) -> None:
             print(f"making the environment of {name}", flush=True)
             environments.make(name)
     missing = absent(wanted)
+    if missing:
+        print(f"not here: {', '.join(missing)} (--make makes their environments)", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     about = {
         "repeats": options.repeats,
