@@ -140,6 +140,17 @@ def test_a_private_round_without_clients_still_adds_noise():
     assert distance(one, two) > 0.1
 
 
+def test_every_round_has_noise_of_its_own():
+    noisy = SILENT._replace(noise_multiplier=1.0)
+    first, second, third = (r.server.parameters for r in run(noisy, rounds=3, cohorts=[[], [], []]))
+    one, other = (
+        np.concatenate([(after[name] - before[name]).ravel() for name in sorted(after)])
+        for before, after in ((first, second), (second, third))
+    )
+    assert np.linalg.norm(one) > 0.1 < np.linalg.norm(other)
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.5
+
+
 def test_privacy_refuses_what_would_not_be_private():
     with pytest.raises(FederationError, match="state of its own"):
         run(SILENT, objective=toy_objective())
