@@ -87,6 +87,18 @@ _ORIN = {
     "shared_bytes_per_block_optin": 163 * 1024,
 }
 
+# The H100 and the H200 (SXM) are the same chip with other memory.
+_HOPPER = CudaTarget(
+    compute_capability=(9, 0),
+    multiprocessors=132,
+    cores_per_multiprocessor=128,
+    threads_per_multiprocessor=2048,
+    shared_bytes_per_multiprocessor=228 * 1024,
+    shared_bytes_per_block_optin=227 * 1024,
+    l2_bytes=50 * 2**20,
+    clock_ghz=1.98,
+)
+
 DEVICES = {
     "a40": Device(
         title="NVIDIA A40",
@@ -290,16 +302,7 @@ DEVICES = {
         names=("nvidia h100 80gb hbm3",),
         source="NVIDIA, H100 data sheet (SXM; half of the rates with sparsity)",
         plan="orin-agx",
-        cuda=CudaTarget(
-            compute_capability=(9, 0),
-            multiprocessors=132,
-            cores_per_multiprocessor=128,
-            threads_per_multiprocessor=2048,
-            shared_bytes_per_multiprocessor=228 * 1024,
-            shared_bytes_per_block_optin=227 * 1024,
-            l2_bytes=50 * 2**20,
-            clock_ghz=1.98,
-        ),
+        cuda=_HOPPER,
     ),
     "h200": Device(
         title="NVIDIA H200",
@@ -313,16 +316,7 @@ DEVICES = {
         names=("nvidia h200",),
         source="NVIDIA, H200 data sheet (SXM; half of the rates with sparsity)",
         plan="orin-agx",
-        cuda=CudaTarget(
-            compute_capability=(9, 0),
-            multiprocessors=132,
-            cores_per_multiprocessor=128,
-            threads_per_multiprocessor=2048,
-            shared_bytes_per_multiprocessor=228 * 1024,
-            shared_bytes_per_block_optin=227 * 1024,
-            l2_bytes=50 * 2**20,
-            clock_ghz=1.98,
-        ),
+        cuda=_HOPPER,
     ),
     "tpu-v5e": Device(
         title="TPU v5e, one chip",

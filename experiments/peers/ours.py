@@ -68,7 +68,9 @@ class Source:
         None
         if on_cpu
         else Resident(
-            work.batches, lambda data, place: jax.tree.map(lambda leaf: leaf[place[0], place[1]], data)
+            # Put there once: every trial's engine would take a copy of its own.
+            jax.device_put(work.batches),
+            lambda data, place: jax.tree.map(lambda leaf: leaf[place[0], place[1]], data),
         )
     )
 

@@ -19,6 +19,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from profiling import resident
+
 Parameters = dict[str, np.ndarray]
 ADAM_EPSILON = 1e-6
 
@@ -124,12 +126,11 @@ def end(parameters: Parameters, out: str, **about: Any) -> None:
 
 def _peak_resident_bytes() -> int:
     """Most that this program held. (Linux's ru_maxrss begins with what the process held that started it.)"""
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    try:
+        return resident.peak_resident_bytes()
+    except OSError:  # not Linux
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _device() -> tuple[str, str, int | None]:
