@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import jmp
 
+from w2v_jax import methods
 from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ, ModelConfig
+from w2v_jax.errors import UserError
 from w2v_jax.objective import Batch, pretraining_objective
-from w2v_jax.optim import OptimizerConfig, make_optimizer
+from w2v_jax.optim import OptimizerConfig, OptimizerName, make_optimizer
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Method = Literal["plain", "remat"]
-OptimizerName = Literal["adamw", "sgd"]
 COMPUTE_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 LEARNING_RATE = 1e-4
 INITIAL_LOSS_SCALE = 2.0**15
@@ -22,13 +22,13 @@ INITIAL_LOSS_SCALE = 2.0**15
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepSettings:
-    """What a training step is of."""
+    """What a training step is of; `method` names methods of w2v_jax.methods, with commas between."""
 
     model: str
     seconds: float
     batch: int
     precision: Precision = "fp32"
-    method: Method = "plain"
+    method: str = methods.PLAIN
     optimizer: OptimizerName = "adamw"
 
     @property
@@ -39,13 +39,17 @@ class StepSettings:
     @property
     def config(self) -> ModelConfig:
         """The model's configuration under this precision and method."""
-        return PRESETS[self.model].replace(
-            compute_dtype=COMPUTE_DTYPES[self.precision], rematerialise=self.method == "remat"
-        )
+        config = PRESETS[self.model].replace(compute_dtype=COMPUTE_DTYPES[self.precision])
+        return methods.configured(config, self.method)
+
+    @property
+    def optimizer_config(self) -> OptimizerConfig:
+        """The optimizer's configuration under this method."""
+        return OptimizerConfig(name=self.optimizer, **methods.optimizer_changes(self.method))
 
     def describe(self) -> str:
         """In words."""
-        method = "" if self.method == "plain" else f", {self.method}"
+        method = "" if self.method == methods.PLAIN else f", {self.method}"
         return (
             f"{self.model}, batch {self.batch} x {self.seconds:g} s, {self.precision}{method}, "
             f"{self.optimizer}"
@@ -102,6 +106,13 @@ def abstract_batch(batch: int, samples: int, *leading: int) -> Batch:
     )
 
 
+def noise_batch(settings: StepSettings) -> Batch:
+    """Whole utterances of noise; each has numbers of its own."""
+    waveform = 0.1 * jax.random.normal(jax.random.key(0), (settings.batch, settings.samples))
+    lengths = jnp.full(settings.batch, settings.samples, jnp.int32)
+    return Batch(waveform, lengths, jnp.arange(settings.batch, dtype=jnp.uint32))
+
+
 def abstract_key() -> Any:
     """A random key."""
     return jax.eval_shape(lambda: jax.random.key(0))
@@ -118,7 +129,14 @@ def build(settings: StepSettings, config: ModelConfig | None = None) -> Training
     """
     config = config or settings.config
     objective = pretraining_objective(config)
-    optimizer = make_optimizer(OptimizerConfig(name=settings.optimizer))
+    optimizer = make_optimizer(settings.optimizer_config)
+    layerwise = methods.is_layerwise(settings.method)
+    if layerwise and settings.optimizer != "sgd":
+        raise UserError(
+            "--method layerwise needs --optimizer sgd: others look at all gradients, or keep a state"
+        )
+    if config.compute_dtype == "float16" and layerwise:
+        raise UserError("--method layerwise cannot undo a step as fp16 must: take --precision fp32 or bf16")
 
     def update(gradients, optimizer_state, parameters):
         # optax's own arithmetic does not pass strict dtype and rank promotion.
@@ -133,16 +151,19 @@ def build(settings: StepSettings, config: ModelConfig | None = None) -> Training
             state = update(gradients, optimizer_state, parameters)
         return state, _mean_loss(sums)
 
+    def descending_step(state, batch, key, index):
+        assert objective.descend is not None
+        parameters, optimizer_state = state
+        rate = jnp.float32(LEARNING_RATE)
+        parameters, _, sums = objective.descend(parameters, {}, batch, key, index, rate)
+        return (parameters, optimizer_state), _mean_loss(sums)
+
     def scaled_step(state, batch, key, index):
         *kept, held = state
         parameters, optimizer_state = kept
         scale = jmp.DynamicLossScale(held.scale, held.good_steps)
 
-        def scaled_loss(parameters):
-            loss, sums = objective.training_loss(parameters, {}, batch, key, index)
-            return scale.scale(loss), sums
-
-        gradients, sums = jax.grad(scaled_loss, has_aux=True)(parameters)
+        gradients, _, sums = objective.value_and_grad(parameters, {}, batch, key, index, scale.loss_scale)
         with jax.named_scope("optimizer"):
             gradients = scale.unscale(gradients)
             finite = jmp.all_finite(gradients)
@@ -164,7 +185,8 @@ def build(settings: StepSettings, config: ModelConfig | None = None) -> Training
     state = jax.eval_shape(begin, abstract_key())
     batch = abstract_batch(settings.batch, settings.samples)
     index = jax.ShapeDtypeStruct((), jnp.int32)
-    return TrainingStep(scaled_step if scaled else step, (state, batch, abstract_key(), index), loss, begin)
+    function = descending_step if layerwise else scaled_step if scaled else step
+    return TrainingStep(function, (state, batch, abstract_key(), index), loss, begin)
 
 
 def _mean_loss(sums: Any) -> jax.Array:

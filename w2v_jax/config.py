@@ -62,7 +62,16 @@ class ModelConfig:
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     convolution_form: ConvolutionForm = "lax"
     scan_unroll: int = 1
-    rematerialise: bool = False  # each CNN and transformer layer again in the backward pass
+    rematerialise_cnn: bool = False  # each CNN layer again in the backward pass
+    rematerialise_layers: bool = False  # each transformer layer again in the backward pass
+    encoder_block_frames: int | None = None  # the CNN in blocks of time; None: all at once
+    attention_block_frames: int | None = None  # queries at a time, with their scores again backward
+    similarity_block_frames: int | None = None  # rows of the contrastive task at a time, again backward
+    gathered_negatives: bool = False  # as vectors, in place of counts beside one product
+    micro_batch: int | None = None  # utterances at a time, their gradients accumulated; None: all at once
+    # What changes the gradients.
+    frozen_feature_encoder: bool = False
+    truncate_seconds: float | None = None  # clips are cut to so much; None: as they are
 
     def __post_init__(self):
         if not len(self.conv_channels) == len(self.conv_kernels) == len(self.conv_strides):
@@ -70,6 +79,15 @@ class ModelConfig:
                 "conv_channels, conv_kernels and conv_strides must have one entry per layer, got "
                 f"{len(self.conv_channels)}, {len(self.conv_kernels)} and {len(self.conv_strides)}"
             )
+        for name in (
+            "encoder_block_frames",
+            "attention_block_frames",
+            "similarity_block_frames",
+            "micro_batch",
+            "truncate_seconds",
+        ):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"{name} must be positive or None, got {value}")
         for divisor, of in (
             ("num_heads", "hidden_dim"),
             ("positional_groups", "hidden_dim"),
@@ -109,6 +127,9 @@ class ModelConfig:
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
         """The inverse of dataclasses.asdict, also after a way through JSON, which has no tuples."""
         fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        if "rematerialise" in fields:  # one setting for both, in older runs
+            both = fields.pop("rematerialise")
+            fields |= {"rematerialise_cnn": both, "rematerialise_layers": both}
         return cls(**fields)
 
     def without_dropout(self) -> "ModelConfig":

@@ -1,6 +1,7 @@
 """Context network: positional convolution and transformer (wav2vec 2.0, section 2)."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
 from w2v_jax import convolutions, products
+from w2v_jax.binding import Parameters, bind, parameters_of
 from w2v_jax.config import ConvolutionForm, ModelConfig
+from w2v_jax.layer_gradients import Layer, Sink, layers_into_sink
 from w2v_jax.layers import LayerNorm, Linear, Scoped, broadcast_last, gelu, normal
 from w2v_jax.platforms import lowered_for
 from w2v_jax.randomness import Stream, attention_dropout, dropout, fold_in_all, stream_key
@@ -89,6 +92,7 @@ class Attention(Scoped):
         self.heads = config.num_heads
         self.dtype: products.ComputeDtype = config.compute_dtype
         self.dropout_rate = config.attention_dropout
+        self.block_frames = config.attention_block_frames
 
     def _fused(self, time: int, head_dim: int, dropout_keys) -> bool:
         """Whether cuDNN's attention can do it: bf16, nothing dropped, even lengths, a GPU that is here."""
@@ -106,11 +110,34 @@ class Attention(Scoped):
         key, value = split(self.k_proj(x)), split(self.v_proj(x))
         if self._fused(time, dim // self.heads, dropout_keys):
             return self.out_proj(fused_attention(query, key, value, valid).reshape(batch, time, dim))
+        mixed = self._in_blocks(query, key, value, valid, dropout_keys)
+        return self.out_proj(mixed.reshape(batch, time, dim))
+
+    def _mix(self, query, key, value, valid, dropout_keys, first_query):
+        """Values as some queries weigh them."""
         scores = products.einsum("bqhd,bkhd->bhqk", query, key, self.dtype)
         scores = jnp.where(valid[:, None, None, :], scores, MASKED_SCORE)
-        weights = attention_dropout(jax.nn.softmax(scores, axis=-1), self.dropout_rate, dropout_keys)
-        mixed = products.einsum("bhqk,bkhd->bqhd", weights, value, self.dtype)
-        return self.out_proj(mixed.reshape(batch, time, dim))
+        weights = jax.nn.softmax(scores, axis=-1)
+        weights = attention_dropout(weights, self.dropout_rate, dropout_keys, first_query)
+        return products.einsum("bhqk,bkhd->bqhd", weights, value, self.dtype)
+
+    def _in_blocks(self, query, key, value, valid, dropout_keys):
+        """All queries, at once or so many at a time that scores never fill the memory."""
+        batch, time, heads, head_dim = query.shape
+        width = self.block_frames
+        if width is None or width >= time:
+            return self._mix(query, key, value, valid, dropout_keys, 0)
+        count = -(-time // width)
+        padded = jnp.pad(query, ((0, 0), (0, count * width - time), (0, 0), (0, 0)))
+        blocks = jnp.moveaxis(padded.reshape(batch, count, width, heads, head_dim), 1, 0)
+
+        def body(carry: None, per_block: tuple[Array, Array]) -> tuple[None, Array]:
+            first, rows = per_block
+            return None, self._mix(rows, key, value, valid, dropout_keys, first)
+
+        starts = jnp.arange(count) * width
+        _, mixed = jax.lax.scan(jax.checkpoint(body, prevent_cse=False), None, (starts, blocks))
+        return jnp.moveaxis(mixed, 0, 1).reshape(batch, count * width, heads, head_dim)[:, :time]
 
 
 class FeedForward(Scoped):
@@ -176,6 +203,7 @@ class ContextNetwork(Scoped):
         valid: Bool[Array, "batch time"],
         dropout_keys: Key[Array, " batch"] | None,
         step_key: Key[Array, ""] | None,
+        sink: Sink | None = None,
     ) -> tuple[Float[Array, "batch time dim"], dict]:
         """Contextualise frames.
 
@@ -184,9 +212,11 @@ class ContextNetwork(Scoped):
             valid: frames that are not padding; padding is zeroed and never attended to.
             dropout_keys: a key per utterance, or None for none.
             step_key: key of the step's layer drop, or None for none.
+            sink: takes up the layers' gradients, where they are not to be given back as such.
 
         Returns:
-            (context, named intermediates); `hidden_layers` has a leading layer axis.
+            (context, named intermediates); `hidden_layers` has a leading layer axis, and is not there with a
+            sink.
         """
         config = self.config
         x = jnp.where(valid[..., None], x, jnp.zeros_like(x))
@@ -196,26 +226,53 @@ class ContextNetwork(Scoped):
             x = self.layer_norm(x)
         if dropout_keys is not None:
             x = dropout(x, config.dropout, fold_in_all(dropout_keys, config.num_layers))
-        kept = jnp.ones(config.num_layers, bool)
+        kept = None
         if step_key is not None and config.layer_drop > 0:
             drop_key = stream_key(step_key, Stream.LAYER_DROP)
             kept = jax.random.bernoulli(drop_key, 1.0 - config.layer_drop, (config.num_layers,))
-        definition, stacked = nnx.split(self.layers)
+        own, shared = (jnp.arange(config.num_layers), kept), (valid, dropout_keys)
+        layer, stacked = one_layer(config), parameters_of(self.layers)
+        out = {"positional": position}
+        if sink is not None:
+            x = layers_into_sink(layer, x, sink, stacked, own, shared)
+        else:
 
-        def body(x, per_layer):
-            index, keep, parameters = per_layer
-            keys = None if dropout_keys is None else fold_in_all(dropout_keys, index)
-            y = nnx.merge(definition, parameters)(x, valid, keys)
-            x = jnp.where(keep, y, x) if step_key is not None and config.layer_drop > 0 else y
-            return x, x
+            def body(x, per_layer):
+                parameters, own = per_layer
+                x = layer(parameters, x, own, shared)
+                return x, x
 
-        x, hidden = jax.lax.scan(
-            # Inside a scan nothing can merge what is computed twice.
-            jax.checkpoint(body, prevent_cse=False) if config.rematerialise else body,
-            x,
-            (jnp.arange(config.num_layers), kept, stacked),
-            unroll=min(config.scan_unroll, config.num_layers),
-        )
+            x, out["hidden_layers"] = jax.lax.scan(
+                # Inside a scan nothing can merge what is computed twice.
+                jax.checkpoint(body, prevent_cse=False) if config.rematerialise_layers else body,
+                x,
+                (stacked, own),
+                unroll=min(config.scan_unroll, config.num_layers),
+            )
         if config.pre_norm:
             x = self.layer_norm(x)
-        return x, {"positional": position, "hidden_layers": hidden}
+        return x, out
+
+
+@functools.cache
+def one_layer(config: ModelConfig) -> Layer:
+    """A transformer layer as a function of its parameters, for `layer_gradients`.
+
+    What it has for itself are its index and whether it is kept (None: always), what all share are the valid
+    frames and the keys of dropout, or None.
+    """
+
+    def make(key: Key[Array, ""]) -> TransformerLayer:
+        made = TransformerLayer(config, key)
+        made.scope = "layers"
+        return made
+
+    _, apply = bind(make)
+
+    def layer(parameters: Parameters, x: Array, own: Any, shared: Any) -> Array:
+        (index, kept), (valid, dropout_keys) = own, shared
+        keys = None if dropout_keys is None else fold_in_all(dropout_keys, index)
+        y = apply(parameters, x, valid, keys)
+        return y if kept is None else jnp.where(kept, y, x)
+
+    return layer

@@ -1,13 +1,18 @@
 """Feature encoder: waveform -> latent frames (wav2vec 2.0, section 2)."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from w2v_jax import convolutions, products
+from w2v_jax.binding import bind, parameters_of
 from w2v_jax.config import ConvolutionForm, ModelConfig
-from w2v_jax.layers import GroupNorm, LayerNorm, Linear, Scoped, broadcast_last, gelu
+from w2v_jax.encoder_blocks import BlockedEncoder, features_in_blocks
+from w2v_jax.layers import GroupNorm, LayerNorm, Linear, Scoped, Statistics, broadcast_last, gelu
 from w2v_jax.randomness import dropout
 
 
@@ -44,12 +49,15 @@ class ConvLayer(Scoped):
         self.dtype: products.ComputeDtype = config.compute_dtype
         self.form: ConvolutionForm = config.convolution_form
 
-    def __call__(self, x, valid=None):
+    def convolve(self, x: Float[Array, "batch time channel"]) -> Float[Array, "batch frame out"]:
+        """The convolution with its bias, before norm and GELU."""
         x = convolutions.strided_convolution(x, self.kernel[...], self.stride, self.form, self.dtype)
-        if self.bias is not None:
-            x = x + broadcast_last(self.bias[...], x)
+        return x if self.bias is None else x + broadcast_last(self.bias[...], x)
+
+    def __call__(self, x, valid=None, statistics: Statistics | None = None):
+        x = self.convolve(x)
         if isinstance(self.norm, GroupNorm):
-            x = self.norm(x, valid)
+            x = self.norm(x, valid, statistics)
         elif self.norm is not None:
             x = self.norm(x)
         return gelu(x)
@@ -67,6 +75,9 @@ class FeatureEncoder(Scoped):
     def __call__(
         self, waveform: Float[Array, "batch time"], num_samples: Int[Array, " batch"]
     ) -> tuple[Float[Array, "batch frame channel"], dict]:
+        if self.config.encoder_block_frames is not None:
+            blocked = blocked_encoder(self.config, self.config.encoder_block_frames)
+            return features_in_blocks(blocked, parameters_of(self), waveform, num_samples), {}
         out = {}
         x = waveform[..., None]
         for index in range(len(self.config.conv_channels)):
@@ -79,9 +90,36 @@ class FeatureEncoder(Scoped):
             def apply(x, layer=layer, valid=valid):
                 return layer(x, valid)
 
-            x = jax.checkpoint(apply)(x) if self.config.rematerialise else apply(x)
+            x = jax.checkpoint(apply)(x) if self.config.rematerialise_cnn else apply(x)
             out[f"conv_layers_{index}"] = x
         return x, out
+
+
+@functools.cache
+def blocked_encoder(config: ModelConfig, block_frames: int) -> BlockedEncoder:
+    """The encoder as functions of its parameters and of a block's samples."""
+    applied = [
+        bind(functools.partial(_named_layer, index, config))[1] for index in range(len(config.conv_channels))
+    ]
+
+    def first_convolution(parameters: Any, samples: Array) -> Array:
+        with jax.named_scope("conv_layers_0"):
+            return applied[0](parameters, samples[..., None], method="convolve")
+
+    def layers(parameters: Any, samples: Array, statistics: Statistics | None, inside: Array | None) -> Array:
+        x = samples[..., None]
+        for index, apply in enumerate(applied):
+            first = {"valid": inside, "statistics": statistics} if index == 0 else {}
+            x = apply(parameters[f"conv_layers_{index}"], x, **first)
+        return x
+
+    return BlockedEncoder(config, block_frames, first_convolution, layers)
+
+
+def _named_layer(index: int, config: ModelConfig, key: Key[Array, ""]) -> ConvLayer:
+    layer = ConvLayer(index, config, key)
+    layer.scope = f"conv_layers_{index}"
+    return layer
 
 
 class FeatureProjection(Scoped):

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +102,13 @@ class LayerNorm(Scoped):
         return y * broadcast_last(self.scale[...], y) + broadcast_last(self.bias[...], y)
 
 
+class Statistics(NamedTuple):
+    """Mean and variance of each channel over time."""
+
+    mean: Float[Array, "batch 1 channel"]
+    variance: Float[Array, "batch 1 channel"]
+
+
 class GroupNorm(Scoped):
     """Normalisation of each channel over time (as many groups as channels), eps 1e-5.
 
@@ -114,19 +121,27 @@ class GroupNorm(Scoped):
         self.bias = nnx.Param(jnp.zeros(channels))
 
     def __call__(
-        self, x: Float[Array, "batch time channel"], valid: Bool[Array, "batch time"] | None = None
+        self,
+        x: Float[Array, "batch time channel"],
+        valid: Bool[Array, "batch time"] | None = None,
+        statistics: Statistics | None = None,
     ) -> Float[Array, "batch time channel"]:
-        if valid is None:
-            mean = x.mean(1, keepdims=True)
-            variance = jnp.square(x - mean).mean(1, keepdims=True)
-        else:
-            share = valid.astype(x.dtype)[..., None]
-            count = jnp.maximum(share.sum(1, keepdims=True), 1.0)
-            mean = (x * share).sum(1, keepdims=True) / count
-            variance = (jnp.square(x - mean) * share).sum(1, keepdims=True) / count
+        """Normalise, by statistics of more than `x` where they are given."""
+        mean, variance = statistics or self.statistics(x, valid)
         y = (x - mean) * jax.lax.rsqrt(variance + EPSILON)
         y = y * broadcast_last(self.scale[...], y) + broadcast_last(self.bias[...], y)
         return y if valid is None else jnp.where(valid[..., None], y, jnp.zeros_like(y))
+
+    @staticmethod
+    def statistics(x: Array, valid: Array | None) -> Statistics:
+        """Of `x` over time, or over its valid frames."""
+        if valid is None:
+            mean = x.mean(1, keepdims=True)
+            return Statistics(mean, jnp.square(x - mean).mean(1, keepdims=True))
+        share = valid.astype(x.dtype)[..., None]
+        count = jnp.maximum(share.sum(1, keepdims=True), 1.0)
+        mean = (x * share).sum(1, keepdims=True) / count
+        return Statistics(mean, (jnp.square(x - mean) * share).sum(1, keepdims=True) / count)
 
 
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

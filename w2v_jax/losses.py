@@ -11,55 +11,90 @@ from jaxtyping import Array, Bool, Float, Int
 class Contrast(NamedTuple):
     """Per-frame results of the contrastive task; meaningful at masked frames."""
 
-    loss: Float[Array, "batch time"]
-    correct: Bool[Array, "batch time"]
+    loss: Float[Array, "batch row"]
+    correct: Bool[Array, "batch row"]
+
+
+def unit(x: Float[Array, "batch time dim"]) -> Float[Array, "batch time dim"]:
+    """Vectors of length one, in fp32; zero stays zero."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-16))
 
 
 def cosine_similarity(
     context: Float[Array, "batch time dim"], targets: Float[Array, "batch frame dim"]
 ) -> Float[Array, "batch time frame"]:
     """Cosine similarity of every context vector to every target of the same utterance, in fp32."""
-
-    def unit(x):
-        x = x.astype(jnp.float32)
-        return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-16))
-
     return jnp.einsum("btd,bfd->btf", unit(context), unit(targets), precision=jax.lax.Precision.HIGHEST)
 
 
 def contrastive(
-    similarity: Float[Array, "batch time time"],
+    similarity: Float[Array, "batch row time"],
     codes: Int[Array, "batch time group"],
-    counts: Int[Array, "batch time time"],
+    counts: Int[Array, "batch row time"],
     temperature: float,
+    rows: Int[Array, " row"] | None = None,
 ) -> Contrast:
-    """Contrastive loss of every frame, `-log softmax` of its own target (equation 3).
+    """Contrastive loss of every row, `-log softmax` of its own target (equation 3).
 
     Args:
         similarity: cosine of context t (rows) and quantized target j (columns).
-        codes: chosen entries; a negative with the positive's own codes gets -inf.
+        codes: chosen entries of all frames; a negative with the positive's own codes gets -inf.
         counts: how often frame j was drawn as a negative of frame t.
         temperature: divides the similarities.
+        rows: frames of the rows; None for all of them, in order.
 
     Returns:
         Loss in nats, and whether the positive beats every live negative; a tie is wrong.
     """
     logits = similarity / temperature
-    live = live_negatives(codes, counts)
+    live = live_negatives(codes, counts, rows)
     weighted = logits + jnp.log(jnp.maximum(counts, 1).astype(jnp.float32))
     negative = jnp.where(live, weighted, -jnp.inf)
-    own = jnp.eye(logits.shape[1], dtype=bool)[None]
-    positive = jnp.diagonal(logits, axis1=1, axis2=2)
+    time = jnp.arange(logits.shape[2])
+    own = (time if rows is None else rows)[None, :, None] == time[None, None]
+    positive = jnp.where(own, logits, jnp.zeros_like(logits)).sum(-1)
     total = jax.nn.logsumexp(jnp.where(own, logits, negative), axis=-1)
     best_rival = jnp.where(live, logits, -jnp.inf).max(-1)
     return Contrast(total - positive, positive > best_rival)
 
 
+def gathered_contrastive(
+    context: Float[Array, "batch time dim"],
+    targets: Float[Array, "batch time dim"],
+    codes: Int[Array, "batch time group"],
+    negatives: Int[Array, "batch time negative"],
+    usable: Bool[Array, "batch time"],
+    temperature: float,
+) -> Contrast:
+    """As `contrastive`, with every negative's vector gathered: [batch, time, negative, dim], as elsewhere.
+
+    Args:
+        context, targets: of all frames.
+        codes: chosen entries.
+        negatives: frames drawn for each frame.
+        usable: frames whose negatives count.
+        temperature: divides the similarities.
+    """
+    gathered = jax.vmap(lambda rows, index: rows[index])(unit(targets), negatives)
+    own = unit(context)
+    positive = (own * unit(targets)).sum(-1) / temperature
+    rivals = jnp.einsum("btd,btnd->btn", own, gathered, precision=jax.lax.Precision.HIGHEST) / temperature
+    drawn = jax.vmap(lambda rows, index: rows[index])(codes, negatives)
+    live = usable[..., None] & ~(drawn == codes[:, :, None]).all(-1)
+    rivals = jnp.where(live, rivals, -jnp.inf)
+    total = jax.nn.logsumexp(jnp.concatenate([positive[..., None], rivals], -1), axis=-1)
+    return Contrast(total - positive, positive > rivals.max(-1))
+
+
 def live_negatives(
-    codes: Int[Array, "batch time group"], counts: Int[Array, "batch time time"]
-) -> Bool[Array, "batch time time"]:
-    """Pairs (t, j) where j was drawn for t and its codes are not t's own."""
-    same = (codes[:, :, None, :] == codes[:, None, :, :]).all(-1)
+    codes: Int[Array, "batch time group"],
+    counts: Int[Array, "batch row time"],
+    rows: Int[Array, " row"] | None = None,
+) -> Bool[Array, "batch row time"]:
+    """Pairs (t, j) where j was drawn for t and its codes are not t's own; `rows` as in `contrastive`."""
+    own = codes if rows is None else codes[:, rows]
+    same = (own[:, :, None, :] == codes[:, None, :, :]).all(-1)
     return (counts > 0) & ~same
 
 

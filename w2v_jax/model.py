@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from w2v_jax.config import ModelConfig
 from w2v_jax.context import ContextNetwork
 from w2v_jax.features import FeatureEncoder, FeatureProjection, frame_lengths, valid_frames
+from w2v_jax.layer_gradients import Sink
 from w2v_jax.layers import Linear, Scoped, scale_gradient, unit_uniform
 from w2v_jax.quantizer import GumbelQuantizer, Quantized
 from w2v_jax.randomness import dropout, fold_in_all
@@ -84,12 +85,19 @@ class Encoder(Scoped):
         *,
         dropout_keys: DropoutKeys | None = None,
         frozen: Frozen = "none",
+        features: Float[Array, "batch time channel"] | None = None,
+        sink: Sink | None = None,
     ) -> tuple[Encoded, dict[str, Array]]:
-        """As `__call__`, with every layer's output under its own name."""
-        config = self.config
-        if config.normalise_waveform:
-            waveform = normalise_waveform(waveform, num_samples)
-        features, out = self.feature_encoder(waveform, num_samples)
+        """As `__call__`, with every layer's output under its own name.
+
+        `features` are the feature encoder's where they are known already; `sink` takes up the gradients of
+        the transformer's layers.
+        """
+        config, out = self.config, {}
+        if features is None:
+            if config.normalise_waveform:
+                waveform = normalise_waveform(waveform, num_samples)
+            features, out = self.feature_encoder(waveform, num_samples)
         if frozen != "none":
             features = jax.lax.stop_gradient(features)
         elif config.encoder_gradient_scale != 1.0:
@@ -100,7 +108,9 @@ class Encoder(Scoped):
         if mask is not None:
             x = jnp.where(mask[..., None], self.mask_embedding[...].reshape(1, 1, -1), projected)
         step_key = None if dropout_keys is None else dropout_keys.step
-        context, context_out = self.context_network(x, valid, self.dropout_site(dropout_keys, 1), step_key)
+        context, context_out = self.context_network(
+            x, valid, self.dropout_site(dropout_keys, 1), step_key, sink
+        )
         if frozen == "encoder":
             context = jax.lax.stop_gradient(context)
         return Encoded(features, normed, projected, context, valid), out | context_out
@@ -127,6 +137,17 @@ class Wav2Vec2(Encoder):
             config.codevector_dim, config.projection_dim, keys[6], dtype=dtype, zero_bias=False
         )
 
+    def choice_probabilities(
+        self,
+        features: Float[Array, "batch time channel"],
+        *,
+        dropout_keys: DropoutKeys | None = None,
+    ) -> Float[Array, "batch time group entry"]:
+        """Probabilities of the quantizer's entries, as in `Predictions`, from features alone."""
+        normed = self.feature_projection.layer_norm(features)
+        normed = dropout(normed, self.config.feature_dropout, self.dropout_site(dropout_keys, 2))
+        return jax.nn.softmax(self.quantizer.logits(normed), axis=-1)
+
     def __call__(
         self,
         waveform: Float[Array, "batch sample"],
@@ -136,6 +157,8 @@ class Wav2Vec2(Encoder):
         gumbel_noise: Float[Array, "batch time group entry"] | None = None,
         gumbel_temperature: Float[Array, ""] | float = 1.0,
         dropout_keys: DropoutKeys | None = None,
+        features: Float[Array, "batch time channel"] | None = None,
+        sink: Sink | None = None,
     ) -> tuple[Predictions, dict[str, Array]]:
         """Forward pass.
 
@@ -146,11 +169,22 @@ class Wav2Vec2(Encoder):
             gumbel_noise: None for evaluation: codes are then a plain argmax.
             gumbel_temperature: of the Gumbel softmax.
             dropout_keys: None for evaluation.
+            features: the feature encoder's, where they are known already.
+            sink: takes up the gradients of the transformer's layers.
 
         Returns:
             Predictions, and every intermediate under its own name.
         """
-        encoded, out = self.encode(waveform, num_samples, mask, dropout_keys=dropout_keys)
+        frozen: Frozen = "feature-encoder" if self.config.frozen_feature_encoder else "none"
+        encoded, out = self.encode(
+            waveform,
+            num_samples,
+            mask,
+            dropout_keys=dropout_keys,
+            frozen=frozen,
+            features=features,
+            sink=sink,
+        )
         quantizer_input = dropout(
             encoded.normed, self.config.feature_dropout, self.dropout_site(dropout_keys, 2)
         )

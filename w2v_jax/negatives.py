@@ -31,18 +31,24 @@ def sample_negatives(
 
 
 def count_negatives(
-    indices: Int[Array, "batch time negative"], mask: Bool[Array, "batch time"]
-) -> Int[Array, "batch time time"]:
+    indices: Int[Array, "batch row negative"],
+    mask: Bool[Array, "batch time"],
+    rows: Int[Array, " row"] | None = None,
+) -> Int[Array, "batch row time"]:
     """How often frame j is a negative of frame t; zero in rows without a positive and rivals.
 
     The counts replace gathered negatives: exp(similarity) summed over draws is the sum over
     frames weighted by their counts, so no [batch, time, negative, dim] array is ever made.
+    `rows` are the frames that `indices` were drawn for; None for all of them, in order.
     """
     time = mask.shape[1]
     usable = mask & (mask.sum(1, keepdims=True) > 1)
+    if rows is not None:
+        usable = usable[:, rows] & (rows < time)[None]
 
     def count(rows, use):
-        counts = jnp.zeros((time, time), jnp.int32)
-        return counts.at[jnp.arange(time)[:, None], rows].add(use[:, None].astype(jnp.int32))
+        height = rows.shape[0]
+        counts = jnp.zeros((height, time), jnp.int32)
+        return counts.at[jnp.arange(height)[:, None], rows].add(use[:, None].astype(jnp.int32))
 
     return jax.vmap(count)(indices, usable)

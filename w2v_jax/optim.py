@@ -8,12 +8,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+# State beside the parameters: adamw two of their size, lion one, adafactor sums along axes, sgd none.
+OptimizerName = Literal["adamw", "lion", "adafactor", "sgd"]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """The client optimizer. Steps are global updates: round x local steps + step."""
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: OptimizerName = "adamw"
     learning_rate: float = 5e-4
     warmup_steps: int = 32_000
     total_steps: int = 400_000
@@ -23,18 +26,34 @@ class OptimizerConfig:
     epsilon: float = 1e-6
     weight_decay: float = 0.01
     clip_norm: float | None = 1.0
+    state_dtype: Literal["float32", "bfloat16"] = "float32"  # of the first moment
+    frozen: tuple[str, ...] = ()  # parts of the model, by their names at the top, that stay as they are
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """The transformation without its learning rate; its updates are to be scaled by -rate."""
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    made = optax.chain(*clip, *_scaling(config))
+    if not config.frozen:
+        return made
+
+    def labels(parameters):
+        return {name: "frozen" if name in config.frozen else "trained" for name in parameters}
+
+    return optax.partition({"trained": made, "frozen": optax.set_to_zero()}, labels)
+
+
+def _scaling(config: OptimizerConfig) -> list[optax.GradientTransformation]:
+    dtype = jnp.dtype(config.state_dtype)
+    decay = optax.add_decayed_weights(config.weight_decay)
     if config.name == "sgd":
-        return optax.chain(*clip, optax.identity())
-    return optax.chain(
-        *clip,
-        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon),
-        optax.add_decayed_weights(config.weight_decay),
-    )
+        return [optax.identity()]
+    if config.name == "lion":
+        return [optax.scale_by_lion(b1=config.beta1, b2=config.beta2, mu_dtype=dtype), decay]
+    if config.name == "adafactor":
+        return [optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), decay]
+    adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon, mu_dtype=dtype)
+    return [adam, decay]
 
 
 def make_learning_rate(config: OptimizerConfig) -> Callable[[jax.Array], jax.Array]:

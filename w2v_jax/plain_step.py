@@ -21,6 +21,16 @@ CONV_LAYER = "feature_encoder/conv_layers_"
 LAYERS = "context_network/layers/"
 MASKED_SCORE = -1e9
 SCALE_PERIOD = 2000  # finite steps after which the loss scale doubles
+# Methods that this file does not have; they are None or False in what it can compute.
+ABSENT = (
+    "encoder_block_frames",
+    "attention_block_frames",
+    "similarity_block_frames",
+    "gathered_negatives",
+    "micro_batch",
+    "frozen_feature_encoder",
+    "truncate_seconds",
+)
 CHOICES = {"compute_dtype": ("float32", "bfloat16", "float16"), "feature_norm": ("group", "layer")}
 
 
@@ -51,6 +61,9 @@ def make_step(manifest):
     for name, allowed in dict(CHOICES, optimizer=("adamw", "sgd")).items():
         if chosen[name] not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {chosen[name]!r}")
+    given = [name for name in ABSENT if getattr(config, name, None)]
+    if given:
+        raise ValueError(f"this file has no {', '.join(given)}: export with --method plain or remat for it")
     scaled = config.compute_dtype == "float16"
     paths = parameter_paths(config)
     expected = [f"parameters/{path}" for path in paths]
@@ -153,7 +166,7 @@ def encode(config, parameters, waveform, num_samples):
     x = waveform[..., None]
     for index in range(len(config.conv_channels)):
         layer = functools.partial(conv_layer, config, parameters, num_samples, index)
-        x = jax.checkpoint(layer)(x) if config.rematerialise else layer(x)
+        x = jax.checkpoint(layer)(x) if config.rematerialise_cnn else layer(x)
     return jnp.asarray(scale_gradient(x, config.encoder_gradient_scale))
 
 
@@ -197,7 +210,7 @@ def contextualise(config, parameters, x, valid, keys, drop_key):
         return jnp.where(keep, y, x) if config.layer_drop > 0 else y, None
 
     # Inside a scan nothing can merge what is computed twice.
-    body = jax.checkpoint(body, prevent_cse=False) if config.rematerialise else body
+    body = jax.checkpoint(body, prevent_cse=False) if config.rematerialise_layers else body
     unroll = min(config.scan_unroll, config.num_layers)
     x, _ = lax.scan(body, x, (jnp.arange(config.num_layers), kept, stacked), unroll=unroll)
     return layer_norm(parameters, "context_network/layer_norm", x) if config.pre_norm else x

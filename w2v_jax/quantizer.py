@@ -35,6 +35,11 @@ class GumbelQuantizer(Scoped):
         shape = (groups, entries, config.codevector_dim // groups)
         self.codevectors = nnx.Param(unit_uniform(codebook_key, shape))
 
+    def logits(self, features: Float[Array, "batch time channel"]) -> Float[Array, "batch time group entry"]:
+        """Of every entry, without noise."""
+        groups, entries, _ = self.codevectors.shape
+        return self.weight_proj(features).reshape(*features.shape[:2], groups, entries)
+
     def __call__(
         self,
         features: Float[Array, "batch time channel"],
@@ -53,7 +58,7 @@ class GumbelQuantizer(Scoped):
         """
         groups, entries, group_dim = self.codevectors.shape
         batch, time, _ = features.shape
-        logits = self.weight_proj(features).reshape(batch, time, groups, entries)
+        logits = self.logits(features)
         probabilities = jax.nn.softmax(logits, axis=-1)
         perturbed = logits if noise is None else logits + noise
         codes = jnp.argmax(perturbed, axis=-1)

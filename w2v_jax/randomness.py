@@ -51,18 +51,23 @@ def dropout(
 
 
 def attention_dropout(
-    weights: Float[Array, "batch head query time"], rate: float, keys: Key[Array, " batch"] | None
+    weights: Float[Array, "batch head query time"],
+    rate: float,
+    keys: Key[Array, " batch"] | None,
+    first_query: int | Int[Array, ""] = 0,
 ) -> Float[Array, "batch head query time"]:
     """Dropout on attention weights, with a key per utterance and query frame.
 
-    Both time axes lead their draws, so that padding changes neither.
+    Both time axes lead their draws, so that padding changes neither; `first_query` is the frame of the first
+    row.
     """
     if keys is None or rate == 0.0:
         return weights
     _, heads, queries, times = weights.shape
 
     def draw(utterance_key):
-        query_keys = jax.vmap(lambda q: jax.random.fold_in(utterance_key, q))(jnp.arange(queries))
+        rows = first_query + jnp.arange(queries)
+        query_keys = jax.vmap(lambda q: jax.random.fold_in(utterance_key, q))(rows)
         keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, (times, heads)))(query_keys)
         return jnp.transpose(keep, (2, 0, 1))
 

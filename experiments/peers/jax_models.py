@@ -49,7 +49,6 @@ def speech(work: Work, form: str, precision: str = "fp32") -> Model:
     """wav2vec 2.0's loss with every random choice given in the batch."""
     from w2v_jax import huggingface
     from w2v_jax.config import ModelConfig
-    from w2v_jax.negatives import count_negatives
     from w2v_jax.objective import Draws, bind_model, loss_and_sums
 
     config = ModelConfig.from_dict(work.config).replace(
@@ -67,7 +66,7 @@ def speech(work: Work, form: str, precision: str = "fp32") -> Model:
             gumbel_noise=batch["noise"],
             gumbel_temperature=jnp.float32(config.gumbel_temperature_start),
         )
-        draws = Draws(batch["mask"], count_negatives(batch["negatives"], batch["mask"]))
+        draws = Draws(batch["mask"], batch["negatives"])
         return loss_and_sums(config, predictions, draws)[0]
 
     return Model(

@@ -26,7 +26,9 @@ def step_of(config, seconds=0.125, batch=2, **changes):
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("rematerialise", [False, True])
 def test_layers_sum_to_the_whole_to_the_last_operation(name, rematerialise):
-    config = VARIANTS[name].replace(rematerialise=rematerialise, dropout=0.1)
+    config = VARIANTS[name].replace(
+        rematerialise_cnn=rematerialise, rematerialise_layers=rematerialise, dropout=0.1
+    )
     step = step_of(config)
     costs = step_costs.step_costs(config, step)
     report = flops.count(step.function, *step.arguments)
@@ -85,7 +87,9 @@ def test_a_round_costs_all_steps_of_all_clients():
 def test_rematerialising_keeps_less_and_computes_more():
     plain, remat = (
         step_costs.step_costs(config, step_of(config))
-        for config in (SMALL.replace(rematerialise=flag) for flag in (False, True))
+        for config in (
+            SMALL.replace(rematerialise_cnn=flag, rematerialise_layers=flag) for flag in (False, True)
+        )
     )
     assert sum(remat.residual_bytes.values()) < 0.6 * sum(plain.residual_bytes.values())
     assert remat.total.products > 1.2 * plain.total.products

@@ -6,7 +6,6 @@ import numpy as np
 
 from w2v_jax import huggingface
 from w2v_jax.config import ModelConfig
-from w2v_jax.negatives import count_negatives
 from w2v_jax.objective import Draws, bind_model, loss_and_sums, summarise
 
 INTERMEDIATE_TOLERANCE = 1e-4
@@ -23,7 +22,7 @@ def ours(config: ModelConfig, parameters: dict, inputs: dict[str, np.ndarray]):
     config = config.replace(encoder_gradient_scale=1.0, feature_penalty_weight=0.0)
     _, apply = bind_model(config)
     mask = jnp.asarray(inputs["mask"])
-    draws = Draws(mask, count_negatives(jnp.asarray(inputs["negatives"]), mask))
+    draws = Draws(mask, jnp.asarray(inputs["negatives"]))
 
     def loss(parameters):
         predictions, out = apply(

@@ -145,7 +145,11 @@ def assert_same(ours, theirs, share):
     ("config", "optimizer"),
     [
         pytest.param(GROUP_NORM, "adamw", id="group-norm"),
-        pytest.param(LAYER_NORM.replace(rematerialise=True), "sgd", id="layer-norm-sgd-remat"),
+        pytest.param(
+            LAYER_NORM.replace(rematerialise_cnn=True, rematerialise_layers=True),
+            "sgd",
+            id="layer-norm-sgd-remat",
+        ),
         pytest.param(LAYER_NORM.replace(compute_dtype="bfloat16"), "adamw", id="bfloat16"),
         pytest.param(SCALED, "adamw", id="float16"),
     ],
@@ -256,11 +260,20 @@ def test_the_file_heeds_every_setting_of_the_model():
         for node in ast.walk(ast.parse(FILE.read_text()))
         if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) == "config"
     }
-    by_name = set(plain_step.CHOICES)
+    by_name = set(plain_step.CHOICES) | set(plain_step.ABSENT)
     # The parameters' shapes say it, or it concerns speed or the first parameters alone.
     shapes = {"hidden_dim", "feed_forward_dim", "codebook_groups", "codebook_entries", "codevector_dim"}
     others = {"projection_dim", "convolution_form", "transformer_initial_std"}
     assert {field.name for field in dataclasses.fields(ModelConfig)} == read | by_name | shapes | others
+
+
+@pytest.mark.parametrize("name", plain_step.ABSENT)
+def test_the_file_refuses_methods_that_it_does_not_have(name):
+    _, state = drawn_state(GROUP_NORM, "sgd")
+    value = {"gathered_negatives": True, "frozen_feature_encoder": True, "truncate_seconds": 1.0}.get(name, 1)
+    manifest = manifest_of(GROUP_NORM.replace(**{name: value}), state, "sgd")
+    with pytest.raises(ValueError, match=name):
+        plain_step.make_step(manifest)
 
 
 BOARD_PROGRAM = """
@@ -284,7 +297,7 @@ def test_an_old_jax_computes_the_same_step(variant, dtype, tmp_path):
     python = os.environ.get("W2V_JAX_OLD_PYTHON")
     if not python:
         pytest.skip("set W2V_JAX_OLD_PYTHON to a Python that has an old jax")
-    config = variant.replace(compute_dtype=dtype, rematerialise=variant is LAYER_NORM)
+    config = variant.replace(compute_dtype=dtype, rematerialise_layers=variant is LAYER_NORM)
     _, state = drawn_state(config, "adamw")
     manifest = manifest_of(config, state, "adamw")
     leaves = [*state.values(), *make_batch(), np.array([3, 7], np.uint32), np.int32(4)]

@@ -1,0 +1,93 @@
+"""Processes whose memory is measured from outside: idle, then three training steps, then the peak."""
+
+import dataclasses
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+KIBIBYTE = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What a process took.
+
+    Attributes:
+        idle_bytes: resident once everything was imported and the backend had started.
+        peak_bytes: most that was ever resident, before or after; as the system counts it when the process
+            has ended (ru_maxrss).
+        told: what the process says of itself (memory_child).
+    """
+
+    idle_bytes: int
+    peak_bytes: int
+    told: dict[str, Any]
+
+    @property
+    def above_idle_bytes(self) -> int:
+        """What training added."""
+        return self.peak_bytes - self.idle_bytes
+
+
+class OutOfMemory(Exception):
+    """The process was killed, or could not have what it asked for."""
+
+
+def measure(
+    settings: Mapping[str, Any], steps: int, environment: Mapping[str, str], limit_bytes: int | None = None
+) -> Measured:
+    """Start a process, let it train, and read its memory.
+
+    Args:
+        settings: of StepSettings.
+        steps: to train.
+        environment: of the process.
+        limit_bytes: most that it may allocate, where there is a limit (RLIMIT_DATA).
+
+    Raises:
+        OutOfMemory: it had too little; the message says how it ended.
+        RuntimeError: it failed otherwise; its own words are on standard error.
+    """
+
+    def lower() -> None:
+        if limit_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.memory_child", json.dumps({**settings, "steps": steps})],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(environment),
+        preexec_fn=lower if limit_bytes is not None else None,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    idle = 0
+    if process.stdout.readline().strip() == "idle":
+        idle = resident(process.pid)
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = process.stdout.read().splitlines()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    process.stdin.close()
+    process.stdout.close()
+    if process.returncode == -9 or (process.returncode != 0 and limit_bytes is not None):
+        raise OutOfMemory(f"ended with status {process.returncode}")
+    if process.returncode != 0 or not said:
+        raise RuntimeError(f"the process that was to be measured ended with status {process.returncode}")
+    return Measured(idle, used.ru_maxrss * KIBIBYTE, json.loads(said[-1]))
+
+
+def resident(pid: int) -> int:
+    """Bytes that another process holds now (Linux)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * KIBIBYTE
+    raise OSError(f"process {pid} has no VmRSS")

@@ -1,0 +1,168 @@
+"""Training methods by name: how a step is computed, to take less memory. Imports no jax.
+
+Names are combined by commas, as in `remat,micro-2`. All give the same gradients as `plain` but for rounding,
+unless they are in `INEXACT`.
+"""
+
+import dataclasses
+import difflib
+import re
+from typing import Any
+
+from w2v_jax.config import ModelConfig
+from w2v_jax.errors import UserError
+
+BLOCK_FRAMES = 50  # of the CNN: one second
+BLOCK_ROWS = 128  # of the attention and of the contrastive task
+
+PLAIN = "plain"
+NUMBER = "N"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """What one name stands for.
+
+    Attributes:
+        about: what it does, in a few words.
+        changes: of the ModelConfig; NUMBER stands for the number in the name.
+        optimizer: changes of the OptimizerConfig.
+        layerwise: gradients are applied as they arrive.
+    """
+
+    about: str
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    optimizer: dict[str, Any] = dataclasses.field(default_factory=dict)
+    layerwise: bool = False
+
+
+EXACT = {
+    "remat-cnn": Method(
+        about="each CNN layer computed again in the backward pass", changes={"rematerialise_cnn": True}
+    ),
+    "remat-layers": Method(
+        about="each transformer layer computed again", changes={"rematerialise_layers": True}
+    ),
+    "remat-attention": Method(
+        about=f"attention {BLOCK_ROWS} queries at a time, its scores computed again",
+        changes={"attention_block_frames": BLOCK_ROWS},
+    ),
+    "remat-similarity": Method(
+        about=f"the contrastive task {BLOCK_ROWS} frames at a time, computed again",
+        changes={"similarity_block_frames": BLOCK_ROWS},
+    ),
+    "encoder-blocks": Method(
+        about=f"the CNN {BLOCK_FRAMES} frames at a time, computed again, with exact GroupNorm statistics",
+        changes={"encoder_block_frames": BLOCK_FRAMES},
+    ),
+    "micro-N": Method(
+        about="N utterances at a time, gradients added up layer by layer, all three losses exact",
+        changes={"micro_batch": NUMBER},
+    ),
+    "layerwise": Method(
+        about="plain SGD without clipping, applied layer by layer in the backward pass; not with micro-N",
+        optimizer={"clip_norm": None},
+        layerwise=True,
+    ),
+    "gathered-negatives": Method(
+        about="negatives gathered as vectors, as elsewhere: what plain saves; it takes more memory, not less",
+        changes={"gathered_negatives": True},
+    ),
+}
+INEXACT = {
+    "frozen-encoder": Method(
+        about="inexact: the CNN is not trained",
+        changes={"frozen_feature_encoder": True},
+        optimizer={"frozen": ("feature_encoder",)},
+    ),
+    "truncated-N": Method(
+        about="inexact: clips cut to their first N seconds", changes={"truncate_seconds": NUMBER}
+    ),
+    "bf16-state": Method(
+        about="inexact: AdamW's first moment, or Lion's, in bf16", optimizer={"state_dtype": "bfloat16"}
+    ),
+}
+GROUPS = {
+    PLAIN: (),
+    "remat": ("remat-cnn", "remat-layers"),
+    "exact": ("encoder-blocks", "remat-layers", "remat-attention", "remat-similarity", "micro-1"),
+}
+METHODS = EXACT | INEXACT
+
+
+def names_of(method: str) -> list[str]:
+    """The single methods of a combination such as "remat,micro-2", groups taken apart.
+
+    Raises:
+        UserError: an unknown name, or two that contradict each other.
+    """
+    found: dict[str, str] = {}
+    for word in method.split(","):
+        for name in GROUPS.get(word, (word,)):
+            key, number = _pattern(name)
+            if key in found and found[key] != name:
+                raise UserError(f"--method {method}: {found[key]} and {name} contradict each other")
+            if number is not None and (number <= 0 or (key == "micro-N" and number != int(number))):
+                raise UserError(
+                    f"--method {method}: the number in {name} must be positive and, of micro, whole"
+                )
+            found[key] = name
+    if "layerwise" in found and "micro-N" in found:
+        raise UserError(
+            f"--method {method}: layerwise applies gradients at once, micro-batches need them added up first"
+        )
+    return list(found.values())
+
+
+def is_exact(method: str) -> bool:
+    """Whether a combination gives the plain step's gradients."""
+    return all(_pattern(name)[0] in EXACT for name in names_of(method))
+
+
+def configured(config: ModelConfig, method: str) -> ModelConfig:
+    """A model's configuration under a combination of methods.
+
+    Raises:
+        UserError: names that are not known, or contradict each other.
+    """
+    changes: dict[str, Any] = {}
+    for name in names_of(method):
+        key, number = _pattern(name)
+        changes |= {
+            field: (int(number or 0) if field == "micro_batch" else number) if value == NUMBER else value
+            for field, value in METHODS[key].changes.items()
+        }
+    return config.replace(**changes)
+
+
+def optimizer_changes(method: str) -> dict[str, Any]:
+    """What a combination changes of the OptimizerConfig."""
+    return {
+        field: value
+        for name in names_of(method)
+        for field, value in METHODS[_pattern(name)[0]].optimizer.items()
+    }
+
+
+def is_layerwise(method: str) -> bool:
+    """Whether gradients are applied as they arrive."""
+    return any(METHODS[_pattern(name)[0]].layerwise for name in names_of(method))
+
+
+def about() -> str:
+    """All names in words, for help texts."""
+    groups = [f"{name} = {' + '.join(parts) or 'none of them'}" for name, parts in GROUPS.items()]
+    return "; ".join([*groups, *(f"{name}: {method.about}" for name, method in METHODS.items())])
+
+
+def _pattern(name: str) -> tuple[str, float | None]:
+    """The name in METHODS, and the number in it."""
+    if name in METHODS and not name.endswith("-N"):
+        return name, None
+    parts = re.fullmatch(r"(micro|truncated)-([0-9]+(?:\.[0-9]+)?)", name)
+    if parts:
+        return f"{parts[1]}-N", float(parts[2])
+    choices = [*GROUPS, *METHODS]
+    close = difflib.get_close_matches(name, choices, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise UserError(f"unknown method '{name}': {hint}(combine by commas from {', '.join(choices)})")
