@@ -1,9 +1,9 @@
 """A stack of layers whose gradients are added, layer by layer, to arrays that are there already.
 
 A gradient of the whole stack is as large as its parameters. Where gradients of several micro-batches are
-added up, or applied at once, it need never exist: the backward pass goes from the last layer to the first, and
-adds each layer's gradient in place. To jax.grad the arrays are one more input of the stack, and what it takes
-for their gradient is themselves with all that was added.
+added up, or applied at once, it need never exist: the backward pass goes from the last layer to the first,
+and adds each layer's gradient in place. To jax.grad the arrays are one more input of the stack, and what it
+takes for their gradient is themselves with all that was added.
 """
 
 import functools

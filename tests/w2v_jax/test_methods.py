@@ -203,8 +203,12 @@ def test_names_combine():
     assert methods.configured(TINY, "remat,micro-2").micro_batch == 2
     assert methods.configured(TINY, "truncated-2.5").truncate_seconds == 2.5
     exact = methods.configured(TINY, "exact")
-    assert exact.micro_batch == 1 and exact.encoder_block_frames and exact.attention_block_frames
-    assert methods.is_exact("exact") and methods.is_exact("plain") and methods.is_exact("remat,layerwise")
+    assert exact.micro_batch == 1
+    assert exact.encoder_block_frames
+    assert exact.attention_block_frames
+    assert methods.is_exact("exact")
+    assert methods.is_exact("plain")
+    assert methods.is_exact("remat,layerwise")
     assert not methods.is_exact("exact,frozen-encoder")
     assert methods.optimizer_changes("bf16-state,frozen-encoder") == {
         "state_dtype": "bfloat16",
@@ -234,7 +238,8 @@ def test_older_runs_had_one_setting_for_both():
     values = dataclasses.asdict(TINY)
     del values["rematerialise_cnn"], values["rematerialise_layers"]
     config = ModelConfig.from_dict(values | {"rematerialise": True})
-    assert config.rematerialise_cnn and config.rematerialise_layers
+    assert config.rematerialise_cnn
+    assert config.rematerialise_layers
 
 
 def test_blocks_must_have_a_size():
