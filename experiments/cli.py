@@ -29,6 +29,10 @@ COMMANDS = {
         "experiments.reproduce_fig5",
         "the paper's Figure 5: federated pre-training, and ASR after it, with references",
     ),
+    "reproduce frontier": (
+        "experiments.reproduce_frontier",
+        "the paper's memory wall: memory against time by training method, its OOM cells again",
+    ),
     "reproduce table1": (
         "experiments.reproduce_table1",
         "the paper's Table 1: parameters and FLOPs by module",
@@ -61,6 +65,7 @@ COMMANDS = {
         "experiments.bench_utilisation",
         "how much of a device's rate a step reaches, and where the rest goes",
     ),
+    "bench memory": ("experiments.bench_memory", "what training takes of memory and of time, by method"),
     "bench cohorts": ("experiments.bench_cohorts", "memory and time of a round against its clients"),
     "bench compile": ("experiments.bench_compile", "seconds to compile a round, cold and cached"),
     "bench clients": ("experiments.bench_clients", "seconds per round: loop, vmap and lanes"),
@@ -74,6 +79,7 @@ RESUMABLE = (
     "study length",
     "reproduce fig1",
     "reproduce fig5",
+    "reproduce frontier",
 )
 
 

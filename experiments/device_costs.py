@@ -3,6 +3,7 @@
 from typing import Any
 
 from experiments import paper, plan_surface, table2
+from experiments.plan_methods import METHODS
 from experiments.step_work import Lowered, step_work, surface
 from experiments.training_step import StepSettings
 from profiling import feasibility, here, step_time
@@ -121,7 +122,7 @@ class DeviceCosts:
         """Seconds of a step at 5.5 s by the setting with the least time per utterance that fits."""
         rows = [
             self.row(name, model, method, precision, batch, paper.TABLE_2_SECONDS)
-            for method in ("plain", "remat")
+            for method in METHODS
             for precision in ("fp32", "mixed")
             for batch in (1, 4)
         ]
@@ -157,7 +158,7 @@ class DeviceCosts:
         ours, theirs = self._step(name), self._step(REFERENCE)
         usable = feasibility.usable_bytes(device, self.headroom)
         memory = {}
-        for method in ("plain", "remat"):
+        for method in METHODS:
             plan = plan_surface.plan(device, "base", method, "fp32", DESIRED_BATCH, DESIRED_SECONDS)
             memory[method] = None if plan is None or usable is None else usable / plan.bytes
         energy = None
@@ -170,6 +171,7 @@ class DeviceCosts:
             "compute": None if ours is None or theirs is None else theirs / ours,
             "memory": memory["plain"],
             "memory_remat": memory["remat"],
+            "memory_exact": memory["exact"],
             "bytes": bytes_ratio,
             "energy": energy,
         }

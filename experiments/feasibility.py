@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from experiments import arguments, paper, runtime
 from experiments.arguments import UsageError, nearest
+from experiments.plan_methods import METHODS
 from experiments.run_folder import replace_file, write_json
 
 LONGEST_SECONDS = 60.0
@@ -33,8 +34,9 @@ class FeasibilityArguments:
     """Utterances in a batch."""
     precision: tuple[Literal["fp32", "mixed"], ...] = ("fp32", "mixed")
     """mixed: bf16 where the device has it, else fp16."""
-    method: tuple[Literal["plain", "remat"], ...] = ("plain", "remat")
-    """How gradients are computed."""
+    method: tuple[str, ...] = METHODS
+    """How gradients are computed: plain, remat (layers again in the backward pass) or exact (all that takes
+    less memory and changes no gradient: w2v-jax bench memory --list)."""
     rounds: int | None = None
     """Rounds of the whole run. Default: the paper's two weeks on an A40, in local epochs."""
     clients: int = 10
@@ -90,6 +92,9 @@ def check(options: FeasibilityArguments) -> tuple[list[str], dict[str, int], Any
     for name in ("models", "seconds", "batch", "precision", "method", "fleet"):
         if not getattr(options, name):
             raise UsageError(f"--{name} names none")
+    for method in options.method:
+        if method not in METHODS:
+            raise UsageError(nearest(method, METHODS, "method"))
     for name in ("clients", "hours", "rounds"):
         value = getattr(options, name)
         if value is not None and not value > 0:

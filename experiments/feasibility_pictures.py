@@ -110,7 +110,7 @@ def _draw_memory(result: dict[str, Any], path: Path) -> None:
         top = 0.0
         boards = [name for name in ("xavier-nx", "orin-nx", "rpi-4", *usable) if name in usable]
         device = boards[0] if boards else None
-        for method, style in (("plain", "-"), ("remat", "--")):
+        for method, style in (("plain", "-"), ("remat", "--"), ("exact", ":")):
             for precision, colour in (("fp32", "tab:blue"), ("mixed", "tab:orange")):
                 points = sorted(
                     (row["seconds"], row["plan_bytes"] / 1e9)

@@ -13,6 +13,8 @@ from typing import Any
 
 from experiments import runtime
 
+AVAILABLE_SHARE = 0.9
+
 
 def main() -> None:
     """Idle, wait, train, report."""
@@ -23,7 +25,10 @@ def main() -> None:
     import jax.numpy as jnp
 
     from experiments import training_step
+    from w2v_jax import methods
 
+    if given["method"] != methods.PLAIN:
+        runtime.spare_memory()
     jax.block_until_ready(jnp.zeros(1))
     print("idle", flush=True)
     sys.stdin.readline()
@@ -34,19 +39,31 @@ def train(settings: Any, steps: int) -> dict[str, Any]:
     """So many steps on noise, each waited for.
 
     Returns:
-        Seconds and loss of every step, seconds until the program was there, and the compiler's plan.
+        What the compiler plans, and seconds and loss of every step; without these if there is no room.
     """
     import jax
 
     from experiments import training_step
-    from profiling.resident import peak_resident_bytes
+    from profiling.resident import available_bytes, give_back, peak_resident_bytes
     from profiling.xla import memory_plan
 
     began = time.perf_counter()
     step = training_step.build(settings)
     compiled = step.compile()
     compile_seconds = time.perf_counter() - began
-    compiled_bytes = peak_resident_bytes()
+    compiled_bytes, plan = peak_resident_bytes(), memory_plan(compiled)
+    told = {
+        "compile_seconds": compile_seconds,
+        "compiled_bytes": compiled_bytes,
+        "plan_bytes": plan.total,
+        "temporary_bytes": plan.temporaries,
+        "parameter_bytes": training_step.tree_bytes(step.parameters),
+        "optimizer_bytes": training_step.tree_bytes(step.optimizer_state),
+        "available_bytes": available_bytes(),
+    }
+    if plan.total > AVAILABLE_SHARE * told["available_bytes"]:
+        return told  # the system would end it, or another process
+    give_back()
     state, batch = jax.jit(step.begin)(jax.random.key(0)), training_step.noise_batch(settings)
     key = jax.random.key(1)
     seconds, losses = [], []
@@ -55,17 +72,7 @@ def train(settings: Any, steps: int) -> dict[str, Any]:
         state, loss = compiled(state, batch, key, jax.numpy.int32(index))
         losses.append(float(loss))
         seconds.append(time.perf_counter() - began)
-    plan = memory_plan(compiled)
-    return {
-        "step_seconds": seconds,
-        "losses": losses,
-        "compile_seconds": compile_seconds,
-        "compiled_bytes": compiled_bytes,
-        "plan_bytes": plan.total,
-        "temporary_bytes": plan.temporaries,
-        "parameter_bytes": training_step.tree_bytes(step.parameters),
-        "optimizer_bytes": training_step.tree_bytes(step.optimizer_state),
-    }
+    return told | {"step_seconds": seconds, "losses": losses}
 
 
 if __name__ == "__main__":

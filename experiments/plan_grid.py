@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from experiments import arguments, runtime
 from experiments.arguments import UsageError, nearest
+from experiments.plan_methods import METHODS
 from experiments.run_folder import read_json, write_json
 
 KEPT = Path(__file__).with_name("plan_grid.json")
 MODELS = ("base", "large")
-METHODS: tuple[str, ...] = ("plain", "remat", "exact")
 OPTIMIZER: Literal["adamw"] = "adamw"
 # The paper's settings, and enough others for a quadratic in the length and to see how well it fits.
 POINTS = ((1, 5.5), (4, 5.5), (4, 2.0), (2, 10.0), (1, 15.0), (8, 12.0))

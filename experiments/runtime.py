@@ -70,6 +70,16 @@ def configure_xla(
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
+def spare_memory() -> None:
+    """Keep this process as small as its arrays: what is freed goes back to the system, at a few page faults.
+
+    For training methods that spare memory; where the system is Linux with glibc.
+    """
+    from profiling import resident
+
+    resident.give_back_from_now_on()
+
+
 def join_processes(where: str) -> bool:
     """Make this process one of several; to be called after `configure_xla` and before jax starts.
 
@@ -123,7 +133,7 @@ def provenance(command: str, seed: int | None = None) -> dict[str, Any]:
         "command": f"w2v-jax {command} {shlex.join(sys.argv[1:])}".strip()
         if Path(sys.argv[0]).name not in ("w2v-jax", "cli.py")  # one command's module, run alone
         else shlex.join(["w2v-jax", *sys.argv[1:]]),
-        "commit": _commit(),
+        "commit": commit(),
         "versions": versions,
         "backend": jax.default_backend(),
         "device": f"{jax.device_count()} x {device.device_kind}",
@@ -135,7 +145,7 @@ def provenance(command: str, seed: int | None = None) -> dict[str, Any]:
     }
 
 
-def _commit() -> str:
+def commit() -> str:
     """The checkout's commit, marked when there are uncommitted changes."""
     root = Path(__file__).resolve().parent.parent
 

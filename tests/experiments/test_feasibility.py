@@ -92,7 +92,14 @@ def test_more_clients_share_the_same_audio(tmp_path):
 
 
 def test_a_verdict_is_yes_only_where_all_is_known_and_enough():
-    row = {"compute": 1.0, "memory": 0.5, "memory_remat": 1.2, "bytes": 3.0, "energy": 2.0}
+    row = {
+        "compute": 1.0,
+        "memory": 0.5,
+        "memory_remat": 1.2,
+        "memory_exact": None,
+        "bytes": 3.0,
+        "energy": 2.0,
+    }
     assert feasibility_report.overall(row) == "yes"
     assert feasibility_report.overall(row | {"memory_remat": 0.9}) == "no"
     assert feasibility_report.overall(row | {"energy": None}) == "unknown"

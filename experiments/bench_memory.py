@@ -1,0 +1,211 @@
+"""`w2v-jax bench memory`: what training takes of a machine's memory, and of its time, by method."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments import arguments, memory_rows
+from experiments.arguments import UsageError, nearest
+from experiments.run_folder import replace_file, write_json
+from w2v_jax import methods
+from w2v_jax.config import PRESETS
+
+# What the paper measured of an eager framework, above idle too (facts: Figure 3).
+OptimizerName = Literal["adamw", "lion", "adafactor", "sgd"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchMemoryArguments:
+    """Start a process per method that idles, trains a few steps and ends, and read its memory from outside.
+
+    example: w2v-jax bench memory --model base --batch 8 --seconds 12 --method plain exact --out bench/memory
+    """
+
+    out: Path
+    """Folder for memory.json, memory.md and memory.png."""
+    model: str = "base"
+    """Preset."""
+    batch: int = 8
+    """Utterances of a step."""
+    seconds: float = 12.0
+    """Length of each."""
+    method: tuple[str, ...] = ("plain", "exact")
+    """Combinations of methods, a row each: NAME[,NAME...]. `w2v-jax bench memory --list` says what they do."""
+    optimizer: OptimizerName = "sgd"
+    """adamw keeps two arrays of the model's size, lion one, adafactor sums along axes, sgd none."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the matrix products' operands."""
+    steps: int = 3
+    """Steps of a process."""
+    repeats: int = 1
+    """Processes of each row after the one that compiles; they take turns."""
+    gradient_batch: int = 2
+    """Utterances of the gradients that are compared with the plain step's; 0 compares none."""
+    gradient_seconds: float = 5.5
+    """Length of the longest of them."""
+    list: bool = False
+    """Only say which methods there are."""
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    if "--list" in argv:
+        print(listing())
+        return
+    options = arguments.parse(BenchMemoryArguments, argv, "w2v-jax bench memory")
+    check(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    wanted = [
+        {
+            **{
+                name: getattr(options, name)
+                for name in ("model", "batch", "seconds", "optimizer", "precision")
+            },
+            "method": method,
+        }
+        for method in options.method
+    ]
+
+    def gradient_check(settings: dict[str, Any]) -> dict[str, Any]:
+        if not options.gradient_batch:
+            return {}
+        return memory_rows.gradient_error(
+            settings["model"],
+            settings["method"],
+            settings["precision"],
+            options.gradient_batch,
+            options.gradient_seconds,
+        )
+
+    rows = list(
+        memory_rows.rows(wanted, steps=options.steps, repeats=options.repeats, gradient_check=gradient_check)
+    )
+    made = memory_rows.provenance_of("bench memory", options.model, options.precision)
+    result = {"rows": rows, "provenance": made}
+    write_json(options.out / "memory.json", result)
+    replace_file(options.out / "memory.md", markdown(result))
+    draw(rows, options.out / "memory.png")
+    print(markdown(result))
+    print(f"written: {options.out / 'memory.json'}, memory.md, memory.png")
+
+
+def check(options: BenchMemoryArguments) -> None:
+    """Find mistakes before anything is started.
+
+    Raises:
+        UsageError: in one line.
+    """
+    if options.model not in PRESETS:
+        raise UsageError(nearest(options.model, list(PRESETS), "model"))
+    for name in ("batch", "seconds", "steps", "repeats", "gradient_seconds"):
+        if not getattr(options, name) > 0:
+            raise UsageError(f"--{name.replace('_', '-')} must be positive, got {getattr(options, name)}")
+    if options.gradient_batch < 0:
+        raise UsageError(f"--gradient-batch must not be negative, got {options.gradient_batch}")
+    if not options.method:
+        raise UsageError("--method names none: see --list")
+    config = PRESETS[options.model]
+    for name in ("seconds", "gradient_seconds"):
+        if config.num_frames(round(getattr(options, name) * 16_000)) < config.mask_span:
+            raise UsageError(f"--{name.replace('_', '-')} {getattr(options, name):g} is too short for a mask")
+    for method in options.method:
+        methods.names_of(method)
+        if methods.is_layerwise(method) and options.optimizer != "sgd":
+            raise UsageError("--method layerwise needs --optimizer sgd")
+    if not Path("/proc/self/status").exists():
+        raise UsageError("bench memory reads a process's memory as Linux tells it; this is another system")
+
+
+def listing() -> str:
+    """Methods and what they do."""
+    lines = [
+        f"  {name:<20}{' + '.join(parts) or 'no method at all'}" for name, parts in methods.GROUPS.items()
+    ]
+    lines += [f"  {name:<20}{method.about}" for name, method in methods.METHODS.items()]
+    return "\n".join(["methods, to be combined by commas:", *lines])
+
+
+def gigabytes(value: float | None) -> str:
+    """With two places; a dash for what is not known."""
+    return "-" if value is None else f"{value / 1e9:.2f}"
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table for readers."""
+    rows, made = result["rows"], result["provenance"]
+    plain = next((row["step_seconds"] for row in rows if row["method"] == methods.PLAIN), None)
+    first = rows[0]
+    lines = [
+        f"# Memory of training: {first['model']}, batch {first['batch']} x {first['seconds']:g} s, {first['precision']}, {first['optimizer']}",
+        "",
+        "Each row is a process of its own that idles (everything imported, the backend started), makes its parameters and trains; its peak is read from outside when it has ended. Above idle: peak less what it held idle. Compiling: the same of the first process, which compiled; the others were served by the cache of compilations. Plan: the compiler's, of the step's arguments, outputs and temporaries.",
+        "",
+        "| method | above idle, GB | peak, GB | idle, GB | compiling, GB above idle | plan, GB | seconds a step | over plain | gradient error |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        seconds = row["step_seconds"]
+        took = "not run" if seconds is None else f"{seconds:.2f}"
+        over = "-" if seconds is None or plain is None else f"{seconds / plain:.2f}"
+        error = "-" if row["gradient_error"] is None else f"{row['gradient_error']:.1e}"
+        cells = (
+            row[n] for n in ("above_idle_bytes", "peak_bytes", "idle_bytes", "compiling_above_idle_bytes")
+        )
+        lines.append(
+            f"| {row['method']} | {' | '.join(gigabytes(cell) for cell in cells)} | {gigabytes(row['plan_bytes'])} | {took} | {over} | {error} |"
+        )
+    check = next((row for row in rows if row["gradient_error"] is not None), None)
+    lines += ["", "![memory against time](memory.png)", ""]
+    if check is not None:
+        lines += [
+            f"Gradient error: distance from the plain step's gradients over their norm, {check['gradient_batch']} utterances of up to {check['gradient_seconds']:g} s and unequal lengths.",
+            "",
+        ]
+    lines.append(
+        f"`{made['command']}`, commit {made['commit']}, {made['cores']} cores, {made['device']}, `{made['xla_flags']}`, "
+        + ", ".join(f"{name} {version}" for name, version in made["versions"].items())
+    )
+    return "\n".join(lines) + "\n"
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Memory against time, a point for each method."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    scatter(axis, [row for row in rows if row["step_seconds"] is not None])
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def scatter(axis: Any, rows: list[dict[str, Any]], title: str | None = None) -> None:
+    """Methods by memory and time; inexact ones hollow."""
+    for place, row in enumerate(rows):
+        exact = methods.is_exact(row["method"])
+        axis.scatter(
+            row["step_seconds"],
+            row["above_idle_bytes"] / 1e9,
+            facecolors=f"C{place % 10}" if exact else "none",
+            edgecolors=f"C{place % 10}",
+            marker="os^D"[place // 10 % 4],
+            s=60,
+            zorder=3,
+            label=f"{row['method']}, {row['optimizer']}" + ("" if exact else " (inexact)"),
+        )
+    axis.set(xlabel="seconds a step", ylabel="GB above idle")
+    if title is not None:
+        axis.set_title(title)
+    axis.set_ylim(0, None)
+    axis.set_xlim(0, None)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7)
+
+
+if __name__ == "__main__":
+    from experiments.cli import run_command
+
+    sys.exit(run_command("bench memory", sys.argv[1:]))

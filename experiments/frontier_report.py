@@ -1,0 +1,181 @@
+"""The frontier's report: tables, and pictures of memory against time, batch and length."""
+
+from pathlib import Path
+from typing import Any
+
+from experiments import frontier, paper
+from experiments.bench_memory import gigabytes, scatter
+from w2v_jax import methods
+
+Result = dict[str, Any]
+
+
+def markdown(result: Result) -> str:
+    """The report."""
+    made, sections = result["provenance"], result["sections"]
+    lines = [
+        "# Memory against time",
+        "",
+        "Every row is a process of its own that idles, makes its parameters and trains; memory is its peak above what it held idle (all imported, the backend started), read from outside when it has ended. Compiling: the first process, which compiled; the others were served by the cache of compilations. The plan is the compiler's. All methods give the plain step's gradients but for those called inexact.",
+        "",
+    ]
+    if "desired" in sections:
+        lines += ["## The setting that the paper desires: batch 8 x 12 s", "", *_desired(sections["desired"])]
+    if "oom" in sections:
+        lines += ["## The cells of Table 2 that ran out of memory", "", *_cells(result["cells"])]
+    if "growth" in sections:
+        lines += ["## What grows with the batch and the length", "", *_growth(sections["growth"])]
+    if "frontier" in sections:
+        lines += ["## All methods: batch 4 x 5.5 s", "", *_table(sections["frontier"]), ""]
+        lines += ["![memory against time](frontier.png)", ""]
+    lines.append(
+        f"`{made['command']}`, commit {made['commit']}, {made['cores']} cores, {made['device']}, `{made['xla_flags']}`, "
+        + ", ".join(f"{name} {version}" for name, version in made["versions"].items())
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| model | method | optimizer | GB above idle | compiling, GB | plan, GB | seconds a step | over plain | gradient error |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        plain = frontier.find(rows, model=row["model"], method=methods.PLAIN)
+        seconds = row["step_seconds"]
+        took = "not run" if seconds is None else f"{seconds:.2f}"
+        known = seconds is not None and plain is not None and plain["step_seconds"] is not None
+        over = f"{seconds / plain['step_seconds']:.2f}" if known else "-"
+        error = "-" if row["gradient_error"] is None else f"{row['gradient_error']:.1e}"
+        note = "" if methods.is_exact(row["method"]) else " (inexact)"
+        lines.append(
+            f"| {row['model']} | {row['method']}{note} | {row['optimizer']} | {gigabytes(row['above_idle_bytes'])} | {gigabytes(row['compiling_above_idle_bytes'])} | {gigabytes(row['plan_bytes'])} | {took} | {over} | {error} |"
+        )
+    return lines
+
+
+def _desired(rows: list[dict[str, Any]]) -> list[str]:
+    printed = paper.training_bytes("base", "fp32", 8, 12.0)
+    assert printed is not None
+    lines = [*_table(rows), ""]
+    for optimizer in ("sgd", "adamw"):
+        row = frontier.find(rows, model="base", method="exact", optimizer=optimizer)
+        if row is not None and row["above_idle_bytes"] is not None:
+            lines.append(
+                f"The paper's base takes {gigabytes(printed)} GB there (an eager framework, GPU); exact with {optimizer} takes {row['above_idle_bytes'] / printed:.0%} of that here."
+            )
+    return [*lines, ""]
+
+
+def _cells(cells: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "With AdamW. Fits: within what the device's class leaves to a training program (three quarters). Measured: the whole process on this machine, what it held idle included; mixed is bf16 there.",
+        "",
+        "| device | step | usable, GB | plan, plain | fits | plan, exact | fits | measured, exact | fits |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for cell in cells:
+        precision = "mixed" if cell["precision"] == paper.MIXED else cell["precision"]
+        lines.append(
+            f"| {cell['title']} | {cell['model']}, batch {cell['batch']}, {precision} | {gigabytes(cell['usable_bytes'])} | {gigabytes(cell['plain_plan_bytes'])} | {cell['plain_verdict']} | {gigabytes(cell['exact_plan_bytes'])} | {cell['exact_verdict']} | {gigabytes(cell['measured_bytes'])} | {cell['measured_verdict']} |"
+        )
+    now = sum(cell["measured_verdict"] == "fits" for cell in cells)
+    planned = sum(cell["exact_verdict"] == "fits" for cell in cells)
+    return [
+        *lines,
+        "",
+        f"Of {len(cells)} cells, {planned} fit by the compiler's plan and {now} as measured. Whether they are fast enough is another question: see `w2v-jax feasibility`.",
+        "",
+    ]
+
+
+def growth_of(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Peak at batch 64 over that at batch 4, and activations at 30 s over those at 15 s, by method."""
+    of_batch = [frontier.find(rows, method="exact", batch=batch) for batch in (4, 64)]
+    found = {}
+    if all(row is not None and row["above_idle_bytes"] for row in of_batch):
+        small, large = (row["above_idle_bytes"] for row in of_batch if row is not None)
+        found["batch"] = large / small
+    for method in ("plain", "exact"):
+        of_length = [frontier.find(rows, method=method, batch=1, seconds=seconds) for seconds in (15.0, 30.0)]
+        held = [row and frontier.activations_bytes(row) for row in of_length]
+        if all(held):
+            found[method] = held[1] / held[0]
+    return found
+
+
+def _growth(rows: list[dict[str, Any]]) -> list[str]:
+    found = growth_of(rows)
+    lines = [
+        "Activations: what a process holds beside parameters, gradients and the optimizer's state.",
+        "",
+        "| method | batch | seconds | GB above idle | activations, GB | plan, GB |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['method']} | {row['batch']} | {row['seconds']:g} | {gigabytes(row['above_idle_bytes'])} | {gigabytes(frontier.activations_bytes(row))} | {gigabytes(row['plan_bytes'])} |"
+        for row in rows
+    ]
+    lines.append("")
+    if "batch" in found:
+        lines.append(f"Exact, from batch 4 to batch 64: the peak is {found['batch']:.3f} times as large.")
+    for method in ("plain", "exact"):
+        if method in found:
+            lines.append(f"{method}, from 15 s to 30 s: activations are {found[method]:.2f} times as large.")
+    return [*lines, "", "![growth](growth.png)", ""]
+
+
+def draw(result: Result, folder: Path) -> list[str]:
+    """All pictures; their names."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    written, sections = [], result["sections"]
+    if "frontier" in sections:
+        figure, axes = plt.subplots(1, 2, figsize=(14, 6), layout="constrained")
+        for axis, model in zip(axes, ("base", "large"), strict=True):
+            rows = [row for row in sections["frontier"] if row["model"] == model and row["step_seconds"]]
+            scatter(axis, rows, f"{model}, batch 4 x 5.5 s, fp32, CPU")
+        figure.savefig(folder / "frontier.png", dpi=110)
+        plt.close(figure)
+        written.append("frontier.png")
+    if "growth" in sections:
+        _draw_growth(sections["growth"], folder / "growth.png")
+        written.append("growth.png")
+    return written
+
+
+def _draw_growth(rows: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    batches = [row for row in rows if row["seconds"] == paper.TABLE_2_SECONDS and row["above_idle_bytes"]]
+    left.plot(
+        [row["batch"] for row in batches],
+        [row["above_idle_bytes"] / 1e9 for row in batches],
+        "o-",
+        label="peak",
+    )
+    if batches:
+        held = 2 * batches[0]["parameter_bytes"] / 1e9
+        left.axhline(held, color="gray", linestyle=":", label="parameters and gradients")
+        left.axhline(1.1 * batches[0]["above_idle_bytes"] / 1e9, color="red", linewidth=1, label="+ 10 %")
+    left.set(xlabel="batch", ylabel="GB above idle", title="exact, base, 5.5 s: memory against batch")
+    left.set_ylim(0, None)
+    for method in ("plain", "exact"):
+        points = [
+            (row["seconds"], frontier.activations_bytes(row) / 1e9)
+            for row in rows
+            if row["method"] == method and row["batch"] == 1 and row["above_idle_bytes"]
+        ]
+        if points:
+            right.plot(*zip(*points, strict=True), "o-", label=method)
+    right.set(xlabel="seconds", ylabel="GB of activations", title="base, batch 1: activations against length")
+    right.set_ylim(0, None)
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
