@@ -1,4 +1,4 @@
-"""What `reproduce frontier` measures: methods at one setting, the desired setting, growth, and Table 2's OOM."""
+"""What `reproduce frontier` measures: all methods, the desired setting, growth, and Table 2's OOM cells."""
 
 import itertools
 from collections.abc import Iterator
@@ -124,14 +124,9 @@ def cells_again(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             method: plan_surface.plan(device, model, method, precision, batch, paper.TABLE_2_SECONDS)
             for method in ("plain", "exact")
         }
-        row = find(
-            rows,
-            model=model,
-            batch=batch,
-            method="exact",
-            precision="fp32" if precision == "fp32" else "bf16",
-        )
-        whole = row and row["above_idle_bytes"] and row["above_idle_bytes"] + row["idle_bytes"]
+        here = "fp32" if precision == "fp32" else "bf16"
+        row = find(rows, model=model, batch=batch, method="exact", precision=here)
+        whole = None if row is None else row["peak_bytes"]
         found.append(
             {
                 "device": name,

@@ -41,11 +41,11 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        plain = frontier.find(rows, model=row["model"], method=methods.PLAIN)
-        seconds = row["step_seconds"]
+        alike = {"model": row["model"], "method": methods.PLAIN}
+        plain = frontier.find(rows, **alike, optimizer=row["optimizer"]) or frontier.find(rows, **alike) or {}
+        seconds, reference = row["step_seconds"], plain.get("step_seconds")
         took = "not run" if seconds is None else f"{seconds:.2f}"
-        known = seconds is not None and plain is not None and plain["step_seconds"] is not None
-        over = f"{seconds / plain['step_seconds']:.2f}" if known else "-"
+        over = "-" if seconds is None or reference is None else f"{seconds / reference:.2f}"
         error = "-" if row["gradient_error"] is None else f"{row['gradient_error']:.1e}"
         note = "" if methods.is_exact(row["method"]) else " (inexact)"
         lines.append(
@@ -98,9 +98,10 @@ def growth_of(rows: list[dict[str, Any]]) -> dict[str, float]:
         found["batch"] = large / small
     for method in ("plain", "exact"):
         of_length = [frontier.find(rows, method=method, batch=1, seconds=seconds) for seconds in (15.0, 30.0)]
-        held = [row and frontier.activations_bytes(row) for row in of_length]
-        if all(held):
-            found[method] = held[1] / held[0]
+        held = [frontier.activations_bytes(row) for row in of_length if row is not None]
+        known = [size for size in held if size is not None]
+        if len(known) == 2:
+            found[method] = known[1] / known[0]
     return found
 
 
@@ -159,17 +160,18 @@ def _draw_growth(rows: list[dict[str, Any]], path: Path) -> None:
         label="peak",
     )
     if batches:
-        held = 2 * batches[0]["parameter_bytes"] / 1e9
-        left.axhline(held, color="gray", linestyle=":", label="parameters and gradients")
+        model = 2 * batches[0]["parameter_bytes"] / 1e9
+        left.axhline(model, color="gray", linestyle=":", label="parameters and gradients")
         left.axhline(1.1 * batches[0]["above_idle_bytes"] / 1e9, color="red", linewidth=1, label="+ 10 %")
     left.set(xlabel="batch", ylabel="GB above idle", title="exact, base, 5.5 s: memory against batch")
     left.set_ylim(0, None)
     for method in ("plain", "exact"):
-        points = [
-            (row["seconds"], frontier.activations_bytes(row) / 1e9)
+        held = [
+            (row["seconds"], frontier.activations_bytes(row))
             for row in rows
-            if row["method"] == method and row["batch"] == 1 and row["above_idle_bytes"]
+            if row["method"] == method and row["batch"] == 1
         ]
+        points = [(seconds, size / 1e9) for seconds, size in held if size is not None]
         if points:
             right.plot(*zip(*points, strict=True), "o-", label=method)
     right.set(xlabel="seconds", ylabel="GB of activations", title="base, batch 1: activations against length")

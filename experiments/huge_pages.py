@@ -7,6 +7,8 @@ from pathlib import Path
 
 ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 TUNABLE = "glibc.malloc.hugetlb"
+# Who spares memory wants small pages: of huge ones the last is never full.
+SPARING = ("--method", "--memory-budget")
 STARTED_OVER = "W2V_JAX_STARTED_OVER"  # programs with privileges lose their tunables on the way
 GLIBC = (2, 35)  # the first one that has it
 
@@ -19,6 +21,8 @@ def start_over_with_huge_pages() -> None:
     GLIBC_TUNABLES=glibc.malloc.hugetlb=0 leaves it as it is.
     """
     if not wanted(os.environ) or sys.gettrace() is not None:  # a debugger would lose its process
+        return
+    if any(word.split("=")[0] in SPARING for word in sys.argv):
         return
     held = os.environ.get("GLIBC_TUNABLES")
     os.environ[STARTED_OVER] = "1"

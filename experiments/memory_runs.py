@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments import huge_pages
+from w2v_jax import methods
+
 KIBIBYTE = 1024
 
 
@@ -63,7 +66,7 @@ def measure(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=dict(environment),
+        env=without_huge_pages(environment) if settings["method"] != methods.PLAIN else dict(environment),
         preexec_fn=lower if limit_bytes is not None else None,
     )
     assert process.stdin is not None
@@ -83,6 +86,13 @@ def measure(
     if process.returncode != 0 or not said:
         raise RuntimeError(f"the process that was to be measured ended with status {process.returncode}")
     return Measured(idle, used.ru_maxrss * KIBIBYTE, json.loads(said[-1]))
+
+
+def without_huge_pages(environment: Mapping[str, str]) -> dict[str, str]:
+    """As a command with --method starts (experiments/huge_pages.py)."""
+    tunables = environment.get("GLIBC_TUNABLES", "").split(":")
+    kept = [word for word in tunables if word and not word.startswith(huge_pages.TUNABLE)]
+    return {**environment, "GLIBC_TUNABLES": ":".join(kept)}
 
 
 def resident(pid: int) -> int:

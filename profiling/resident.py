@@ -5,7 +5,7 @@ import gc
 import resource
 from pathlib import Path
 
-RETURNED_BYTES = 4 * 2**20
+RETURNED_BYTES = 2 * 2**20
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENAS = -1, -3, -8  # of mallopt(3)
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -70,7 +70,11 @@ def give_back_from_now_on() -> None:
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
         return
-    for parameter, value in ((_MMAP_THRESHOLD, RETURNED_BYTES), (_TRIM_THRESHOLD, RETURNED_BYTES), (_ARENAS, 2)):
+    for parameter, value in (
+        (_MMAP_THRESHOLD, RETURNED_BYTES),
+        (_TRIM_THRESHOLD, RETURNED_BYTES),
+        (_ARENAS, 2),
+    ):
         libc.mallopt(parameter, value)
 
 
