@@ -5,13 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments import arguments, memory_rows
+from experiments import arguments, memory_budget, memory_rows
 from experiments.arguments import UsageError, nearest
 from experiments.run_folder import replace_file, write_json
 from w2v_jax import methods
 from w2v_jax.config import PRESETS
 
-# What the paper measured of an eager framework, above idle too (facts: Figure 3).
 OptimizerName = Literal["adamw", "lion", "adafactor", "sgd"]
 
 
@@ -32,6 +31,8 @@ class BenchMemoryArguments:
     """Length of each."""
     method: tuple[str, ...] = ("plain", "exact")
     """Combinations of methods, a row each: NAME[,NAME...]. `w2v-jax bench memory --list` says what they do."""
+    memory_budget: str | None = None
+    """A row more: the exact combination with the fewest operations that fits, as 4GB or 800MB, is picked."""
     optimizer: OptimizerName = "sgd"
     """adamw keeps two arrays of the model's size, lion one, adafactor sums along axes, sgd none."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -56,16 +57,16 @@ def main(argv: list[str]) -> None:
     options = arguments.parse(BenchMemoryArguments, argv, "w2v-jax bench memory")
     check(options)
     options.out.mkdir(parents=True, exist_ok=True)
-    wanted = [
-        {
-            **{
-                name: getattr(options, name)
-                for name in ("model", "batch", "seconds", "optimizer", "precision")
-            },
-            "method": method,
-        }
-        for method in options.method
-    ]
+    shared = {
+        name: getattr(options, name) for name in ("model", "batch", "seconds", "optimizer", "precision")
+    }
+    chosen = list(options.method)
+    if options.memory_budget is not None:
+        budget_bytes = memory_budget.parse(options.memory_budget)
+        choice = memory_budget.choose_in_child(shared, budget_bytes)
+        print(choice.describe(budget_bytes), flush=True)
+        chosen = list(dict.fromkeys([*chosen, choice.method]))
+    wanted = [{**shared, "method": method} for method in chosen]
 
     def gradient_check(settings: dict[str, Any]) -> dict[str, Any]:
         if not options.gradient_batch:
@@ -109,6 +110,8 @@ def check(options: BenchMemoryArguments) -> None:
     for name in ("seconds", "gradient_seconds"):
         if config.num_frames(round(getattr(options, name) * 16_000)) < config.mask_span:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(options, name):g} is too short for a mask")
+    if options.memory_budget is not None:
+        memory_budget.parse(options.memory_budget)
     for method in options.method:
         methods.names_of(method)
         if methods.is_layerwise(method) and options.optimizer != "sgd":

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from experiments import arguments, runtime
 from experiments.arguments import UsageError
+from w2v_jax.methods import names_of
 
 PROBE_SEED, PROBE_STEPS = 0, 3
 # Losses agree to this, relative; 16-bit products round differently from one platform to the next.
@@ -32,8 +33,9 @@ class ExportArguments:
     """Utterances in a batch."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of products; fp16 scales its loss, for boards without bf16 (the paper's mixed)."""
-    method: Literal["plain", "remat"] = "plain"
-    """How gradients are computed; remat: each CNN and transformer layer again in the backward pass."""
+    method: str = "plain"
+    """How gradients are computed: names with commas between, see w2v-jax bench memory --list. exact: all that
+    takes less memory and changes no gradient."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """The client's optimizer."""
     platforms: tuple[Literal["cpu", "cuda"], ...] = ("cpu", "cuda")
@@ -46,6 +48,7 @@ def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(ExportArguments, argv, "w2v-jax export")
     check_step(options.model, options.batch, options.seconds)
+    names_of(options.method)
     if not options.platforms:
         raise UsageError("--platforms names none: cpu, cuda or both")
     if options.out.exists() and not options.out.is_dir():
@@ -84,14 +87,13 @@ def export(settings: Any, platforms: Any, probe: bool, out: Path, stage: Any) ->
     from experiments import step_costs, training_step
     from profiling import export as artifacts
     from profiling.xla import memory_plan
-    from w2v_jax.optim import OptimizerConfig
     from w2v_jax.platforms import lowering_for
 
     manifest: dict[str, Any] = {
         "description": settings.describe(),
         "settings": dataclasses.asdict(settings),
         "config": dataclasses.asdict(settings.config),
-        "optimizer": dataclasses.asdict(OptimizerConfig(name=settings.optimizer)),
+        "optimizer": dataclasses.asdict(settings.optimizer_config),
         "learning_rate": training_step.LEARNING_RATE,
         "exported": artifacts.versions(),
         "audio_seconds": settings.batch * settings.seconds,

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments import arguments, recipes, runtime
+from experiments import arguments, memory_budget, recipes, runtime
 from experiments.arguments import UsageError, nearest
 from experiments.recipes import Aggregation, Corruption, Partition, ServerOptimizer, SkewedColumn
 from w2v_jax import config as model_config
+from w2v_jax import methods
 
 MAX_SEED = 2**31
 MAY_BE_ZERO = ("seed", "proximal", "client_dropout", "speed_spread", "dp_noise_multiplier")
@@ -35,6 +36,7 @@ ABSENT_SETTINGS = {
     "dp_epsilon": None,
     "dp_delta": 1e-5,
     "shards": 1,
+    "method": "plain",
 }
 
 
@@ -122,6 +124,12 @@ class PretrainArguments:
     """Delta beside epsilon; well below one over the number of clients."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 rounds the operands of matrix products; everything else stays fp32."""
+    method: str = "plain"
+    """How gradients are computed: names with commas between, see w2v-jax bench memory --list. exact: all that
+    takes less memory and changes no gradient."""
+    memory_budget: str | None = None
+    """Instead of a method: memory of the process, as 4GB or 800MB; the exact combination with the fewest
+    operations that fits is picked, and said."""
     masked_group_norm: bool = False
     """Normalise over valid frames alone, so that padding changes nothing."""
     evaluate_every: int | None = None
@@ -211,7 +219,7 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
         # Presets may change between versions; a run that continues must not.
         "model_config": dataclasses.asdict(model_config.PRESETS[options.model]),
     }
-    del settings["out"], settings["distributed"]
+    del settings["out"], settings["distributed"], settings["memory_budget"]
     if options.partition != "speakers" and settings["clients_per_round"] > clients:
         raise UsageError(
             f"--clients-per-round {settings['clients_per_round']} is more than the {clients} clients"
@@ -225,11 +233,20 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
         raise UsageError(
             f"--corrupted-clients {settings['corrupted_clients']} is more than the {clients} clients"
         )
-    config = model_config.PRESETS[options.model]
-    crop_samples = round(settings["crop_seconds"] * model_config.SAMPLE_RATE_HZ)
+    config = methods.configured(model_config.PRESETS[options.model], options.method)
+    if methods.is_layerwise(options.method):
+        raise UsageError("--method layerwise needs plain SGD, and pre-training takes AdamW: leave it out")
+    if options.memory_budget is not None:
+        memory_budget.parse(options.memory_budget)
+        if options.method != methods.PLAIN:
+            raise UsageError("give either --method or --memory-budget: the latter picks a method")
+        if options.distributed:
+            raise UsageError("--memory-budget is for one process: give --method with --distributed")
+    seconds = min(settings["crop_seconds"], config.truncate_seconds or math.inf)
+    crop_samples = round(seconds * model_config.SAMPLE_RATE_HZ)
     if config.num_frames(crop_samples) < 2 * config.mask_span:
         raise UsageError(
-            f"--crop-seconds {settings['crop_seconds']} holds fewer than two mask spans of "
+            f"--crop-seconds {seconds} holds fewer than two mask spans of "
             f"{config.mask_span} frames of 20 ms: give a longer crop"
         )
     return settings
@@ -298,6 +315,10 @@ def main(argv: list[str]) -> None:
     runtime.configure_xla(
         lanes if options.distributed else lanes or 1, model=options.model, precision=options.precision
     )
+    if options.memory_budget is not None:
+        settings["method"] = pick(settings, options.memory_budget, lanes or 1)
+    if settings["method"] != methods.PLAIN:
+        runtime.spare_memory()
     first = options.distributed is None or runtime.join_processes(options.distributed)
     from experiments.pretraining import Pretraining
     from experiments.run_folder import RunFolder, continuing_after_disk_errors
@@ -308,6 +329,37 @@ def main(argv: list[str]) -> None:
         folder = RunFolder(out, settings, provenance, absent=ABSENT_SETTINGS, writes=first)
         with contextlib.closing(folder):
             Pretraining(settings, folder).run()
+
+
+def pick(settings: dict[str, Any], budget: str, lanes: int) -> str:
+    """The method that fits into a budget, said aloud.
+
+    A process holds, beside a step's plan for each client that trains at the time, the server's parameters and
+    each lane's sum of updates.
+
+    Raises:
+        UsageError: none fits.
+    """
+    from experiments.progress import stage
+    from experiments.training_step import StepSettings, build, tree_bytes
+
+    side_by_side = lanes * (settings["chunk"] or 1)
+
+    def needed(step: StepSettings) -> int:
+        of_step = memory_budget.process_bytes(step) - memory_budget.beside()
+        model = tree_bytes(build(step).parameters)
+        return of_step * side_by_side + model * (2 + lanes) + memory_budget.beside()
+
+    step = StepSettings(
+        model=settings["model"],
+        seconds=settings["crop_seconds"],
+        batch=settings["batch_size"],
+        precision=settings["precision"],
+    )
+    budget_bytes = memory_budget.parse(budget)
+    choice = memory_budget.choose(step, budget_bytes, needed, stage)
+    print(choice.describe(budget_bytes), flush=True)
+    return choice.method
 
 
 if __name__ == "__main__":

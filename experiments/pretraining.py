@@ -22,7 +22,8 @@ from fed.client import LocalTraining
 from fed.keys import Draw, evaluation_key, initial_key
 from fed.placement import fetch, first_process_says, same_everywhere
 from fed.round import Engine
-from w2v_jax import optim
+from profiling import resident
+from w2v_jax import methods, optim
 from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
 from w2v_jax.convolutions import form_for_clients
@@ -64,7 +65,8 @@ class Pretraining:
                 shards=settings["shards"],
             )
         )
-        self.config = ModelConfig.from_dict(settings["model_config"]).replace(
+        config = methods.configured(ModelConfig.from_dict(settings["model_config"]), settings["method"])
+        self.config = config.replace(
             compute_dtype="bfloat16" if settings["precision"] == "bf16" else "float32",
             masked_group_norm=settings["masked_group_norm"],
             convolution_form=form_for_clients(self.layout.chunk),
@@ -183,6 +185,7 @@ class Pretraining:
             final_share=0.1,
             clip_norm=settings["clip_norm"],
             weight_decay=settings["weight_decay"],
+            **methods.optimizer_changes(settings["method"]),
         )
         return LocalTraining(
             self.objective,
@@ -214,7 +217,7 @@ class Pretraining:
             if latest is not None:
                 raise UserError(f"{path} lacks untrained.json: it is not a whole run; choose another --out")
             write_json(path / "untrained.json", self.evaluate(state.parameters, state.objective_state))
-        rounds = settings["rounds"]
+        rounds, spares = settings["rounds"], settings["method"] != methods.PLAIN
         with Progress(rounds, latest or 0, quiet=not self.folder.writes) as progress:
             progress.note(self.describe(latest))
             started = time.perf_counter()
@@ -226,6 +229,9 @@ class Pretraining:
                 if log.round_index % settings["checkpoint_every"] == 0 or log.round_index == rounds:
                     checkpoints.save(log.round_index, log.state)
                 progress.round(line)
+                if spares:
+                    resident.give_back()  # what compilations left behind
+                    spares = False
                 started = time.perf_counter()
         checkpoints.close()
         if self.folder.writes:
@@ -289,9 +295,10 @@ class Pretraining:
             f"{min(seconds):.0f} to {max(seconds):.0f} s of speech each"
         )
         start = f", continuing after round {latest}" if latest else ""
+        method = "" if settings["method"] == methods.PLAIN else f", method {settings['method']}"
         return (
-            f"{settings['model']} ({parameters:,} parameters), {who}, {self.steps_per_round} local steps of "
-            f"{settings['batch_size']} x {settings['crop_seconds']} s, "
+            f"{settings['model']} ({parameters:,} parameters){method}, {who}, "
+            f"{self.steps_per_round} local steps of {settings['batch_size']} x {settings['crop_seconds']} s, "
             f"{len(self.split.heldout_speakers)} speakers held out, "
             f"{len(self.corpus.skipped)} clips skipped{start}"
         )

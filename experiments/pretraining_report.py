@@ -193,7 +193,7 @@ many but arbitrary: falling at first and then rising is the usual course.
 | | |
 |---|---|
 | data | {source}: {clips["clips"]} clips, {clips["seconds"] / 3600:.2f} h, {clips["speakers"]} speakers; skipped: {skipped} |
-| model | {settings["model"]}, {settings["precision"]} |
+| model | {settings["model"]}, {settings["precision"]}, method {settings.get("method", "plain")} |
 | clients | {_clients(clips)} |
 {_corruption(clips, lines)}| local training | {last["updates"] // len(lines)} updates a round of {settings["batch_size"]} x {settings["crop_seconds"]} s, peak rate {settings["learning_rate"]} |
 | audio trained on | {audio / 3600:.2f} h (with repeats) |

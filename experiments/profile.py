@@ -10,6 +10,7 @@ from typing import Any, Literal
 from experiments import arguments, paper, runtime
 from experiments.arguments import UsageError, nearest
 from experiments.run_folder import replace_file, write_json
+from w2v_jax.methods import names_of
 
 Model = Literal["tiny", "base", "large", "large-lv60"]
 
@@ -29,8 +30,9 @@ class ProfileArguments:
     """Utterances in a batch."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of products; activations and the rest stay fp32. fp16 scales its loss."""
-    method: Literal["plain", "remat"] = "plain"
-    """How gradients are computed; remat: each CNN and transformer layer again in the backward pass."""
+    method: str = "plain"
+    """How gradients are computed: names with commas between, see w2v-jax bench memory --list. exact: all that
+    takes less memory and changes no gradient."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """The client's optimizer."""
     clients: int = 10
@@ -78,6 +80,7 @@ def _check(options: ProfileArguments) -> None:
     from profiling.devices import DEVICES
     from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ
 
+    names_of(options.method)
     for name in ("batch", "clients", "local_steps"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
