@@ -34,6 +34,16 @@ def test_who_is_asked(kernel, library, tunables, expected, tmp_path, monkeypatch
     assert not huge_pages.wanted(environment | {huge_pages.STARTED_OVER: "1"})
 
 
+def test_who_spares_memory_has_small_pages(monkeypatch):
+    """Else the program would be started over, which a test would not survive."""
+    monkeypatch.setattr(huge_pages, "wanted", lambda environment: True)
+    monkeypatch.setattr(sys, "gettrace", lambda: None)
+    for option in ("--method", "--method=exact", "--memory-budget"):
+        monkeypatch.setattr(sys, "argv", ["w2v-jax", "pretrain", option])
+        huge_pages.start_over_with_huge_pages()
+        assert huge_pages.STARTED_OVER not in os.environ
+
+
 def test_the_same_process_starts_over_once_with_the_same_arguments(tmp_path):
     (tmp_path / "enabled").write_text("always [madvise] never")
     program = tmp_path / "program.py"

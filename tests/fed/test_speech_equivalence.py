@@ -13,6 +13,7 @@ from fed.cohort import Layout
 from fed.keys import client_number, round_key, step_key
 from fed.protocols import ClientPlan
 from tests.configs import SMALL
+from w2v_jax import methods
 from w2v_jax.convolutions import form_for_clients
 from w2v_jax.objective import Batch, pretraining_objective
 
@@ -53,9 +54,14 @@ OPTIMIZERS = {
 }
 
 
-def final_parameters(optimizer, layout, order=("a", "b", "c"), block_steps=None):
+def final_parameters(optimizer, layout, order=("a", "b", "c"), block_steps=None, method="plain"):
     # Convolutions in the form that a run of this layout takes.
-    objective = pretraining_objective(CONFIG.replace(convolution_form=form_for_clients(layout.chunk)))
+    config = methods.configured(CONFIG, method).replace(convolution_form=form_for_clients(layout.chunk))
+    if config.encoder_block_frames:  # clips are short here: several blocks all the same
+        config = config.replace(
+            encoder_block_frames=10, attention_block_frames=12, similarity_block_frames=12
+        )
+    objective = pretraining_objective(config)
     transformation, rate, rounds = OPTIMIZERS[optimizer]
     training = LocalTraining(objective, transformation, lambda step: jnp.float32(rate))
     run = simulation.Simulation(
@@ -94,6 +100,47 @@ def test_layout_order_and_blocks_change_nothing(one_by_one, optimizer, layout, o
     found, expected = final_parameters(optimizer, layout, order, block_steps), one_by_one[optimizer]
     difference = optax.tree.norm(jax.tree.map(np.subtract, found, expected))
     assert difference <= 1e-5 * optax.tree.norm(expected)
+
+
+@pytest.mark.parametrize("method", ["exact", "encoder-blocks,remat-layers,micro-2"])
+@pytest.mark.parametrize("layout", [Layout(1, 3), Layout(2, 2)], ids=str)
+def test_methods_that_take_less_memory_change_no_round(one_by_one, layout, method):
+    found = final_parameters("sgd", layout, method=method)
+    difference = optax.tree.norm(jax.tree.map(np.subtract, found, one_by_one["sgd"]))
+    assert difference <= 1e-5 * optax.tree.norm(one_by_one["sgd"])
+    assert difference > 0.0  # it was computed another way
+
+
+def test_the_automatic_chunk_goes_by_the_methods_memory():
+    """What is tried on an accelerator is the program of the method: more clients fit beside one another."""
+    from fed import chunks
+
+    class LongClients(NoiseClients):
+        def client_batches(self, client_id, round_index):
+            waveform = np.random.default_rng(0).standard_normal((3, 24_000)).astype(np.float32)
+            while True:
+                yield Batch(waveform, np.full(3, 24_000, np.int32), np.arange(3, dtype=np.uint32))
+
+    planned = {}
+    for method in ("plain", "exact"):
+        objective = pretraining_objective(
+            methods.configured(CONFIG, method).replace(convolution_form="product")
+        )
+        training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
+        state = jax.jit(lambda k, o=objective: server.init(o, optax.sgd(1.0), k))(jax.random.key(0))
+        source = LongClients()
+
+        def build(chunk, training=training, state=state, source=source):
+            first = next(source.client_batches("a", 0))
+            return simulation.build_engine(
+                training, loss_weighted(), optax.sgd(1.0), Layout(1, chunk), state, first, 1
+            )
+
+        trials = chunks.measure(build, state, 2, 1, None)
+        planned[method] = {trial.chunk: trial.planned_bytes for trial in trials}
+    assert set(planned["plain"]) == {1, 2}
+    assert planned["exact"][2] < 0.5 * planned["plain"][1]
+    assert planned["exact"][2] > planned["exact"][1]
 
 
 def test_one_client_one_step_equals_plain_training():

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from w2v_jax.optim import OptimizerConfig, make_learning_rate, make_optimizer
 
@@ -25,6 +26,35 @@ def test_adamw_equals_optax():
         ours = make_optimizer(config)
         updates, _ = ours.update(gradients, ours.init(parameters), parameters)
     np.testing.assert_allclose(-0.3 * updates["w"], expected["w"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "arrays"),
+    [
+        ({"name": "adamw"}, 2.0),
+        ({"name": "adamw", "state_dtype": "bfloat16"}, 1.5),
+        ({"name": "lion"}, 1.0),
+        ({"name": "lion", "state_dtype": "bfloat16"}, 0.5),
+        ({"name": "adafactor"}, 0.02),
+        ({"name": "sgd"}, 0.0),
+        ({"name": "adamw", "frozen": ("feature_encoder",)}, 1.0),
+    ],
+)
+def test_the_state_that_an_optimizer_keeps(changes, arrays):
+    """In arrays of the parameters' size; and every one of them goes downhill."""
+    parameters = {
+        "feature_encoder": {"kernel": jnp.ones((256, 256))},
+        "project": {"kernel": 2.0 * jnp.ones((256, 256))},
+    }
+    optimizer = make_optimizer(OptimizerConfig(**changes))
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        state = optimizer.init(parameters)
+        updates, _ = optimizer.update(parameters, state, parameters)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert size / sum(leaf.nbytes for leaf in jax.tree.leaves(parameters)) == pytest.approx(arrays, abs=0.02)
+    assert (updates["project"]["kernel"] > 0).all()
+    frozen = "frozen" in changes
+    assert (updates["feature_encoder"]["kernel"] == 0.0).all() == frozen
 
 
 def test_sgd_with_clipping():

@@ -1,0 +1,248 @@
+"""Memory measured from outside, the budget's choice, and the frontier's report."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from experiments import (
+    bench_memory,
+    frontier,
+    frontier_report,
+    memory_budget,
+    memory_rows,
+    memory_runs,
+    paper,
+)
+from experiments.arguments import UsageError
+from experiments.training_step import StepSettings
+from w2v_jax import methods
+from w2v_jax.errors import UserError
+
+TINY_STEP = {
+    "model": "tiny",
+    "batch": 2,
+    "seconds": 1.0,
+    "precision": "fp32",
+    "optimizer": "sgd",
+    "method": "exact",
+}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    return os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+def test_a_process_is_measured_from_outside(environment):
+    first = memory_runs.measure(TINY_STEP, 3, environment)
+    second = memory_runs.measure(TINY_STEP, 3, environment)
+    for run in (first, second):
+        # More than its arrays, less than a machine; and what it held idle was there before they were.
+        assert 50e6 < run.idle_bytes < run.peak_bytes < 4e9
+        assert run.above_idle_bytes > run.told["plan_bytes"] > run.told["parameter_bytes"]
+        assert len(run.told["step_seconds"]) == 3
+    assert first.told["losses"] == second.told["losses"]
+    assert len(set(first.told["losses"])) == 3
+    assert second.told["compile_seconds"] < first.told["compile_seconds"]
+
+
+def test_a_process_that_fails_is_no_measurement(environment, capfd):
+    with pytest.raises(RuntimeError, match="ended with status 1"):
+        memory_runs.measure(TINY_STEP | {"method": "nonsense"}, 3, environment)
+    assert "unknown method" in capfd.readouterr().err
+
+
+def test_a_limit_is_out_of_memory(environment):
+    with pytest.raises(memory_runs.OutOfMemory):
+        memory_runs.measure(TINY_STEP, 3, environment, limit_bytes=150_000_000)
+
+
+def test_processes_that_spare_memory_have_small_pages():
+    given = {"GLIBC_TUNABLES": "glibc.malloc.check=1:glibc.malloc.hugetlb=1", "HOME": "/"}
+    found = memory_runs.without_huge_pages(given)
+    assert found == {"GLIBC_TUNABLES": "glibc.malloc.check=1", "HOME": "/"}
+
+
+@pytest.mark.slow
+def test_bench_memory_writes_its_rows(tmp_path):
+    out = tmp_path / "memory"
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "experiments.bench_memory", "--model", "tiny", "--batch", "3", "--seconds", "1",
+            "--method", "plain", "exact", "remat,layerwise", "exact,frozen-encoder", "--memory-budget", "2GB",
+            "--gradient-seconds", "1.5", "--out", str(out),
+        ],
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = {row["method"]: row for row in json.loads((out / "memory.json").read_text())["rows"]}
+    assert list(rows) == ["plain", "exact", "remat,layerwise", "exact,frozen-encoder"]
+    for row in rows.values():
+        assert {
+            "model", "batch", "seconds", "method", "peak_bytes", "idle_bytes", "step_seconds", "gradient_error"
+        } <= set(row)  # fmt: skip
+        assert row["peak_bytes"] - row["idle_bytes"] == row["above_idle_bytes"] > 0
+    assert rows["plain"]["gradient_error"] == 0.0
+    assert 0 < rows["exact"]["gradient_error"] < 1e-5
+    assert rows["remat,layerwise"]["gradient_error"] < 1e-5
+    assert rows["exact,frozen-encoder"]["gradient_error"] > 1e-3
+    assert "budget 2 GB: method plain" in done.stdout
+    assert (out / "memory.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model", "bas"], "did you mean base"),
+        (["--method", "exct"], "did you mean exact"),
+        (["--method", "layerwise", "--optimizer", "adamw"], "needs --optimizer sgd"),
+        (["--batch", "0"], "--batch must be positive"),
+        (["--seconds", "0.1"], "too short for a mask"),
+        (["--memory-budget", "lots"], "such as 4GB"),
+        (["--gradient-batch", "-1"], "must not be negative"),
+    ],
+)
+def test_bad_options_of_bench_memory(options, words, tmp_path):
+    with pytest.raises((UsageError, UserError), match=words):
+        bench_memory.main([*options, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4GB", 4e9), ("800 mb", 8e8), ("1.5GiB", 1.5 * 2**30), ("1024B", 1024)]
+)
+def test_sizes(text, size):
+    assert memory_budget.parse(text) == size
+
+
+@pytest.mark.parametrize("text", ["4", "GB", "-1GB", "0GB", "4TB!", ""])
+def test_what_is_no_size(text):
+    with pytest.raises(UsageError, match="such as 4GB"):
+        memory_budget.parse(text)
+
+
+def test_the_ladder_is_exact_and_ends_with_all_methods():
+    for batch in (1, 2, 8, 9):
+        names = list(memory_budget.ladder(batch))
+        assert names[0] == "plain"
+        assert names[-1] == "exact"
+        assert all(methods.is_exact(name) for name in names)
+        assert len(set(names)) == len(names)
+
+
+def test_the_fewest_operations_that_fit_are_chosen():
+    """By what each combination would take: here, less the further down the ladder it stands."""
+    settings = StepSettings(model="tiny", seconds=1.0, batch=4)
+    order = list(memory_budget.ladder(4))
+    sizes = {method: 100 - 10 * place for place, method in enumerate(order)}
+    said = []
+
+    def choose(budget):
+        return memory_budget.choose(settings, budget, lambda step: sizes[step.method], said.append)
+
+    assert choose(100).method == "plain"
+    assert choose(100).operations == 1.0
+    assert len(said) == 1
+    # The one after that in operations, whatever its place.
+    leaner = choose(sizes["encoder-blocks,remat-layers,remat-attention,remat-similarity"])
+    assert leaner.needed_bytes <= sizes["encoder-blocks,remat-layers,remat-attention,remat-similarity"]
+    assert 1.0 < leaner.operations < 1.6
+    assert leaner.tried[0] == ("plain", 100)
+    assert f"method {leaner.method}" in leaner.describe(4e9)
+    with pytest.raises(UsageError, match="leanest exact method, exact, takes"):
+        choose(1)
+
+
+def rows_of(section):
+    found = []
+    for place, settings in enumerate(frontier.settings_of(section)):
+        peak = 2_000_000_000 + 100_000_000 * place
+        found.append(
+            settings
+            | {
+                "peak_bytes": peak,
+                "idle_bytes": 200_000_000,
+                "above_idle_bytes": peak - 200_000_000,
+                "compiling_above_idle_bytes": peak,
+                "step_seconds": 1.0 + place,
+                "gradient_error": 1e-7 * place,
+                "plan_bytes": peak // 2,
+                "parameter_bytes": 400_000_000,
+                "optimizer_bytes": 0,
+            }
+        )
+    return found
+
+
+def test_the_frontier_measures_steps_that_exist():
+    fields = {field.name for field in dataclasses.fields(StepSettings)}
+    for section in frontier.SECTIONS:
+        wanted = frontier.settings_of(section)
+        assert len({json.dumps(settings, sort_keys=True) for settings in wanted}) == len(wanted)
+        for settings in wanted:
+            assert set(settings) == fields
+            StepSettings(**settings).config  # noqa: B018  # names that are not known raise
+    single = {name for name in methods.EXACT if name != "micro-N"} - {"layerwise"}
+    measured = {name for method in frontier.METHODS for name in methods.names_of(method)}
+    assert single <= measured
+
+
+def test_the_out_of_memory_cells_are_the_papers():
+    cells = list(frontier.out_of_memory())
+    assert len(cells) == sum(value == paper.OOM for row in paper.TABLE_2.values() for value in row.values())
+    found = frontier.cells_again(rows_of("oom"))
+    assert len(found) == len(cells) == 7
+    assert all(cell["plain_verdict"] == "too large" for cell in found)
+    assert all(cell["exact_verdict"] == "fits" for cell in found)
+
+
+def test_the_report_says_what_was_measured(tmp_path):
+    sections = {name: rows_of(name) for name in frontier.SECTIONS}
+    made = {
+        "command": "c",
+        "commit": "x",
+        "cores": 2,
+        "device": "d",
+        "xla_flags": "",
+        "versions": {"jax": "1"},
+    }
+    result = {"sections": sections, "cells": frontier.cells_again(sections["oom"]), "provenance": made}
+    text = frontier_report.markdown(result)
+    for row in (row for rows in sections.values() for row in rows):
+        assert row["method"] in text
+    growth = frontier_report.growth_of(sections["growth"])
+    assert growth["batch"] == pytest.approx(2.0 / 1.8)
+    # 30 s are the last row but for none, 15 s the one before: activations without 0.8 GB of the model.
+    assert growth["exact"] == pytest.approx((2.6 - 0.8 - 0.0) / (2.5 - 0.8 - 0.0))
+    assert "of 7 cells" in text.lower()
+    assert frontier_report.draw(result, tmp_path) == ["frontier.png", "growth.png"]
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
+def test_a_row_that_was_not_run_says_so():
+    row = memory_rows.row_of(TINY_STEP, None, [memory_runs.Measured(1, 2, {"plan_bytes": 9})])
+    assert row["peak_bytes"] is None
+    assert row["plan_bytes"] == 9
+    text = bench_memory.markdown(
+        {
+            "rows": [row],
+            "provenance": {
+                "command": "c",
+                "commit": "x",
+                "cores": 2,
+                "device": "d",
+                "xla_flags": "",
+                "versions": {},
+            },
+        }
+    )
+    assert "not run" in text
