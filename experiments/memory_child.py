@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from experiments import runtime
+from w2v_jax import methods
 
 AVAILABLE_SHARE = 0.9
 
@@ -20,16 +21,14 @@ def main() -> None:
     """Idle, wait, train, report."""
     given = json.loads(sys.argv[1])
     steps = given.pop("steps")
-    runtime.configure_xla(1, model=given["model"], precision=given["precision"])
-    import jax
-    import jax.numpy as jnp
-
-    from experiments import training_step
-    from w2v_jax import methods
-
     if given["method"] != methods.PLAIN:
         runtime.spare_memory()
-    jax.block_until_ready(jnp.zeros(1))
+    runtime.configure_xla(1, model=given["model"], precision=given["precision"])
+    import jax
+
+    from experiments import training_step
+
+    jax.devices()
     print("idle", flush=True)
     sys.stdin.readline()
     print(json.dumps(train(training_step.StepSettings(**given), steps)), flush=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -38,28 +38,21 @@ class Measured:
 
 
 class OutOfMemory(Exception):
-    """The process was killed, or could not have what it asked for."""
+    """The system ended the process."""
 
 
-def measure(
-    settings: Mapping[str, Any], steps: int, environment: Mapping[str, str], limit_bytes: int | None = None
-) -> Measured:
+def measure(settings: Mapping[str, Any], steps: int, environment: Mapping[str, str]) -> Measured:
     """Start a process, let it train, and read its memory.
 
     Args:
         settings: of StepSettings.
         steps: to train.
         environment: of the process.
-        limit_bytes: most that it may allocate, where there is a limit (RLIMIT_DATA).
 
     Raises:
-        OutOfMemory: it had too little; the message says how it ended.
+        OutOfMemory: the system ended it.
         RuntimeError: it failed otherwise; its own words are on standard error.
     """
-
-    def lower() -> None:
-        if limit_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
 
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.memory_child", json.dumps({**settings, "steps": steps})],
@@ -67,7 +60,6 @@ def measure(
         stdout=subprocess.PIPE,
         text=True,
         env=without_huge_pages(environment) if settings["method"] != methods.PLAIN else dict(environment),
-        preexec_fn=lower if limit_bytes is not None else None,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -81,8 +73,8 @@ def measure(
     process.returncode = os.waitstatus_to_exitcode(status)
     process.stdin.close()
     process.stdout.close()
-    if process.returncode == -9 or (process.returncode != 0 and limit_bytes is not None):
-        raise OutOfMemory(f"ended with status {process.returncode}")
+    if process.returncode == -signal.SIGKILL:
+        raise OutOfMemory("the system ended the process: it had too little memory")
     if process.returncode != 0 or not said:
         raise RuntimeError(f"the process that was to be measured ended with status {process.returncode}")
     return Measured(idle, used.ru_maxrss * KIBIBYTE, json.loads(said[-1]))

@@ -312,13 +312,13 @@ def main(argv: list[str]) -> None:
         lanes = (options.lanes or 0) * options.shards or min(runtime.usable_cores(), wanted)
     if options.distributed:
         lanes = None  # each process brings its own devices
+    if options.method != methods.PLAIN or options.memory_budget is not None:
+        runtime.spare_memory()
     runtime.configure_xla(
         lanes if options.distributed else lanes or 1, model=options.model, precision=options.precision
     )
     if options.memory_budget is not None:
         settings["method"] = pick(settings, options.memory_budget, lanes or 1)
-    if settings["method"] != methods.PLAIN:
-        runtime.spare_memory()
     first = options.distributed is None or runtime.join_processes(options.distributed)
     from experiments.pretraining import Pretraining
     from experiments.run_folder import RunFolder, continuing_after_disk_errors

@@ -65,7 +65,8 @@ def give_back() -> None:
 def give_back_from_now_on() -> None:
     """Have malloc return freed memory at once, from `RETURNED_BYTES` on, for the rest of this process.
 
-    glibc else keeps up to 64 MiB in every arena, and there is an arena for nearly every thread.
+    glibc else keeps up to 64 MiB in every arena, and there is an arena for nearly every thread: to be called
+    before there are threads.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
@@ -73,7 +74,7 @@ def give_back_from_now_on() -> None:
     for parameter, value in (
         (_MMAP_THRESHOLD, RETURNED_BYTES),
         (_TRIM_THRESHOLD, RETURNED_BYTES),
-        (_ARENAS, 2),
+        (_ARENAS, 1),
     ):
         libc.mallopt(parameter, value)
 
