@@ -29,6 +29,7 @@ def fault(file: str, old: str, new: str, tests: str) -> Fault:
 
 
 OBJECTIVE = "tests/w2v_jax/test_objective.py"
+METHODS = "tests/w2v_jax/test_methods.py"
 EQUIVALENCE = "tests/fed/test_equivalence.py"
 AGGREGATION = "tests/fed/test_aggregation.py"
 ATTENDANCE = "tests/fed/test_attendance.py"
@@ -37,6 +38,39 @@ FROZEN = "tests/parity/test_frozen.py"
 CTC = "tests/w2v_jax/test_ctc.py"
 
 FAULTS = {
+    "micro-batches divided by their own masked frames": fault(
+        "w2v_jax/accumulation.py",
+        "sums.contrastive / jnp.maximum(whole.masked, 1.0)",
+        "sums.contrastive / jnp.maximum(sums.masked, 1.0)",
+        f"{METHODS} -k exact_methods",
+    ),
+    "micro-batches without the diversity loss": fault(
+        "w2v_jax/accumulation.py",
+        "+ diversity + penalty, sums",
+        "+ penalty, sums",
+        f"{METHODS} -k exact_methods",
+    ),
+    "GroupNorm by a block's own statistics": fault(
+        "w2v_jax/features.py",
+        '"statistics": statistics} if index == 0',
+        '"statistics": None} if index == 0',
+        f"{METHODS} -k exact_methods",
+    ),
+    "no gradient through the statistics of blocks": fault(
+        "w2v_jax/encoder_blocks.py",
+        "jax.tree.map(jnp.add, gradients[FIRST], more)",
+        "gradients[FIRST]",
+        f"{METHODS} -k exact_methods",
+    ),
+    "a layer's gradient takes the place of the sum": fault(
+        "w2v_jax/layer_gradients.py",
+        "lax.dynamic_index_in_dim(v, index, keepdims=False) + sink.scale * g",
+        "sink.scale * g",
+        f"{METHODS} -k exact_methods",
+    ),
+    "blocks of queries draw the first block's dropout": fault(
+        "w2v_jax/randomness.py", "rows = first_query + jnp", "rows = jnp", f"{METHODS} -k exact_methods"
+    ),
     "loss weights of the wrong sign": fault(
         "fed/aggregation.py", "return -loss / temperature", "return loss / temperature", AGGREGATION
     ),
