@@ -34,7 +34,7 @@ LARGE_METHODS = (
 )
 BATCHES, LENGTHS = (4, 16, 64), (7.5, 15.0, 30.0)
 # Sections of the report, with how many processes the cache serves in each.
-SECTIONS = {"frontier": 1, "desired": 2, "growth": 1, "oom": 1}
+SECTIONS = {"frontier": 1, "desired": 1, "growth": 1, "oom": 1}
 
 
 def settings_of(section: str) -> list[Settings]:

@@ -11,17 +11,19 @@ from experiments.arguments import UsageError, nearest
 from experiments.run_folder import replace_file, write_json
 
 SETTINGS = ((4, 5.5), (8, 12.0))
-VARIANTS: tuple[tuple[Literal["fp32", "bf16"], Literal["plain", "remat"]], ...] = (
+VARIANTS: tuple[tuple[Literal["fp32", "bf16"], str], ...] = (
     ("fp32", "plain"),
     ("bf16", "plain"),
     ("fp32", "remat"),
     ("bf16", "remat"),
+    ("fp32", "exact"),
+    ("bf16", "exact"),
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlansArguments:
-    """Compile base's step at the paper's two settings for boards, beside the memory that the paper printed.
+    """Compile a step at the paper's two settings for boards, beside the memory that the paper printed.
 
     example: w2v-jax plans --targets xavier-agx orin-agx --out reports/plans
     """
@@ -177,7 +179,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(SETTINGS), figsize=(11, 4), layout="constrained")
+    figure, axes = plt.subplots(1, len(SETTINGS), figsize=(13, 4.5), layout="constrained")
     names = list(dict.fromkeys(row["target"] for row in result["rows"]))
     for axis, (batch, seconds) in zip(axes, SETTINGS, strict=True):
         for place, (precision, method) in enumerate(VARIANTS):
@@ -187,14 +189,14 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 if (row["batch"], row["seconds"], row["precision"], row["method"])
                 == (batch, seconds, precision, method)
             }
-            at = [index + (place - 1.5) * 0.2 for index in range(len(names))]
+            at = [index + (place - 2.5) * 0.15 for index in range(len(names))]
             bars = axis.bar(
                 at,
                 [rows[name]["plan"]["total"] / 1e9 if rows[name]["plan"] else 0.0 for name in names],
-                0.2,
+                0.15,
                 label=f"{precision}, {method}",
             )
-            axis.bar_label(bars, fmt="%.2f", fontsize=7)
+            axis.bar_label(bars, fmt="%.2f", fontsize=6)
         printed = paper.training_bytes(result["model"], "fp32", batch, seconds)
         if printed:
             axis.axhline(printed / 1e9, color="red", linestyle=":", label=f"the paper: {printed / 1e9:.2f}")
