@@ -21,7 +21,7 @@ class BenchMemoryArguments:
     example: w2v-jax bench memory --model base --batch 8 --seconds 12 --method plain exact --out bench/memory
     """
 
-    out: Path
+    out: Path = Path("runs/memory")
     """Folder for memory.json, memory.md and memory.png."""
     model: str = "base"
     """Preset."""
@@ -100,8 +100,10 @@ def check(options: BenchMemoryArguments) -> None:
     if options.model not in PRESETS:
         raise UsageError(nearest(options.model, list(PRESETS), "model"))
     for name in ("batch", "seconds", "steps", "repeats", "gradient_seconds"):
-        if not getattr(options, name) > 0:
-            raise UsageError(f"--{name.replace('_', '-')} must be positive, got {getattr(options, name)}")
+        if not 0 < getattr(options, name) < 1e6:
+            raise UsageError(
+                f"--{name.replace('_', '-')} must be positive, and below a million, got {getattr(options, name)}"
+            )
     if options.gradient_batch < 0:
         raise UsageError(f"--gradient-batch must not be negative, got {options.gradient_batch}")
     if not options.method:
@@ -113,7 +115,9 @@ def check(options: BenchMemoryArguments) -> None:
     if options.memory_budget is not None:
         memory_budget.parse(options.memory_budget)
     for method in options.method:
-        methods.names_of(method)
+        cut = methods.configured(config, method).truncate_seconds
+        if cut is not None and config.num_frames(round(cut * 16_000)) < config.mask_span:
+            raise UsageError(f"--method {method} leaves clips that are too short for a mask")
         if methods.is_layerwise(method) and options.optimizer != "sgd":
             raise UsageError("--method layerwise needs --optimizer sgd")
     if not Path("/proc/self/status").exists():

@@ -226,7 +226,8 @@ def summary(manifest: dict[str, Any], out: Path) -> str:
     return "\n".join(
         [
             f"{manifest['description']}: {manifest['flops']['total'] / 1e9:.0f} GFLOPs a step",
-            f"written: {out}: artifact.json, {sizes}, runner.py, plain_step.py",
+            f"written: {out}: artifact.json, {sizes}, runner.py, plain_step.py"
+            + ("" if manifest["settings"]["method"] in ("plain", "remat") else " (not of this method)"),
             f"losses of the first steps: {losses}",
             f"on the board (docs/boards.md): python runner.py {out.name} --out timings.json",
         ]

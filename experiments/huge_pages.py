@@ -1,14 +1,13 @@
 """Huge pages for the arrays of a CPU run, where Linux gives them to those who ask."""
 
+import itertools
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 TUNABLE = "glibc.malloc.hugetlb"
-# Who spares memory wants small pages: of huge ones the last is never full.
-SPARING = ("--method", "--memory-budget")
 STARTED_OVER = "W2V_JAX_STARTED_OVER"  # programs with privileges lose their tunables on the way
 GLIBC = (2, 35)  # the first one that has it
 
@@ -22,12 +21,24 @@ def start_over_with_huge_pages() -> None:
     """
     if not wanted(os.environ) or sys.gettrace() is not None:  # a debugger would lose its process
         return
-    if any(word.split("=")[0] in SPARING for word in sys.argv):
+    if spares_memory(sys.argv):
         return
     held = os.environ.get("GLIBC_TUNABLES")
     os.environ[STARTED_OVER] = "1"
     os.environ["GLIBC_TUNABLES"] = ":".join([*filter(None, [held]), f"{TUNABLE}=1"])
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def spares_memory(words: Sequence[str]) -> bool:
+    """Whether a command's words ask for it: then small pages, since of huge ones the last is never full.
+
+    Commands that measure several methods start their processes with pages of their own choice.
+    """
+    if "--memory-budget" in words or any(word.startswith("--memory-budget=") for word in words):
+        return True
+    values = [word.removeprefix("--method=") for word in words if word.startswith("--method=")]
+    values += [after for word, after in itertools.pairwise(words) if word == "--method"]
+    return any(value != "plain" for value in values)
 
 
 def wanted(environment: Mapping[str, str]) -> bool:

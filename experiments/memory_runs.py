@@ -12,6 +12,7 @@ from typing import Any
 
 from experiments import huge_pages
 from w2v_jax import methods
+from w2v_jax.errors import UserError
 
 KIBIBYTE = 1024
 
@@ -51,7 +52,7 @@ def measure(settings: Mapping[str, Any], steps: int, environment: Mapping[str, s
 
     Raises:
         OutOfMemory: the system ended it.
-        RuntimeError: it failed otherwise; its own words are on standard error.
+        UserError: it failed otherwise; its own words are on standard error.
     """
 
     process = subprocess.Popen(
@@ -59,7 +60,7 @@ def measure(settings: Mapping[str, Any], steps: int, environment: Mapping[str, s
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=without_huge_pages(environment) if settings["method"] != methods.PLAIN else dict(environment),
+        env=with_pages(environment, huge=settings["method"] == methods.PLAIN),
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -76,14 +77,18 @@ def measure(settings: Mapping[str, Any], steps: int, environment: Mapping[str, s
     if process.returncode == -signal.SIGKILL:
         raise OutOfMemory("the system ended the process: it had too little memory")
     if process.returncode != 0 or not said:
-        raise RuntimeError(f"the process that was to be measured ended with status {process.returncode}")
+        raise UserError(
+            f"the process that was to be measured ended with status {process.returncode}: its words are above"
+        )
     return Measured(idle, used.ru_maxrss * KIBIBYTE, json.loads(said[-1]))
 
 
-def without_huge_pages(environment: Mapping[str, str]) -> dict[str, str]:
-    """As a command with --method starts (experiments/huge_pages.py)."""
+def with_pages(environment: Mapping[str, str], *, huge: bool) -> dict[str, str]:
+    """As the command would start: with huge pages where the kernel gives them, or sparing memory without."""
     tunables = environment.get("GLIBC_TUNABLES", "").split(":")
     kept = [word for word in tunables if word and not word.startswith(huge_pages.TUNABLE)]
+    if huge and huge_pages.wanted({}):
+        kept.append(f"{huge_pages.TUNABLE}=1")
     return {**environment, "GLIBC_TUNABLES": ":".join(kept)}
 
 

@@ -37,6 +37,7 @@ ABSENT_SETTINGS = {
     "dp_delta": 1e-5,
     "shards": 1,
     "method": "plain",
+    "optimizer": "adamw",
 }
 
 
@@ -80,6 +81,9 @@ class PretrainArguments:
     """Crops per update. Default: the model's recipe."""
     crop_seconds: float | None = None
     """Length of a training crop. Default: the model's recipe."""
+    optimizer: Literal["adamw", "lion", "adafactor", "sgd"] = "adamw"
+    """The client optimizer. adamw keeps two arrays of the model's size, lion one, adafactor sums along axes,
+    sgd none. Recipes' learning rates are AdamW's; lion wants a tenth of them, sgd far more."""
     learning_rate: float | None = None
     """Peak learning rate of the client optimizer. Default: the model's recipe."""
     heldout_speakers: int | None = None
@@ -235,7 +239,9 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
         )
     config = methods.configured(model_config.PRESETS[options.model], options.method)
     if methods.is_layerwise(options.method):
-        raise UsageError("--method layerwise needs plain SGD, and pre-training takes AdamW: leave it out")
+        raise UsageError("--method layerwise is for single steps (bench memory, profile): leave it out")
+    if options.dp_clip_norm is not None and config.frozen_feature_encoder:
+        raise UsageError("--method frozen-encoder with --dp-clip-norm: noise would move what is frozen")
     if options.memory_budget is not None:
         memory_budget.parse(options.memory_budget)
         if options.method != methods.PLAIN:
@@ -317,18 +323,29 @@ def main(argv: list[str]) -> None:
     runtime.configure_xla(
         lanes if options.distributed else lanes or 1, model=options.model, precision=options.precision
     )
+    out = options.out or default_folder(settings)
     if options.memory_budget is not None:
-        settings["method"] = pick(settings, options.memory_budget, lanes or 1)
+        settings["method"] = kept_method(out) or pick(settings, options.memory_budget, lanes or 1)
     first = options.distributed is None or runtime.join_processes(options.distributed)
     from experiments.pretraining import Pretraining
     from experiments.run_folder import RunFolder, continuing_after_disk_errors
 
     with continuing_after_disk_errors():
         provenance = runtime.provenance("pretrain", settings["seed"])
-        out = options.out or default_folder(settings)
         folder = RunFolder(out, settings, provenance, absent=ABSENT_SETTINGS, writes=first)
         with contextlib.closing(folder):
             Pretraining(settings, folder).run()
+
+
+def kept_method(out: Path) -> str | None:
+    """The method of a run that is there already, which goes on with it whatever would be picked today."""
+    from experiments.run_folder import read_config
+
+    if not (out / "config.json").exists():
+        return None
+    method = read_config(out)["settings"].get("method", methods.PLAIN)
+    print(f"{out} holds a run with method {method}, which continues", flush=True)
+    return method
 
 
 def pick(settings: dict[str, Any], budget: str, lanes: int) -> str:
@@ -355,6 +372,7 @@ def pick(settings: dict[str, Any], budget: str, lanes: int) -> str:
         seconds=settings["crop_seconds"],
         batch=settings["batch_size"],
         precision=settings["precision"],
+        optimizer=settings["optimizer"],
     )
     budget_bytes = memory_budget.parse(budget)
     choice = memory_budget.choose(step, budget_bytes, needed, stage)

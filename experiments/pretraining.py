@@ -179,6 +179,7 @@ class Pretraining:
         settings = self.settings
         total = settings["rounds"] * self.steps_per_round
         config = optim.OptimizerConfig(
+            name=settings["optimizer"],
             learning_rate=settings["learning_rate"],
             warmup_steps=max(1, round(settings["warmup_share"] * total)),
             total_steps=total,

@@ -11,7 +11,7 @@ from fed import aggregation, client, server
 from fed.client import Block, LocalTraining
 from profiling.flops import count
 from w2v_jax.objective import pretraining_objective
-from w2v_jax.optim import OptimizerConfig, make_optimizer
+from w2v_jax.optim import make_optimizer
 
 
 def round_price(settings: StepSettings, clients: int, local_steps: int) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def round_price(settings: StepSettings, clients: int, local_steps: int) -> dict[
         Operations of all clients and of the server, bytes down and up, seconds of audio heard.
     """
     objective = pretraining_objective(settings.config)
-    optimizer = make_optimizer(OptimizerConfig(name=settings.optimizer))
+    optimizer = make_optimizer(settings.optimizer_config)
     training = LocalTraining(objective, optimizer, lambda step: jnp.float32(1e-4))
     parameters, state = jax.eval_shape(objective.init, abstract_key())
     step = jax.ShapeDtypeStruct((), jnp.int32)

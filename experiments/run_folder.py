@@ -1,6 +1,7 @@
 """A run's folder: config.json, metrics.jsonl, checkpoints/, reports. Survives being killed."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import math
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from w2v_jax.config import ModelConfig
 from w2v_jax.errors import UserError
 
 LOCK = ".lock"  # held while a process runs in the folder
@@ -48,7 +50,7 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file: choose another --out")
         if config.exists():
-            held = (absent or {}) | read_config(path)["settings"]
+            held = upgraded((absent or {}) | read_config(path)["settings"])
             if held != settings:
                 raise UserError(
                     f"{path} holds a run with other settings ({_differences(held, settings)}): "
@@ -187,6 +189,14 @@ def replace_file(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def upgraded(settings: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings with its model's fields as they are called today, new ones at their defaults."""
+    if not isinstance(settings.get("model_config"), dict):
+        return settings
+    config = dataclasses.asdict(ModelConfig.from_dict(settings["model_config"]))
+    return settings | {"model_config": json.loads(json.dumps(config))}
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -38,7 +38,8 @@ class Method:
 
 EXACT = {
     "remat-cnn": Method(
-        about="each CNN layer computed again in the backward pass", changes={"rematerialise_cnn": True}
+        about="each CNN layer computed again in the backward pass; XLA:CPU undoes much of it",
+        changes={"rematerialise_cnn": True},
     ),
     "remat-layers": Method(
         about="each transformer layer computed again", changes={"rematerialise_layers": True}
@@ -147,12 +148,6 @@ def optimizer_changes(method: str) -> dict[str, Any]:
 def is_layerwise(method: str) -> bool:
     """Whether gradients are applied as they arrive."""
     return any(METHODS[_pattern(name)[0]].layerwise for name in names_of(method))
-
-
-def about() -> str:
-    """All names in words, for help texts."""
-    groups = [f"{name} = {' + '.join(parts) or 'none of them'}" for name, parts in GROUPS.items()]
-    return "; ".join([*groups, *(f"{name}: {method.about}" for name, method in METHODS.items())])
 
 
 def _pattern(name: str) -> tuple[str, float | None]:

@@ -64,6 +64,8 @@ def make_step(manifest):
     given = [name for name in ABSENT if getattr(config, name, None)]
     if given:
         raise ValueError(f"this file has no {', '.join(given)}: export with --method plain or remat for it")
+    if getattr(optimizer, "state_dtype", "float32") != "float32" or getattr(optimizer, "frozen", ()):
+        raise ValueError("this file keeps an optimizer's state in fp32, and trains all of the model")
     scaled = config.compute_dtype == "float16"
     paths = parameter_paths(config)
     expected = [f"parameters/{path}" for path in paths]

@@ -38,10 +38,12 @@ def test_who_spares_memory_has_small_pages(monkeypatch):
     """Else the program would be started over, which a test would not survive."""
     monkeypatch.setattr(huge_pages, "wanted", lambda environment: True)
     monkeypatch.setattr(sys, "gettrace", lambda: None)
-    for option in ("--method", "--method=exact", "--memory-budget"):
-        monkeypatch.setattr(sys, "argv", ["w2v-jax", "pretrain", option])
+    for options in (["--method", "exact"], ["--method=exact"], ["--memory-budget", "4GB"]):
+        monkeypatch.setattr(sys, "argv", ["w2v-jax", "pretrain", *options])
         huge_pages.start_over_with_huge_pages()
         assert huge_pages.STARTED_OVER not in os.environ
+    for options in ([], ["--method", "plain"], ["--method=plain", "--model", "base"]):
+        assert not huge_pages.spares_memory(options)
 
 
 def test_the_same_process_starts_over_once_with_the_same_arguments(tmp_path):

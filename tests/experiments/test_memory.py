@@ -65,7 +65,7 @@ def test_a_process_is_measured_from_outside(environment):
 
 
 def test_a_process_that_fails_is_no_measurement(environment, capfd):
-    with pytest.raises(RuntimeError, match="ended with status 1"):
+    with pytest.raises(UserError, match="ended with status 1"):
         memory_runs.measure(TINY_STEP | {"method": "nonsense"}, 3, environment)
     assert "unknown method" in capfd.readouterr().err
 
@@ -79,10 +79,12 @@ def test_a_process_that_the_system_ends_was_out_of_memory(environment, tmp_path,
         memory_runs.measure(TINY_STEP, 3, environment)
 
 
-def test_processes_that_spare_memory_have_small_pages():
+def test_processes_that_spare_memory_have_small_pages(monkeypatch):
     given = {"GLIBC_TUNABLES": "glibc.malloc.check=1:glibc.malloc.hugetlb=1", "HOME": "/"}
-    found = memory_runs.without_huge_pages(given)
+    found = memory_runs.with_pages(given, huge=False)
     assert found == {"GLIBC_TUNABLES": "glibc.malloc.check=1", "HOME": "/"}
+    monkeypatch.setattr(memory_runs.huge_pages, "wanted", lambda environment: True)
+    assert memory_runs.with_pages(found, huge=True) == given
 
 
 @pytest.mark.slow
@@ -122,6 +124,8 @@ def test_bench_memory_writes_its_rows(tmp_path):
         (["--method", "exct"], "did you mean exact"),
         (["--method", "layerwise", "--optimizer", "adamw"], "needs --optimizer sgd"),
         (["--batch", "0"], "--batch must be positive"),
+        (["--seconds", "inf"], "--seconds must be positive, and below"),
+        (["--method", "truncated-0.02"], "too short for a mask"),
         (["--seconds", "0.1"], "too short for a mask"),
         (["--memory-budget", "lots"], "such as 4GB"),
         (["--gradient-batch", "-1"], "must not be negative"),

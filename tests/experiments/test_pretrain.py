@@ -1,5 +1,6 @@
 """The pretrain command end to end, in processes of its own: runs, is killed, continues."""
 
+import contextlib
 import io
 import json
 import shutil
@@ -202,6 +203,74 @@ def test_loss_weighting_and_its_temperature_reach_the_weights(corpus, tmp_path):
     np.testing.assert_allclose(line["client_weights"], scores / scores.sum(), rtol=1e-3)
     assert line["effective_clients"] == pytest.approx(1 / np.square(line["client_weights"]).sum())
     assert len(set(line["client_losses"])) == 4
+
+
+def test_a_method_of_less_memory_trains_the_same_and_continues(corpus, tmp_path):
+    plain, lean = tmp_path / "plain", tmp_path / "lean"
+    options = [*CLIENTS, "--rounds", "2"]
+    run(corpus, plain, *options)
+    said = run(corpus, lean, *options, "--method", "exact", "--optimizer", "adamw")
+    assert "method exact" in said
+    lines = [read_metrics(out) for out in (plain, lean)]
+    for before, after in zip(*lines, strict=True):
+        assert after["loss"] == pytest.approx(before["loss"], rel=1e-3)
+        assert after["heldout_loss"] == pytest.approx(before["heldout_loss"], rel=1e-3)
+    assert read_json(lean / "config.json")["settings"]["method"] == "exact"
+    # A budget finds a run that is there, and goes on with its method; 1 B would else be refused.
+    said = run(corpus, lean, *options, "--memory-budget", "1B")
+    assert "holds a run with method exact" in said
+
+
+def test_a_budget_that_nothing_fits_is_said(corpus, tmp_path):
+    out = tmp_path / "run"
+    done = subprocess.run(
+        command(corpus, out, *CLIENTS, "--rounds", "1", "--memory-budget", "1MB"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "too little: the leanest exact method" in done.stderr
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--method", "exct"], "did you mean exact"),
+        (["--method", "layerwise"], "layerwise is for single steps"),
+        (["--method", "exact", "--memory-budget", "4GB"], "either --method or --memory-budget"),
+        (["--memory-budget", "much"], "such as 4GB"),
+        (["--method", "truncated-0.05"], "fewer than two mask spans"),
+    ],
+)
+def test_methods_that_cannot_be(corpus, tmp_path, options, words):
+    from experiments.cli import run_command
+
+    out = tmp_path / "run"
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        assert run_command("pretrain", ["--data", str(corpus), "--out", str(out), *options]) == 2
+    assert words in said.getvalue()
+    assert not out.exists()
+
+
+def test_a_run_of_before_methods_had_names_continues(tmp_path):
+    """Its config.json has one setting for recomputation, and lacks all the others."""
+    from experiments.pretrain import ABSENT_SETTINGS, PretrainArguments, resolve
+
+    settings = resolve(PretrainArguments(rounds=3))
+    folder = RunFolder(tmp_path / "run", settings, {}, absent=ABSENT_SETTINGS)
+    folder.begin()
+    folder.close()
+    path = tmp_path / "run" / "config.json"
+    held = read_json(path)
+    model = held["settings"]["model_config"]
+    for name in ("rematerialise_cnn", "rematerialise_layers", "encoder_block_frames", "micro_batch"):
+        del model[name]
+    model["rematerialise"] = False
+    del held["settings"]["method"], held["settings"]["optimizer"]
+    path.write_text(json.dumps(held))
+    RunFolder(tmp_path / "run", settings, {}, absent=ABSENT_SETTINGS).close()
 
 
 def test_the_chunk_of_an_accelerator_is_measured_once_and_kept(corpus, tmp_path, monkeypatch):
