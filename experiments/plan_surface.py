@@ -103,6 +103,8 @@ def worst_fit() -> float:
 
 
 def _terms(method: str, batch: int, seconds: float) -> np.ndarray:
-    if method == "exact":  # one utterance at a time, nothing quadratic in memory; audio and features of all
-        return np.array([1.0, seconds, batch * seconds])
+    if (
+        method == "exact"
+    ):  # one utterance at a time, nothing quadratic; a batch adds its audio, a few megabytes
+        return np.array([1.0, seconds])
     return np.array([1.0, batch, batch * seconds, batch * seconds**2])
