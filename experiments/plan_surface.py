@@ -1,8 +1,8 @@
 """Memory of a training step by the compilers' plans that are kept (experiments/plan_grid.py).
 
 A plan at a kept point is the compiler's own. Between points it is a fit, `a + batch x (b + c seconds + d
-seconds^2)`, which is how a step's memory grows, and `a + b seconds` for exact steps; `worst_fit` says how far such a fit is from a plan that it
-has not seen.
+seconds^2)`, which is how a step's memory grows, and `a + b seconds` for exact steps; `worst_fit` says how far
+such a fit is from a plan that it has not seen.
 """
 
 import functools
