@@ -9,9 +9,7 @@ from experiments import arguments, memory_budget, memory_rows
 from experiments.arguments import UsageError, nearest
 from experiments.run_folder import replace_file, write_json
 from w2v_jax import methods
-from w2v_jax.config import PRESETS
-
-OptimizerName = Literal["adamw", "lion", "adafactor", "sgd"]
+from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ, OptimizerName
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,13 +108,13 @@ def check(options: BenchMemoryArguments) -> None:
         raise UsageError("--method names none: see --list")
     config = PRESETS[options.model]
     for name in ("seconds", "gradient_seconds"):
-        if config.num_frames(round(getattr(options, name) * 16_000)) < config.mask_span:
+        if config.num_frames(round(getattr(options, name) * SAMPLE_RATE_HZ)) < config.mask_span:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(options, name):g} is too short for a mask")
     if options.memory_budget is not None:
         memory_budget.parse(options.memory_budget)
     for method in options.method:
         cut = methods.configured(config, method).truncate_seconds
-        if cut is not None and config.num_frames(round(cut * 16_000)) < config.mask_span:
+        if cut is not None and config.num_frames(round(cut * SAMPLE_RATE_HZ)) < config.mask_span:
             raise UsageError(f"--method {method} leaves clips that are too short for a mask")
         if methods.is_layerwise(method) and options.optimizer != "sgd":
             raise UsageError("--method layerwise needs --optimizer sgd")

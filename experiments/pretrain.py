@@ -81,7 +81,7 @@ class PretrainArguments:
     """Crops per update. Default: the model's recipe."""
     crop_seconds: float | None = None
     """Length of a training crop. Default: the model's recipe."""
-    optimizer: Literal["adamw", "lion", "adafactor", "sgd"] = "adamw"
+    optimizer: model_config.OptimizerName = "adamw"
     """The client optimizer. adamw keeps two arrays of the model's size, lion one, adafactor sums along axes,
     sgd none. Recipes' learning rates are AdamW's; lion wants a tenth of them, sgd far more."""
     learning_rate: float | None = None

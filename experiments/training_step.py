@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import jmp
 
 from w2v_jax import methods
-from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ, ModelConfig
+from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ, ModelConfig, OptimizerName
 from w2v_jax.errors import UserError
 from w2v_jax.objective import Batch, pretraining_objective
-from w2v_jax.optim import OptimizerConfig, OptimizerName, make_optimizer
+from w2v_jax.optim import OptimizerConfig, make_optimizer
 
 Precision = Literal["fp32", "bf16", "fp16"]
 COMPUTE_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}

@@ -70,7 +70,8 @@ def value_and_grad(
         parameters: of the model.
         batch, key, step, loss_scale: as an Objective takes them.
     """
-    rows = min(config.micro_batch or 1, batch.waveform.shape[0])
+    assert config.micro_batch is not None
+    rows = min(config.micro_batch, batch.waveform.shape[0])
     micro_batches = split(batch, rows)
     whole, kept = _first_pass(config, apply, parameters, batch, micro_batches, key, step)
     layers, others = _apart(parameters)

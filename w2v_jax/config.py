@@ -6,6 +6,8 @@ from typing import Any, Literal
 SAMPLE_RATE_HZ = 16_000
 
 ConvolutionForm = Literal["lax", "product"]
+# State beside the parameters: adamw two of their size, lion one, adafactor sums along axes, sgd none.
+OptimizerName = Literal["adamw", "lion", "adafactor", "sgd"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

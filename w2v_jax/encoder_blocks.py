@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from w2v_jax.binding import Parameters
 from w2v_jax.config import ModelConfig
 from w2v_jax.layers import Statistics
 
-Parameters = Any
 FIRST = "conv_layers_0"
 
 

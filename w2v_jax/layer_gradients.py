@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Parameters = Any
+from w2v_jax.binding import Parameters
+
 # (a layer's parameters, its input, what it has for itself, what all share) -> its output
 Layer = Callable[[Parameters, Array, Any, Any], Array]
 

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-# State beside the parameters: adamw two of their size, lion one, adafactor sums along axes, sgd none.
-OptimizerName = Literal["adamw", "lion", "adafactor", "sgd"]
+from w2v_jax.config import OptimizerName
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

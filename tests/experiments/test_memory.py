@@ -173,7 +173,6 @@ def test_the_fewest_operations_that_fit_are_chosen():
     assert len(said) == 1
     # The one after that in operations, whatever its place.
     leaner = choose(sizes["encoder-blocks,remat-layers,remat-attention,remat-similarity"])
-    assert leaner.needed_bytes <= sizes["encoder-blocks,remat-layers,remat-attention,remat-similarity"]
     assert 1.0 < leaner.operations < 1.6
     assert leaner.tried[0] == ("plain", 100)
     assert f"method {leaner.method}" in leaner.describe(4e9)
