@@ -212,7 +212,7 @@ FAULTS = {
         f"{OBJECTIVE} -k longer_padded",
     ),
     "conv lengths off by one": fault(
-        "w2v_jax/features.py",
+        "w2v_jax/frame_counts.py",
         "(length - kernel) // stride + 1, 0)",
         "(length - kernel) // stride, 0)",
         FROZEN,

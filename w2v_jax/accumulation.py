@@ -20,7 +20,8 @@ from jaxtyping import Array, Float, Int, Key
 from w2v_jax import encoder_blocks, losses
 from w2v_jax.binding import Parameters
 from w2v_jax.config import ModelConfig
-from w2v_jax.features import blocked_encoder, frame_lengths
+from w2v_jax.features import blocked_encoder
+from w2v_jax.frame_counts import frame_lengths
 from w2v_jax.layer_gradients import Descent, Sink
 from w2v_jax.model import normalise_waveform
 from w2v_jax.pretraining_loss import (
@@ -201,8 +202,7 @@ def _prepared(config: ModelConfig, batch: Batch) -> tuple[Array, Array]:
 
 def _encoder(config: ModelConfig, batch: Batch) -> encoder_blocks.BlockedEncoder:
     """The feature encoder in blocks, or in a single one."""
-    frames = config.num_frames(batch.waveform.shape[1])
-    return blocked_encoder(config, min(config.encoder_block_frames or frames, frames))
+    return blocked_encoder(config, config.num_frames(batch.waveform.shape[1]))
 
 
 def _encode(config: ModelConfig, parameters: Parameters, batch: Batch) -> tuple[Array, Any]:

@@ -15,6 +15,7 @@ from w2v_jax.layer_gradients import Layer, Sink, layers_into_sink
 from w2v_jax.layers import LayerNorm, Linear, Scoped, broadcast_last, gelu, normal
 from w2v_jax.platforms import lowered_for
 from w2v_jax.randomness import Stream, attention_dropout, dropout, fold_in_all, stream_key
+from w2v_jax.time_blocks import balanced
 
 MASKED_SCORE = -1e9
 
@@ -123,21 +124,18 @@ class Attention(Scoped):
 
     def _in_blocks(self, query, key, value, valid, dropout_keys):
         """All queries, at once or so many at a time that scores never fill the memory."""
-        batch, time, heads, head_dim = query.shape
-        width = self.block_frames
-        if width is None or width >= time:
+        blocks = balanced(query.shape[1], self.block_frames)
+        if blocks.count == 1:
             return self._mix(query, key, value, valid, dropout_keys, 0)
-        count = -(-time // width)
-        padded = jnp.pad(query, ((0, 0), (0, count * width - time), (0, 0), (0, 0)))
-        blocks = jnp.moveaxis(padded.reshape(batch, count, width, heads, head_dim), 1, 0)
 
         def body(carry: None, per_block: tuple[Array, Array]) -> tuple[None, Array]:
             first, rows = per_block
             return None, self._mix(rows, key, value, valid, dropout_keys, first)
 
-        starts = jnp.arange(count) * width
-        _, mixed = jax.lax.scan(jax.checkpoint(body, prevent_cse=False), None, (starts, blocks))
-        return jnp.moveaxis(mixed, 0, 1).reshape(batch, count * width, heads, head_dim)[:, :time]
+        _, mixed = jax.lax.scan(
+            jax.checkpoint(body, prevent_cse=False), None, (blocks.starts, blocks.cut(query))
+        )
+        return blocks.join(mixed)
 
 
 class FeedForward(Scoped):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 
 from w2v_jax import log_mel
 from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
-from w2v_jax.features import frame_lengths, valid_frames
+from w2v_jax.frame_counts import frame_lengths, valid_frames
 from w2v_jax.heads import CTCHead, HeadConfig, initial_statistics
 from w2v_jax.model import DropoutKeys, Encoder, Frozen
 from w2v_jax.objective import Objective, Sums, Total, bind

@@ -18,7 +18,9 @@ from jaxtyping import Array, Float, Int
 
 from w2v_jax.binding import Parameters
 from w2v_jax.config import ModelConfig
+from w2v_jax.frame_counts import frame_lengths
 from w2v_jax.layers import Statistics
+from w2v_jax.time_blocks import TimeBlocks
 
 FIRST = "conv_layers_0"
 
@@ -28,14 +30,14 @@ class BlockedEncoder(NamedTuple):
 
     Attributes:
         config: shapes.
-        block_frames: frames of a block.
+        blocks: of frames.
         first_convolution: (the first layer's parameters, samples [batch, time]) -> outputs before the norm.
         layers: (parameters by layer, samples [batch, time], statistics or None, inside) -> frames. `inside`
             says which outputs of the first convolution are no padding, bool [batch, time], or None for all.
     """
 
     config: ModelConfig
-    block_frames: int
+    blocks: TimeBlocks
     first_convolution: Callable[[Parameters, Array], Array]
     layers: Callable[[Parameters, Array, Statistics | None, Array | None], Array]
 
@@ -89,15 +91,14 @@ def forward(
     statistics = None
     if encoder.config.feature_norm == "group":
         statistics = _statistics(encoder, parameters, waveform, num_samples)
-    frames, cut = _blocks(encoder, waveform)
+    cut = _windows(encoder, waveform)
 
     def body(carry: None, block: Array) -> tuple[None, Array]:
         inside = _inside(encoder, num_samples, block)
         return None, encoder.layers(parameters, cut.window(block), statistics, inside)
 
     _, out = lax.scan(body, None, jnp.arange(cut.blocks))
-    batch, channels = waveform.shape[0], out.shape[-1]
-    return jnp.moveaxis(out, 0, 1).reshape(batch, -1, channels)[:, :frames], statistics
+    return encoder.blocks.join(out), statistics
 
 
 def pull_back(
@@ -113,10 +114,7 @@ def pull_back(
 
     They are added to `total` where there is one.
     """
-    frames, cut = _blocks(encoder, waveform)
-    batch, width, channels = cotangent.shape[0], encoder.block_frames, cotangent.shape[2]
-    padded = jnp.pad(cotangent, ((0, 0), (0, cut.blocks * width - frames), (0, 0)))
-    cotangents = jnp.moveaxis(padded.reshape(batch, cut.blocks, width, channels), 1, 0)
+    cut = _windows(encoder, waveform)
 
     def body(total: Any, per_block: tuple[Array, Array]) -> tuple[Any, None]:
         block, change = per_block
@@ -127,7 +125,7 @@ def pull_back(
     if total is None:
         total = jax.tree.map(jnp.zeros_like, parameters)
     start = (total, jax.tree.map(jnp.zeros_like, statistics))
-    (gradients, changes), _ = lax.scan(body, start, (jnp.arange(cut.blocks), cotangents))
+    (gradients, changes), _ = lax.scan(body, start, (jnp.arange(cut.blocks), encoder.blocks.cut(cotangent)))
     if statistics is None:
         return gradients
     more = _pull_statistics(encoder, parameters[FIRST], waveform, num_samples, statistics, changes)
@@ -147,11 +145,11 @@ def _backward(encoder, saved, cotangent):
 features_in_blocks.defvjp(_forward, _backward)
 
 
-def _blocks(encoder: BlockedEncoder, waveform: Array) -> tuple[int, _Cut]:
-    """Frames of a waveform, and its windows."""
-    config = encoder.config
-    frames, hop = config.num_frames(waveform.shape[1]), math.prod(config.conv_strides)
-    return frames, _cut(waveform, frames, encoder.block_frames, hop, config.receptive_field_samples)
+def _windows(encoder: BlockedEncoder, waveform: Array) -> _Cut:
+    """What each block of frames looks at of a waveform."""
+    config, blocks = encoder.config, encoder.blocks
+    hop = math.prod(config.conv_strides)
+    return _cut(waveform, blocks.time, blocks.width, hop, config.receptive_field_samples)
 
 
 def _inside(encoder: BlockedEncoder, num_samples: Array, block: Array) -> Array | None:
@@ -160,15 +158,10 @@ def _inside(encoder: BlockedEncoder, num_samples: Array, block: Array) -> Array 
     if not config.masked_group_norm:
         return None
     later = math.prod(config.conv_strides[1:])
-    window = (encoder.block_frames - 1) * math.prod(config.conv_strides) + config.receptive_field_samples
+    window = (encoder.blocks.width - 1) * math.prod(config.conv_strides) + config.receptive_field_samples
     outputs = (window - config.conv_kernels[0]) // config.conv_strides[0] + 1
-    place = block * encoder.block_frames * later + jnp.arange(outputs)
-    return place[None] < _first_outputs(config, num_samples)[:, None]
-
-
-def _first_outputs(config: ModelConfig, num_samples: Array) -> Array:
-    """Valid outputs of the first convolution per utterance."""
-    return jnp.maximum((num_samples - config.conv_kernels[0]) // config.conv_strides[0] + 1, 0)
+    place = block * encoder.blocks.width * later + jnp.arange(outputs)
+    return place[None] < frame_lengths(num_samples, config, layers=1)[:, None]
 
 
 def _first_blocks(
@@ -178,11 +171,11 @@ def _first_blocks(
     config = encoder.config
     taps, stride = config.conv_kernels[0], config.conv_strides[0]
     total = (waveform.shape[1] - taps) // stride + 1
-    width = encoder.block_frames * math.prod(config.conv_strides[1:])
+    width = encoder.blocks.width * math.prod(config.conv_strides[1:])
     cut = _cut(waveform, total, width, stride, taps)
     counted = jnp.full(waveform.shape[:1], total)
     if config.masked_group_norm:
-        counted = jnp.minimum(_first_outputs(config, num_samples), total)
+        counted = jnp.minimum(frame_lengths(num_samples, config, layers=1), total)
 
     def share(block: Array) -> Array:
         place = block * width + jnp.arange(width)
@@ -198,7 +191,7 @@ def _statistics(encoder: BlockedEncoder, parameters, waveform, num_samples) -> S
     def body(carry: tuple[Array, Array, Array], block: Array) -> tuple[tuple[Array, Array, Array], None]:
         before, mean, squares = carry
         x, share = encoder.first_convolution(parameters[FIRST], cut.window(block)), share_of(block)
-        here, own, own_squares = _moments(x, share, encoder.block_frames)
+        here, own, own_squares = _moments(x, share, encoder.blocks.width)
         after = before + here
         part = here / jnp.maximum(after, 1.0)
         change = own - mean

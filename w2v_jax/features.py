@@ -12,21 +12,10 @@ from w2v_jax import convolutions, products
 from w2v_jax.binding import bind, parameters_of
 from w2v_jax.config import ConvolutionForm, ModelConfig
 from w2v_jax.encoder_blocks import BlockedEncoder, features_in_blocks
+from w2v_jax.frame_counts import frame_lengths, valid_frames
 from w2v_jax.layers import GroupNorm, LayerNorm, Linear, Scoped, Statistics, broadcast_last, gelu
 from w2v_jax.randomness import dropout
-
-
-def frame_lengths(num_samples: Int[Array, " batch"], config: ModelConfig, layers: int | None = None):
-    """Valid frames after the first `layers` convolutions (all by default); 0 where too short."""
-    length = num_samples
-    for kernel, stride in list(zip(config.conv_kernels, config.conv_strides, strict=True))[:layers]:
-        length = jnp.maximum((length - kernel) // stride + 1, 0)
-    return length
-
-
-def valid_frames(num_frames: Int[Array, " batch"], total: int):
-    """Boolean [batch, total]: frame index below the utterance's number of frames."""
-    return jnp.arange(total)[None, :] < num_frames[:, None]
+from w2v_jax.time_blocks import balanced
 
 
 class ConvLayer(Scoped):
@@ -76,7 +65,7 @@ class FeatureEncoder(Scoped):
         self, waveform: Float[Array, "batch time"], num_samples: Int[Array, " batch"]
     ) -> tuple[Float[Array, "batch frame channel"], dict]:
         if self.config.encoder_block_frames is not None:
-            blocked = blocked_encoder(self.config, self.config.encoder_block_frames)
+            blocked = blocked_encoder(self.config, self.config.num_frames(waveform.shape[1]))
             return features_in_blocks(blocked, parameters_of(self), waveform, num_samples), {}
         out = {}
         x = waveform[..., None]
@@ -96,8 +85,11 @@ class FeatureEncoder(Scoped):
 
 
 @functools.cache
-def blocked_encoder(config: ModelConfig, block_frames: int) -> BlockedEncoder:
-    """The encoder as functions of its parameters and of a block's samples."""
+def blocked_encoder(config: ModelConfig, frames: int) -> BlockedEncoder:
+    """The encoder of so many frames as functions of its parameters and of a block's samples.
+
+    Where `config.encoder_block_frames` is None there is a single block.
+    """
     applied = [
         bind(functools.partial(_named_layer, index, config))[1] for index in range(len(config.conv_channels))
     ]
@@ -113,7 +105,8 @@ def blocked_encoder(config: ModelConfig, block_frames: int) -> BlockedEncoder:
             x = apply(parameters[f"conv_layers_{index}"], x, **first)
         return x
 
-    return BlockedEncoder(config, block_frames, first_convolution, layers)
+    blocks = balanced(frames, config.encoder_block_frames)
+    return BlockedEncoder(config, blocks, first_convolution, layers)
 
 
 def _named_layer(index: int, config: ModelConfig, key: Key[Array, ""]) -> ConvLayer:

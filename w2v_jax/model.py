@@ -9,7 +9,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from w2v_jax.config import ModelConfig
 from w2v_jax.context import ContextNetwork
-from w2v_jax.features import FeatureEncoder, FeatureProjection, frame_lengths, valid_frames
+from w2v_jax.features import FeatureEncoder, FeatureProjection
+from w2v_jax.frame_counts import frame_lengths, valid_frames
 from w2v_jax.layer_gradients import Sink
 from w2v_jax.layers import Linear, Scoped, scale_gradient, unit_uniform
 from w2v_jax.quantizer import GumbelQuantizer, Quantized

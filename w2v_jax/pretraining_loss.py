@@ -8,12 +8,13 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 from w2v_jax import losses
 from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
-from w2v_jax.features import frame_lengths
+from w2v_jax.frame_counts import frame_lengths
 from w2v_jax.masking import span_mask
 from w2v_jax.model import DropoutKeys, Predictions
 from w2v_jax.negatives import count_negatives, sample_negatives
 from w2v_jax.quantizer import gumbel_noise, gumbel_temperature
 from w2v_jax.randomness import Stream, utterance_keys
+from w2v_jax.time_blocks import balanced
 
 
 class Batch(NamedTuple):
@@ -97,34 +98,27 @@ def training_noise(
 
 def contrast_of(config: ModelConfig, predictions: Predictions, draws: Draws) -> losses.Contrast:
     """The contrastive task's result for every frame of a batch."""
-    width, time = config.similarity_block_frames, draws.mask.shape[1]
+    blocks = balanced(draws.mask.shape[1], config.similarity_block_frames)
     codes, temperature = predictions.quantized.codes, config.contrastive_temperature
     if config.gathered_negatives:
         usable = draws.mask & (draws.mask.sum(1, keepdims=True) > 1)
         return losses.gathered_contrastive(
             predictions.context, predictions.targets, codes, draws.negatives, usable, temperature
         )
-    if width is None or width >= time:
+    if blocks.count == 1:
         similarity = losses.cosine_similarity(predictions.context, predictions.targets)
         return losses.contrastive(similarity, codes, draws.negative_counts, temperature)
-    count = -(-time // width)
-
-    def blocks(values: Array) -> Array:
-        padded = jnp.pad(values, ((0, 0), (0, count * width - time), (0, 0)))
-        return jnp.moveaxis(padded.reshape(values.shape[0], count, width, -1), 1, 0)
 
     def body(carry: None, per_block: Any) -> tuple[None, losses.Contrast]:
         first, context, negatives = per_block
-        rows = first + jnp.arange(width)
+        rows = first + jnp.arange(blocks.width)
         similarity = losses.cosine_similarity(context, predictions.targets)
         counts = count_negatives(negatives, draws.mask, rows)
         return None, losses.contrastive(similarity, codes, counts, temperature, rows)
 
-    per_block = (jnp.arange(count) * width, blocks(predictions.context), blocks(draws.negatives))
+    per_block = (blocks.starts, blocks.cut(predictions.context), blocks.cut(draws.negatives))
     _, found = jax.lax.scan(jax.checkpoint(body, prevent_cse=False), None, per_block)
-    return jax.tree.map(
-        lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], count * width)[:, :time], found
-    )
+    return jax.tree.map(blocks.join, found)
 
 
 def frame_sums(config: ModelConfig, predictions: Predictions, draws: Draws) -> FrameSums:

@@ -1,0 +1,21 @@
+"""How many frames an utterance has, and which of a row they are."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from w2v_jax.config import ModelConfig
+
+
+def frame_lengths(
+    num_samples: Int[Array, " batch"], config: ModelConfig, layers: int | None = None
+) -> Int[Array, " batch"]:
+    """Valid frames after the first `layers` convolutions (all by default); 0 where too short."""
+    length = num_samples
+    for kernel, stride in list(zip(config.conv_kernels, config.conv_strides, strict=True))[:layers]:
+        length = jnp.maximum((length - kernel) // stride + 1, 0)
+    return length
+
+
+def valid_frames(num_frames: Int[Array, " batch"], total: int) -> Bool[Array, "batch total"]:
+    """Where a frame's index is below the utterance's number of frames."""
+    return jnp.arange(total)[None, :] < num_frames[:, None]
