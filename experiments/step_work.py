@@ -1,5 +1,6 @@
 """Operations and bytes of a training step as the step-time model takes them, traced once a setting."""
 
+import dataclasses
 import functools
 from typing import Literal
 
@@ -11,6 +12,7 @@ from profiling import flops
 from profiling.devices import Device
 from profiling.step_time import Work
 from profiling.traffic import traffic
+from w2v_jax import accumulation
 from w2v_jax.platforms import lowering_for
 
 Lowered = Literal["cpu", "gpu"]
@@ -33,22 +35,43 @@ def _work(settings: StepSettings, platform: Lowered) -> Work:
 class WorkSurface:
     """Work of a step over batches and lengths: `a + batch x (b + c seconds + d seconds^2)`, from four.
 
-    Operations and bytes grow so, but for frames that are whole numbers: closer than a hundredth from 1 s on.
+    Operations and bytes grow so, but for frames and blocks that are whole numbers: closer than a hundredth
+    from 2 s on. A step of micro-batches has a second surface, for batches whose features it does not keep.
     """
 
     POINTS = ((1, 2.0), (2, 2.0), (1, 8.0), (1, 20.0))
+    MANY = 200  # times as many utterances: more than are kept
 
     def __init__(self, model: str, precision: str, method: str, platform: Lowered):
-        settings = [
-            StepSettings(model=model, precision=precision, method=method, batch=batch, seconds=seconds)  # type: ignore[arg-type]  # plain words
-            for batch, seconds in self.POINTS
-        ]
-        terms = np.array([self._terms(*point) for point in self.POINTS])
-        self._coefficients = np.linalg.solve(terms, np.array([_work(s, platform) for s in settings], float))
+        self._settings = StepSettings(
+            model=model,
+            precision=precision,  # type: ignore[arg-type]  # a plain word
+            method=method,
+            batch=1,
+            seconds=1.0,
+        )
+        self._platform: Lowered = platform
+        self._fits: dict[int, np.ndarray] = {}
 
     def __call__(self, batch: int, seconds: float) -> Work:
         """The work of one step."""
-        return Work(*(float(value) for value in self._terms(batch, seconds) @ self._coefficients))
+        settings = dataclasses.replace(self._settings, batch=batch, seconds=seconds)
+        kept = settings.config.micro_batch is None or accumulation.keeps_features(
+            settings.config, batch, settings.samples
+        )
+        fit = self._fit(1 if kept else self.MANY)
+        return Work(*(float(value) for value in self._terms(batch, seconds) @ fit))
+
+    def _fit(self, times: int) -> np.ndarray:
+        if times not in self._fits:
+            points = [(batch * times, seconds) for batch, seconds in self.POINTS]
+            work = [
+                _work(dataclasses.replace(self._settings, batch=batch, seconds=seconds), self._platform)
+                for batch, seconds in points
+            ]
+            terms = np.array([self._terms(*point) for point in points])
+            self._fits[times] = np.linalg.solve(terms, np.array(work, float))
+        return self._fits[times]
 
     @staticmethod
     def _terms(batch: int, seconds: float) -> np.ndarray:

@@ -131,6 +131,11 @@ def descend(
     return _together(sink.values, others), sums
 
 
+def keeps_features(config: ModelConfig, utterances: int, samples: int) -> bool:
+    """Whether a batch's features are kept from the first pass to the second."""
+    return utterances * config.num_frames(samples) * config.feature_dim * 4 <= KEPT_FEATURES_BYTES
+
+
 def split(batch: Batch, rows: int) -> Batch:
     """Leaves [batch, ...] as [micro-batch, rows, ...]; rows that were added have no samples."""
 
@@ -152,8 +157,7 @@ def _first_pass(config, apply, parameters, batch, micro_batches, key, step) -> t
     """What the losses need of the whole batch, and its features where they are kept."""
     masked = draw_mask(config, batch, key).sum().astype(jnp.float32)
     valid = frame_lengths(batch.num_samples, config).sum().astype(jnp.float32)
-    frames = config.num_frames(batch.waveform.shape[1])
-    keep = batch.waveform.shape[0] * frames * config.feature_dim * 4 <= KEPT_FEATURES_BYTES
+    keep = keeps_features(config, *batch.waveform.shape)
 
     def body(total, micro_batch):
         features = _encode(config, parameters, micro_batch)

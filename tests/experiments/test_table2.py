@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import paper, plan_surface, table2
+from experiments.training_step import StepSettings
 from profiling import step_time
 from profiling.devices import DEVICES
 
@@ -127,10 +128,14 @@ def test_kept_plans_are_the_compilers_and_between_them_the_fit_is_near():
     assert plan_surface.plan(DEVICES["tpu-v5e"], "base", "plain", "fp32", 4, 5.5) is None
 
 
-def test_work_between_the_traced_settings():
+@pytest.mark.parametrize(
+    ("method", "batch", "seconds"), [("plain", 4, 5.5), ("exact", 4, 5.5), ("exact", 64, 12.0)]
+)
+def test_work_between_the_traced_settings(method, batch, seconds):
+    """Of 64 x 12 s the features are not kept, and computed once more."""
     from experiments.step_work import step_work, surface
 
-    exact = step_work(table2.settings_of(("base", 4, "fp32")), DEVICES["a40"])
-    near = surface("base", "fp32", "plain", "gpu")(4, 5.5)
-    assert near.flops == pytest.approx(exact.flops, rel=0.01)
-    assert near.moved_bytes == pytest.approx(exact.moved_bytes, rel=0.01)
+    settings = StepSettings(model="base", batch=batch, seconds=seconds, method=method)
+    traced, near = step_work(settings, DEVICES["a40"]), surface("base", "fp32", method, "gpu")(batch, seconds)
+    assert near.flops == pytest.approx(traced.flops, rel=0.01)
+    assert near.moved_bytes == pytest.approx(traced.moved_bytes, rel=0.01)
