@@ -1,4 +1,4 @@
-"""Rows of a sequence taken a block at a time: as many blocks as a width asks for, all of nearly that width."""
+"""Rows of a sequence, a block at a time: as many blocks as a width asks for, all of nearly that width."""
 
 import math
 from typing import NamedTuple

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from w2v_jax.optim import OptimizerConfig, make_learning_rate, make_optimizer
+from w2v_jax.optim import OptimizerConfig, clip_by_global_norm, make_learning_rate, make_optimizer
 
 
 def test_warm_up_then_linear_decay():
@@ -55,6 +55,23 @@ def test_the_state_that_an_optimizer_keeps(changes, arrays):
     assert (updates["project"]["kernel"] > 0).all()
     frozen = "frozen" in changes
     assert (updates["feature_encoder"]["kernel"] == 0.0).all() == frozen
+
+
+def test_clipping_is_optaxs_and_takes_no_array_of_a_parameters_size():
+    gradients = {"stack": jax.random.normal(jax.random.key(0), (12, 64, 512)), "bias": jnp.arange(7.0)}
+    for limit in (1.0, 1e6):
+        ours, reference = clip_by_global_norm(limit), optax.clip_by_global_norm(limit)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            found, _ = ours.update(gradients, ours.init(gradients))
+            expected, _ = reference.update(gradients, reference.init(gradients))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+
+    def descend(parameters, gradients):
+        updates, _ = clip_by_global_norm(1.0).update(gradients, optax.EmptyState())
+        return jax.tree.map(lambda p, u: p - 0.1 * u, parameters, updates)
+
+    compiled = jax.jit(descend, donate_argnums=0).lower(gradients, gradients).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < gradients["stack"].nbytes / 4
 
 
 def test_sgd_with_clipping():
