@@ -144,7 +144,7 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [
         f"# Memory of training: {first['model']}, batch {first['batch']} x {first['seconds']:g} s, {first['precision']}, {first['optimizer']}",
         "",
-        "Each row is a process of its own that idles (everything imported, the backend started), makes its parameters and trains; its peak is read from outside when it has ended. Above idle: peak less what it held idle. Compiling: the same of the first process, which compiled; the others were served by the cache of compilations. Plan: the compiler's, of the step's arguments, outputs and temporaries.",
+        "Each row is a process of its own that idles (everything imported, the backend started), makes its parameters and trains; its peak is read from outside when it has ended. Above idle: peak less what it held idle. Compiling: the same of the first process, which compiled; the others were served by the cache of compilations. Plan: the compiler's, of the step's arguments, outputs and temporaries. Plain runs as the other commands do, with huge pages where the kernel has them; the others ask the C library to give freed memory back at once (`pretrain --method` does too).",
         "",
         "| method | above idle, GB | peak, GB | idle, GB | compiling, GB above idle | plan, GB | seconds a step | over plain | gradient error |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -16,7 +16,7 @@ def markdown(result: Result) -> str:
     lines = [
         "# Memory against time",
         "",
-        "Every row is a process of its own that idles, makes its parameters and trains; memory is its peak above what it held idle (all imported, the backend started), read from outside when it has ended. Compiling: the first process, which compiled; the others were served by the cache of compilations. The plan is the compiler's. All methods give the plain step's gradients but for those called inexact.",
+        "Every row is a process of its own that idles, makes its parameters and trains; memory is its peak above what it held idle (all imported, the backend started), read from outside when it has ended. Compiling: the first process, which compiled; the others were served by the cache of compilations. The plan is the compiler's. Plain runs as the other commands do, with huge pages where the kernel has them; the others ask the C library to give freed memory back at once (`pretrain --method` does too). All methods give the plain step's gradients but for those called inexact.",
         "",
     ]
     if "desired" in sections:
@@ -89,16 +89,20 @@ def _cells(cells: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def growth_of(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Peak at batch 64 over that at batch 4, and activations at 30 s over those at 15 s, by method."""
+def growth_of(rows: list[dict[str, Any]], of: str = "above_idle_bytes") -> dict[str, float]:
+    """Peak at batch 64 over that at batch 4, and activations at 30 s over those at 15 s, by method.
+
+    Args:
+        of: above_idle_bytes or plan_bytes.
+    """
     of_batch = [frontier.find(rows, method="exact", batch=batch) for batch in (4, 64)]
     found = {}
-    if all(row is not None and row["above_idle_bytes"] for row in of_batch):
-        small, large = (row["above_idle_bytes"] for row in of_batch if row is not None)
+    if all(row is not None and row[of] for row in of_batch):
+        small, large = (row[of] for row in of_batch if row is not None)
         found["batch"] = large / small
     for method in ("plain", "exact"):
         of_length = [frontier.find(rows, method=method, batch=1, seconds=seconds) for seconds in (15.0, 30.0)]
-        held = [frontier.activations_bytes(row) for row in of_length if row is not None]
+        held = [frontier.activations_bytes(row, of) for row in of_length if row is not None]
         known = [size for size in held if size is not None]
         if len(known) == 2:
             found[method] = known[1] / known[0]
@@ -106,23 +110,27 @@ def growth_of(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _growth(rows: list[dict[str, Any]]) -> list[str]:
-    found = growth_of(rows)
+    measured, planned = growth_of(rows), growth_of(rows, "plan_bytes")
     lines = [
-        "Activations: what a process holds beside parameters, gradients and the optimizer's state.",
+        "Activations: what a process, or the plan, holds beside parameters, gradients and the optimizer's state. A plan counts the batch itself; what a process has beside the plan (its program, libraries) does not grow.",
         "",
-        "| method | batch | seconds | GB above idle | activations, GB | plan, GB |",
-        "|---|---|---|---|---|---|",
+        "| method | batch | seconds | GB above idle | activations, GB | plan, GB | activations by plan, GB |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row['method']} | {row['batch']} | {row['seconds']:g} | {gigabytes(row['above_idle_bytes'])} | {gigabytes(frontier.activations_bytes(row))} | {gigabytes(row['plan_bytes'])} |"
+        f"| {row['method']} | {row['batch']} | {row['seconds']:g} | {gigabytes(row['above_idle_bytes'])} | {gigabytes(frontier.activations_bytes(row))} | {gigabytes(row['plan_bytes'])} | {gigabytes(frontier.activations_bytes(row, 'plan_bytes'))} |"
         for row in rows
     ]
     lines.append("")
-    if "batch" in found:
-        lines.append(f"Exact, from batch 4 to batch 64: the peak is {found['batch']:.3f} times as large.")
+    if "batch" in measured:
+        lines.append(
+            f"Exact, from batch 4 to batch 64: the peak is {measured['batch']:.3f} times as large, the plan {planned['batch']:.3f} times."
+        )
     for method in ("plain", "exact"):
-        if method in found:
-            lines.append(f"{method}, from 15 s to 30 s: activations are {found[method]:.2f} times as large.")
+        if method in measured:
+            lines.append(
+                f"{method}, from 15 s to 30 s: activations are {measured[method]:.2f} times as large, by the plan {planned[method]:.2f} times."
+            )
     return [*lines, "", "![growth](growth.png)", ""]
 
 
@@ -173,7 +181,16 @@ def _draw_growth(rows: list[dict[str, Any]], path: Path) -> None:
         ]
         points = [(seconds, size / 1e9) for seconds, size in held if size is not None]
         if points:
-            right.plot(*zip(*points, strict=True), "o-", label=method)
+            (line,) = right.plot(*zip(*points, strict=True), "o-", label=method)
+            reference = dict(points).get(15.0)
+            if method == "exact" and reference is not None:
+                right.hlines(1.8 * reference, 15, 30, "red", linewidth=1, label="1.8 times those at 15 s")
+            planned = [
+                (row["seconds"], (frontier.activations_bytes(row, "plan_bytes") or 0) / 1e9)
+                for row in rows
+                if row["method"] == method and row["batch"] == 1
+            ]
+            right.plot(*zip(*planned, strict=True), "o:", color=line.get_color(), label=f"{method}, by plan")
     right.set(xlabel="seconds", ylabel="GB of activations", title="base, batch 1: activations against length")
     right.set_ylim(0, None)
     for axis in (left, right):

@@ -14,6 +14,7 @@ from w2v_jax import methods
 PROCESS_BYTES = 500_000_000
 UNITS = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _ROWS = "remat-attention,remat-similarity"
+_LAYERS = f"encoder-blocks,remat-layers,remat-feed-forward,{_ROWS}"
 
 
 class Choice(NamedTuple):
@@ -23,13 +24,11 @@ class Choice(NamedTuple):
         method: names of w2v_jax.methods.
         needed_bytes: of the process.
         operations: of a step, over those of the plain step.
-        tried: what was compiled before and did not fit, with its bytes.
     """
 
     method: str
     needed_bytes: int
     operations: float
-    tried: list[tuple[str, int]]
 
     def describe(self, budget_bytes: float) -> str:
         """In words."""
@@ -58,9 +57,10 @@ def ladder(batch: int) -> Iterator[str]:
     yield f"remat-cnn,{_ROWS}"
     yield f"encoder-blocks,{_ROWS}"
     yield f"encoder-blocks,remat-layers,{_ROWS}"
+    yield _LAYERS
     rows = batch // 2
     while rows > 1:
-        yield f"encoder-blocks,remat-layers,{_ROWS},micro-{rows}"
+        yield f"{_LAYERS},micro-{rows}"
         rows //= 2
     yield "exact"
 
@@ -98,7 +98,7 @@ def choose(
         size = (needed or process_bytes)(with_method)
         say(f"{method}: {size / 1e9:.2f} GB")
         if size <= budget_bytes:
-            return Choice(method, size, operations / plain, tried)
+            return Choice(method, size, operations / plain)
         tried.append((method, size))
     leanest, size = min(tried, key=lambda held: held[1])
     raise UsageError(
@@ -107,27 +107,40 @@ def choose(
     )
 
 
-def process_bytes(settings: Any) -> int:
-    """What a process takes that trains so: the step's plan on this backend, and on CPU what is beside it."""
+def process_bytes(settings: Any, steps: int = 1, models: int = 0) -> int:
+    """What a process takes that trains so: the step's plan on this backend, and on CPU what is beside it.
+
+    Args:
+        settings: StepSettings.
+        steps: that it does side by side.
+        models: arrays of the model's size that it holds beside them.
+    """
     from experiments import training_step
     from profiling.xla import memory_plan
 
-    return memory_plan(training_step.build(settings).compile()).total + beside()
+    step = training_step.build(settings)
+    held = models * training_step.tree_bytes(step.parameters)
+    return steps * memory_plan(step.compile()).total + held + beside()
 
 
-def choose_in_child(settings: dict[str, Any], budget_bytes: float) -> Choice:
+def choose_in_child(settings: dict[str, Any], budget_bytes: float, steps: int = 1, models: int = 0) -> Choice:
     """`choose` in a process of its own, whose memory is gone afterwards.
+
+    Args:
+        settings: of StepSettings.
+        budget_bytes: of the process.
+        steps, models: as `process_bytes` takes them.
 
     Raises:
         UsageError: none fits.
     """
-    found = in_child(_choose, settings, budget_bytes)
+    found = in_child(_choose, settings, budget_bytes, steps, models)
     if "refused" in found:
         raise UsageError(found["refused"])
     return Choice(**found)
 
 
-def _choose(settings: dict[str, Any], budget_bytes: float) -> dict[str, Any]:
+def _choose(settings: dict[str, Any], budget_bytes: float, steps: int, models: int) -> dict[str, Any]:
     from experiments import runtime
 
     runtime.configure_xla(1, model=settings["model"], precision=settings["precision"])
@@ -135,7 +148,9 @@ def _choose(settings: dict[str, Any], budget_bytes: float) -> dict[str, Any]:
     from experiments.training_step import StepSettings
 
     try:
-        return choose(StepSettings(**settings), budget_bytes, say=stage)._asdict()
+        return choose(
+            StepSettings(**settings), budget_bytes, lambda step: process_bytes(step, steps, models), stage
+        )._asdict()
     except UsageError as refused:
         return {"refused": str(refused)}
 

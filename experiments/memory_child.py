@@ -7,6 +7,7 @@ input before it makes parameters and compiles; in the end it prints what it know
 """
 
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -59,6 +60,8 @@ def train(settings: Any, steps: int) -> dict[str, Any]:
         "parameter_bytes": training_step.tree_bytes(step.parameters),
         "optimizer_bytes": training_step.tree_bytes(step.optimizer_state),
         "available_bytes": available_bytes(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "tunables": os.environ.get("GLIBC_TUNABLES", ""),
     }
     if plan.total > AVAILABLE_SHARE * told["available_bytes"]:
         return told  # the system would end it, or another process

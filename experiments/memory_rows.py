@@ -51,7 +51,8 @@ def rows(
                 continue
             if "step_seconds" not in run.told:
                 stage(f"{describe(settings)}: not run, its plan is {run.told['plan_bytes'] / 1e9:.1f} GB")
-                found[place] = row_of(settings, None, [run])
+                if not runs[place]:
+                    found[place] = row_of(settings, None, [run])
                 continue
             runs[place].append(run)
             stage(
@@ -88,7 +89,14 @@ def row_of(settings: Settings, first: Measured | None, served: list[Measured]) -
         "gradient_error": None,
         **{
             name: told.get(name)
-            for name in ("plan_bytes", "temporary_bytes", "parameter_bytes", "optimizer_bytes")
+            for name in (
+                "plan_bytes",
+                "temporary_bytes",
+                "parameter_bytes",
+                "optimizer_bytes",
+                "xla_flags",
+                "tunables",
+            )
         },
     }
 

@@ -24,7 +24,7 @@ class Measured:
     Attributes:
         idle_bytes: resident once everything was imported and the backend had started.
         peak_bytes: most that was ever resident, before or after; as the system counts it when the process
-            has ended (ru_maxrss).
+            has ended (ru_maxrss), which is never less than what the process that started it held.
         told: what the process says of itself (memory_child).
     """
 
@@ -64,19 +64,20 @@ def measure(settings: Mapping[str, Any], steps: int, environment: Mapping[str, s
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    idle = 0
-    if process.stdout.readline().strip() == "idle":
-        idle = resident(process.pid)
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    said = process.stdout.read().splitlines()
+    idle, said = 0, []
+    for line in process.stdout:  # until the process ends, whatever else a library prints
+        said.append(line)
+        if not idle and line.strip() == "idle":
+            idle = resident(process.pid)
+            process.stdin.write("go\n")
+            process.stdin.flush()
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     process.stdin.close()
     process.stdout.close()
     if process.returncode == -signal.SIGKILL:
         raise OutOfMemory("the system ended the process: it had too little memory")
-    if process.returncode != 0 or not said:
+    if process.returncode != 0 or not idle or not said:
         raise UserError(
             f"the process that was to be measured ended with status {process.returncode}: its words are above"
         )

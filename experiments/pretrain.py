@@ -352,30 +352,22 @@ def pick(settings: dict[str, Any], budget: str, lanes: int) -> str:
     """The method that fits into a budget, said aloud.
 
     A process holds, beside a step's plan for each client that trains at the time, the server's parameters and
-    each lane's sum of updates.
+    each lane's sum of updates. Plans are compiled in a process of their own.
 
     Raises:
         UsageError: none fits.
     """
-    from experiments.progress import stage
-    from experiments.training_step import StepSettings, build, tree_bytes
-
-    side_by_side = lanes * (settings["chunk"] or 1)
-
-    def needed(step: StepSettings) -> int:
-        of_step = memory_budget.process_bytes(step) - memory_budget.beside()
-        model = tree_bytes(build(step).parameters)
-        return of_step * side_by_side + model * (2 + lanes) + memory_budget.beside()
-
-    step = StepSettings(
-        model=settings["model"],
-        seconds=settings["crop_seconds"],
-        batch=settings["batch_size"],
-        precision=settings["precision"],
-        optimizer=settings["optimizer"],
-    )
+    step = {
+        "model": settings["model"],
+        "seconds": settings["crop_seconds"],
+        "batch": settings["batch_size"],
+        "precision": settings["precision"],
+        "optimizer": settings["optimizer"],
+    }
     budget_bytes = memory_budget.parse(budget)
-    choice = memory_budget.choose(step, budget_bytes, needed, stage)
+    choice = memory_budget.choose_in_child(
+        step, budget_bytes, steps=lanes * (settings["chunk"] or 1), models=2 + lanes
+    )
     print(choice.describe(budget_bytes), flush=True)
     return choice.method
 

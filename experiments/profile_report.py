@@ -5,6 +5,8 @@ from typing import Any
 
 import matplotlib
 
+from w2v_jax import methods
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
@@ -127,7 +129,8 @@ def _memory(result: dict[str, Any]) -> list[str]:
         )
     else:
         lines.append(f"XLA flags: `{result['provenance']['xla_flags']}`.")
-        if result["settings"]["method"] == "remat" and result["provenance"]["backend"] == "cpu":
+        named = methods.names_of(result["settings"]["method"])
+        if "remat-cnn" in named and result["provenance"]["backend"] == "cpu":
             lines.append(
                 "XLA:CPU undoes some rematerialisation outside loops: the CNN layers keep more here than on a GPU."
             )

@@ -20,7 +20,7 @@ class FrontierArguments:
     """
 
     out: Path
-    """Folder for frontier.json, frontier.md and PNGs. Sections that it holds by the same commit are kept."""
+    """Folder for frontier.json, frontier.md and PNGs. Sections that it holds by the same commit, cores and steps are kept."""
     sections: tuple[Section, ...] = ("desired", "oom", "growth", "frontier")
     """frontier: all methods at batch 4 x 5.5 s. desired: batch 8 x 12 s. growth: against batch and length.
     oom: the cells of Table 2 that ran out of memory."""
@@ -45,10 +45,9 @@ def main(argv: list[str]) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "frontier.json"
     held = read_json(path) if path.exists() else {}
-    here = runtime.commit()
-    sections: dict[str, Any] = {
-        name: rows for name, rows in held.get("sections", {}).items() if held.get("commit") == here
-    }
+    here = {"commit": runtime.commit(), "cores": runtime.usable_cores(), "steps": options.steps}
+    same = all(held.get(name) == value for name, value in here.items())
+    sections: dict[str, Any] = held["sections"] if same else {}
     for name in options.sections:
         if name in sections:
             continue
@@ -68,9 +67,9 @@ def main(argv: list[str]) -> None:
                 gradient_check=gradient_check if name in ("frontier", "desired") else None,
             )
         )
-        write_json(path, {"commit": here, "sections": sections})
+        write_json(path, {**here, "sections": sections})
     result = {
-        "commit": here,
+        **here,
         "sections": sections,
         "cells": frontier.cells_again(sections.get("oom", [])),
         "provenance": memory_rows.provenance_of("reproduce frontier", "base", "fp32"),

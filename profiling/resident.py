@@ -39,7 +39,9 @@ def available_bytes() -> int:
         raise OSError("/proc/meminfo has no MemAvailable")
     limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     if limit.exists() and (allowed := limit.read_text().strip()) != "max":
-        found = min(found, int(allowed) - int(used.read_text()))
+        # Files that were read count as used, and are let go of when room is wanted.
+        told = dict(line.split() for line in (limit.parent / "memory.stat").read_text().splitlines())
+        found = min(found, int(allowed) - int(used.read_text()) + int(told.get("inactive_file", 0)))
     return found
 
 

@@ -72,13 +72,13 @@ def value_and_grad(
         batch, key, step, loss_scale: as an Objective takes them.
     """
     assert config.micro_batch is not None
-    rows = min(config.micro_batch, batch.waveform.shape[0])
-    micro_batches = split(batch, rows)
+    micro_batches = MicroBatches.of(batch, config.micro_batch)
     whole, kept = _first_pass(config, apply, parameters, batch, micro_batches, key, step)
     layers, others = _apart(parameters)
 
     def body(carry, inputs):
-        micro_batch, features = inputs
+        index, features = inputs
+        micro_batch = micro_batches.at(index)
         gradients, values, encoder, sums = carry
         if features is None:
             features = _encode(config, parameters, micro_batch)
@@ -98,7 +98,7 @@ def value_and_grad(
 
     zeros = jax.tree.map(jnp.zeros_like, (others, layers, parameters[ENCODER]))
     start = (*zeros, no_sums(config))
-    (gradients, values, encoder, sums), _ = jax.lax.scan(body, start, (micro_batches, kept))
+    (gradients, values, encoder, sums), _ = jax.lax.scan(body, start, (micro_batches.indices, kept))
     gradients = _together(values, gradients) | {ENCODER: encoder}
     return gradients, loss_of(config, sums, diversity_weight(config, step))[1]
 
@@ -136,15 +136,36 @@ def keeps_features(config: ModelConfig, utterances: int, samples: int) -> bool:
     return utterances * config.num_frames(samples) * config.feature_dim * 4 <= KEPT_FEATURES_BYTES
 
 
-def split(batch: Batch, rows: int) -> Batch:
-    """Leaves [batch, ...] as [micro-batch, rows, ...]; rows that were added have no samples."""
+class MicroBatches(NamedTuple):
+    """A batch, some rows of it at a time; it is not copied unless rows have to be added.
 
-    def one(leaf: Array) -> Array:
-        more = -leaf.shape[0] % rows
-        padded = jnp.pad(leaf, ((0, more), *[(0, 0)] * (leaf.ndim - 1)))
-        return padded.reshape(-1, rows, *leaf.shape[1:])
+    Attributes:
+        batch: rows that were added have no samples.
+        rows: of a micro-batch.
+    """
 
-    return jax.tree.map(one, batch)
+    batch: Batch
+    rows: int
+
+    @classmethod
+    def of(cls, batch: Batch, rows: int) -> "MicroBatches":
+        """Micro-batches of so many rows, or of the whole batch if it has fewer."""
+        rows = min(rows, batch.waveform.shape[0])
+        more = -batch.waveform.shape[0] % rows
+        if more:
+            batch = jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, more), *[(0, 0)] * (leaf.ndim - 1))), batch)
+        return cls(batch, rows)
+
+    @property
+    def indices(self) -> Int[Array, " micro_batch"]:
+        """Of all micro-batches."""
+        return jnp.arange(self.batch.waveform.shape[0] // self.rows)
+
+    def at(self, index: Int[Array, ""]) -> Batch:
+        """One of them."""
+        return jax.tree.map(
+            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index * self.rows, self.rows), self.batch
+        )
 
 
 def no_sums(config: ModelConfig) -> FrameSums:
@@ -159,7 +180,8 @@ def _first_pass(config, apply, parameters, batch, micro_batches, key, step) -> t
     valid = frame_lengths(batch.num_samples, config).sum().astype(jnp.float32)
     keep = keeps_features(config, *batch.waveform.shape)
 
-    def body(total, micro_batch):
+    def body(total, index):
+        micro_batch = micro_batches.at(index)
         features = _encode(config, parameters, micro_batch)
         probabilities = apply(
             parameters,
@@ -171,7 +193,7 @@ def _first_pass(config, apply, parameters, batch, micro_batches, key, step) -> t
         return total, features if keep else None
 
     start = jnp.zeros((config.codebook_groups, config.codebook_entries))
-    total, kept = jax.lax.scan(body, start, micro_batches)
+    total, kept = jax.lax.scan(body, start, micro_batches.indices)
     divisor = jnp.maximum(masked, 1.0)
     slope = jax.grad(lambda total: losses.diversity(total / divisor))(total)
     some = (masked > 0).astype(jnp.float32)

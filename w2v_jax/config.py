@@ -68,6 +68,7 @@ class ModelConfig:
     rematerialise_layers: bool = False  # each transformer layer again in the backward pass
     encoder_block_frames: int | None = None  # the CNN in blocks of time; None: all at once
     attention_block_frames: int | None = None  # queries at a time, with their scores again backward
+    feed_forward_block_frames: int | None = None  # frames of a feed-forward net at a time, again backward
     similarity_block_frames: int | None = None  # rows of the contrastive task at a time, again backward
     gathered_negatives: bool = False  # as vectors, in place of counts beside one product
     micro_batch: int | None = None  # utterances at a time, their gradients accumulated; None: all at once
@@ -84,6 +85,7 @@ class ModelConfig:
         for name in (
             "encoder_block_frames",
             "attention_block_frames",
+            "feed_forward_block_frames",
             "similarity_block_frames",
             "micro_batch",
             "truncate_seconds",

@@ -14,7 +14,7 @@ from w2v_jax.config import ConvolutionForm, ModelConfig
 from w2v_jax.layer_gradients import Layer, Sink, layers_into_sink
 from w2v_jax.layers import LayerNorm, Linear, Scoped, broadcast_last, gelu, normal
 from w2v_jax.platforms import lowered_for
-from w2v_jax.randomness import Stream, attention_dropout, dropout, fold_in_all, stream_key
+from w2v_jax.randomness import Stream, attention_dropout, drop, dropout, fold_in_all, kept, stream_key
 from w2v_jax.time_blocks import balanced
 
 MASKED_SCORE = -1e9
@@ -148,9 +148,23 @@ class FeedForward(Scoped):
         self.intermediate = Linear(narrow, wide, first, dtype=dtype, initializer=initializer)
         self.output = Linear(wide, narrow, second, dtype=dtype, initializer=initializer)
         self.dropout_rate = config.activation_dropout
+        self.block_frames, self.wide = config.feed_forward_block_frames, wide
 
     def __call__(self, x, dropout_keys):
-        return self.output(dropout(gelu(self.intermediate(x)), self.dropout_rate, dropout_keys))
+        blocks = balanced(x.shape[1], self.block_frames)
+        keep = kept(self.dropout_rate, dropout_keys, (x.shape[1], self.wide))
+        if blocks.count == 1:
+            return self._map(x, keep)
+
+        def body(carry: None, per_block: tuple[Array, Array | None]) -> tuple[None, Array]:
+            return None, self._map(*per_block)
+
+        cut = (blocks.cut(x), None if keep is None else blocks.cut(keep))
+        return blocks.join(jax.lax.scan(jax.checkpoint(body, prevent_cse=False), None, cut)[1])
+
+    def _map(self, x: Array, keep: Array | None) -> Array:
+        inner = gelu(self.intermediate(x))
+        return self.output(inner if keep is None else drop(inner, self.dropout_rate, keep))
 
 
 class TransformerLayer(Scoped):

@@ -13,7 +13,8 @@ from w2v_jax.config import ModelConfig
 from w2v_jax.errors import UserError
 
 BLOCK_FRAMES = 50  # of the CNN: one second
-BLOCK_ROWS = 128  # of the attention and of the contrastive task
+BLOCK_ROWS = 128  # of attention and the contrastive task
+FEED_FORWARD_FRAMES = 256  # fewer would go through the weights more often and need as much memory
 
 PLAIN = "plain"
 NUMBER = "N"
@@ -38,7 +39,8 @@ class Method:
 
 EXACT = {
     "remat-cnn": Method(
-        about="each CNN layer computed again in the backward pass; XLA:CPU undoes much of it",
+        about="each CNN layer computed again in the backward pass; XLA:CPU undoes much of it; nothing more "
+        "with encoder-blocks or micro-N, which compute the CNN again themselves",
         changes={"rematerialise_cnn": True},
     ),
     "remat-layers": Method(
@@ -47,6 +49,10 @@ EXACT = {
     "remat-attention": Method(
         about=f"attention {BLOCK_ROWS} queries at a time, its scores computed again",
         changes={"attention_block_frames": BLOCK_ROWS},
+    ),
+    "remat-feed-forward": Method(
+        about=f"feed-forward nets {FEED_FORWARD_FRAMES} frames at a time, computed again",
+        changes={"feed_forward_block_frames": FEED_FORWARD_FRAMES},
     ),
     "remat-similarity": Method(
         about=f"the contrastive task {BLOCK_ROWS} frames at a time, computed again",
@@ -86,7 +92,14 @@ INEXACT = {
 GROUPS = {
     PLAIN: (),
     "remat": ("remat-cnn", "remat-layers"),
-    "exact": ("encoder-blocks", "remat-layers", "remat-attention", "remat-similarity", "micro-1"),
+    "exact": (
+        "encoder-blocks",
+        "remat-layers",
+        "remat-attention",
+        "remat-feed-forward",
+        "remat-similarity",
+        "micro-1",
+    ),
 }
 METHODS = EXACT | INEXACT
 

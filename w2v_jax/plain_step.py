@@ -25,6 +25,7 @@ SCALE_PERIOD = 2000  # finite steps after which the loss scale doubles
 ABSENT = (
     "encoder_block_frames",
     "attention_block_frames",
+    "feed_forward_block_frames",
     "similarity_block_frames",
     "gathered_negatives",
     "micro_batch",

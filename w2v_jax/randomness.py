@@ -9,7 +9,7 @@ import enum
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, UInt
+from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 
 class Stream(enum.IntEnum):
@@ -44,9 +44,23 @@ def dropout(
     x: Float[Array, "batch time *rest"], rate: float, keys: Key[Array, " batch"] | None
 ) -> Float[Array, "batch time *rest"]:
     """Inverted dropout with a key per utterance; identity where `keys` is None or `rate` is 0."""
+    keep = kept(rate, keys, x.shape[1:])
+    return x if keep is None else drop(x, rate, keep)
+
+
+def kept(
+    rate: float, keys: Key[Array, " batch"] | None, shape: tuple[int, ...]
+) -> Bool[Array, "batch time *rest"] | None:
+    """What dropout keeps of each utterance's values [time, *rest]; None where it keeps all."""
     if keys is None or rate == 0.0:
-        return x
-    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, x.shape[1:]))(keys)
+        return None
+    return jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, shape))(keys)
+
+
+def drop(
+    x: Float[Array, "batch time *rest"], rate: float, keep: Bool[Array, "batch time *rest"]
+) -> Float[Array, "batch time *rest"]:
+    """Values that are kept, larger by what is not."""
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 

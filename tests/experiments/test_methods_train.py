@@ -60,7 +60,12 @@ def test_ten_steps_follow_the_plain_losses(optimizer, method):
     with_method = StepSettings(model="tiny", seconds=0.2, batch=3, optimizer=optimizer, method=method)
     small = methods.configured(config, method)
     if small.encoder_block_frames:
-        small = small.replace(encoder_block_frames=20, attention_block_frames=25, similarity_block_frames=25)
+        small = small.replace(
+            encoder_block_frames=20,
+            attention_block_frames=25,
+            feed_forward_block_frames=25,
+            similarity_block_frames=25,
+        )
     batches = list(noise_batches(settings.samples))
     plain, other = losses_of(settings, batches, config), losses_of(with_method, batches, small)
     np.testing.assert_allclose(other, plain, rtol=TOLERANCE)

@@ -59,7 +59,10 @@ def final_parameters(optimizer, layout, order=("a", "b", "c"), block_steps=None,
     config = methods.configured(CONFIG, method).replace(convolution_form=form_for_clients(layout.chunk))
     if config.encoder_block_frames:  # clips are short here: several blocks all the same
         config = config.replace(
-            encoder_block_frames=10, attention_block_frames=12, similarity_block_frames=12
+            encoder_block_frames=10,
+            attention_block_frames=12,
+            feed_forward_block_frames=12,
+            similarity_block_frames=12,
         )
     objective = pretraining_objective(config)
     transformation, rate, rounds = OPTIMIZERS[optimizer]

@@ -12,6 +12,7 @@ from w2v_jax import methods
 from w2v_jax.config import TINY, ModelConfig
 from w2v_jax.errors import UserError
 from w2v_jax.objective import Batch, pretraining_objective
+from w2v_jax.time_blocks import balanced
 
 SAMPLES = 24_000
 TOLERANCE = 1e-5  # relative norm
@@ -35,7 +36,12 @@ VARIANTS = {
     ),
 }
 # Small blocks, so that a second and a half of speech has several, and a last one that is not full.
-SMALL_BLOCKS = {"encoder_block_frames": 20, "attention_block_frames": 30, "similarity_block_frames": 30}
+SMALL_BLOCKS = {
+    "encoder_block_frames": 20,
+    "attention_block_frames": 30,
+    "feed_forward_block_frames": 30,
+    "similarity_block_frames": 30,
+}
 
 
 def batch_of(lengths=(SAMPLES, SAMPLES // 2, SAMPLES // 3, 1500, SAMPLES - 777)) -> Batch:
@@ -73,6 +79,22 @@ def plain():
 def exact_combinations():
     single = [name for name in methods.EXACT if name not in ("micro-N", "layerwise")]
     return [*single, "micro-1", "micro-2", "micro-5", "micro-7", "remat", "exact", "encoder-blocks,micro-2"]
+
+
+def test_blocks_are_of_nearly_one_width():
+    cut = balanced(274, 128)
+    assert (cut.count, cut.width) == (3, 92)
+    values = jax.random.normal(jax.random.key(0), (2, 274, 5))
+    assert cut.cut(values).shape == (3, 2, 92, 5)
+    np.testing.assert_array_equal(cut.cut(values)[1, :, 3], values[:, 95])
+    np.testing.assert_array_equal(cut.join(cut.cut(values)), values)
+    assert cut.starts.tolist() == [0, 92, 184]
+    for time, width in ((5, None), (5, 5), (5, 9)):
+        assert balanced(time, width)[1:] == (1, 5)
+    for time in range(1, 60):
+        cut = balanced(time, 7)
+        assert cut.width <= 7
+        assert 0 <= cut.count * cut.width - time < cut.count
 
 
 @pytest.mark.parametrize("method", exact_combinations())
@@ -123,9 +145,18 @@ def test_a_batch_without_masked_frames_teaches_nothing(method):
     assert sums["loss"].weight == 0.0
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        "layerwise",
+        "layerwise,remat-layers,encoder-blocks,remat-attention,remat-feed-forward,remat-similarity",
+    ],
+)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_layerwise_descends_by_the_plain_gradients(plain, variant):
-    objective = pretraining_objective(VARIANTS[variant])
+def test_layerwise_descends_by_the_plain_gradients(plain, variant, method):
+    config = methods.configured(VARIANTS[variant], method)
+    blocks = {name: value for name, value in SMALL_BLOCKS.items() if getattr(config, name)}
+    objective = pretraining_objective(config.replace(**blocks))
     parameters = jax.jit(objective.init)(jax.random.key(0))[0]
     assert objective.descend is not None
     after, _, sums = jax.jit(objective.descend)(
@@ -205,6 +236,7 @@ def test_names_combine():
     assert exact.micro_batch == 1
     assert exact.encoder_block_frames
     assert exact.attention_block_frames
+    assert exact.feed_forward_block_frames
     assert methods.is_exact("exact")
     assert methods.is_exact("plain")
     assert methods.is_exact("remat,layerwise")
