@@ -14,7 +14,7 @@ from w2v_jax.errors import UserError
 
 BLOCK_FRAMES = 50  # of the CNN: one second
 BLOCK_ROWS = 128  # of attention and the contrastive task
-FEED_FORWARD_FRAMES = 256  # fewer would go through the weights more often and need as much memory
+FEED_FORWARD_FRAMES = 600  # fewer would go through the weights more often, and their products twice
 
 PLAIN = "plain"
 NUMBER = "N"

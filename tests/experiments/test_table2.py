@@ -124,6 +124,11 @@ def test_kept_plans_are_the_compilers_and_between_them_the_fit_is_near():
     assert remat is not None
     assert plain is not None
     assert remat.bytes < 0.5 * plain.bytes
+    for board in ("xavier-agx", "orin-agx"):
+        exact = plan_surface.plan(DEVICES[board], "base", "exact", "fp32", 8, 12.0)
+        assert exact is not None
+        assert exact.compiled
+        assert exact.bytes < 2.0e9  # with AdamW; the paper has 9.89 GB
     assert plan_surface.plan(DEVICES["rpi-4"], "base", "plain", "fp16", 4, 5.5) is None
     assert plan_surface.plan(DEVICES["tpu-v5e"], "base", "plain", "fp32", 4, 5.5) is None
 
