@@ -51,10 +51,15 @@ def dropout(
 def kept(
     rate: float, keys: Key[Array, " batch"] | None, shape: tuple[int, ...]
 ) -> Bool[Array, "batch time *rest"] | None:
-    """What dropout keeps of each utterance's values [time, *rest]; None where it keeps all."""
+    """What dropout keeps of each utterance's values [time, *rest]; None where it keeps all.
+
+    It goes by way of packed bits: XLA would keep the two random words of each value for the backward pass.
+    """
     if keys is None or rate == 0.0:
         return None
-    return jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, shape))(keys)
+    drawn = jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, shape))(keys)
+    bits = jnp.packbits(drawn, axis=-1)
+    return jnp.unpackbits(bits, axis=-1, count=shape[-1]).astype(jnp.bool_)
 
 
 def drop(
