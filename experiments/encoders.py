@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -62,6 +62,62 @@ def load(init: str, model: str | None) -> Source:
 
 
 def _from_run(init: str) -> tuple[ModelConfig, Parameters, dict[str, Any]]:
+    run = open_run(init)
+    make, _ = bind(lambda key: Encoder(run.config, key))
+    parameters = run.parameters(jax.eval_shape(make, jax.random.key(0)))
+    description = {
+        "init": init,
+        "model": run.settings["model"],
+        "pretraining": {
+            name: run.settings.get(name)
+            for name in ("preset", "aggregation", "temperature", "rounds", "seed", "data", "crop_seconds")
+        },
+        "round": run.round_index,
+    }
+    return run.config, parameters, description
+
+
+class Run(NamedTuple):
+    """A pre-training run, or what `w2v-jax convert` made of another's model.
+
+    Attributes:
+        init: how it was named.
+        folder: its folder.
+        config: of its model.
+        settings: of its config.json.
+        round_index: of the checkpoint that was asked for.
+    """
+
+    init: str
+    folder: Path
+    config: ModelConfig
+    settings: dict[str, Any]
+    round_index: int
+
+    def parameters(self, like: Parameters) -> Parameters:
+        """Some of its parameters (NumPy), with the shapes of `like`.
+
+        Raises:
+            UserError: it has others.
+        """
+        reader = Checkpoints(self.folder / "checkpoints")
+        try:
+            found = reader.restore_part(self.round_index, {"parameters": like})["parameters"]
+        except (ValueError, KeyError) as error:
+            raise UserError(
+                f"--init {self.folder}: its checkpoint is of another architecture than its config.json says"
+            ) from error
+        finally:
+            reader.close()
+        return jax.device_get(found)
+
+
+def open_run(init: str) -> Run:
+    """The run, and the round, that RUN or RUN@ROUND names.
+
+    Raises:
+        UserError: it is none, or keeps no such checkpoint.
+    """
     name, _, wanted = init.rpartition("@")
     folder, at_round = (Path(name), int(wanted)) if name and wanted.isdecimal() else (Path(init), None)
     if not (folder / "config.json").is_file():
@@ -83,26 +139,8 @@ def _from_run(init: str) -> tuple[ModelConfig, Parameters, dict[str, Any]]:
     if at_round is not None and at_round not in reader.rounds():
         kept = ", ".join(map(str, reader.rounds()))
         raise UserError(f"--init {init}: {folder} keeps no checkpoint of round {at_round}, only of {kept}")
-    chosen = latest if at_round is None else at_round
-    make, _ = bind(lambda key: Encoder(config, key))
-    like = {"parameters": jax.eval_shape(make, jax.random.key(0))}
-    try:
-        parameters = reader.restore_part(chosen, like)["parameters"]
-    except (ValueError, KeyError) as error:
-        raise UserError(
-            f"--init {folder}: its checkpoint is of another architecture than its config.json says"
-        ) from error
     reader.close()
-    description = {
-        "init": init,
-        "model": settings["model"],
-        "pretraining": {
-            name: settings.get(name)
-            for name in ("preset", "aggregation", "temperature", "rounds", "seed", "data", "crop_seconds")
-        },
-        "round": chosen,
-    }
-    return config, jax.device_get(parameters), description
+    return Run(init, folder, config, settings, latest if at_round is None else at_round)
 
 
 def _check_shape(held: ModelConfig, wanted: ModelConfig, init: str, model: str) -> None:

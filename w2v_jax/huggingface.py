@@ -1,10 +1,10 @@
-"""Names and layouts of transformers' Wav2Vec2ForPreTraining, in both directions.
+"""Names and layouts of transformers' wav2vec 2.0 classes, in both directions.
 
 Works on dictionaries of NumPy arrays; reading and writing files is for others.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,11 @@ from w2v_jax.config import ModelConfig
 from w2v_jax.errors import UserError
 
 Parameters = dict[str, Any]
+Kind = Literal["Wav2Vec2ForPreTraining", "Wav2Vec2Model", "Wav2Vec2ForCTC"]
+PRE_TRAINING, ENCODER, CTC = KINDS = ("Wav2Vec2ForPreTraining", "Wav2Vec2Model", "Wav2Vec2ForCTC")
+WeightNorm = Literal["parametrizations", "weight_g"]
+MASK_EMBEDDING = "masked_spec_embed"
+HEAD = "head"  # of a CTC model's parameters, beside those of its encoder
 
 
 class Entry(NamedTuple):
@@ -35,8 +40,22 @@ def _transposed(x: np.ndarray) -> np.ndarray:
     return x.T
 
 
-def entries(config: ModelConfig) -> list[Entry]:
-    """The correspondence for a configuration, parameter by parameter."""
+def entries(config: ModelConfig, kind: str = PRE_TRAINING) -> list[Entry]:
+    """The correspondence for a configuration and a class of transformers, parameter by parameter."""
+    whole = _entries(config)
+    if kind == PRE_TRAINING:
+        return whole
+    encoder = [entry for entry in whole if entry.name.startswith(_PREFIX)]
+    if kind == ENCODER:  # which has no prefix of its own
+        return [entry._replace(name=entry.name.removeprefix(_PREFIX)) for entry in encoder]
+    head = [
+        Entry((HEAD, "kernel"), "lm_head.weight", _transposed, _transposed),
+        Entry((HEAD, "bias"), "lm_head.bias", _same, _same),
+    ]
+    return [*encoder, *head]
+
+
+def _entries(config: ModelConfig) -> list[Entry]:
     found: list[Entry] = []
 
     def add(path: str, name: str, export=_same, load=_same, layer: int | None = None) -> None:
@@ -101,6 +120,7 @@ def entries(config: ModelConfig) -> list[Entry]:
     return found
 
 
+_PREFIX = "wav2vec2."
 # The positional convolution's weight norm has two spellings in the wild.
 _OLD_SPELLINGS = {
     ".weight_g": ".parametrizations.weight.original0",
@@ -126,9 +146,9 @@ def encoder_from_state_dict(state: Mapping[str, np.ndarray], config: ModelConfig
         UserError: parts of the encoder are missing, or have other shapes.
     """
     renamed = _renamed(state)
-    if not any(name.startswith("wav2vec2.") for name in renamed):  # Wav2Vec2Model itself has no prefix
-        renamed = {f"wav2vec2.{name}": value for name, value in renamed.items()}
-    table = [entry for entry in entries(config) if entry.name.startswith("wav2vec2.")]
+    if not any(name.startswith(_PREFIX) for name in renamed):
+        renamed = {f"{_PREFIX}{name}": value for name, value in renamed.items()}
+    table = [entry for entry in entries(config) if entry.name.startswith(_PREFIX)]
     if missing := sorted({entry.name for entry in table} - renamed.keys()):
         raise UserError(
             f"checkpoint of another architecture: it lacks {len(missing)} arrays of wav2vec 2.0's encoder, "
@@ -137,19 +157,61 @@ def encoder_from_state_dict(state: Mapping[str, np.ndarray], config: ModelConfig
     return _assemble(table, renamed)
 
 
-def from_state_dict(state: Mapping[str, np.ndarray], config: ModelConfig) -> Parameters:
+def from_state_dict(
+    state: Mapping[str, np.ndarray],
+    config: ModelConfig,
+    kind: str = PRE_TRAINING,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> Parameters:
     """transformers' arrays -> parameters.
 
+    Args:
+        state: arrays by name, in either spelling of the weight norm.
+        config: shapes of the model.
+        kind: the class that they are of. A CTC model's parameters are its encoder's, and `head`.
+        shapes: what each must have (`shapes_of`); not looked at by default.
+
     Raises:
-        UserError: missing or extra keys, listed by name. Nothing is ever re-initialised silently.
+        UserError: missing, extra or misshapen keys, listed by name. Nothing is ever re-initialised silently,
+            but the mask embedding where transformers has none, which is zero.
     """
     renamed = _renamed(state)
-    table = entries(config)
+    table = entries(config, kind)
+    masks = {entry.name for entry in table if entry.name.endswith(MASK_EMBEDDING)}
+    if kind != PRE_TRAINING:  # left out by models that mask nothing
+        renamed = {name: np.zeros(config.hidden_dim, np.float32) for name in masks} | renamed
     expected = {entry.name for entry in table}
-    missing, extra = sorted(expected - renamed.keys()), sorted(renamed.keys() - expected)
-    if missing or extra:
-        raise UserError(f"checkpoint does not fit: missing {missing or 'none'}; unexpected {extra or 'none'}")
+    wrong = {
+        "missing": sorted(expected - renamed.keys()),
+        "unexpected": sorted(renamed.keys() - expected),
+        "of another shape": [
+            f"{name} {renamed[name].shape}, expected {shape}"
+            for name, shape in sorted((shapes or {}).items())
+            if name in renamed and renamed[name].shape != shape
+        ],
+    }
+    if any(wrong.values()):
+        told = "; ".join(f"{what} {', '.join(names)}" for what, names in wrong.items() if names)
+        raise UserError(f"checkpoint does not fit {kind}: {told}")
     return _assemble(table, renamed)
+
+
+def shapes_of(parameters: Parameters, config: ModelConfig, kind: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of transformers' arrays, from parameters or what has their shapes."""
+
+    def shape(entry: Entry) -> tuple[int, ...]:
+        held = _at(parameters, entry.path).shape
+        empty = np.broadcast_to(np.float32(0), held if entry.layer is None else held[1:])
+        return entry.export(empty).shape
+
+    return {entry.name: shape(entry) for entry in entries(config, kind)}
+
+
+def _at(parameters: Parameters, path: tuple[str, ...]) -> Any:
+    value: Any = parameters
+    for part in path:
+        value = value[part]
+    return value
 
 
 def _assemble(table: list[Entry], renamed: Mapping[str, np.ndarray]) -> Parameters:
@@ -166,15 +228,26 @@ def _assemble(table: list[Entry], renamed: Mapping[str, np.ndarray]) -> Paramete
     return parameters
 
 
-def to_state_dict(parameters: Parameters, config: ModelConfig) -> dict[str, np.ndarray]:
-    """Parameters -> transformers' arrays."""
+def to_state_dict(
+    parameters: Parameters,
+    config: ModelConfig,
+    kind: str = PRE_TRAINING,
+    weight_norm: WeightNorm = "parametrizations",
+) -> dict[str, np.ndarray]:
+    """Parameters -> transformers' arrays.
+
+    Args:
+        parameters: of the whole model, of the encoder alone, or of the encoder with `head`, as `kind` has it.
+        config: shapes of the model.
+        kind: the class that they are for.
+        weight_norm: how the positional convolution's two arrays are called; weight_g before torch 2.
+    """
     state = {}
-    for entry in entries(config):
-        value: Any = parameters
-        for part in entry.path:
-            value = value[part]
-        value = np.asarray(value)
-        state[entry.name] = np.ascontiguousarray(
-            entry.export(value if entry.layer is None else value[entry.layer])
-        )
+    for entry in entries(config, kind):
+        value = np.asarray(_at(parameters, entry.path))
+        name = entry.name
+        if weight_norm == "weight_g":
+            for old, new in _OLD_SPELLINGS.items():
+                name = name.removesuffix(new) + old if name.endswith(new) else name
+        state[name] = np.ascontiguousarray(entry.export(value if entry.layer is None else value[entry.layer]))
     return state

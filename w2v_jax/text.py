@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import sentencepiece
 
@@ -203,6 +203,40 @@ class PieceTokenizer:
         return set(text).difference(self.alphabet)
 
 
+class VocabularyTokenizer:
+    """The tokens of a checkpoint from elsewhere, in its own order but for the blank, which is first here."""
+
+    def __init__(self, tokens: list[str], ids: list[int], delimiter: str, silent: Iterable[str]):
+        """Keep a vocabulary.
+
+        Args:
+            tokens: the blank's first.
+            ids: what each was there.
+            delimiter: stands for a space.
+            silent: names of ids that have no token.
+        """
+        self.tokens, self.ids, self.delimiter = tokens, ids, delimiter
+        self.silent = sorted(set(silent))
+        shown = {" " if token == delimiter else token for token in tokens[1:] if token not in self.silent}
+        self.alphabet = "".join(sorted(token for token in shown if len(token) == 1))
+        self._ids = {" " if t == delimiter else t: number for number, t in enumerate(tokens) if number}
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.tokens)
+
+    def encode(self, text: str) -> list[int]:
+        _refuse_unknown(self.unknown(text), "write them otherwise, or train a tokenizer of its own")
+        return [self._ids[char if char in self.alphabet else char.upper()] for char in text]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        named = [self.tokens[number] for number in _without_blanks(ids, self.num_tokens)]
+        return "".join(" " if t == self.delimiter else t for t in named if t not in self.silent)
+
+    def unknown(self, text: str) -> set[str]:
+        return {char for char in text if not {char, char.upper()} & set(self.alphabet)}
+
+
 def train_pieces(sentences: Iterable[str], num_tokens: int) -> PieceTokenizer:
     """Unigram pieces (SentencePiece) from `sentences`; the same ones every time.
 
@@ -269,14 +303,17 @@ def _refuse_unknown(characters: set[str], advice: str) -> None:
 
 def save_tokenizer(folder: Path, tokenizer: Tokenizer, rules: TextRules) -> None:
     """Write tokenizer.json and, for pieces, tokenizer.model into `folder`, made if need be."""
-    if not isinstance(tokenizer, CharacterTokenizer | PieceTokenizer):
+    kinds = {CharacterTokenizer: "characters", PieceTokenizer: "pieces", VocabularyTokenizer: "vocabulary"}
+    if type(tokenizer) not in kinds:
         raise TypeError(f"cannot save a {type(tokenizer).__name__}")
-    pieces = isinstance(tokenizer, PieceTokenizer)
     folder.mkdir(parents=True, exist_ok=True)
-    if pieces:
+    more: dict[str, Any] = {}
+    if isinstance(tokenizer, PieceTokenizer):
         (folder / MODEL_FILE).write_bytes(tokenizer.model)
-    settings = {
-        "kind": "pieces" if pieces else "characters",
+    if isinstance(tokenizer, VocabularyTokenizer):
+        more = {name: getattr(tokenizer, name) for name in ("tokens", "ids", "delimiter", "silent")}
+    settings = more | {
+        "kind": kinds[type(tokenizer)],
         "alphabet": tokenizer.alphabet,
         "rules": dataclasses.asdict(rules),
         "num_tokens": tokenizer.num_tokens,
@@ -309,8 +346,15 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, TextRules]:
         tokenizer = CharacterTokenizer(alphabet)
     elif kind == "pieces":
         tokenizer = _read_pieces(folder / MODEL_FILE)
+    elif kind == "vocabulary" and {"tokens", "ids", "delimiter", "silent"} <= settings.keys():
+        tokenizer = VocabularyTokenizer(
+            settings["tokens"], settings["ids"], settings["delimiter"], settings["silent"]
+        )
     else:
-        raise UserError(f'{path} has kind {kind!r}: give "characters", with an alphabet, or "pieces"')
+        raise UserError(
+            f'{path} has kind {kind!r}: give "characters", with an alphabet, "pieces", or "vocabulary", with '
+            "its tokens"
+        )
     if tokenizer.num_tokens != num_tokens or tokenizer.alphabet != alphabet:
         raise UserError(
             f"{path} says {num_tokens} tokens, but the tokenizer in {folder} has {tokenizer.num_tokens} or "

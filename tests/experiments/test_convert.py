@@ -1,0 +1,224 @@
+"""convert: Hugging Face and fairseq to run folders and back, bit by bit; what is refused."""
+
+import argparse
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from experiments import cli, encoders
+from tests import torch_files
+from tests.configs import VARIANTS
+from tests.experiments.test_commands import fails
+from tests.torch_files import Evil, Tensor
+from w2v_jax import fairseq, huggingface
+from w2v_jax.config import ModelConfig
+from w2v_jax.huggingface import CTC, ENCODER, HEAD, KINDS, PRE_TRAINING
+from w2v_jax.huggingface_folder import read_model, settings_of
+from w2v_jax.objective import bind_model
+
+TOKENS = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "|": 4, "E": 5, "T": 6, "'": 7}
+
+
+@functools.cache
+def parameters_of(config):
+    """Nothing in them is zero or one by its nature."""
+    made = jax.device_get(jax.jit(bind_model(config)[0])(jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: (x + 0.1 * rng.standard_normal(x.shape)).astype(np.float32), made)
+
+
+def write_folder(folder, config, kind, spelling="parametrizations", **changes):
+    """As transformers would: arrays, config.json, and a vocabulary whose blank is not the first."""
+    folder.mkdir(parents=True)
+    parameters = dict(parameters_of(config))
+    if kind == CTC:
+        rng = np.random.default_rng(1)
+        parameters[HEAD] = {
+            "kernel": rng.standard_normal((config.hidden_dim, len(TOKENS))).astype(np.float32),
+            "bias": rng.standard_normal(len(TOKENS)).astype(np.float32),
+        }
+        (folder / "vocab.json").write_text(json.dumps(TOKENS))
+        changes = {"vocab_size": len(TOKENS), "pad_token_id": 1} | changes
+    state = huggingface.to_state_dict(parameters, config, kind, spelling)
+    save_file(state, folder / "model.safetensors")
+    settings = settings_of(config, kind, {"tokenizer_class": "kept", **changes}) | changes
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def convert(source, out, *options):
+    assert cli.main(["convert", str(source), "--out", str(out), *options]) == 0
+    return out
+
+
+def bits(folder):
+    return {name: (x.dtype, x.tobytes()) for name, x in load_file(folder / "model.safetensors").items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_there_and_back_is_bit_identical(tmp_path, variant, kind):
+    source = write_folder(tmp_path / "hf", VARIANTS[variant], kind)
+    ours = convert(source, tmp_path / "ours")
+    back = convert(ours, tmp_path / "back")
+    assert bits(back) == bits(source)
+    before, after = (json.loads((folder / "config.json").read_text()) for folder in (source, back))
+    assert before.items() <= after.items()
+    if kind == CTC:
+        assert json.loads((back / "vocab.json").read_text()) == TOKENS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_spellings_of_the_weight_norm(tmp_path, kind):
+    config = VARIANTS["group-norm"]
+    old = write_folder(tmp_path / "old", config, kind, "weight_g")
+    new = write_folder(tmp_path / "new", config, kind)
+    ours = convert(old, tmp_path / "ours")
+    assert bits(convert(ours, tmp_path / "as new")) == bits(new)
+    assert bits(convert(ours, tmp_path / "as old", "--weight-norm", "weight_g")) == bits(old)
+
+
+def test_an_encoder_of_any_of_them(tmp_path):
+    config = VARIANTS["layer-norm"]
+    expected = bits(write_folder(tmp_path / "encoder", config, ENCODER))
+    for kind in (PRE_TRAINING, CTC):
+        ours = convert(write_folder(tmp_path / kind, config, kind), tmp_path / f"ours {kind}")
+        assert bits(convert(ours, tmp_path / f"out {kind}", "--kind", ENCODER)) == expected
+
+
+def test_fine_tuning_begins_from_what_was_converted(tmp_path):
+    config = VARIANTS["group-norm"]
+    ours = convert(write_folder(tmp_path / "hf", config, PRE_TRAINING), tmp_path / "ours")
+    source = encoders.load(str(ours), None)
+    kept = ("feature_encoder", "feature_projection", "mask_embedding", "context_network")
+    assert source.parameters is not None
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        dict(source.parameters),
+        {name: parameters_of(config)[name] for name in kept},
+    )
+
+
+def test_models_without_a_mask_embedding(tmp_path):
+    """transformers makes none where nothing is masked."""
+    folder = write_folder(tmp_path / "hf", VARIANTS["group-norm"], ENCODER, mask_time_prob=0.0)
+    state = load_file(folder / "model.safetensors")
+    del state["masked_spec_embed"]
+    save_file(state, folder / "model.safetensors")
+    assert bits(convert(convert(folder, tmp_path / "ours"), tmp_path / "back")) == bits(folder)
+
+
+def test_misfits_are_listed_by_name(tmp_path, capfd):
+    folder = write_folder(tmp_path / "hf", VARIANTS["group-norm"], PRE_TRAINING)
+    state = load_file(folder / "model.safetensors")
+    state["surplus"] = state.pop("project_q.bias")
+    state["project_hid.bias"] = np.zeros(3, np.float32)
+    save_file(state, folder / "model.safetensors")
+    words = fails(capfd, "convert", str(folder), "--out", str(tmp_path / "out"))
+    assert "missing project_q.bias; unexpected surplus; of another shape project_hid.bias (3,)" in words
+    assert "expected (8,)" in words
+    assert not (tmp_path / "out").exists()
+
+
+FAIRSEQ = {
+    "wav2vec2.masked_spec_embed": "mask_emb",
+    "wav2vec2.feature_projection.projection": "post_extract_proj",
+    "wav2vec2.feature_projection.layer_norm": "layer_norm",
+    "wav2vec2.encoder.pos_conv_embed.conv": "encoder.pos_conv.0",
+    "quantizer.codevectors": "quantizer.vars",
+    "project_hid": "final_proj",
+}
+
+
+def fairseq_name(name, layer_norm):
+    """The other way round, written down by itself."""
+    for theirs, its in FAIRSEQ.items():
+        if name.startswith(theirs):
+            return its + name.removeprefix(theirs)
+    name = name.removeprefix("wav2vec2.")
+    if name.startswith("feature_extractor."):
+        norm = ".2.1." if layer_norm else ".2."
+        return name.replace(".conv.", ".0.").replace(".layer_norm.", norm)
+    if name.startswith("encoder.layers."):
+        name = name.replace(".layer_norm.", ".self_attn_layer_norm.").replace(".attention.", ".self_attn.")
+        name = name.replace(".feed_forward.intermediate_dense.", ".fc1.")
+        return name.replace(".feed_forward.output_dense.", ".fc2.")
+    return name
+
+
+@pytest.mark.parametrize("variant", ["group", "layer"])
+def test_fairseqs_checkpoints(tmp_path, variant):
+    config = ModelConfig(
+        conv_channels=(8,) * 7,
+        conv_bias=variant == "layer",
+        feature_norm=variant,  # type: ignore[arg-type]  # a plain word
+        normalise_waveform=variant == "layer",
+        pre_norm=variant == "layer",
+        hidden_dim=64,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_dim=32,
+        positional_kernel=8,
+        positional_groups=4,
+        codebook_entries=10,
+        codevector_dim=8,
+        projection_dim=8,
+        layer_drop=0.2,
+    )
+    state = huggingface.to_state_dict(parameters_of(config), config, PRE_TRAINING, "weight_g")
+    arrays = {fairseq_name(name, variant == "layer"): Tensor(value) for name, value in state.items()}
+    assert all(fairseq.transformers_name(new) == old for new, old in zip(arrays, state, strict=True))
+    settings = argparse.Namespace(encoder_attention_heads=4, encoder_layerdrop=0.2, feature_grad_mult=0.1)
+    torch_files.save(tmp_path / "m.pt", {"args": settings, "model": arrays})
+    found, parameters = fairseq.read(tmp_path / "m.pt")
+    assert found == config
+    jax.tree.map(np.testing.assert_array_equal, parameters, dict(parameters_of(config)))
+    ours = convert(tmp_path / "m.pt", tmp_path / "ours")
+    model = read_model(convert(ours, tmp_path / "hf"))
+    assert (model.kind, model.config.layer_drop) == (PRE_TRAINING, 0.2)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path, capfd):
+    folder = write_folder(tmp_path / "hf", VARIANTS["group-norm"], PRE_TRAINING)
+    (folder / "model.safetensors").unlink()
+    trace = tmp_path / "it ran"
+    for path in (folder / "pytorch_model.bin", tmp_path / "m.pt"):
+        torch_files.save(path, {"model": {}, "x": Evil(f"touch '{trace}'")})
+        source = folder if path.parent == folder else path
+        assert "is refused: its pickle names" in fails(
+            capfd, "convert", str(source), "--out", str(tmp_path / "out")
+        )
+    assert not trace.exists()
+
+
+def test_pickled_arrays_are_read(tmp_path):
+    folder = write_folder(tmp_path / "hf", VARIANTS["group-norm"], PRE_TRAINING)
+    expected = bits(folder)
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch_files.save(folder / "pytorch_model.bin", {name: Tensor(value) for name, value in state.items()})
+    assert bits(convert(convert(folder, tmp_path / "ours"), tmp_path / "back")) == expected
+
+
+def test_what_cannot_be_converted(tmp_path, capfd):
+    folder = write_folder(tmp_path / "hf", VARIANTS["group-norm"], ENCODER)
+    ours = convert(folder, tmp_path / "ours")
+    assert "not empty" in fails(capfd, "convert", str(folder), "--out", str(ours))
+    assert "--kind is for what is written for Hugging Face" in fails(
+        capfd, "convert", str(folder), "--out", str(tmp_path / "x"), "--kind", CTC
+    )
+    for kind in (CTC, PRE_TRAINING):
+        words = fails(capfd, "convert", str(ours), "--out", str(tmp_path / "x"), "--kind", kind)
+        assert "has no such heads" in words
+    assert "no such" in fails(capfd, "convert", str(tmp_path / "nothing"), "--out", str(tmp_path / "x"))
+    other = write_folder(
+        tmp_path / "other", VARIANTS["group-norm"], PRE_TRAINING, architectures=["Wav2Vec2ForXVector"]
+    )
+    assert "names the architectures ['Wav2Vec2ForXVector']" in fails(
+        capfd, "convert", str(other), "--out", str(tmp_path / "x")
+    )
+    assert not (tmp_path / "x").exists()
