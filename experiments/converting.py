@@ -143,14 +143,14 @@ def _export_run(source: Path, out: Path, kind: str | None, weight_norm: WeightNo
     """A pre-training run to Hugging Face."""
     run = encoders.open_run(str(source))
     held = run.settings.get("kind", PRE_TRAINING)
-    kind = kind or held
-    if kind == CTC or (kind == PRE_TRAINING and held == ENCODER):
-        raise UserError(f"--kind {kind}: {source} is a {held}, and has no such heads")
-    parameters = run.parameters(huggingface_folder.abstract(run.config, kind, {}))
+    written = kind or held
+    if written == CTC or (written == PRE_TRAINING and held == ENCODER):
+        raise UserError(f"--kind {written}: {source} is a {held}, and has no such heads")
+    parameters = run.parameters(huggingface_folder.abstract(run.config, written, {}))
     huggingface_folder.write_model(
-        out, kind, run.config, parameters, kept=_kept(run.folder), weight_norm=weight_norm
+        out, written, run.config, parameters, kept=_kept(run.folder), weight_norm=weight_norm
     )
-    return kind, parameters
+    return written, parameters
 
 
 def _export_recognizer(

@@ -304,7 +304,7 @@ def _refuse_unknown(characters: set[str], advice: str) -> None:
 def save_tokenizer(folder: Path, tokenizer: Tokenizer, rules: TextRules) -> None:
     """Write tokenizer.json and, for pieces, tokenizer.model into `folder`, made if need be."""
     kinds = {CharacterTokenizer: "characters", PieceTokenizer: "pieces", VocabularyTokenizer: "vocabulary"}
-    if type(tokenizer) not in kinds:
+    if not isinstance(tokenizer, CharacterTokenizer | PieceTokenizer | VocabularyTokenizer):
         raise TypeError(f"cannot save a {type(tokenizer).__name__}")
     folder.mkdir(parents=True, exist_ok=True)
     more: dict[str, Any] = {}

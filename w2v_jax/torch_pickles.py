@@ -42,6 +42,7 @@ _DAMAGE = (
 class Record:
     """Settings of a class that is not here: what the file says of them, as attributes of `fields`."""
 
+    given: tuple[Any, ...]
     fields: dict[str, Any]
 
     def __new__(cls, *given: Any, **named: Any):

@@ -1,24 +1,31 @@
 """convert: Hugging Face and fairseq to run folders and back, bit by bit; what is refused."""
 
 import argparse
+import dataclasses
 import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from experiments import cli, encoders
+from experiments import cli, converting, encoders
+from experiments.run_folder import read_json
 from tests import torch_files
 from tests.configs import VARIANTS
 from tests.experiments.test_commands import fails
 from tests.torch_files import Evil, Tensor
 from w2v_jax import fairseq, huggingface
+from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.config import ModelConfig
-from w2v_jax.huggingface import CTC, ENCODER, HEAD, KINDS, PRE_TRAINING
+from w2v_jax.ctc import RecognizerConfig, collapse, recognizer
+from w2v_jax.heads import HeadConfig
+from w2v_jax.huggingface import CTC, ENCODER, HEAD, KINDS, PRE_TRAINING, WeightNorm
 from w2v_jax.huggingface_folder import read_model, settings_of
 from w2v_jax.objective import bind_model
+from w2v_jax.text import CharacterTokenizer, TextRules, load_tokenizer, save_tokenizer
 
 TOKENS = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "|": 4, "E": 5, "T": 6, "'": 7}
 
@@ -31,7 +38,7 @@ def parameters_of(config):
     return jax.tree.map(lambda x: (x + 0.1 * rng.standard_normal(x.shape)).astype(np.float32), made)
 
 
-def write_folder(folder, config, kind, spelling="parametrizations", **changes):
+def write_folder(folder, config, kind, spelling: WeightNorm = "parametrizations", **changes):
     """As transformers would: arrays, config.json, and a vocabulary whose blank is not the first."""
     folder.mkdir(parents=True)
     parameters = dict(parameters_of(config))
@@ -101,6 +108,61 @@ def test_fine_tuning_begins_from_what_was_converted(tmp_path):
         dict(source.parameters),
         {name: parameters_of(config)[name] for name in kept},
     )
+
+
+def scores_of(run, waveform):
+    """Logits of a recognizer's folder, and what it writes."""
+    made = recognizer(RecognizerConfig.from_dict(read_json(run / "recognizer.json")))
+    like = jax.eval_shape(made.objective.init, jax.random.key(0))
+    best = Checkpoints(run / "best")
+    held = best.restore(0, {"parameters": like[0], "statistics": like[1]})
+    best.close()
+    logits, frames = jax.jit(made.scores)(
+        held["parameters"], held["statistics"], waveform[None], jnp.array([waveform.size])
+    )
+    text = load_tokenizer(run)[0].decode(collapse(np.asarray(logits[0].argmax(-1)), int(frames[0])))
+    return np.asarray(logits[0]), text
+
+
+def test_a_recognizer_of_our_own_there_and_back(tmp_path):
+    """Its norm becomes part of its scores; letters and spaces are the same ones."""
+    config = RecognizerConfig(
+        model=VARIANTS["group-norm"].replace(masked_group_norm=True),
+        head=HeadConfig(num_tokens=5, num_blocks=0),
+    )
+    parameters, statistics = jax.jit(recognizer(config).objective.init)(jax.random.key(0))
+    rng = np.random.default_rng(3)
+    parameters["head"]["output"] = {
+        "kernel": rng.standard_normal((16, 5)).astype(np.float32),
+        "bias": np.zeros(5, np.float32),  # else all frames are blank
+    }
+
+    def moved(x):
+        return x + 0.2 * rng.random(x.shape).astype(np.float32)
+
+    spread = jax.tree.map(moved, (parameters, statistics))
+    run = tmp_path / "run"
+    run.mkdir()
+    converting._save(run / "best", {"parameters": spread[0], "statistics": spread[1]})
+    save_tokenizer(run, CharacterTokenizer(" abc"), TextRules())
+    (run / "recognizer.json").write_text(json.dumps(dataclasses.asdict(config)))
+    theirs = convert(run, tmp_path / "hf")
+    assert json.loads((theirs / "vocab.json").read_text()) == {"<pad>": 0, "|": 1, "a": 2, "b": 3, "c": 4}
+    again = convert(theirs, tmp_path / "again")
+    waveform = jnp.asarray(0.3 * rng.standard_normal(4000), jnp.float32)
+    (before, text), (after, same) = scores_of(run, waveform), scores_of(again, waveform)
+    np.testing.assert_allclose(after, before, atol=1e-4)
+    assert same == text
+    assert len(set(text)) > 1
+
+
+def test_heads_with_blocks_have_no_counterpart(tmp_path, capfd):
+    config = RecognizerConfig(model=VARIANTS["group-norm"], head=HeadConfig(num_tokens=5, num_blocks=2))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recognizer.json").write_text(json.dumps(dataclasses.asdict(config)))
+    save_tokenizer(tmp_path / "run", CharacterTokenizer(" abc"), TextRules())
+    words = fails(capfd, "convert", str(tmp_path / "run"), "--out", str(tmp_path / "x"))
+    assert "a head of 2 blocks, Wav2Vec2ForCTC has none: fine-tune with --head-blocks 0" in words
 
 
 def test_models_without_a_mask_embedding(tmp_path):
