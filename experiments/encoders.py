@@ -13,7 +13,9 @@ from w2v_jax import config as model_config
 from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.config import ModelConfig
 from w2v_jax.errors import UserError
-from w2v_jax.huggingface_folder import read_encoder
+from w2v_jax.huggingface import PRE_TRAINING
+from w2v_jax.huggingface_folder import abstract, kind_of, read_encoder, read_model
+from w2v_jax.huggingface_folder import read_config as read_config_of_folder
 from w2v_jax.model import Encoder
 from w2v_jax.objective import Parameters, bind
 
@@ -56,9 +58,9 @@ def load(init: str, model: str | None) -> Source:
     else:
         config, parameters, description = _from_run(init)
     if model is not None:
-        _check_shape(config, model_config.PRESETS[model], init, model)
+        check_shape(config, model_config.PRESETS[model], init, model)
     _check_arrays(parameters, config, init)
-    return Source(config, parameters, description | {"parameters_sha256": _digest(parameters)})
+    return Source(config, parameters, description | {"parameters_sha256": digest(parameters)})
 
 
 def _from_run(init: str) -> tuple[ModelConfig, Parameters, dict[str, Any]]:
@@ -118,6 +120,20 @@ def open_run(init: str) -> Run:
     Raises:
         UserError: it is none, or keeps no such checkpoint.
     """
+    folder, settings, config, at_round = _run_settings(init)
+    reader = Checkpoints(folder / "checkpoints") if (folder / "checkpoints").is_dir() else None
+    latest = reader.latest() if reader else None
+    if reader is None or latest is None:
+        raise UserError(f"--init {folder} has no checkpoint yet: let its pre-training go on first")
+    if at_round is not None and at_round not in reader.rounds():
+        kept = ", ".join(map(str, reader.rounds()))
+        raise UserError(f"--init {init}: {folder} keeps no checkpoint of round {at_round}, only of {kept}")
+    reader.close()
+    return Run(init, folder, config, settings, latest if at_round is None else at_round)
+
+
+def _run_settings(init: str) -> tuple[Path, dict[str, Any], ModelConfig, int | None]:
+    """Folder, settings and model of a run, and the round that was asked for."""
     name, _, wanted = init.rpartition("@")
     folder, at_round = (Path(name), int(wanted)) if name and wanted.isdecimal() else (Path(init), None)
     if not (folder / "config.json").is_file():
@@ -132,24 +148,58 @@ def open_run(init: str) -> Run:
         config = ModelConfig.from_dict(settings["model_config"])
     except (TypeError, ValueError) as error:
         raise UserError(f"--init {folder}: its config.json has settings that this version lacks") from error
-    reader = Checkpoints(folder / "checkpoints") if (folder / "checkpoints").is_dir() else None
-    latest = reader.latest() if reader else None
-    if reader is None or latest is None:
-        raise UserError(f"--init {folder} has no checkpoint yet: let its pre-training go on first")
-    if at_round is not None and at_round not in reader.rounds():
-        kept = ", ".join(map(str, reader.rounds()))
-        raise UserError(f"--init {init}: {folder} keeps no checkpoint of round {at_round}, only of {kept}")
-    reader.close()
-    return Run(init, folder, config, settings, latest if at_round is None else at_round)
+    return folder, settings, config, at_round
 
 
-def _check_shape(held: ModelConfig, wanted: ModelConfig, init: str, model: str) -> None:
-    """The fields that give parameters their shapes must agree."""
-    names = (
-        "conv_channels", "conv_kernels", "conv_strides", "conv_bias", "feature_norm", "hidden_dim",
-        "num_layers", "num_heads", "feed_forward_dim", "positional_kernel", "positional_groups", "pre_norm",
-    )  # fmt: skip
-    for name in names:
+def pretraining_config(init: str) -> ModelConfig:
+    """The configuration of a pre-training model; its arrays are not looked at, nor is jax started.
+
+    Raises:
+        UserError: no such model, or one without the quantizer.
+    """
+    if init.startswith(HUGGING_FACE):
+        folder = Path(init.removeprefix(HUGGING_FACE))
+        config, kind = read_config_of_folder(folder), kind_of(folder)
+    else:
+        _, settings, config, _ = _run_settings(init)
+        kind = settings.get("kind", PRE_TRAINING)
+    if kind != PRE_TRAINING:
+        raise UserError(
+            f"--init {init} is a {kind}, without the quantizer that pre-training needs: give a {PRE_TRAINING}"
+        )
+    return config
+
+
+def load_pretraining(init: str) -> Parameters:
+    """A whole pre-training model, quantizer and projections too (NumPy).
+
+    Raises:
+        UserError: no such model, or its arrays do not fit.
+    """
+    config = pretraining_config(init)
+    if init.startswith(HUGGING_FACE):
+        return read_model(Path(init.removeprefix(HUGGING_FACE))).parameters
+    return open_run(init).parameters(abstract(config, PRE_TRAINING, {}))
+
+
+SHAPES = (
+    "conv_channels", "conv_kernels", "conv_strides", "conv_bias", "feature_norm", "hidden_dim",
+    "num_layers", "num_heads", "feed_forward_dim", "positional_kernel", "positional_groups", "pre_norm",
+)  # fmt: skip
+
+
+def same_shape(one: ModelConfig, other: ModelConfig) -> bool:
+    """Whether two encoders have parameters of the same shapes."""
+    return all(getattr(one, name) == getattr(other, name) for name in SHAPES)
+
+
+def check_shape(held: ModelConfig, wanted: ModelConfig, init: str, model: str) -> None:
+    """The fields that give parameters their shapes must agree.
+
+    Raises:
+        UserError: they do not.
+    """
+    for name in SHAPES:
         here, there = getattr(wanted, name), getattr(held, name)
         if here != there:
             raise UserError(
@@ -171,7 +221,7 @@ def _check_arrays(parameters: Parameters, config: ModelConfig, init: str) -> Non
             )
 
 
-def _digest(parameters: Parameters) -> str:
+def digest(parameters: Parameters) -> str:
     """A fingerprint, so that a run that continues is known to have begun from the same encoder."""
     digest = hashlib.sha256()
     for path, value in sorted(jax.tree_util.tree_leaves_with_path(parameters), key=lambda item: str(item[0])):

@@ -38,6 +38,7 @@ ABSENT_SETTINGS = {
     "shards": 1,
     "method": "plain",
     "optimizer": "adamw",
+    "init": None,
 }
 
 
@@ -52,8 +53,11 @@ class PretrainArguments:
     """A Common Voice locale's folder or its parent. Left out: a synthetic corpus."""
     out: Path | None = None
     """Run folder. Default: runs/<preset>-<model>-<aggregation>, and -<corruption> where there is one."""
-    model: str = "tiny"
-    """Model preset: tiny, base, large or large-lv60."""
+    model: str | None = None
+    """Model preset: tiny, base, large or large-lv60. Default: tiny, or what has the shape of --init."""
+    init: str | None = None
+    """Begin from this model instead of a fresh one: a run folder of w2v-jax pretrain (RUN@ROUND for an
+    earlier checkpoint) or convert, or hf:FOLDER of a Wav2Vec2ForPreTraining."""
     preset: str = "ten-clients"
     """ten-clients, hundred-clients (20 a round) or centralised."""
     rounds: int | None = None
@@ -165,8 +169,7 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
     Raises:
         UsageError: an unknown preset or model, or a value out of range.
     """
-    if options.model not in model_config.PRESETS:
-        raise UsageError(nearest(options.model, list(model_config.PRESETS), "model"))
+    model, shape = _model(options)
     if options.preset not in recipes.PRESETS:
         raise UsageError(nearest(options.preset, list(recipes.PRESETS), "preset"))
     for name, value in dataclasses.asdict(options).items():
@@ -183,7 +186,7 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
         raise UsageError("give either --local-steps or --local-epochs, not both")
     if not 0 <= options.seed < MAX_SEED:
         raise UsageError(f"--seed must be between 0 and {MAX_SEED - 1}, got {options.seed}")
-    preset, recipe = recipes.PRESETS[options.preset], recipes.RECIPES[options.model]
+    preset, recipe = recipes.PRESETS[options.preset], recipes.RECIPES[model]
     if options.preset == "centralised":
         federated_only = (
             "clients", "clients_per_round", "local_epochs", "aggregation", "temperature", "lanes", "chunk",
@@ -208,6 +211,7 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
     rounds = options.rounds or preset.rounds
     settings = dataclasses.asdict(options) | {
         "data": str(options.data) if options.data else None,
+        "model": model,
         "rounds": rounds,
         "clients": None if options.partition == "speakers" else clients,
         "clients_per_round": options.clients_per_round or min(preset.clients_per_round, clients),
@@ -221,7 +225,7 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
         "weight_decay": recipe.weight_decay,
         "evaluate_every": options.evaluate_every or max(1, rounds // 20),
         # Presets may change between versions; a run that continues must not.
-        "model_config": dataclasses.asdict(model_config.PRESETS[options.model]),
+        "model_config": dataclasses.asdict(shape),
     }
     del settings["out"], settings["distributed"], settings["memory_budget"]
     if options.partition != "speakers" and settings["clients_per_round"] > clients:
@@ -237,7 +241,7 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
         raise UsageError(
             f"--corrupted-clients {settings['corrupted_clients']} is more than the {clients} clients"
         )
-    config = methods.configured(model_config.PRESETS[options.model], options.method)
+    config = methods.configured(shape, options.method)
     if methods.is_layerwise(options.method):
         raise UsageError("--method layerwise is for single steps (bench memory, profile): leave it out")
     if options.dp_clip_norm is not None and config.frozen_feature_encoder:
@@ -298,6 +302,27 @@ def _changed(options: PretrainArguments, names: Sequence[str]) -> list[str]:
     return [name for name in names if getattr(options, name) != _default(name)]
 
 
+def _model(options: PretrainArguments) -> tuple[str, model_config.ModelConfig]:
+    """The preset whose recipe is used, and the model's configuration.
+
+    Raises:
+        UserError, UsageError: no such preset, or `--init` is no model, or of another shape.
+    """
+    if options.model is not None and options.model not in model_config.PRESETS:
+        raise UsageError(nearest(options.model, list(model_config.PRESETS), "model"))
+    if options.init is None:
+        name = options.model or "tiny"
+        return name, model_config.PRESETS[name]
+    from experiments import encoders
+
+    held = encoders.pretraining_config(options.init)
+    if options.model is not None:
+        encoders.check_shape(held, model_config.PRESETS[options.model], options.init, options.model)
+        return options.model, held
+    alike = [name for name, preset in model_config.PRESETS.items() if encoders.same_shape(held, preset)]
+    return alike[0] if alike else "base", held
+
+
 def default_folder(settings: dict[str, Any]) -> Path:
     """runs/<preset>-<model>[-<aggregation>][-<corruption>]."""
     parts = [settings["preset"], settings["model"]]
@@ -321,7 +346,7 @@ def main(argv: list[str]) -> None:
     if options.method != methods.PLAIN or options.memory_budget is not None:
         runtime.spare_memory()
     runtime.configure_xla(
-        lanes if options.distributed else lanes or 1, model=options.model, precision=options.precision
+        lanes if options.distributed else lanes or 1, model=settings["model"], precision=options.precision
     )
     out = options.out or default_folder(settings)
     if options.memory_budget is not None:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import corpora, corruption, federation, partitions, pretraining_report, recipes
+from experiments import corpora, corruption, encoders, federation, partitions, pretraining_report, recipes
 from experiments.diagnostics import Diagnostics
 from experiments.progress import Progress
 from experiments.run_folder import DIAGNOSTICS, RunFolder, read_json, write_json
@@ -209,6 +209,8 @@ class Pretraining:
         # Of several processes each reads into its own memory: the first round puts it on all devices.
         restored = checkpoints.restore_newest(fetch(state) if jax.process_count() > 1 else state)
         latest = None
+        if restored is None and settings["init"] is not None:
+            state = state._replace(parameters=self._initial(state.parameters))
         if restored is not None:
             latest, state, damaged = restored
             for round_index, why in damaged.items() if self.folder.writes else ():
@@ -238,6 +240,15 @@ class Pretraining:
         if self.folder.writes:
             pretraining_report.write(path)
             print(f"report: {path / 'report.html'}")
+
+    def _initial(self, like: Any) -> Any:
+        """The parameters that `--init` names, as the run's own; which they were is written down."""
+        parameters = encoders.load_pretraining(self.settings["init"])
+        self.folder.pin(
+            "init.json",
+            {"init": self.settings["init"], "parameters_sha256": encoders.digest(parameters)},
+        )
+        return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), like, parameters)
 
     def _settle_chunk(self, state: Any) -> None:
         """Find out how many clients to vmap on an accelerator; a run that continues keeps to it.

@@ -130,18 +130,27 @@ def read_model(folder: Path) -> HuggingFaceModel:
     Raises:
         UserError: no weights, another class, or missing, extra or misshapen arrays, listed by name.
     """
-    config = read_config(folder)
+    config, kind = read_config(folder), kind_of(folder)
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    named = settings.get("architectures") or []
+    shapes = huggingface.shapes_of(abstract(config, kind, settings), config, kind)
+    parameters = huggingface.from_state_dict(read_arrays(folder), config, kind, shapes)
+    return HuggingFaceModel(kind, config, parameters, settings)
+
+
+def kind_of(folder: Path) -> str:
+    """The class that a folder's config.json names.
+
+    Raises:
+        UserError: none of those that are known here.
+    """
+    named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
     kinds = [kind for kind in huggingface.KINDS if kind in named]
     if not kinds:
         raise UserError(
             f"{folder / 'config.json'} names the architectures {named or 'none'}: expected one of "
             f"{', '.join(huggingface.KINDS)}"
         )
-    shapes = huggingface.shapes_of(abstract(config, kinds[0], settings), config, kinds[0])
-    parameters = huggingface.from_state_dict(read_arrays(folder), config, kinds[0], shapes)
-    return HuggingFaceModel(kinds[0], config, parameters, settings)
+    return kinds[0]
 
 
 def abstract(config: ModelConfig, kind: str, settings: Mapping[str, Any]) -> Parameters:
