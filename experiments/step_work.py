@@ -36,10 +36,12 @@ class WorkSurface:
     """Work of a step over batches and lengths: `a + batch x (b + c seconds + d seconds^2)`, from four.
 
     Operations and bytes grow so, but for frames and blocks that are whole numbers: closer than a hundredth
-    from 2 s on. A step of micro-batches has a second surface, for batches whose features it does not keep.
+    from 2 s on. There are more surfaces than one: of micro-batches whose features are not kept, and of clips
+    so long that feed-forward nets go in several blocks.
     """
 
-    POINTS = ((1, 2.0), (2, 2.0), (1, 8.0), (1, 20.0))
+    POINTS = ((1, 2.0), (2, 2.0), (1, 6.0), (1, 11.0))
+    LONG_POINTS = ((1, 13.0), (2, 13.0), (1, 20.0), (1, 30.0))
     MANY = 200  # times as many utterances: more than are kept
 
     def __init__(self, model: str, precision: str, method: str, platform: Lowered):
@@ -51,27 +53,30 @@ class WorkSurface:
             seconds=1.0,
         )
         self._platform: Lowered = platform
-        self._fits: dict[int, np.ndarray] = {}
+        self._fits: dict[tuple[int, bool], np.ndarray] = {}
 
     def __call__(self, batch: int, seconds: float) -> Work:
         """The work of one step."""
         settings = dataclasses.replace(self._settings, batch=batch, seconds=seconds)
-        kept = settings.config.micro_batch is None or accumulation.keeps_features(
-            settings.config, batch, settings.samples
-        )
-        fit = self._fit(1 if kept else self.MANY)
+        config = settings.config
+        kept = config.micro_batch is None or accumulation.keeps_features(config, batch, settings.samples)
+        block = config.feed_forward_block_frames
+        long = block is not None and config.num_frames(settings.samples) > block
+        fit = self._fit(1 if kept else self.MANY, long)
         return Work(*(float(value) for value in self._terms(batch, seconds) @ fit))
 
-    def _fit(self, times: int) -> np.ndarray:
-        if times not in self._fits:
-            points = [(batch * times, seconds) for batch, seconds in self.POINTS]
+    def _fit(self, times: int, long: bool) -> np.ndarray:
+        if (times, long) not in self._fits:
+            points = [
+                (batch * times, seconds) for batch, seconds in (self.LONG_POINTS if long else self.POINTS)
+            ]
             work = [
                 _work(dataclasses.replace(self._settings, batch=batch, seconds=seconds), self._platform)
                 for batch, seconds in points
             ]
             terms = np.array([self._terms(*point) for point in points])
-            self._fits[times] = np.linalg.solve(terms, np.array(work, float))
-        return self._fits[times]
+            self._fits[times, long] = np.linalg.solve(terms, np.array(work, float))
+        return self._fits[times, long]
 
     @staticmethod
     def _terms(batch: int, seconds: float) -> np.ndarray:
