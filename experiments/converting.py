@@ -40,8 +40,8 @@ def convert(
         UserError: it is no model that can be converted so; nothing is written then.
     """
     if source.is_file():
-        config, parameters = fairseq.read(source)
         _refuse(kind, f"{source} is converted to a run folder")
+        config, parameters = fairseq.read(source)
         _write_run(out, PRE_TRAINING, config, parameters, {}, source, provenance)
         return _said(source, "fairseq", PRE_TRAINING, parameters, out, "run folder")
     if (source / "config.json").is_file() and "model_type" in _settings(source):
@@ -178,7 +178,6 @@ def _export_recognizer(
     reader.close()
     parameters = dict(held["parameters"]["encoder"])
     told = _kept(source)
-    out.mkdir(parents=True, exist_ok=True)
     if kind == CTC:
         told |= huggingface_vocabulary.write_vocabulary(out, tokenizer)
         head = _folded(held["parameters"]["head"], held["statistics"]["input_norm"])

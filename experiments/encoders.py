@@ -60,7 +60,7 @@ def load(init: str, model: str | None) -> Source:
     if model is not None:
         check_shape(config, model_config.PRESETS[model], init, model)
     _check_arrays(parameters, config, init)
-    return Source(config, parameters, description | {"parameters_sha256": digest(parameters)})
+    return Source(config, parameters, description | {"parameters_sha256": fingerprint(parameters)})
 
 
 def _from_run(init: str) -> tuple[ModelConfig, Parameters, dict[str, Any]]:
@@ -221,7 +221,7 @@ def _check_arrays(parameters: Parameters, config: ModelConfig, init: str) -> Non
             )
 
 
-def digest(parameters: Parameters) -> str:
+def fingerprint(parameters: Parameters) -> str:
     """A fingerprint, so that a run that continues is known to have begun from the same encoder."""
     digest = hashlib.sha256()
     for path, value in sorted(jax.tree_util.tree_leaves_with_path(parameters), key=lambda item: str(item[0])):

@@ -103,8 +103,7 @@ def worst_fit() -> float:
 
 
 def _terms(method: str, batch: int, seconds: float) -> np.ndarray:
-    if (
-        method == "exact"
-    ):  # one utterance at a time, nothing quadratic; a batch adds its audio, a few megabytes
+    # One utterance at a time, nothing quadratic; a batch adds its audio, a few megabytes.
+    if method == "exact":
         return np.array([1.0, seconds])
     return np.array([1.0, batch, batch * seconds, batch * seconds**2])

@@ -246,7 +246,7 @@ class Pretraining:
         parameters = encoders.load_pretraining(self.settings["init"])
         self.folder.pin(
             "init.json",
-            {"init": self.settings["init"], "parameters_sha256": encoders.digest(parameters)},
+            {"init": self.settings["init"], "parameters_sha256": encoders.fingerprint(parameters)},
         )
         return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), like, parameters)
 

@@ -56,6 +56,7 @@ def write_vocabulary(folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
             "transformers' tokenizer of wav2vec 2.0 joins characters, not pieces of words: only runs with "
             "--tokens characters can be converted"
         )
+    folder.mkdir(parents=True, exist_ok=True)
     vocabulary = {token: number for number, token in sorted(zip(ids, tokens, strict=True))}
     _write(folder / "vocab.json", vocabulary)
     _write(
