@@ -47,6 +47,14 @@ class BenchMemoryArguments:
     """Only say which methods there are."""
 
 
+ON_DEVICE = (
+    "Each row is a process of its own that starts its backend, makes its parameters and trains; memory is the "
+    "accelerator's, the most that jax's allocator gave out. Compiling: the same of the first process, which "
+    "compiled and tried out kernels; the others were served by the cache of compilations. Plan: the compiler's, "
+    "of the step's arguments, outputs and temporaries."
+)
+
+
 def main(argv: list[str]) -> None:
     """Run the command."""
     if "--list" in argv:
@@ -144,7 +152,9 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [
         f"# Memory of training: {first['model']}, batch {first['batch']} x {first['seconds']:g} s, {first['precision']}, {first['optimizer']}",
         "",
-        "Each row is a process of its own that idles (everything imported, the backend started), makes its parameters and trains; its peak is read from outside when it has ended. Above idle: peak less what it held idle. Compiling: the same of the first process, which compiled; the others were served by the cache of compilations. Plan: the compiler's, of the step's arguments, outputs and temporaries. Plain runs as the other commands do, with huge pages where the kernel has them; the others ask the C library to give freed memory back at once (`pretrain --method` does too).",
+        ON_DEVICE
+        if any(row["memory"] == "device" for row in rows)
+        else "Each row is a process of its own that idles (everything imported, the backend started), makes its parameters and trains; its peak is read from outside when it has ended. Above idle: peak less what it held idle. Compiling: the same of the first process, which compiled; the others were served by the cache of compilations. Plan: the compiler's, of the step's arguments, outputs and temporaries. Plain runs as the other commands do, with huge pages where the kernel has them; the others ask the C library to give freed memory back at once (`pretrain --method` does too).",
         "",
         "| method | above idle, GB | peak, GB | idle, GB | compiling, GB above idle | plan, GB | seconds a step | over plain | gradient error |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -3,7 +3,8 @@
     python -m experiments.memory_child '{"model": "base", "batch": 8, "seconds": 12, "method": "exact"}'
 
 It says "idle" once everything is imported and the backend has started, and waits for a line on its standard
-input before it makes parameters and compiles; in the end it prints what it knows as JSON.
+input before it makes parameters and compiles; in the end it prints what it knows as JSON. On a GPU what
+counts is the GPU's memory, which only the process itself can tell: jax's allocator counts it.
 """
 
 import json
@@ -25,14 +26,26 @@ def main() -> None:
     if given["method"] != methods.PLAIN:
         runtime.spare_memory()
     runtime.configure_xla(1, model=given["model"], precision=given["precision"])
-    import jax
 
     from experiments import training_step
 
-    jax.devices()
+    idle = device_memory()
     print("idle", flush=True)
     sys.stdin.readline()
-    print(json.dumps(train(training_step.StepSettings(**given), steps)), flush=True)
+    told = train(training_step.StepSettings(**given), steps)
+    if (now := device_memory()) is not None and idle is not None:
+        told |= {
+            "device_idle_bytes": idle["bytes_in_use"],
+            "device_peak_bytes": now["peak_bytes_in_use"],
+        }
+    print(json.dumps(told), flush=True)
+
+
+def device_memory() -> dict[str, int] | None:
+    """An accelerator's memory as its allocator counts it; None on a CPU, where it is the process's own."""
+    import jax
+
+    return jax.devices()[0].memory_stats()
 
 
 def train(settings: Any, steps: int) -> dict[str, Any]:
@@ -51,7 +64,7 @@ def train(settings: Any, steps: int) -> dict[str, Any]:
     step = training_step.build(settings)
     compiled = step.compile()
     compile_seconds = time.perf_counter() - began
-    compiled_bytes, plan = peak_resident_bytes(), memory_plan(compiled)
+    compiled_bytes, plan, on_device = peak_resident_bytes(), memory_plan(compiled), device_memory()
     told = {
         "compile_seconds": compile_seconds,
         "compiled_bytes": compiled_bytes,
@@ -59,7 +72,7 @@ def train(settings: Any, steps: int) -> dict[str, Any]:
         "temporary_bytes": plan.temporaries,
         "parameter_bytes": training_step.tree_bytes(step.parameters),
         "optimizer_bytes": training_step.tree_bytes(step.optimizer_state),
-        "available_bytes": available_bytes(),
+        "available_bytes": available_bytes() if on_device is None else on_device["bytes_limit"],
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "tunables": os.environ.get("GLIBC_TUNABLES", ""),
     }

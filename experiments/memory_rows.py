@@ -79,6 +79,7 @@ def row_of(settings: Settings, first: Measured | None, served: list[Measured]) -
     worst = max(ran, key=lambda run: run.above_idle_bytes, default=None)
     return {
         **{name: settings[name] for name in SETTINGS},
+        "memory": worst and worst.memory,
         "peak_bytes": worst and worst.peak_bytes,
         "idle_bytes": worst and worst.idle_bytes,
         "above_idle_bytes": worst and worst.above_idle_bytes,

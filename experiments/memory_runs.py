@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from experiments import huge_pages
 from w2v_jax import methods
@@ -19,12 +19,13 @@ KIBIBYTE = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What a process took.
+    """What a process took, of the machine's memory or of its accelerator's.
 
     Attributes:
         idle_bytes: resident once everything was imported and the backend had started.
         peak_bytes: most that was ever resident, before or after; as the system counts it when the process
-            has ended (ru_maxrss), which is never less than what the process that started it held.
+            has ended (ru_maxrss), which is never less than what the process that started it held. On an
+            accelerator: most that jax's allocator there gave out.
         told: what the process says of itself (memory_child).
     """
 
@@ -36,6 +37,11 @@ class Measured:
     def above_idle_bytes(self) -> int:
         """What training added."""
         return self.peak_bytes - self.idle_bytes
+
+    @property
+    def memory(self) -> Literal["host", "device"]:
+        """Whose it is."""
+        return "device" if "device_peak_bytes" in self.told else "host"
 
 
 class OutOfMemory(Exception):
@@ -81,7 +87,10 @@ def measure(settings: Mapping[str, Any], steps: int, environment: Mapping[str, s
         raise UserError(
             f"the process that was to be measured ended with status {process.returncode}: its words are above"
         )
-    return Measured(idle, used.ru_maxrss * KIBIBYTE, json.loads(said[-1]))
+    told = json.loads(said[-1])
+    if "device_peak_bytes" in told:
+        return Measured(told["device_idle_bytes"], told["device_peak_bytes"], told)
+    return Measured(idle, used.ru_maxrss * KIBIBYTE, told)
 
 
 def with_pages(environment: Mapping[str, str], *, huge: bool) -> dict[str, str]:

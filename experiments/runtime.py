@@ -146,7 +146,7 @@ def provenance(command: str, seed: int | None = None) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The checkout's commit, marked when there are uncommitted changes."""
+    """The checkout's commit, or W2V_JAX_COMMIT where there is none; uncommitted changes are marked."""
     root = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str:
@@ -157,5 +157,5 @@ def commit() -> str:
         head = git("rev-parse", "--short=12", "HEAD")
         changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("W2V_JAX_COMMIT", "unknown")
     return f"{head} with changes" if changed else head
