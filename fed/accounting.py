@@ -52,6 +52,10 @@ def noise_multiplier(
 ) -> float:
     """The least noise multiplier, to 1e-4, with which `rounds` rounds stay within (epsilon, delta).
 
+    Args:
+        target_epsilon: above 0.
+        sampling_probability, rounds, delta, accountant: as of `epsilon`.
+
     Raises:
         FederationError: dp-accounting is not installed, or a value is out of range.
     """

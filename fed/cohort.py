@@ -52,8 +52,14 @@ def choose_layout(
     Every device is a lane with one client at a time, which is the fastest on CPU (docs/decisions/0003); how
     many to vmap on an accelerator is measured by `fed.chunks`.
 
+    Args:
+        clients_per_round: more lanes than these would stand idle.
+        lanes: devices, or groups of `shards` devices, side by side.
+        chunk: clients vmapped on each.
+        shards: devices that share a lane's models.
+
     Raises:
-        FederationError: more lanes and shards asked for than there are devices.
+        FederationError: more lanes and shards asked for than there are devices, or a chunk below 1.
     """
     if not 1 <= shards <= jax.device_count():
         raise FederationError(

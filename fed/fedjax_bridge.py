@@ -38,6 +38,13 @@ class FedjaxSource:
 
     Rows of a ClientDataset must have one shape: hold indices there for ragged audio and read in
     `to_batch`. Batches are fedjax's own: shuffled, repeated for `num_epochs`, all of `batch_size`.
+
+    Args:
+        data: whose clients are the population; ids of bytes become strings.
+        batch_size: rows of a batch.
+        num_epochs: over a client's rows in a round; the client's loss is that of the last one.
+        seed: of the shuffling, with round and client.
+        to_batch: columns of a batch, each [batch, ...] -> what the objective takes.
     """
 
     def __init__(
@@ -158,6 +165,14 @@ def federated_algorithm(
     `init(key)` gives a ServerState, a pytree; `apply(state, clients)` trains the clients that a
     fedjax sampler drew and returns the new state and diagnostics by client id: `loss`, `weight`
     and `accepted`. Schedules advance by `steps_per_round`, best the longest client's steps.
+
+    Args:
+        training: how a client trains.
+        rule: how updates are weighted; weights of data are numbers of examples.
+        server_optimizer: applied to the negative mean update.
+        layout: lanes and chunk.
+        batch_size, num_epochs, seed, to_batch: as of `FedjaxSource`.
+        steps_per_round: local steps by which schedules advance.
     """
     import fedjax
 

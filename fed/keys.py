@@ -60,5 +60,11 @@ def noise_key(seed: int, round_index: int) -> jax.Array:
 
 
 def step_key(key: jax.Array, client: ArrayLike, local_step: ArrayLike) -> jax.Array:
-    """The key of one local step: fold_in(fold_in(round key, client), step)."""
+    """The key of one local step: fold_in(fold_in(round key, client), step).
+
+    Args:
+        key: of `round_key`.
+        client: uint32 of `client_number`.
+        local_step: int32, from 0 in every round.
+    """
     return jax.random.fold_in(jax.random.fold_in(key, jnp.asarray(client)), jnp.asarray(local_step))

@@ -18,6 +18,11 @@ def poisson(client_ids: Sequence[str], probability: float, seed: int) -> Sampler
 
     It is what privacy accountants assume. Cohorts differ in size, and may be empty.
 
+    Args:
+        client_ids: the population; its order changes nothing.
+        probability: above 0, at most 1.
+        seed: not negative.
+
     Raises:
         FederationError: a probability that is none.
     """
@@ -34,6 +39,11 @@ def poisson(client_ids: Sequence[str], probability: float, seed: int) -> Sampler
 
 def uniform(client_ids: Sequence[str], clients_per_round: int, seed: int) -> Sampler:
     """`clients_per_round` different clients, drawn anew from (seed, round).
+
+    Args:
+        client_ids: the population; its order changes nothing.
+        clients_per_round: at most as many as there are.
+        seed: not negative.
 
     Raises:
         FederationError: fewer clients than are to be drawn.

@@ -35,7 +35,13 @@ class ServerState(NamedTuple):
 
 
 def init(objective: Objective, optimizer: optax.GradientTransformation, key: jax.Array) -> ServerState:
-    """The state before the first round."""
+    """The state before the first round.
+
+    Args:
+        objective: whose `init` makes parameters and state.
+        optimizer: the server's, e.g. one of OPTIMIZERS; the same that the simulation is given.
+        key: a scalar jax.random.key.
+    """
     parameters, objective_state = objective.init(key)
     return ServerState(parameters, objective_state, optimizer.init(parameters), jnp.int32(0))
 

@@ -128,7 +128,11 @@ def build_engine(
 
 
 def prepare(simulation: Simulation, server: ServerState) -> Engine:
-    """The engine of a simulation, from the shape of some client's first batch."""
+    """The engine of a simulation, from the shape of some client's first batch.
+
+    Raises:
+        FederationError: there are no clients.
+    """
     client_ids = simulation.source.client_ids()
     if not client_ids:
         raise FederationError("there are no clients")
@@ -151,6 +155,17 @@ def run(simulation: Simulation, server: ServerState, num_rounds: int) -> Iterato
     """Rounds from the server's own round count up to `num_rounds`.
 
     The incoming state is consumed (its buffers are donated).
+
+    Args:
+        simulation: how clients train, who takes part, how updates are combined.
+        server: of `server.init`, or a checkpoint's.
+        num_rounds: length of the whole run, rounds before this call included.
+
+    Yields:
+        A result a round; its `server` is what the next round consumes, so copy what is to be kept.
+
+    Raises:
+        FederationError: no clients, a client without steps, or one with fewer batches than steps.
     """
     engine = prepare(simulation, server)
     for round_index in range(int(server.round_index), num_rounds):

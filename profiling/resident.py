@@ -30,7 +30,11 @@ def lifetime_peak_bytes() -> int:
 
 
 def available_bytes() -> int:
-    """Memory that a new process could have here without swapping, of the machine and of its container."""
+    """Memory that a new process could have here without swapping, of the machine and of its container.
+
+    Raises:
+        OSError: not Linux, or a /proc/meminfo without MemAvailable.
+    """
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             found = int(line.split()[1]) * 1024

@@ -67,7 +67,13 @@ class StepTimeModel:
     factors: dict[str, float]
 
     def seconds(self, device: Device, precision: Precision, work: Work) -> float | None:
-        """Seconds of a step; None where the device's rate or bandwidth is unknown."""
+        """Seconds of a step; None where the device's rate or bandwidth is unknown.
+
+        Args:
+            device: its factor is looked up by its title; without one it is 1.
+            precision: whose peak rate counts.
+            work: operations and bytes of the step.
+        """
         plain = uncalibrated_seconds(self.efficiencies, device, precision, work)
         return None if plain is None else self.factors.get(device.title, 1.0) * plain
 
@@ -86,7 +92,14 @@ class StepTimeModel:
 def uncalibrated_seconds(
     efficiencies: Efficiencies, device: Device, precision: Precision, work: Work
 ) -> float | None:
-    """Seconds of a step by the data sheet alone; None where it does not say enough."""
+    """Seconds of a step by the data sheet alone; None where it does not say enough.
+
+    Args:
+        efficiencies: of `fit`, or START.
+        device: of the catalogue, or `here.this_machine()`.
+        precision: whose peak rate counts.
+        work: operations and bytes of the step.
+    """
     peak = device.peak_flops.get(precision)
     if peak is None or device.bytes_per_second is None:
         return None

@@ -9,7 +9,13 @@ from w2v_jax.config import ModelConfig
 def frame_lengths(
     num_samples: Int[Array, " batch"], config: ModelConfig, layers: int | None = None
 ) -> Int[Array, " batch"]:
-    """Valid frames after the first `layers` convolutions (all by default); 0 where too short."""
+    """Valid frames after the first convolutions; 0 where too short.
+
+    Args:
+        num_samples: int32 [batch], at 16 kHz.
+        config: kernels and strides.
+        layers: how many convolutions; all by default.
+    """
     length = num_samples
     for kernel, stride in list(zip(config.conv_kernels, config.conv_strides, strict=True))[:layers]:
         length = jnp.maximum((length - kernel) // stride + 1, 0)

@@ -91,8 +91,13 @@ class Encoder(Scoped):
     ) -> tuple[Encoded, dict[str, Array]]:
         """As `__call__`, with every layer's output under its own name.
 
-        `features` are the feature encoder's where they are known already; `sink` takes up the gradients of
-        the transformer's layers.
+        Args:
+            waveform, num_samples, mask, dropout_keys, frozen: as of `__call__`.
+            features: the feature encoder's, where they are known already.
+            sink: takes up the gradients of the transformer's layers.
+
+        Returns:
+            Encoded, and the outputs of the convolutions and of the layers by name.
         """
         config, out = self.config, {}
         if features is None:

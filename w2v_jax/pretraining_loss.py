@@ -72,7 +72,13 @@ def draw_mask(config: ModelConfig, batch: Batch, key: Key[Array, ""]) -> Bool[Ar
 
 
 def draw(config: ModelConfig, batch: Batch, key: Key[Array, ""]) -> Draws:
-    """The span mask and the distractors of a batch."""
+    """The span mask and the distractors of a batch.
+
+    Args:
+        config: mask_probability, mask_span, mask_min_spans and num_negatives are looked at.
+        batch: only its lengths and identities are.
+        key: of the step; every utterance has a key of its own.
+    """
     mask = draw_mask(config, batch, key)
     negative_keys = utterance_keys(key, batch.utterance_id, Stream.NEGATIVES)
     return Draws(mask, sample_negatives(negative_keys, mask, config.num_negatives))
@@ -150,7 +156,14 @@ def loss_and_sums(
     draws: Draws,
     diversity_weight: Float[Array, ""] | float | None = None,
 ) -> tuple[Float[Array, ""], Sums]:
-    """Loss per masked frame of a batch and its sums; `diversity_weight` is the configuration's by default."""
+    """Loss per masked frame of a batch, in nats, and its sums.
+
+    Args:
+        config: of the model.
+        predictions: of its forward pass.
+        draws: of `draw`, with the step's key.
+        diversity_weight: the configuration's by default; see `loss_of` for how the losses are weighed.
+    """
     return loss_of(config, frame_sums(config, predictions, draws), diversity_weight)
 
 

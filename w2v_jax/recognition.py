@@ -40,7 +40,13 @@ def make_optimizer(head: HeadOptimizer, clip_norm: float) -> optax.GradientTrans
 def initial_state(
     recognizer: Recognizer, optimizer: optax.GradientTransformation, key: Key[Array, ""]
 ) -> TrainingState:
-    """Parameters, running statistics and optimizer state before the first update."""
+    """Parameters, running statistics and optimizer state before the first update.
+
+    Args:
+        recognizer: of `ctc.recognizer`.
+        optimizer: of `make_optimizer`.
+        key: of the initial parameters.
+    """
     parameters, statistics = recognizer.objective.init(key)
     return TrainingState(parameters, statistics, optimizer.init(parameters))
 
@@ -115,7 +121,14 @@ class NewBob:
 
 
 def tri_stage(update: int, total: int, warmup: float = 0.1, hold: float = 0.4, final: float = 0.05) -> float:
-    """fairseq's fine-tuning schedule as a share of the peak rate: linear rise, flat, exponential fall."""
+    """fairseq's fine-tuning schedule as a share of the peak rate: linear rise, flat, exponential fall.
+
+    Args:
+        update: from 0.
+        total: updates of the run.
+        warmup, hold: shares of the run, between 0 and 1.
+        final: share of the peak rate at the end.
+    """
     rise, flat = max(1.0, warmup * total), hold * total
     if update < rise:
         return (update + 1) / rise

@@ -302,7 +302,16 @@ def _refuse_unknown(characters: set[str], advice: str) -> None:
 
 
 def save_tokenizer(folder: Path, tokenizer: Tokenizer, rules: TextRules) -> None:
-    """Write tokenizer.json and, for pieces, tokenizer.model into `folder`, made if need be."""
+    """Write tokenizer.json and, for pieces, tokenizer.model into `folder`, made if need be.
+
+    Args:
+        folder: a run's.
+        tokenizer: one of this module's.
+        rules: of the transcripts that it was trained on.
+
+    Raises:
+        TypeError: a tokenizer of another kind.
+    """
     kinds = {CharacterTokenizer: "characters", PieceTokenizer: "pieces", VocabularyTokenizer: "vocabulary"}
     if not isinstance(tokenizer, CharacterTokenizer | PieceTokenizer | VocabularyTokenizer):
         raise TypeError(f"cannot save a {type(tokenizer).__name__}")

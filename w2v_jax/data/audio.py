@@ -37,7 +37,19 @@ def decode(path: Path, *, min_samples: int = 1, max_seconds: float = MAX_SECONDS
 
 
 def decode_bytes(data: bytes, *, min_samples: int = 1, max_seconds: float = MAX_SECONDS) -> np.ndarray:
-    """As `decode`, from a file's content."""
+    """As `decode`, from a file's content.
+
+    Args:
+        data: the file's bytes.
+        min_samples: fewest samples at 16 kHz.
+        max_seconds: what a header may claim.
+
+    Returns:
+        int16 [samples] at 16 kHz, mono.
+
+    Raises:
+        ClipError: undecodable, truncated, empty, silent, too short or too long.
+    """
     if not data:
         raise ClipError("empty", "the file has no bytes")
     if is_truncated(data):  # before decoders complain on standard error

@@ -116,7 +116,13 @@ def training_batches(
 
 
 def evaluation_batches(clips: Sequence[Utterance], *, batch_size: int, crop_samples: int) -> Iterator[Batch]:
-    """Every clip once, its middle, in the order of their paths; the last batch is padded."""
+    """Every clip once, its middle, in the order of their paths; the last batch is padded.
+
+    Args:
+        clips: in any order.
+        batch_size: utterances of a batch.
+        crop_samples: samples at 16 kHz that are kept of each; shorter clips are padded.
+    """
     ordered = sorted(clips, key=lambda clip: clip.row.path)
     for start in range(0, len(ordered), batch_size):
         part = ordered[start : start + batch_size]

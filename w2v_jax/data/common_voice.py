@@ -142,7 +142,17 @@ def read_table(folder: Path, split: str = "validated") -> Table:
 def decode_rows(
     folder: Path, rows: Iterable[ClipRow], *, min_samples: int = 1, workers: int = 4
 ) -> Iterator[Clip | SkippedClip]:
-    """Decode clips in order on a few threads; unusable ones come out as SkippedClip."""
+    """Decode clips in order on a few threads; unusable ones come out as SkippedClip.
+
+    Args:
+        folder: the locale's folder; audio is in its `clips/`.
+        rows: of a table.
+        min_samples: shortest usable clip, in samples at 16 kHz.
+        workers: decoding threads.
+
+    Yields:
+        One item a row, in the order of the rows.
+    """
 
     def one(row: ClipRow) -> Clip | SkippedClip:
         try:
