@@ -486,6 +486,24 @@ FAULTS = {
         '["update"] == -1',
         "tests/experiments/test_finetune.py -k cut_off",
     ),
+    "a figure in a guide that nothing printed": fault(
+        "docs/price-your-function.md",
+        "302,727,570 operations",
+        "302,727,579 operations",
+        "tests/test_docs.py -k blocks_run and price",
+    ),
+    "an option in the README that does not exist": fault(
+        "README.md",
+        "--aggregation loss-weighted",
+        "--aggregate loss-weighted",
+        "tests/test_docs.py -k could_be",
+    ),
+    "a reference that lags behind the docstrings": fault(
+        "fed/sampling.py",
+        "All clients, every round.",
+        "Everyone.",
+        "tests/test_api_reference.py -k up_to_date",
+    ),
 }
 
 
