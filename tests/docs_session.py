@@ -48,7 +48,7 @@ def arguments_of(line: str) -> list[str]:
 def run_command(words: list[str], status: int) -> str:
     """Run one line in this process; what it printed, errors too where it is to fail."""
     if words[0] == "ls":
-        return "\n".join(sorted(os.listdir(words[1]))) + "\n"
+        return "".join(f"{name}\n" for name in sorted(os.listdir(words[1])) if not name.startswith("."))
     if words[0] != "w2v-jax":
         raise ValueError(f"a console block runs w2v-jax and ls alone, not {words[0]}")
     out, err = io.StringIO(), io.StringIO()
