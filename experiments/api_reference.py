@@ -15,7 +15,7 @@ Definition = ast.FunctionDef | ast.ClassDef
 
 HEADER = """# API reference
 
-What a user calls, by task, with the first sentence of each docstring. Shapes, units, errors and sources are
+What a user calls, by task, with the beginning of each docstring. Shapes, units, errors and sources are
 in the docstrings, `help(fed.simulation.run)` for example, and in the linked files.
 
 `python -m experiments.api_reference` writes this file: change `experiments/api_names.py` or the docstrings.
@@ -34,7 +34,7 @@ def definitions(module: str) -> dict[str, Definition]:
 
 
 def summary(node: Definition) -> str:
-    """The first sentence of a docstring, on one line; empty where there is none."""
+    """The first paragraph of a docstring, on one line; empty where there is none."""
     first = (ast.get_docstring(node) or "").split("\n\n")[0]
     return " ".join(first.split())
 
