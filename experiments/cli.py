@@ -22,6 +22,10 @@ COMMANDS = {
     "export": ("experiments.export", "a training step for boards, with the runner that times it there"),
     "plans grid": ("experiments.plan_grid", "plans over lengths and batches, kept for the feasibility table"),
     "plans": ("experiments.plans", "compilers' memory plans of a step for boards that are not here"),
+    "reproduce all": (
+        "experiments.reproduce_all",
+        "are we there yet, and the paper's tables and figures beside ours: one HTML page",
+    ),
     "reproduce fig1": (
         "experiments.reproduce_fig1",
         "the paper's Figure 1: federated against centralised, supervised against both",
@@ -78,6 +82,7 @@ RESUMABLE = (
     "data prepare",
     "study mechanism",
     "study length",
+    "reproduce all",
     "reproduce fig1",
     "reproduce fig5",
     "reproduce frontier",
