@@ -13,6 +13,7 @@ COMMANDS = {
     "finetune": ("experiments.finetune", "train a speech recognizer on an encoder, and score it"),
     "transcribe": ("experiments.transcribe", "audio files to text, by a fine-tuned run"),
     "convert": ("experiments.convert", "Hugging Face and fairseq models to run folders, and back"),
+    "watch": ("experiments.watch", "how runs go on, live in the terminal"),
     "compare": ("experiments.compare", "held-out curves of several runs side by side"),
     "profile": ("experiments.profile", "where the operations and the memory of a training step go"),
     "feasibility": (
