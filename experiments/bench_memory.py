@@ -191,7 +191,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure, axis = plt.subplots(figsize=(8, 6), layout="constrained")
     scatter(axis, [row for row in rows if row["step_seconds"] is not None])
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -217,7 +217,8 @@ def scatter(axis: Any, rows: list[dict[str, Any]], title: str | None = None) -> 
     axis.set_ylim(0, None)
     axis.set_xlim(0, None)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=7)
+    # Below: there is no corner that points leave free for so many names.
+    axis.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12))
 
 
 if __name__ == "__main__":
