@@ -39,6 +39,11 @@ def convert(
     Raises:
         UserError: it is no model that can be converted so; nothing is written then.
     """
+    folder, _, _ = str(source).rpartition("@")
+    if not source.exists() and not (folder and Path(folder).is_dir()):
+        raise UserError(
+            f"SOURCE: no such file or folder: {source} (expected a Hugging Face folder, a .pt or a run)"
+        )
     if source.is_file():
         _refuse(kind, f"{source} is converted to a run folder")
         config, parameters = fairseq.read(source)
@@ -141,7 +146,10 @@ def _kept(source: Path) -> dict[str, Any]:
 
 def _export_run(source: Path, out: Path, kind: str | None, weight_norm: WeightNorm) -> tuple[str, Parameters]:
     """A pre-training run to Hugging Face."""
-    run = encoders.open_run(str(source))
+    try:
+        run = encoders.open_run(str(source))
+    except UserError as error:
+        raise UserError(str(error).replace("--init", "SOURCE", 1)) from error  # there is no --init here
     held = run.settings.get("kind", PRE_TRAINING)
     written = kind or held
     if written == CTC or (written == PRE_TRAINING and held == ENCODER):
