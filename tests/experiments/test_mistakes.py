@@ -131,7 +131,7 @@ def test_values_that_cannot_be(capfd, tmp_path, monkeypatch, line, expected):
         ("transcribe --run nowhere", "FILES: name at least one"),
         ("convert nowhere --out x", "SOURCE: no such file or folder: nowhere"),
         ("convert nowhere@3 --out x", "SOURCE: no such file or folder: nowhere@3"),
-        ("convert . --out x", "SOURCE .: no such pre-training run"),
+        ("convert . --out x", ".: no such pre-training run"),
         ("compare nowhere --out x", "RUNS: nowhere is not a run folder"),
         ("compare --out x", "RUNS: name at least one run folder"),
         ("data describe nowhere", "DATA: no such folder: nowhere"),
