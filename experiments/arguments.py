@@ -26,6 +26,8 @@ def parse(kind: type[Arguments], argv: Sequence[str], program: str) -> Arguments
     """
     import tyro
 
+    from experiments.mistakes import explain
+
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
@@ -33,12 +35,11 @@ def parse(kind: type[Arguments], argv: Sequence[str], program: str) -> Arguments
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        from experiments.mistakes import explain
-
         raise UsageError(explain(kind, argv, program) or one_line(printed.getvalue())) from None
-    for name, value in vars(parsed).items():
-        if value == () and option_name(name) in argv:  # tyro takes an option without values for no values
-            raise UsageError(f"{option_name(name)} is without its value: give one or more")
+    # tyro takes what is without values for a tuple of none, be it given so or left out.
+    empty = [name for name, value in vars(parsed).items() if value == ()]
+    if any(option_name(name) in argv or name not in vars(kind) for name in empty):
+        raise UsageError(explain(kind, argv, program))
     return parsed
 
 

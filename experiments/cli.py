@@ -13,6 +13,7 @@ COMMANDS = {
     "finetune": ("experiments.finetune", "train a speech recognizer on an encoder, and score it"),
     "transcribe": ("experiments.transcribe", "audio files to text, by a fine-tuned run"),
     "convert": ("experiments.convert", "Hugging Face and fairseq models to run folders, and back"),
+    "watch": ("experiments.watch", "how runs go on, live in the terminal"),
     "compare": ("experiments.compare", "held-out curves of several runs side by side"),
     "profile": ("experiments.profile", "where the operations and the memory of a training step go"),
     "feasibility": (
@@ -22,6 +23,10 @@ COMMANDS = {
     "export": ("experiments.export", "a training step for boards, with the runner that times it there"),
     "plans grid": ("experiments.plan_grid", "plans over lengths and batches, kept for the feasibility table"),
     "plans": ("experiments.plans", "compilers' memory plans of a step for boards that are not here"),
+    "reproduce all": (
+        "experiments.reproduce_all",
+        "are we there yet, and the paper's tables and figures beside ours: one HTML page",
+    ),
     "reproduce fig1": (
         "experiments.reproduce_fig1",
         "the paper's Figure 1: federated against centralised, supervised against both",
@@ -78,6 +83,7 @@ RESUMABLE = (
     "data prepare",
     "study mechanism",
     "study length",
+    "reproduce all",
     "reproduce fig1",
     "reproduce fig5",
     "reproduce frontier",

@@ -98,8 +98,6 @@ def summary(run: Run) -> dict[str, Any]:
 def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(CompareArguments, argv, "w2v-jax compare")
-    if not options.runs:
-        raise UsageError("RUNS: name at least one run folder")
     runs = [read_run(folder) for folder in options.runs]
     rows = [summary(run) for run in runs]
     options.out.mkdir(parents=True, exist_ok=True)

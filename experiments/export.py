@@ -219,6 +219,8 @@ def kept_plans(settings: Any) -> dict[str, float]:
 
 def summary(manifest: dict[str, Any], out: Path) -> str:
     """What was written, and what to do with it."""
+    from w2v_jax import plain_step
+
     sizes = ", ".join(f"{row['file']} {row['bytes'] / 1e6:.1f} MB" for row in manifest["programs"].values())
     probe = manifest["probe"]
     losses = ", ".join(f"{loss:.5f}" for loss in probe["losses"]) if probe else "not run"
@@ -226,7 +228,7 @@ def summary(manifest: dict[str, Any], out: Path) -> str:
         [
             f"{manifest['description']}: {manifest['flops']['total'] / 1e9:.0f} GFLOPs a step",
             f"written: {out}: artifact.json, {sizes}, runner.py, plain_step.py"
-            + ("" if manifest["settings"]["method"] in ("plain", "remat") else " (not of this method)"),
+            + (" (not of this method)" if plain_step.lacks(manifest) else ""),
             f"losses of the first steps: {losses}",
             f"on the board (docs/boards.md): python runner.py {out.name} --out timings.json",
         ]

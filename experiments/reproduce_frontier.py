@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
             memory_rows.rows(
                 frontier.settings_of(name),
                 steps=options.steps,
-                repeats=frontier.SECTIONS[name],
+                repeats=frontier.SERVED,
                 gradient_check=gradient_check if name in ("frontier", "desired") else None,
             )
         )

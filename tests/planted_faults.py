@@ -504,6 +504,24 @@ FAULTS = {
         '["update"] == -1',
         "tests/experiments/test_finetune.py -k cut_off",
     ),
+    "events of an interrupted run stay beside those of its continuation": fault(
+        "experiments/events.py",
+        "        os.truncate(path, end)\n",
+        "        pass\n",
+        "tests/experiments/test_events.py -k each_step_once",
+    ),
+    "watch takes half a line for a whole one": fault(
+        "experiments/tail.py",
+        'come[: come.rfind(b"\\n") + 1]',
+        "come",
+        "tests/experiments/test_watch.py -k half_written",
+    ),
+    "watch calls a run that was killed done": fault(
+        "experiments/watched.py",
+        'if complete and (self.folder / REPORT).exists() else "stopped"',
+        "",
+        "tests/experiments/test_watch.py -k progress_metrics",
+    ),
 }
 
 

@@ -19,7 +19,7 @@ from tests.configs import VARIANTS
 from tests.experiments.test_commands import fails
 from tests.torch_files import Evil, Tensor
 from w2v_jax import fairseq, huggingface
-from w2v_jax.config import TINY, ModelConfig
+from w2v_jax.config import PRESETS, TINY, ModelConfig
 from w2v_jax.ctc import RecognizerConfig, collapse, recognizer
 from w2v_jax.heads import HeadConfig
 from w2v_jax.huggingface import CTC, ENCODER, HEAD, KINDS, PRE_TRAINING, WeightNorm
@@ -77,6 +77,14 @@ def test_there_and_back_is_bit_identical(tmp_path, variant, kind):
     assert before.items() <= after.items()
     if kind == CTC:
         assert json.loads((back / "vocab.json").read_text()) == TOKENS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "kind"), [*(("base", kind) for kind in KINDS), ("large-lv60", CTC)])
+def test_full_size_there_and_back(tmp_path, model, kind):
+    source = write_folder(tmp_path / "hf", PRESETS[model], kind)
+    back = convert(convert(source, tmp_path / "ours"), tmp_path / "back")
+    assert bits(back) == bits(source)
 
 
 @pytest.mark.parametrize("kind", KINDS)
