@@ -40,6 +40,11 @@ def convert(
     Raises:
         UserError: it is no model that can be converted so; nothing is written then.
     """
+    folder, _, _ = str(source).rpartition("@")
+    if not source.exists() and not (folder and Path(folder).is_dir()):
+        raise UserError(
+            f"SOURCE: no such file or folder: {source} (expected a Hugging Face folder, a .pt or a run)"
+        )
     if source.is_file():
         _refuse(kind, f"{source} is converted to a run folder")
         config, parameters = fairseq.read(source)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.arguments import blaming
 from experiments.recognizers import is_recognizer, open_recognizer
 from experiments.run_folder import read_config
 from w2v_jax import config as model_config
@@ -55,7 +56,8 @@ def load(init: str, model: str | None) -> Source:
         return Source(model_config.PRESETS[name], None, {"init": SCRATCH, "model": name})
     if init.startswith(HUGGING_FACE):
         folder = Path(init.removeprefix(HUGGING_FACE))
-        config, parameters = read_encoder(folder)
+        with blaming("--init"):
+            config, parameters = read_encoder(folder)
         description = {"init": init, "model": "Hugging Face"}
     else:
         config, parameters, description = _from_run(init)
@@ -174,7 +176,8 @@ def pretraining_config(init: str) -> ModelConfig:
     """
     if init.startswith(HUGGING_FACE):
         folder = Path(init.removeprefix(HUGGING_FACE))
-        config, kind = read_config_of_folder(folder), kind_of(folder)
+        with blaming("--init"):
+            config, kind = read_config_of_folder(folder), kind_of(folder)
     else:
         _, settings, config, _ = _run_settings(init)
         kind = settings.get("kind", PRE_TRAINING)

@@ -48,11 +48,10 @@ def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(ExportArguments, argv, "w2v-jax export")
     check_step(options.model, options.batch, options.seconds)
-    names_of(options.method)
-    if not options.platforms:
-        raise UsageError("--platforms names none: cpu, cuda or both")
+    with arguments.blaming("--method"):
+        names_of(options.method)
     if options.out.exists() and not options.out.is_dir():
-        raise UsageError(f"{options.out} is a file: choose another --out")
+        raise UsageError(f"--out {options.out} is a file: choose another --out")
     runtime.configure_xla(1)
     from experiments import training_step
     from experiments.progress import stage

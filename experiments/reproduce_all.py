@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from experiments import arguments
-from experiments.arguments import UsageError, nearest
+from experiments.arguments import UsageError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,12 +35,9 @@ def main(argv: list[str]) -> None:
 
     alone = [item.name for item in ITEMS if item.needs is None]
     for name in options.items:
-        if name not in alone:
-            if name in BY_NAME:
-                raise UsageError(
-                    f"--items {name} needs {BY_NAME[name].needs}: run it by itself, then --finished"
-                )
-            raise UsageError(f"--items: {nearest(name, alone, 'item')}")
+        if name in BY_NAME and name not in alone:
+            raise UsageError(f"--items {name} needs {BY_NAME[name].needs}: run it by itself, then --finished")
+        arguments.check_choice("--items", name, alone)
     if not 1 <= options.jobs <= cells.MOST_JOBS:
         raise UsageError(f"--jobs must be between 1 and {cells.MOST_JOBS}, got {options.jobs}")
     folders = {name_of(folder): folder for folder in options.finished}

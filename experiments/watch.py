@@ -42,8 +42,6 @@ def main(argv: list[str]) -> None:
     options = arguments.parse(WatchArguments, argv, "w2v-jax watch")
     if not (math.isfinite(options.every_seconds) and options.every_seconds > 0):
         raise UsageError(f"--every-seconds must be positive and finite, got {options.every_seconds}")
-    if not options.runs:
-        raise UsageError("name at least one run folder")
     runs = [Watched(folder) for folder in options.runs]
     console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL, highlight=False)
     if options.once or not sys.stdout.isatty() or console.is_dumb_terminal:

@@ -438,6 +438,24 @@ FAULTS = {
         "share = jnp.ones_like(valid, x.dtype)[..., None]",
         "tests/w2v_jax/test_heads.py -k valid_frames",
     ),
+    "an unknown option without the right spelling": fault(
+        "experiments/mistakes.py",
+        "if option is None and spelling:",
+        "if option is None and False:",
+        "tests/experiments/test_mistakes.py -k misspelt_options",
+    ),
+    "somebody else's package taken for ours": fault(
+        "experiments/child.py",
+        '[sys.executable, "-P"]',
+        "[sys.executable]",
+        "tests/experiments/test_child.py",
+    ),
+    "help that waits for jax": fault(
+        "experiments/mechanism.py",
+        "import numpy as np\n",
+        "import jax\nimport numpy as np\n",
+        "tests/experiments/test_help.py -k takes_a_second",
+    ),
     "a running variance that is biased": fault(
         "w2v_jax/heads.py",
         "unbiased = batch_variance * count / jnp.maximum(count - 1.0, 1.0)",

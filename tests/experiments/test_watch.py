@@ -283,7 +283,7 @@ def test_what_is_no_run_is_one_line(tmp_path, capfd):
     for seconds in ("0", "-1", "nan"):
         line = fails(capfd, "watch", str(run.path), "--every-seconds", seconds)
         assert "--every-seconds must be positive" in line
-    assert "name at least one run folder" in fails(capfd, "watch")
+    assert "RUNS must be given, as in: w2v-jax watch" in fails(capfd, "watch")
     for name in (METRICS, "config.json"):
         copy = tmp_path / name.split(".")[0]
         shutil.copytree(run.path, copy)
