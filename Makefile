@@ -101,6 +101,10 @@ format: venv ## format and mend what can be mended
 bench: venv ## seconds per round for 1 to 16 clients, all methods
 	$(BIN)/w2v-jax bench clients --out runs/bench-clients
 
+.PHONY: wheel
+wheel: venv ## build the wheel into dist/
+	$(BIN)/python -m hatchling build -t wheel -d dist
+
 .PHONY: clean
 clean: ## remove what the targets made, the runs excepted
 	rm -rf $(VENV) $(PARITY) $(TARGETS) $(BOARD) $(OLD) dist .pytest_cache .ruff_cache .hypothesis .coverage

@@ -1,14 +1,17 @@
 """Command lines: tyro parses, and mistakes come out as one line with exit status 2."""
 
 import contextlib
+import difflib
 import io
+import itertools
 import sys
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from w2v_jax.errors import UserError
 
 Arguments = TypeVar("Arguments")
-
-_BOX = "╭╮╰╯│─"
 
 
 class UsageError(Exception):
@@ -23,24 +26,36 @@ def parse(kind: type[Arguments], argv: Sequence[str], program: str) -> Arguments
     """
     import tyro
 
+    from experiments.mistakes import explain
+
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            return tyro.cli(kind, args=list(argv), prog=program, use_underscores=False)
+            parsed = tyro.cli(kind, args=list(argv), prog=program, use_underscores=False)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UsageError(one_line(printed.getvalue())) from None
+        raise UsageError(explain(kind, argv, program) or one_line(printed.getvalue())) from None
+    # tyro takes what is without values for a tuple of none, be it given so or left out.
+    empty = [name for name, value in vars(parsed).items() if value == ()]
+    if any(option_name(name) in argv or name not in vars(kind) for name in empty):
+        raise UsageError(explain(kind, argv, program))
+    return parsed
+
+
+def option_name(field: str) -> str:
+    """How a field is spelt on the command line: crop_seconds is --crop-seconds."""
+    return f"--{field.replace('_', '-')}"
 
 
 def one_line(boxed: str) -> str:
     """The words of a boxed message up to its help footer, on one line."""
     words: list[str] = []
     for line in boxed.splitlines()[1:]:
-        text = line.strip(_BOX + " ")
+        text = line.strip("╭╮╰╯│─ ")
         if text.startswith(("For full helptext", "Argument helptext")):
             break
-        words.append(text)
+        words.append(text if text.strip("-") else "")  # rules are dashes where the output is ASCII
     return " ".join(" ".join(words).split()) or "bad command line"
 
 
@@ -49,10 +64,78 @@ def complain(message: str) -> None:
     print(f"w2v-jax: error: {' '.join(message.split())}", file=sys.stderr)
 
 
-def nearest(word: str, choices: Sequence[str], what: str) -> str:
-    """An error text for an unknown choice, with the nearest right spelling first."""
-    import difflib
+def closest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that was probably meant: alike but for case and a few letters, or the only one so begun."""
+    spelt = {choice.lower(): choice for choice in choices}
+    alike = difflib.get_close_matches(word.lower(), spelt, 1)
+    longer = [choice for choice in spelt if word and choice.startswith(word.lower())]
+    if alike:
+        return spelt[alike[0]]
+    return spelt[longer[0]] if len(longer) == 1 else None
 
-    close = difflib.get_close_matches(word, choices, 1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"unknown {what} '{word}': {hint}(choose from {', '.join(choices)})"
+
+def nearest(word: str, choices: Sequence[str], what: str) -> str:
+    """An error text for an unknown choice, with the nearest right spelling first.
+
+    Args:
+        what: the option at fault, or what is chosen from.
+    """
+    close = closest(word, choices)
+    hint = f": did you mean {close}?" if close else ""
+    return f"unknown {what} '{word}'{hint} (choose from {', '.join(choices)})"
+
+
+def option_of(path: str, argv: Sequence[str]) -> str | None:
+    """The option whose value is a path, or a folder above it."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for option, value in itertools.pairwise(words):
+        there = Path(value).absolute()
+        if option.startswith("--") and there in (Path(path).absolute(), *Path(path).absolute().parents):
+            return option
+    return None
+
+
+def check_choice(option: str, word: str, choices: Iterable[str]) -> None:
+    """See that an option's value is one of its choices.
+
+    Raises:
+        UsageError: it is not; the message names the option and the nearest right spelling.
+    """
+    if word not in (choices := list(choices)):
+        raise UsageError(nearest(word, choices, option))
+
+
+def check_at_least(least: int, options: Any, *fields: str) -> None:
+    """See that numbers, one or a tuple of them or None in each field, are not below `least`.
+
+    Raises:
+        UsageError: one is; the message names its option.
+    """
+    for field in fields:
+        value = getattr(options, field)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and not number >= least:
+                raise UsageError(f"{option_name(field)} must be at least {least}, got {number}")
+
+
+def check_exists(option: str, path: Path, expected: str) -> None:
+    """See that there is something at the path that an option names.
+
+    Raises:
+        UsageError: nothing is.
+    """
+    if not path.exists():
+        raise UsageError(f"{option}: no such file or folder: {path} (expected {expected})")
+
+
+@contextlib.contextmanager
+def blaming(option: str) -> Iterator[None]:
+    """What is wrong in here is wrong with an option: errors of the packages, which know none, name it.
+
+    Raises:
+        UserError: the same, with the option before its words.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"{option}: {error}") from error

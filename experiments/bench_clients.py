@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from experiments import arguments, runtime
-from experiments.arguments import UsageError
 from experiments.run_folder import replace_file, write_json
 
 METHODS = ("loop", "vmap_lax", "vmap", "auto")
@@ -166,10 +165,7 @@ def contenders(clients: int, lanes: int | None) -> list[Contender]:
 def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(BenchClientsArguments, argv, "w2v-jax bench clients")
-    if not options.clients or min(options.clients) < 1 or options.repeats < 1:
-        raise UsageError("--clients and --repeats must be positive")
-    if options.lanes is not None and options.lanes < 1:
-        raise UsageError(f"--lanes must be positive, got {options.lanes}")
+    arguments.check_at_least(1, options, "clients", "repeats", "lanes")
     options.out.mkdir(parents=True, exist_ok=True)  # before anything is measured
     runtime.configure_xla(options.lanes)
     import jax

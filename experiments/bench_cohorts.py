@@ -116,9 +116,8 @@ def main(argv: list[str]) -> None:
     options = arguments.parse(BenchCohortsArguments, argv, "w2v-jax bench cohorts")
     from w2v_jax.config import PRESETS
 
-    if options.model not in PRESETS:
-        raise UsageError(arguments.nearest(options.model, list(PRESETS), "model"))
-    if not options.cohorts or not 1 <= min(options.cohorts) <= max(options.cohorts) <= options.population:
+    arguments.check_choice("--model", options.model, PRESETS)
+    if not 1 <= min(options.cohorts) <= max(options.cohorts) <= options.population:
         raise UsageError("--cohorts must be between 1 and --population")
     options.out.mkdir(parents=True, exist_ok=True)
     rows = []

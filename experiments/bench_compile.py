@@ -98,10 +98,10 @@ def main(argv: list[str]) -> None:
     options = arguments.parse(BenchCompileArguments, argv, "w2v-jax bench compile")
     from w2v_jax.config import PRESETS
 
-    if options.model not in PRESETS:
-        raise UsageError(arguments.nearest(options.model, list(PRESETS), "model"))
-    if options.batch < 1 or not 0.5 <= options.seconds <= 60:
-        raise UsageError("--batch must be at least 1 and --seconds between 0.5 and 60")
+    arguments.check_choice("--model", options.model, PRESETS)
+    arguments.check_at_least(1, options, "batch")
+    if not 0.5 <= options.seconds <= 60:
+        raise UsageError(f"--seconds must be between 0.5 and 60, got {options.seconds:g}")
     options.out.mkdir(parents=True, exist_ok=True)
     rows = {}
     with tempfile.TemporaryDirectory() as cache:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments import arguments, memory_budget, memory_rows
-from experiments.arguments import UsageError, nearest
+from experiments.arguments import UsageError
 from experiments.run_folder import replace_file, write_json
 from w2v_jax import methods
 from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ, OptimizerName
@@ -103,8 +103,7 @@ def check(options: BenchMemoryArguments) -> None:
     Raises:
         UsageError: in one line.
     """
-    if options.model not in PRESETS:
-        raise UsageError(nearest(options.model, list(PRESETS), "model"))
+    arguments.check_choice("--model", options.model, PRESETS)
     for name in ("batch", "seconds", "steps", "repeats", "gradient_seconds"):
         if not 0 < getattr(options, name) < 1e6:
             raise UsageError(
@@ -112,8 +111,6 @@ def check(options: BenchMemoryArguments) -> None:
             )
     if options.gradient_batch < 0:
         raise UsageError(f"--gradient-batch must not be negative, got {options.gradient_batch}")
-    if not options.method:
-        raise UsageError("--method names none: see --list")
     config = PRESETS[options.model]
     for name in ("seconds", "gradient_seconds"):
         if config.num_frames(round(getattr(options, name) * SAMPLE_RATE_HZ)) < config.mask_span:
@@ -121,7 +118,8 @@ def check(options: BenchMemoryArguments) -> None:
     if options.memory_budget is not None:
         memory_budget.parse(options.memory_budget)
     for method in options.method:
-        cut = methods.configured(config, method).truncate_seconds
+        with arguments.blaming("--method"):
+            cut = methods.configured(config, method).truncate_seconds
         if cut is not None and config.num_frames(round(cut * SAMPLE_RATE_HZ)) < config.mask_span:
             raise UsageError(f"--method {method} leaves clips that are too short for a mask")
         if methods.is_layerwise(method) and options.optimizer != "sgd":
@@ -191,7 +189,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure, axis = plt.subplots(figsize=(8, 6), layout="constrained")
     scatter(axis, [row for row in rows if row["step_seconds"] is not None])
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -217,7 +215,8 @@ def scatter(axis: Any, rows: list[dict[str, Any]], title: str | None = None) -> 
     axis.set_ylim(0, None)
     axis.set_xlim(0, None)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=7)
+    # Below: there is no corner that points leave free for so many names.
+    axis.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12))
 
 
 if __name__ == "__main__":

@@ -61,13 +61,13 @@ def check(options: BenchRoundsArguments) -> None:
     """Check what was asked for.
 
     Raises:
-        UsageError: an unknown runner, or a number that cannot be.
+        UsageError: an unknown runner, a number that cannot be, or environments that cannot be made here.
     """
     for name in options.runners:
-        if name not in RUNNERS:
-            raise UsageError(arguments.nearest(name, list(RUNNERS), "runner"))
-    if min((*options.clients, options.repeats, options.rounds)) < 1:
-        raise UsageError("--clients, --repeats and --rounds must be at least 1")
+        arguments.check_choice("--runners", name, RUNNERS)
+    arguments.check_at_least(1, options, "clients", "repeats", "rounds")
+    if options.make and not environments.in_a_checkout():
+        raise UsageError("--make needs a checkout of w2v-jax, which peers import: run it from one")
 
 
 def absent(runners: dict[str, Runner]) -> list[str]:

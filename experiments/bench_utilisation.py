@@ -48,10 +48,8 @@ def main(argv: list[str]) -> None:
     options = arguments.parse(BenchUtilisationArguments, argv, "w2v-jax bench utilisation")
     from w2v_jax.config import PRESETS
 
-    if options.model not in PRESETS:
-        raise UsageError(arguments.nearest(options.model, list(PRESETS), "model"))
-    if min((*options.clients, options.batch, options.repeats)) < 1:
-        raise UsageError("--clients, --batch and --repeats must be at least 1")
+    arguments.check_choice("--model", options.model, PRESETS)
+    arguments.check_at_least(1, options, "clients", "batch", "repeats")
     if not 0.5 <= options.seconds <= 60:
         raise UsageError(f"--seconds must be between 0.5 and 60, got {options.seconds:g}")
     runtime.configure_xla(1, model=options.model, precision=options.precision)

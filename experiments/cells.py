@@ -9,7 +9,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.arguments import UsageError
+from experiments.child import own_python
 from experiments.progress import duration
 from experiments.run_folder import LOCK, read_json, write_json
 from w2v_jax.errors import UserError
@@ -227,7 +227,7 @@ def _run_whole(cell: Cell, processes: _Processes, excused: str | None) -> float:
         raise _StoppedError
     cell.out.mkdir(parents=True, exist_ok=True)
     _note(cell, 0.0)  # whatever ends this process, the folder says whose it is
-    argv = [sys.executable, "-m", "experiments.cli", *cell.arguments, "--out", str(cell.out)]
+    argv = [*own_python(), "-m", "experiments.cli", *cell.arguments, "--out", str(cell.out)]
     started = time.perf_counter()
     with cell.log.open("ab") as log:
         before = log.tell()

@@ -4,12 +4,22 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
 _CODE = (
     "import importlib, json, sys; module, name, given = sys.argv[1:4]; "
     "print(json.dumps(getattr(importlib.import_module(module), name)(*json.loads(given))))"
 )
+
+
+def own_python() -> list[str]:
+    """First words of a command line that runs a module of ours.
+
+    Python would look into the working folder before all else, where somebody else's `experiments` may lie.
+    """
+    return [sys.executable] if Path.cwd() == ROOT else [sys.executable, "-P"]
 
 
 def in_child(
@@ -26,7 +36,7 @@ def in_child(
         subprocess.CalledProcessError: it failed; its own words are on standard error.
     """
     done = subprocess.run(
-        [sys.executable, "-c", _CODE, function.__module__, function.__name__, json.dumps(given)],
+        [*own_python(), "-c", _CODE, function.__module__, function.__name__, json.dumps(given)],
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -13,6 +13,7 @@ COMMANDS = {
     "finetune": ("experiments.finetune", "train a speech recognizer on an encoder, and score it"),
     "transcribe": ("experiments.transcribe", "audio files to text, by a fine-tuned run"),
     "convert": ("experiments.convert", "Hugging Face and fairseq models to run folders, and back"),
+    "watch": ("experiments.watch", "how runs go on, live in the terminal"),
     "compare": ("experiments.compare", "held-out curves of several runs side by side"),
     "profile": ("experiments.profile", "where the operations and the memory of a training step go"),
     "feasibility": (
@@ -22,6 +23,10 @@ COMMANDS = {
     "export": ("experiments.export", "a training step for boards, with the runner that times it there"),
     "plans grid": ("experiments.plan_grid", "plans over lengths and batches, kept for the feasibility table"),
     "plans": ("experiments.plans", "compilers' memory plans of a step for boards that are not here"),
+    "reproduce all": (
+        "experiments.reproduce_all",
+        "are we there yet, and the paper's tables and figures beside ours: one HTML page",
+    ),
     "reproduce fig1": (
         "experiments.reproduce_fig1",
         "the paper's Figure 1: federated against centralised, supervised against both",
@@ -78,16 +83,23 @@ RESUMABLE = (
     "data prepare",
     "study mechanism",
     "study length",
+    "reproduce all",
     "reproduce fig1",
     "reproduce fig5",
     "reproduce frontier",
 )
 
 
-def usage() -> str:
-    """The text of `w2v-jax --help`."""
-    width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:<{width}}{summary}" for name, (_, summary) in COMMANDS.items()]
+def usage(group: str | None = None) -> str:
+    """The text of `w2v-jax --help`, or of `w2v-jax GROUP --help`."""
+    named = COMMANDS if group is None else {name: COMMANDS[name] for name in in_group(group)}
+    width = max(map(len, named)) + 2
+    lines = [f"  {name:<{width}}{summary}" for name, (_, summary) in named.items()]
+    if group is not None:
+        title = f"usage: w2v-jax {group} COMMAND [OPTIONS]"
+        return "\n".join(
+            [title, "", *lines, "", f"w2v-jax {group} COMMAND --help lists a command's options."]
+        )
     return "\n".join(
         [
             "usage: w2v-jax COMMAND [OPTIONS]",
@@ -102,9 +114,14 @@ def usage() -> str:
     )
 
 
+def in_group(word: str) -> list[str]:
+    """Names of the commands whose first of two words this is."""
+    return [name for name in COMMANDS if name.startswith(f"{word} ")]
+
+
 def run_command(name: str, argv: Sequence[str]) -> int:
     """Run one subcommand's `main(argv)`; bad input prints one line and gives 2."""
-    from experiments.arguments import UsageError, complain
+    from experiments.arguments import UsageError, complain, option_of
     from fed.protocols import FederationError
     from profiling.targets import TargetError
     from w2v_jax.errors import UserError
@@ -115,17 +132,37 @@ def run_command(name: str, argv: Sequence[str]) -> int:
         complain(str(error))
         return 2
     except BrokenPipeError:
-        # Whoever read our output has gone, as `head` does; the interpreter would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # what a shell reports of a broken pipe
+        return unread()
     except OSError as error:
         # A path that cannot be read or written; tracebacks say no more than this.
-        what = f" ({error.filename})" if error.filename else ""
-        complain(f"{error.strerror or error}{what}: check the folder, its permissions and the space left")
+        what, option = "", None
+        if error.filename:
+            what, option = f" ({error.filename})", option_of(os.fsdecode(error.filename), argv)
+        blamed = f"{option}: " if option else ""
+        complain(
+            f"{blamed}{error.strerror or error}{what}: check the folder, its permissions and the space left"
+        )
         return 2
     except KeyboardInterrupt:
         complain("interrupted" + ("; the same command continues" if name in RESUMABLE else ""))
         return 130
+    return 0
+
+
+def unread() -> int:
+    """Exit status where whoever read our output has gone, as `head` does."""
+    os.dup2(
+        os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+    )  # the interpreter would complain at its end
+    return 141  # what a shell reports of a broken pipe
+
+
+def show(text: str) -> int:
+    """Print what is all of a command's output; its exit status."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        return unread()
     return 0
 
 
@@ -139,18 +176,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` names; its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
+        return show(usage())
     for words in (2, 1):
-        name = " ".join(argv[:words])
-        if name in COMMANDS:
-            return run_command(name, argv[words:])
-    from experiments.arguments import complain, nearest
+        name, after = " ".join(argv[:words]), argv[words:]
+        second = words == 1 and after and not after[0].startswith("-")  # `plans gird` is no option of `plans`
+        if name in COMMANDS and not (second and in_group(name)):
+            return run_command(name, after)
+    if in_group(argv[0]) and argv[1:2] in ([], ["-h"], ["--help"]):
+        return show(usage(argv[0]))
+    from experiments.arguments import complain
 
-    groups = {name.split()[0] for name in COMMANDS if " " in name}
-    typed = " ".join(argv[:2]) if argv[0] in groups else argv[0]
-    complain(nearest(typed, list(COMMANDS), "command"))
+    complain(unknown(argv))
     return 2
+
+
+def unknown(argv: Sequence[str]) -> str:
+    """What to say of words that begin with no command."""
+    from experiments.arguments import closest, nearest
+
+    word, typed = argv[0], " ".join(argv[:2])
+    if (group := in_group(word)) and argv[1].startswith("-"):
+        return f"{argv[1]} comes after a command: choose from {', '.join(group)}"
+    if group:
+        return nearest(typed, [word] * (word in COMMANDS) + group, "command")
+    named_so = [name for name in COMMANDS if word in name.split()]
+    close = named_so[0] if named_so else closest(typed, COMMANDS) or closest(word, COMMANDS)
+    hint = f": did you mean {close}?" if close else ""
+    return f"unknown command '{word}'{hint} (w2v-jax --help lists all)"
 
 
 if __name__ == "__main__":

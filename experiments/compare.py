@@ -46,7 +46,7 @@ def read_run(folder: Path) -> Run:
     """
     if not (folder / "config.json").exists() or not (folder / "untrained.json").exists():
         raise UsageError(
-            f"{folder} is not a run folder of w2v-jax pretrain (no config.json or untrained.json)"
+            f"RUNS: {folder} is not a run folder of w2v-jax pretrain (no config.json or untrained.json)"
         )
     config, lines = read_config(folder), read_metrics(folder / "metrics.jsonl")
     if not any("heldout_accuracy" in line for line in lines):
@@ -98,8 +98,6 @@ def summary(run: Run) -> dict[str, Any]:
 def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(CompareArguments, argv, "w2v-jax compare")
-    if not options.runs:
-        raise UsageError("name at least one run folder")
     runs = [read_run(folder) for folder in options.runs]
     rows = [summary(run) for run in runs]
     options.out.mkdir(parents=True, exist_ok=True)

@@ -8,15 +8,16 @@ import jax
 import numpy as np
 
 from experiments import encoders
+from experiments.recognizers import BEST, SETTINGS, is_recognizer, open_recognizer
 from experiments.run_folder import read_json, write_json
 from w2v_jax import fairseq, huggingface_folder, huggingface_vocabulary
 from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.config import ModelConfig
-from w2v_jax.ctc import RecognizerConfig, recognizer
+from w2v_jax.ctc import RecognizerConfig
 from w2v_jax.errors import UserError
 from w2v_jax.heads import EPSILON, HeadConfig
 from w2v_jax.huggingface import CTC, ENCODER, HEAD, PRE_TRAINING, Parameters, WeightNorm
-from w2v_jax.text import TextRules, load_tokenizer, save_tokenizer
+from w2v_jax.text import TextRules, save_tokenizer
 
 CONVERTED = "converted"  # preset of a run that convert made
 KEPT = "huggingface.json"  # config.json of the folder that a run came from
@@ -39,6 +40,11 @@ def convert(
     Raises:
         UserError: it is no model that can be converted so; nothing is written then.
     """
+    folder, _, _ = str(source).rpartition("@")
+    if not source.exists() and not (folder and Path(folder).is_dir()):
+        raise UserError(
+            f"SOURCE: no such file or folder: {source} (expected a Hugging Face folder, a .pt or a run)"
+        )
     if source.is_file():
         _refuse(kind, f"{source} is converted to a run folder")
         config, parameters = fairseq.read(source)
@@ -52,7 +58,7 @@ def convert(
         else:
             _write_run(out, model.kind, model.config, model.parameters, model.settings, source, provenance)
         return _said(source, "Hugging Face", model.kind, model.parameters, out, "run folder")
-    if (source / "recognizer.json").is_file():
+    if is_recognizer(source):
         written, parameters = _export_recognizer(source, out, kind, weight_norm)
     else:
         written, parameters = _export_run(source, out, kind, weight_norm)
@@ -121,10 +127,10 @@ def _write_recognizer(
     }
     parameters = {"encoder": encoder, "head": {"input_norm": norm, "output": output}}
     out.mkdir(parents=True, exist_ok=True)
-    _save(out / "best", {"parameters": parameters, "statistics": statistics})
+    _save(out / BEST, {"parameters": parameters, "statistics": statistics})
     save_tokenizer(out, tokenizer, TextRules())
     write_json(out / KEPT, model.settings)
-    write_json(out / "recognizer.json", dataclasses.asdict(config))
+    write_json(out / SETTINGS, dataclasses.asdict(config))
     settings = {"init": f"{encoders.HUGGING_FACE}{source}", "preset": CONVERTED}
     write_json(out / "config.json", {"settings": settings, "provenance": provenance})
 
@@ -141,7 +147,7 @@ def _kept(source: Path) -> dict[str, Any]:
 
 def _export_run(source: Path, out: Path, kind: str | None, weight_norm: WeightNorm) -> tuple[str, Parameters]:
     """A pre-training run to Hugging Face."""
-    run = encoders.open_run(str(source))
+    run = encoders.open_run(str(source), "")
     held = run.settings.get("kind", PRE_TRAINING)
     written = kind or held
     if written == CTC or (written == PRE_TRAINING and held == ENCODER):
@@ -157,8 +163,8 @@ def _export_recognizer(
     source: Path, out: Path, kind: str | None, weight_norm: WeightNorm
 ) -> tuple[str, Parameters]:
     """A fine-tuned run to Hugging Face; the norm before its scores becomes part of them."""
-    config = RecognizerConfig.from_dict(read_json(source / "recognizer.json"))
-    tokenizer, _ = load_tokenizer(source)
+    opened = open_recognizer(source)
+    config = opened.config
     kind = kind or CTC
     if kind == PRE_TRAINING or config.features != "encoder":
         raise UserError(
@@ -169,19 +175,13 @@ def _export_recognizer(
             f"{source} has a head of {config.head.num_blocks} blocks, Wav2Vec2ForCTC has none: fine-tune "
             "with --head-blocks 0, or give --kind Wav2Vec2Model for the encoder alone"
         )
-    like = jax.eval_shape(recognizer(config).objective.init, jax.random.key(0))
-    reader = Checkpoints(source / "best")
-    latest = reader.latest()
-    if latest is None:
-        raise UserError(f"{source} has no validated checkpoint yet: let its fine-tuning go on first")
-    held = jax.device_get(reader.restore(latest, {"parameters": like[0], "statistics": like[1]}))
-    reader.close()
-    parameters = dict(held["parameters"]["encoder"])
+    held, statistics = jax.device_get(opened.best_checkpoint())
+    parameters = dict(held["encoder"])
     told = _kept(source)
     if kind == CTC:
-        told |= huggingface_vocabulary.write_vocabulary(out, tokenizer)
-        head = _folded(held["parameters"]["head"], held["statistics"]["input_norm"])
-        there = np.argsort(getattr(tokenizer, "ids", range(tokenizer.num_tokens)))
+        told |= huggingface_vocabulary.write_vocabulary(out, opened.tokenizer)
+        head = _folded(held["head"], statistics["input_norm"])
+        there = np.argsort(getattr(opened.tokenizer, "ids", range(opened.tokenizer.num_tokens)))
         parameters[HEAD] = {"kernel": head["kernel"][:, there], "bias": head["bias"][there]}
     model = config.model
     huggingface_folder.write_model(out, kind, model, parameters, kept=told, weight_norm=weight_norm)

@@ -4,6 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from experiments.arguments import nearest
 from w2v_jax.data.common_voice import Corpus, load_corpus, locate, read_table
 from w2v_jax.data.prepared import PreparedClips, PreparedCorpus, is_prepared, load_prepared
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
@@ -18,6 +19,7 @@ def load(data: str | None, split: str, *, min_samples: int, seed: int, clients: 
     """
     if data is not None:
         folder = find(data)
+        check_split(folder, split)
         if is_prepared(folder):
             return load_prepared(folder, split, min_samples=min_samples)
         return load_corpus(folder, split, min_samples=min_samples)
@@ -72,8 +74,8 @@ def check_transcripts(data: str) -> None:
     raise CorpusError(f"{find(data)} has no transcripts: fine-tuning needs the `sentence` column")
 
 
-def find(data: str) -> Path:
-    """The folder that `--data` names.
+def find(data: str, option: str = "--data") -> Path:
+    """The folder that `--data`, or another option, names.
 
     Raises:
         CorpusError: there is none, here or under W2V_JAX_CORPORA.
@@ -83,4 +85,20 @@ def find(data: str) -> Path:
         return here
     if root and (Path(root) / data).is_dir():
         return Path(root) / data
-    raise CorpusError(f"no such folder: {data} (expected a Common Voice locale: clips/, validated.tsv)")
+    raise CorpusError(
+        f"{option}: no such folder: {data} (expected a Common Voice locale: clips/, validated.tsv)"
+    )
+
+
+def check_split(folder: Path, split: str) -> None:
+    """See that a corpus has the split that `--split` names, where it has any.
+
+    Raises:
+        CorpusError: it has others.
+    """
+    if is_prepared(folder):
+        there = ["validated", *PreparedCorpus(folder).splits]
+    else:
+        there = sorted({table.stem for table in (*folder.glob("*.tsv"), *folder.glob("*/*.tsv"))})
+    if split != "validated" and there and split not in there:  # validated is the default: nobody misspelt it
+        raise CorpusError(f"{nearest(split, there, '--split')} in {folder}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from experiments import arguments, corpora, runtime
+from experiments import arguments, runtime
 from experiments.run_folder import write_json
 from w2v_jax.config import SAMPLE_RATE_HZ
 from w2v_jax.data.common_voice import lengths
@@ -31,6 +31,9 @@ class DescribeArguments:
 def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(DescribeArguments, argv, "w2v-jax data describe")
+    from experiments import corpora
+
+    corpora.find(str(options.data), "DATA")
     corpus = corpora.load(str(options.data), options.split, min_samples=1, seed=0)
     seconds = lengths(corpus.clips) / SAMPLE_RATE_HZ
     per_speaker = [len(indices) for indices in corpus.speakers().values()]

@@ -35,6 +35,7 @@ def main(argv: list[str]) -> None:
     options = arguments.parse(PrepareArguments, argv, "w2v-jax data prepare")
     if options.workers is not None and options.workers < 1:
         raise UsageError(f"--workers must be positive, got {options.workers}")
+    arguments.check_exists("--source", options.source, "a Common Voice tarball or folder")
     import rich.console
     import rich.progress as bars
 

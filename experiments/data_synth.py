@@ -30,11 +30,14 @@ class SynthArguments:
 def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(SynthArguments, argv, "w2v-jax data synth")
-    for name in ("speakers", "clips_per_speaker", "words"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be positive, got {getattr(options, name)}")
+    arguments.check_at_least(3, options, "speakers")  # one each for train, dev and test
+    arguments.check_at_least(1, options, "clips_per_speaker", "words")
+    arguments.check_at_least(0, options, "seed")
     from w2v_jax.data.common_voice import load_corpus
-    from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
+    from w2v_jax.data.synthetic import MAX_WORDS, SyntheticConfig, write_corpus
+
+    if options.words > MAX_WORDS:
+        raise UsageError(f"--words must be at most {MAX_WORDS}, got {options.words}")
 
     config = SyntheticConfig(
         speakers=options.speakers,

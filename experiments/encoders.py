@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.arguments import blaming
+from experiments.recognizers import is_recognizer, open_recognizer
 from experiments.run_folder import read_config
 from w2v_jax import config as model_config
 from w2v_jax.checkpoint import Checkpoints
@@ -20,6 +22,7 @@ from w2v_jax.model import Encoder
 from w2v_jax.objective import Parameters, bind
 
 SCRATCH, HUGGING_FACE = "scratch", "hf:"
+OPTION = "--init "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +44,8 @@ def load(init: str, model: str | None) -> Source:
     """The encoder that `--init` names.
 
     Args:
-        init: scratch, a run folder of `w2v-jax pretrain` (RUN@ROUND for an earlier checkpoint), or
-            hf:FOLDER.
+        init: scratch, a run folder of `w2v-jax pretrain` (RUN@ROUND for an earlier checkpoint), `finetune` or
+            `convert`, or hf:FOLDER.
         model: a preset; with anything but scratch it must be the checkpoint's architecture.
 
     Raises:
@@ -53,7 +56,8 @@ def load(init: str, model: str | None) -> Source:
         return Source(model_config.PRESETS[name], None, {"init": SCRATCH, "model": name})
     if init.startswith(HUGGING_FACE):
         folder = Path(init.removeprefix(HUGGING_FACE))
-        config, parameters = read_encoder(folder)
+        with blaming("--init"):
+            config, parameters = read_encoder(folder)
         description = {"init": init, "model": "Hugging Face"}
     else:
         config, parameters, description = _from_run(init)
@@ -64,6 +68,12 @@ def load(init: str, model: str | None) -> Source:
 
 
 def _from_run(init: str) -> tuple[ModelConfig, Parameters, dict[str, Any]]:
+    if is_recognizer(Path(init)):
+        opened = open_recognizer(Path(init), f"{OPTION}{init}")
+        if opened.config.features != "encoder":
+            raise UserError(f"{OPTION}{init} is a recognizer on {opened.config.features}, without an encoder")
+        held, _ = jax.device_get(opened.best_checkpoint())
+        return opened.config.model, held["encoder"], {"init": init, "model": "recognizer"}
     run = open_run(init)
     make, _ = bind(lambda key: Encoder(run.config, key))
     parameters = run.parameters(jax.eval_shape(make, jax.random.key(0)))
@@ -88,6 +98,7 @@ class Run(NamedTuple):
         config: of its model.
         settings: of its config.json.
         round_index: of the checkpoint that was asked for.
+        option: that named it, for messages.
     """
 
     init: str
@@ -95,6 +106,7 @@ class Run(NamedTuple):
     config: ModelConfig
     settings: dict[str, Any]
     round_index: int
+    option: str = OPTION
 
     def parameters(self, like: Parameters) -> Parameters:
         """Some of its parameters (NumPy), with the shapes of `like`.
@@ -107,47 +119,52 @@ class Run(NamedTuple):
             found = reader.restore_part(self.round_index, {"parameters": like})["parameters"]
         except (ValueError, KeyError) as error:
             raise UserError(
-                f"--init {self.folder}: its checkpoint is of another architecture than its config.json says"
+                f"{self.option}{self.folder}: its checkpoint is of another architecture than its "
+                "config.json says"
             ) from error
         finally:
             reader.close()
         return jax.device_get(found)
 
 
-def open_run(init: str) -> Run:
+def open_run(init: str, option: str = OPTION) -> Run:
     """The run, and the round, that RUN or RUN@ROUND names.
+
+    Args:
+        init: RUN or RUN@ROUND.
+        option: before it in messages.
 
     Raises:
         UserError: it is none, or keeps no such checkpoint.
     """
-    folder, settings, config, at_round = _run_settings(init)
+    folder, settings, config, at_round = _run_settings(init, option)
     reader = Checkpoints(folder / "checkpoints") if (folder / "checkpoints").is_dir() else None
     latest = reader.latest() if reader else None
     if reader is None or latest is None:
-        raise UserError(f"--init {folder} has no checkpoint yet: let its pre-training go on first")
+        raise UserError(f"{option}{folder} has no checkpoint yet: let its pre-training go on first")
     if at_round is not None and at_round not in reader.rounds():
         kept = ", ".join(map(str, reader.rounds()))
-        raise UserError(f"--init {init}: {folder} keeps no checkpoint of round {at_round}, only of {kept}")
+        raise UserError(f"{option}{init}: {folder} keeps no checkpoint of round {at_round}, only of {kept}")
     reader.close()
-    return Run(init, folder, config, settings, latest if at_round is None else at_round)
+    return Run(init, folder, config, settings, latest if at_round is None else at_round, option)
 
 
-def _run_settings(init: str) -> tuple[Path, dict[str, Any], ModelConfig, int | None]:
+def _run_settings(init: str, option: str = OPTION) -> tuple[Path, dict[str, Any], ModelConfig, int | None]:
     """Folder, settings and model of a run, and the round that was asked for."""
     name, _, wanted = init.rpartition("@")
     folder, at_round = (Path(name), int(wanted)) if name and wanted.isdecimal() else (Path(init), None)
     if not (folder / "config.json").is_file():
         raise UserError(
-            f"--init {folder}: no such pre-training run (no config.json); give scratch, a run folder of "
+            f"{option}{folder}: no such pre-training run (no config.json); give scratch, a run folder of "
             "w2v-jax pretrain, or hf:FOLDER"
         )
     settings = read_config(folder)["settings"]
     if not {"model_config", "preset", "model"} <= settings.keys():
-        raise UserError(f"--init {folder} is not a run of w2v-jax pretrain: give one that is")
+        raise UserError(f"{option}{folder} is not a run of w2v-jax pretrain: give one that is")
     try:
         config = ModelConfig.from_dict(settings["model_config"])
     except (TypeError, ValueError) as error:
-        raise UserError(f"--init {folder}: its config.json has settings that this version lacks") from error
+        raise UserError(f"{option}{folder}: its config.json has settings that this version lacks") from error
     return folder, settings, config, at_round
 
 
@@ -159,7 +176,8 @@ def pretraining_config(init: str) -> ModelConfig:
     """
     if init.startswith(HUGGING_FACE):
         folder = Path(init.removeprefix(HUGGING_FACE))
-        config, kind = read_config_of_folder(folder), kind_of(folder)
+        with blaming("--init"):
+            config, kind = read_config_of_folder(folder), kind_of(folder)
     else:
         _, settings, config, _ = _run_settings(init)
         kind = settings.get("kind", PRE_TRAINING)

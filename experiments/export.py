@@ -48,11 +48,10 @@ def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(ExportArguments, argv, "w2v-jax export")
     check_step(options.model, options.batch, options.seconds)
-    names_of(options.method)
-    if not options.platforms:
-        raise UsageError("--platforms names none: cpu, cuda or both")
+    with arguments.blaming("--method"):
+        names_of(options.method)
     if options.out.exists() and not options.out.is_dir():
-        raise UsageError(f"{options.out} is a file: choose another --out")
+        raise UsageError(f"--out {options.out} is a file: choose another --out")
     runtime.configure_xla(1)
     from experiments import training_step
     from experiments.progress import stage
@@ -220,6 +219,8 @@ def kept_plans(settings: Any) -> dict[str, float]:
 
 def summary(manifest: dict[str, Any], out: Path) -> str:
     """What was written, and what to do with it."""
+    from w2v_jax import plain_step
+
     sizes = ", ".join(f"{row['file']} {row['bytes'] / 1e6:.1f} MB" for row in manifest["programs"].values())
     probe = manifest["probe"]
     losses = ", ".join(f"{loss:.5f}" for loss in probe["losses"]) if probe else "not run"
@@ -227,7 +228,7 @@ def summary(manifest: dict[str, Any], out: Path) -> str:
         [
             f"{manifest['description']}: {manifest['flops']['total'] / 1e9:.0f} GFLOPs a step",
             f"written: {out}: artifact.json, {sizes}, runner.py, plain_step.py"
-            + ("" if manifest["settings"]["method"] in ("plain", "remat") else " (not of this method)"),
+            + (" (not of this method)" if plain_step.lacks(manifest) else ""),
             f"losses of the first steps: {losses}",
             f"on the board (docs/boards.md): python runner.py {out.name} --out timings.json",
         ]

@@ -60,7 +60,8 @@ def main(argv: list[str]) -> None:
     from experiments import feasibility_pictures, feasibility_report, plan_surface
     from experiments.timings import read_timings
 
-    measured = [read_timings(path) for path in options.timings]
+    with arguments.blaming("--timings"):
+        measured = [read_timings(path) for path in options.timings]
     plan_surface.kept()
     options.out.mkdir(parents=True, exist_ok=True)
     runtime.configure_xla(1)
@@ -84,35 +85,29 @@ def check(options: FeasibilityArguments) -> tuple[list[str], dict[str, int], Any
     from profiling.devices import DEVICES
     from profiling.feasibility import LINKS, Link
 
-    def known(name: str) -> str:
-        if name not in (*DEVICES, here.NAME):
-            raise UsageError(nearest(name, [*DEVICES, here.NAME], "device"))
-        return name
-
-    for name in ("models", "seconds", "batch", "precision", "method", "fleet"):
-        if not getattr(options, name):
-            raise UsageError(f"--{name} names none")
+    known = (*DEVICES, here.NAME)
     for method in options.method:
-        if method not in METHODS:
-            raise UsageError(nearest(method, METHODS, "method"))
+        arguments.check_choice("--method", method, METHODS)
     for name in ("clients", "hours", "rounds"):
         value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise UsageError(f"--{name} must be positive, got {value}")
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"--{name} must be positive and finite, got {value}")
     if any(not 0.1 <= value <= LONGEST_SECONDS for value in options.seconds):
         raise UsageError(f"--seconds must be between 0.1 and {LONGEST_SECONDS:g}")
-    if any(value < 1 for value in options.batch):
-        raise UsageError("--batch must be at least 1")
+    arguments.check_at_least(1, options, "batch")
     if options.headroom is not None and not 0 <= options.headroom < 1:
         raise UsageError(f"--headroom is a share between 0 and 1, got {options.headroom:g}")
     default = [name for name, device in DEVICES.items() if device.kind != "server"]
-    devices = [known(name) for name in options.devices] or ["a40", *default]
+    for name in options.devices:
+        arguments.check_choice("--devices", name, known)
+    devices = list(options.devices) or ["a40", *default]
     fleet: dict[str, int] = {}
     for word in options.fleet:
         name, _, count = word.partition("=")
         if not count.isdigit() or int(count) < 1:
             raise UsageError(f"--fleet takes NAME=COUNT such as xavier-nx=8, got '{word}'")
-        fleet[known(name)] = fleet.get(name, 0) + int(count)
+        arguments.check_choice("--fleet", name, known)
+        fleet[name] = fleet.get(name, 0) + int(count)
     if options.link in LINKS:
         return devices, fleet, LINKS[options.link]
     try:
@@ -120,9 +115,8 @@ def check(options: FeasibilityArguments) -> tuple[list[str], dict[str, int], Any
         if not (0 < down < float("inf") and 0 < up < float("inf")):
             raise ValueError
     except ValueError:
-        names = ", ".join(LINKS)
         raise UsageError(
-            f"unknown link '{options.link}': choose from {names}, or DOWN/UP in Mbit/s such as 20/5"
+            f"{nearest(options.link, list(LINKS), '--link')}, or give DOWN/UP in Mbit/s such as 20/5"
         ) from None
     return devices, fleet, Link(f"{down:g} down and {up:g} up, Mbit/s", down, up, "given")
 

@@ -40,7 +40,7 @@ def _draw_verdicts(result: dict[str, Any], path: Path) -> None:
         title="Are we there yet? base, device by device",
     )
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    figure.legend(fontsize=8, ncols=4, loc="outside lower center")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -86,7 +86,7 @@ def verdict(result: dict[str, Any]) -> list[str]:
     ]
     there = []
     for row in result["verdicts"]:
-        cells = [_said(row[name]) for name in CRITERIA]
+        cells = [said(row[name]) for name in CRITERIA]
         answer = overall(row)
         there += [row["title"]] if answer == "yes" else []
         lines.append(f"| {row['title']} | {' | '.join(cells)} | {answer} |")
@@ -112,7 +112,7 @@ def overall(row: dict[str, Any]) -> str:
     return "unknown" if None in ratios else "yes"
 
 
-def _said(ratio: float | None) -> str:
+def said(ratio: float | None) -> str:
     """A ratio in words."""
     if ratio is None:
         return "unknown"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments import arguments, recipes, runtime
-from experiments.arguments import UsageError, nearest
+from experiments.arguments import UsageError
 from w2v_jax import config as model_config
 
 MAX_SEED = 2**31
@@ -92,8 +92,8 @@ def resolve(options: FinetuneArguments) -> dict[str, Any]:
     Raises:
         UsageError: an unknown model, or a value out of range.
     """
-    if options.model is not None and options.model not in model_config.PRESETS:
-        raise UsageError(nearest(options.model, list(model_config.PRESETS), "model"))
+    if options.model is not None:
+        arguments.check_choice("--model", options.model, model_config.PRESETS)
     may_be_zero = ("seed", "head_blocks", "head_only_updates", "dropout", "encoder_learning_rate")
     for name, value in dataclasses.asdict(options).items():
         if isinstance(value, bool) or not isinstance(value, int | float):

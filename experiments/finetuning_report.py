@@ -9,8 +9,8 @@ from experiments.pretraining_report import self_contained_html, series
 from experiments.progress import duration
 from experiments.run_folder import read_config, read_json, read_metrics, replace_file
 
-FILES = """Files: `results.json`, `transcripts.tsv` (every test clip), `metrics.jsonl` (a line a validation),
-`data.json`, `encoder.json`, `tokenizer.json`, `best/` (the checkpoint that was scored), `checkpoints/`,
+FILES = """Files: `results.json`, `transcripts.tsv` (every test clip), `metrics.jsonl` (a line a validation; `events/` for
+TensorBoard), `data.json`, `encoder.json`, `tokenizer.json`, `best/` (the checkpoint that was scored), `checkpoints/`,
 `config.json`, `starts.jsonl`. `w2v-jax transcribe FILE... --run` takes this folder."""
 SPEAKERS_SHOWN = 15
 

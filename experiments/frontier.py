@@ -34,8 +34,8 @@ LARGE_METHODS = (
     "exact",
 )
 BATCHES, LENGTHS = (4, 16, 64), (7.5, 15.0, 30.0)
-# Sections of the report, with how many processes the cache serves in each.
-SECTIONS = {"frontier": 1, "desired": 1, "growth": 1, "oom": 1}
+SECTIONS = ("frontier", "desired", "growth", "oom")
+SERVED = 1  # processes of each setting that the cache of compilations serves
 
 
 def settings_of(section: str) -> list[Settings]:

@@ -143,7 +143,7 @@ def draw(result: Result, folder: Path) -> list[str]:
 
     written, sections = [], result["sections"]
     if "frontier" in sections:
-        figure, axes = plt.subplots(1, 2, figsize=(14, 6), layout="constrained")
+        figure, axes = plt.subplots(1, 2, figsize=(15, 8), layout="constrained")
         for axis, model in zip(axes, ("base", "large"), strict=True):
             rows = [row for row in sections["frontier"] if row["model"] == model and row["step_seconds"]]
             scatter(axis, rows, f"{model}, batch 4 x 5.5 s, fp32, CPU")

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments import corruption
 from experiments.run_folder import DIAGNOSTICS, METRICS, read_config, read_json, read_metrics
 
 CLEAN = "clean"
@@ -79,6 +78,8 @@ def read_cell(folder: Path, setting: Setting, seed: int) -> dict[str, Any]:
     `spoilt_share` and `effective_clients` are means over all rounds, correlations over the diagnosed
     ones. Under the clean condition the share is that of the clients whom this seed would spoil.
     """
+    from experiments import corruption  # imports jax, which the help of commands does without
+
     lines, looks = read_metrics(folder / METRICS), read_metrics(folder / DIAGNOSTICS)
     clips = read_json(folder / "clips.json")
     spoilt = corruption.choose(list(clips["clients"]), SPOILT_CLIENTS, seed)

@@ -5,12 +5,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from experiments import huge_pages
+from experiments.child import own_python
 from w2v_jax import methods
 from w2v_jax.errors import UserError
 
@@ -62,7 +62,7 @@ def measure(settings: Mapping[str, Any], steps: int, environment: Mapping[str, s
     """
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.memory_child", json.dumps({**settings, "steps": steps})],
+        [*own_python(), "-m", "experiments.memory_child", json.dumps({**settings, "steps": steps})],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

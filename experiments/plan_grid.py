@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments import arguments, runtime
-from experiments.arguments import UsageError, nearest
+from experiments.arguments import UsageError
 from experiments.plan_methods import METHODS
 from experiments.run_folder import read_json, write_json
 
@@ -49,8 +49,7 @@ def main(argv: list[str]) -> None:
     from profiling import targets
 
     for target in options.targets:
-        if target not in PRECISIONS:
-            raise UsageError(nearest(target, list(PRECISIONS), "target"))
+        arguments.check_choice("--targets", target, PRECISIONS)
         if target != "cpu" and (absent := targets.missing(target)) is not None:
             raise UsageError(absent)
     targets.prepare_environment()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments import arguments, paper, runtime
-from experiments.arguments import UsageError, nearest
+from experiments.arguments import UsageError
 from experiments.run_folder import replace_file, write_json
 
 SETTINGS = ((4, 5.5), (8, 12.0))
@@ -42,11 +42,9 @@ def main(argv: list[str]) -> None:
     from profiling import targets
     from w2v_jax.config import PRESETS
 
-    if options.model not in PRESETS:
-        raise UsageError(nearest(options.model, list(PRESETS), "model"))
+    arguments.check_choice("--model", options.model, PRESETS)
     for target in options.targets:
-        if target not in targets.TARGETS:
-            raise UsageError(nearest(target, list(targets.TARGETS), "target"))
+        arguments.check_choice("--targets", target, targets.TARGETS)
         if (absent := targets.missing(target)) is not None:
             raise UsageError(absent)
     targets.prepare_environment()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments import arguments, memory_budget, recipes, runtime
-from experiments.arguments import UsageError, nearest
+from experiments.arguments import UsageError
 from experiments.recipes import Aggregation, Corruption, Partition, ServerOptimizer, SkewedColumn
 from w2v_jax import config as model_config
 from w2v_jax import methods
@@ -170,8 +170,7 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
         UsageError: an unknown preset or model, or a value out of range.
     """
     model, shape = _model(options)
-    if options.preset not in recipes.PRESETS:
-        raise UsageError(nearest(options.preset, list(recipes.PRESETS), "preset"))
+    arguments.check_choice("--preset", options.preset, recipes.PRESETS)
     for name, value in dataclasses.asdict(options).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"--{name.replace('_', '-')} must be finite, got {value}")
@@ -241,7 +240,8 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
         raise UsageError(
             f"--corrupted-clients {settings['corrupted_clients']} is more than the {clients} clients"
         )
-    config = methods.configured(shape, options.method)
+    with arguments.blaming("--method"):
+        config = methods.configured(shape, options.method)
     if methods.is_layerwise(options.method):
         raise UsageError("--method layerwise is for single steps (bench memory, profile): leave it out")
     if options.dp_clip_norm is not None and config.frozen_feature_encoder:
@@ -308,8 +308,8 @@ def _model(options: PretrainArguments) -> tuple[str, model_config.ModelConfig]:
     Raises:
         UserError, UsageError: no such preset, or `--init` is no model, or of another shape.
     """
-    if options.model is not None and options.model not in model_config.PRESETS:
-        raise UsageError(nearest(options.model, list(model_config.PRESETS), "model"))
+    if options.model is not None:
+        arguments.check_choice("--model", options.model, model_config.PRESETS)
     if options.init is None:
         name = options.model or "tiny"
         return name, model_config.PRESETS[name]

@@ -17,7 +17,7 @@ pre { background: #f3f3f3; padding: .7rem; overflow-x: auto }
 """
 
 
-FILES = """Files: `metrics.jsonl` (a line a round), `diagnostics.jsonl` (with `--diagnose-every`), `untrained.json`, `clips.json` (clients, skipped clips),
+FILES = """Files: `metrics.jsonl` (a line a round; `events/` for TensorBoard), `diagnostics.jsonl` (with `--diagnose-every`), `untrained.json`, `clips.json` (clients, skipped clips),
 `checkpoints/`, `config.json`, `starts.jsonl` (commit and versions of every start). Running the same command
 again continues an interrupted run."""
 

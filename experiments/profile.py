@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments import arguments, paper, runtime
-from experiments.arguments import UsageError, nearest
+from experiments.arguments import UsageError
 from experiments.run_folder import replace_file, write_json
 from w2v_jax.methods import names_of
 
@@ -80,23 +80,21 @@ def _check(options: ProfileArguments) -> None:
     from profiling.devices import DEVICES
     from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ
 
-    names_of(options.method)
-    for name in ("batch", "clients", "local_steps"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
+    with arguments.blaming("--method"):
+        names_of(options.method)
+    arguments.check_at_least(1, options, "batch", "clients", "local_steps")
     config = PRESETS[options.model]
     shortest = config.receptive_field_samples / SAMPLE_RATE_HZ
     if not shortest <= options.seconds <= 3600:
         raise UsageError(f"--seconds must be between {shortest:g} and 3600, got {options.seconds:g}")
-    if options.device is not None and options.device not in DEVICES:
-        raise UsageError(nearest(options.device, list(DEVICES), "device"))
+    if options.device is not None:
+        arguments.check_choice("--device", options.device, DEVICES)
     if options.device is not None and DEVICES[options.device].bytes_per_second is None:
         raise UsageError(
             f"nobody publishes the memory bandwidth of {options.device}: no roofline can be drawn"
         )
     if options.target is not None:
-        if options.target not in targets.TARGETS:
-            raise UsageError(nearest(options.target, list(targets.TARGETS), "target"))
+        arguments.check_choice("--target", options.target, targets.TARGETS)
         if (absent := targets.missing(options.target)) is not None:
             raise UsageError(absent)
         if options.measure:

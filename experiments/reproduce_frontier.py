@@ -35,8 +35,6 @@ def main(argv: list[str]) -> None:
         raise UsageError(
             f"--steps must be at least 2, got {options.steps}: a process's first one is not timed"
         )
-    if not options.sections:
-        raise UsageError("--sections names none")
     if not Path("/proc/self/status").exists():
         raise UsageError("a process's memory is read as Linux tells it; this is another system")
     from experiments import frontier, frontier_report, plan_surface, runtime
@@ -63,7 +61,7 @@ def main(argv: list[str]) -> None:
             memory_rows.rows(
                 frontier.settings_of(name),
                 steps=options.steps,
-                repeats=frontier.SECTIONS[name],
+                repeats=frontier.SERVED,
                 gradient_check=gradient_check if name in ("frontier", "desired") else None,
             )
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import arguments, paper, runtime
-from experiments.arguments import UsageError, nearest
+from experiments.arguments import UsageError
 from experiments.run_folder import replace_file, write_json
 
 SENSITIVITY_MONTHS = (12.0, 15.0, 18.0, 24.0, 30.0, 36.0)
@@ -38,15 +38,16 @@ def main(argv: list[str]) -> None:
     options = arguments.parse(Section41Arguments, argv, "w2v-jax reproduce section41")
     for name in ("doubling_months", "memory_doubling_months"):
         if not 1 <= getattr(options, name) <= 600:
-            raise UsageError(f"--{name.replace('_', '-')} must be between 1 and 600")
+            option = arguments.option_name(name)
+            raise UsageError(f"{option} must be between 1 and 600, got {getattr(options, name):g}")
     if not 1990 <= options.from_year <= 2100:
         raise UsageError(f"--from-year must be a year from 1990 to 2100, got {options.from_year:g}")
     printed = [name for name in paper.TABLE_2 if name != "a40"]
-    if options.device not in printed:
-        raise UsageError(nearest(options.device, printed, "device of Table 2"))
+    arguments.check_choice("--device", options.device, printed)
     from experiments.timings import read_timings
 
-    measured = [read_timings(path) for path in options.timings]
+    with arguments.blaming("--timings"):
+        measured = [read_timings(path) for path in options.timings]
     options.out.mkdir(parents=True, exist_ok=True)
     runtime.configure_xla(1)
     result = section41(options, measured) | {"provenance": runtime.provenance("reproduce section41")}

@@ -100,8 +100,9 @@ def module_costs(config: Any, seconds: float, batch: int) -> dict[str, dict[str,
 def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(Table1Arguments, argv, "w2v-jax reproduce table1")
-    if not (0.1 <= options.seconds <= LONGEST_SECONDS and options.batch >= 1):
-        raise UsageError(f"--seconds must be between 0.1 and {LONGEST_SECONDS:g}, and --batch at least 1")
+    arguments.check_at_least(1, options, "batch")
+    if not 0.1 <= options.seconds <= LONGEST_SECONDS:
+        raise UsageError(f"--seconds must be between 0.1 and {LONGEST_SECONDS:g}, got {options.seconds:g}")
     options.out.mkdir(parents=True, exist_ok=True)
     runtime.configure_xla(1)
     from w2v_jax.config import PRESETS

@@ -28,7 +28,8 @@ def main(argv: list[str]) -> None:
     from experiments import plan_surface
     from experiments.timings import read_timings
 
-    measured = [read_timings(path) for path in options.timings]
+    with arguments.blaming("--timings"):
+        measured = [read_timings(path) for path in options.timings]
     plan_surface.kept()
     options.out.mkdir(parents=True, exist_ok=True)
     runtime.configure_xla(1)

@@ -1,4 +1,4 @@
-"""A run's folder: config.json, metrics.jsonl, checkpoints/, reports. Survives being killed."""
+"""A run's folder: config.json, metrics.jsonl, events/, checkpoints/, reports. Survives being killed."""
 
 import contextlib
 import dataclasses
@@ -6,15 +6,21 @@ import fcntl
 import json
 import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from w2v_jax.config import ModelConfig
 from w2v_jax.errors import UserError
 
+if TYPE_CHECKING:
+    from experiments.events import EventFiles
+
 LOCK = ".lock"  # held while a process runs in the folder
+LOCK_TRIES, LOCK_RETRY_SECONDS = 10, 0.02
 METRICS = "metrics.jsonl"
+EVENTS = "events"  # the same for TensorBoard
 DIAGNOSTICS = "diagnostics.jsonl"
 OTHER_LINES = (DIAGNOSTICS,)  # files of a line a round that a run may have besides
 
@@ -45,6 +51,7 @@ class RunFolder:
         settings = json.loads(json.dumps(settings))
         self._config = {"settings": settings, "provenance": provenance}
         self.writes, self._lock = writes, None
+        self._events: EventFiles | None = None
         if not writes:
             return
         if path.exists() and not path.is_dir():
@@ -60,13 +67,9 @@ class RunFolder:
             raise UserError(f"{path} holds a run without its config.json: choose another --out")
         path.mkdir(parents=True, exist_ok=True)
         self._lock = (path / LOCK).open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(self._lock):
             self._lock.close()
-            raise UserError(
-                f"{path} is in use by another process: wait for it or choose another --out"
-            ) from None
+            raise UserError(f"{path} is in use by another process: wait for it or choose another --out")
 
     def begin(self) -> None:
         """Make it this run's folder. Input that turns out bad before leaves no settings behind.
@@ -104,6 +107,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Let another process have the folder."""
+        if self._events is not None:
+            self._events.close()
         if self._lock is not None:
             self._lock.close()
 
@@ -112,22 +117,55 @@ class RunFolder:
         return self.path / METRICS
 
     def rewind(self, done: int, unit: str = "round") -> None:
-        """Drop lines of rounds (or another unit) after `done`, and any cut short by a kill."""
+        """Drop lines of rounds (or another unit) after `done`, and any cut short by a kill.
+
+        TensorBoard's events are brought to the same lines, and follow them from here on.
+        """
         if not self.writes:
             return
+        from experiments.events import EventFiles
+
         for path in (self.metrics_path, *(self.path / name for name in OTHER_LINES)):
             if path == self.metrics_path or path.exists():
                 lines = [line for line in read_metrics(path) if line[unit] <= done]
                 replace_file(path, "".join(json.dumps(line) + "\n" for line in lines))
+        if self._events is not None:
+            self._events.close()
+        self._events = EventFiles(self.path / EVENTS, read_metrics(self.metrics_path), unit)
 
     def append(self, line: dict[str, Any], name: str = METRICS) -> None:
         """Add one round's line to a .jsonl; numbers that are not finite become null."""
         if not self.writes:
             return
+        line = finite_or_none(line)
         with (self.path / name).open("a", encoding="utf-8") as out:
-            out.write(json.dumps(finite_or_none(line)) + "\n")
+            out.write(json.dumps(line) + "\n")
             out.flush()
             os.fsync(out.fileno())
+        if name == METRICS and self._events is not None:
+            self._events.append(line)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process is running in a run's folder."""
+    try:
+        with (folder / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _locked(lock: IO[str]) -> bool:
+    """Lock a folder for this process; False where another one runs in it."""
+    for _ in range(LOCK_TRIES):
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(LOCK_RETRY_SECONDS)  # `in_use` holds it for an instant
+    return False
 
 
 @contextlib.contextmanager

@@ -148,6 +148,9 @@ def provenance(command: str, seed: int | None = None) -> dict[str, Any]:
 def commit() -> str:
     """The checkout's commit, or W2V_JAX_COMMIT where there is none; uncommitted changes are marked."""
     root = Path(__file__).resolve().parent.parent
+    unknown = os.environ.get("W2V_JAX_COMMIT", "unknown")
+    if not (root / ".git").exists():  # installed, perhaps inside of a checkout of something else
+        return unknown
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True)
@@ -157,5 +160,5 @@ def commit() -> str:
         head = git("rev-parse", "--short=12", "HEAD")
         changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("W2V_JAX_COMMIT", "unknown")
+        return unknown
     return f"{head} with changes" if changed else head

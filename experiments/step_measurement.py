@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
+from experiments.child import own_python
 from experiments.training_step import StepSettings
 from w2v_jax.errors import UserError
 
@@ -30,7 +31,7 @@ def measure(settings: StepSettings, *, repeats: int = 3) -> dict[str, Any]:
     """
     order = json.dumps({"settings": dataclasses.asdict(settings), "repeats": repeats})
     child = subprocess.run(
-        [sys.executable, "-m", "experiments.step_measurement", order],
+        [*own_python(), "-m", "experiments.step_measurement", order],
         capture_output=True,
         text=True,
         env=os.environ.copy(),

@@ -39,8 +39,6 @@ def main(argv: list[str]) -> None:
         raise UsageError(
             f"--window-seconds must be at least {SHORTEST_WINDOW_SECONDS:.0f}, got {options.window_seconds}"
         )
-    if not options.files:
-        raise UsageError("name at least one audio file")
     runtime.configure_xla(1)
     from experiments.run_folder import replace_file
     from experiments.transcribing import Transcriber

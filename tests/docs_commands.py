@@ -15,8 +15,8 @@ from profiling import runner, targets
 from tests.paths import ROOT
 from w2v_jax.errors import UserError
 
-# For another machine, and nothing here to look them up in.
-ELSEWHERE = ("scp", "sudo", "echo", "vcgencmd")
+# For another machine, or of another package: nothing here to look them up in.
+ELSEWHERE = ("scp", "sudo", "echo", "vcgencmd", "tensorboard")
 
 
 class LineError(Exception):

@@ -438,6 +438,24 @@ FAULTS = {
         "share = jnp.ones_like(valid, x.dtype)[..., None]",
         "tests/w2v_jax/test_heads.py -k valid_frames",
     ),
+    "an unknown option without the right spelling": fault(
+        "experiments/mistakes.py",
+        "if option is None and spelling:",
+        "if option is None and False:",
+        "tests/experiments/test_mistakes.py -k misspelt_options",
+    ),
+    "somebody else's package taken for ours": fault(
+        "experiments/child.py",
+        '[sys.executable, "-P"]',
+        "[sys.executable]",
+        "tests/experiments/test_child.py",
+    ),
+    "help that waits for jax": fault(
+        "experiments/mechanism.py",
+        "import numpy as np\n",
+        "import jax\nimport numpy as np\n",
+        "tests/experiments/test_help.py -k takes_a_second",
+    ),
     "a running variance that is biased": fault(
         "w2v_jax/heads.py",
         "unbiased = batch_variance * count / jnp.maximum(count - 1.0, 1.0)",
@@ -503,6 +521,24 @@ FAULTS = {
         "All clients, every round.",
         "Everyone.",
         "tests/test_api_reference.py -k up_to_date",
+    ),
+    "events of an interrupted run stay beside those of its continuation": fault(
+        "experiments/events.py",
+        "        os.truncate(path, end)\n",
+        "        pass\n",
+        "tests/experiments/test_events.py -k each_step_once",
+    ),
+    "watch takes half a line for a whole one": fault(
+        "experiments/tail.py",
+        'come[: come.rfind(b"\\n") + 1]',
+        "come",
+        "tests/experiments/test_watch.py -k half_written",
+    ),
+    "watch calls a run that was killed done": fault(
+        "experiments/watched.py",
+        'if complete and (self.folder / REPORT).exists() else "stopped"',
+        "",
+        "tests/experiments/test_watch.py -k progress_metrics",
     ),
 }
 

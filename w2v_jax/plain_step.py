@@ -40,6 +40,11 @@ def gelu(x):
     return x * (0.5 * (1.0 + lax.erf(x * 0.5**0.5)))
 
 
+def lacks(manifest):
+    """Names of the settings of a manifest's "config" that this file cannot follow."""
+    return [name for name in ABSENT if manifest["config"].get(name)]
+
+
 def make_step(manifest):
     """The training step of an artifact, to be jitted.
 
@@ -62,8 +67,7 @@ def make_step(manifest):
     for name, allowed in dict(CHOICES, optimizer=("adamw", "sgd")).items():
         if chosen[name] not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {chosen[name]!r}")
-    given = [name for name in ABSENT if getattr(config, name, None)]
-    if given:
+    if given := lacks(manifest):
         raise ValueError(f"this file has no {', '.join(given)}: export with --method plain or remat for it")
     if getattr(optimizer, "state_dtype", "float32") != "float32" or getattr(optimizer, "frozen", ()):
         raise ValueError("this file keeps an optimizer's state in fp32, and trains all of the model")

@@ -40,6 +40,11 @@ ENVIRONMENTS = {
 }
 
 
+def in_a_checkout() -> bool:
+    """Whether this project runs from its checkout, from where peers import it."""
+    return (ROOT / "pyproject.toml").is_file()
+
+
 def python_of(name: str, folder: Path = FOLDER) -> Path:
     """The interpreter of a peer's environment, whether it is there or not."""
     return folder / name / "bin" / "python"
@@ -47,7 +52,7 @@ def python_of(name: str, folder: Path = FOLDER) -> Path:
 
 def interpreter(name: str) -> str | None:
     """What runs a peer: its environment's interpreter, or this one if it has what the peer needs, or None."""
-    if python_of(name).exists():
+    if in_a_checkout() and python_of(name).exists():
         return str(python_of(name).absolute())  # not resolved: a link would lose its environment
     here = all(importlib.util.find_spec(module) for module in ENVIRONMENTS[name].imports)
     return sys.executable if here else None

@@ -79,8 +79,8 @@ def test_runners_without_their_environment_are_named(tmp_path, monkeypatch):
     ("options", "expected"),
     [
         (["--runners", "fedjaxjit"], "did you mean fedjax_jit"),
-        (["--clients", "0"], "--clients, --repeats and --rounds must be at least 1"),
-        (["--repeats", "0"], "--clients, --repeats and --rounds must be at least 1"),
+        (["--clients", "0"], "--clients must be at least 1"),
+        (["--repeats", "0"], "--repeats must be at least 1"),
     ],
 )
 def test_mistakes_are_one_line(options, expected, tmp_path, capsys):

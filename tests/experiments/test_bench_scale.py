@@ -13,10 +13,10 @@ from tests.experiments.test_commands import fails
     ("argv", "expected"),
     [
         (["bench", "cohorts", "--cohorts", "5", "--population", "4"], "--cohorts must be between 1 and"),
-        (["bench", "cohorts", "--model", "tyni"], "unknown model 'tyni'"),
-        (["bench", "compile", "--model", "bse"], "unknown model 'bse'"),
+        (["bench", "cohorts", "--model", "tyni"], "unknown --model 'tyni'"),
+        (["bench", "compile", "--model", "bse"], "unknown --model 'bse'"),
         (["bench", "compile", "--batch", "0"], "--batch must be at least 1"),
-        (["bench", "compile", "--seconds", "0.1"], "--seconds between 0.5 and 60"),
+        (["bench", "compile", "--seconds", "0.1"], "--seconds must be between 0.5 and 60"),
     ],
 )
 def test_mistakes_are_one_line(argv, expected, tmp_path, capsys):

@@ -60,7 +60,7 @@ def fails(capfd, *argv):
         (["pretrain", "--diagnose-every", "0"], "--diagnose-every must be positive"),
         (["pretrain", "--preset", "centralised", "--diagnose-every", "2"], "--diagnose-every has no meaning"),
         (["pretrain", "--seed", "9223372036854775808"], "--seed must be between"),
-        (["bench", "clients", "--out", "b", "--lanes", "0"], "--lanes must be positive"),
+        (["bench", "clients", "--out", "b", "--lanes", "0"], "--lanes must be at least 1"),
         (["pretrain", "--data", "/no/such/folder"], "no such folder: /no/such/folder"),
     ],
 )
@@ -163,25 +163,8 @@ def test_boxes_become_one_line():
     assert one_line(boxed) == "first words second words"
 
 
-def test_help_is_fast_and_imports_no_jax():
-    code = (
-        "import sys; from experiments.cli import main; main(['--help']); "
-        "assert not {'jax', 'flax', 'tyro'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pretrain" in done.stdout
-
-
 def test_our_packages_win_from_any_folder(tmp_path):
     # fedjax's wheel leaves an `experiments` folder in site-packages.
     code = "import experiments.cli, fed, profiling, w2v_jax; print(experiments.cli.COMMANDS['pretrain'][0])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.strip() == "experiments.pretrain", done.stderr
-
-
-@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
-def test_every_command_has_help_with_an_example(name, capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.run_command(name, ["--help"])
-    assert stop.value.code == 0
-    assert "example: w2v-jax" in " ".join(capsys.readouterr().out.split())

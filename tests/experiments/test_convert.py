@@ -12,20 +12,20 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from experiments import cli, converting, encoders
+from experiments.recognizers import open_recognizer
 from experiments.run_folder import read_json
 from tests import torch_files
 from tests.configs import VARIANTS
 from tests.experiments.test_commands import fails
 from tests.torch_files import Evil, Tensor
 from w2v_jax import fairseq, huggingface
-from w2v_jax.checkpoint import Checkpoints
-from w2v_jax.config import TINY, ModelConfig
+from w2v_jax.config import PRESETS, TINY, ModelConfig
 from w2v_jax.ctc import RecognizerConfig, collapse, recognizer
 from w2v_jax.heads import HeadConfig
 from w2v_jax.huggingface import CTC, ENCODER, HEAD, KINDS, PRE_TRAINING, WeightNorm
 from w2v_jax.huggingface_folder import read_model, settings_of
 from w2v_jax.objective import bind_model
-from w2v_jax.text import CharacterTokenizer, TextRules, load_tokenizer, save_tokenizer
+from w2v_jax.text import CharacterTokenizer, TextRules, save_tokenizer
 
 TOKENS = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "|": 4, "E": 5, "T": 6, "'": 7}
 
@@ -79,6 +79,14 @@ def test_there_and_back_is_bit_identical(tmp_path, variant, kind):
         assert json.loads((back / "vocab.json").read_text()) == TOKENS
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "kind"), [*(("base", kind) for kind in KINDS), ("large-lv60", CTC)])
+def test_full_size_there_and_back(tmp_path, model, kind):
+    source = write_folder(tmp_path / "hf", PRESETS[model], kind)
+    back = convert(convert(source, tmp_path / "ours"), tmp_path / "back")
+    assert bits(back) == bits(source)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_spellings_of_the_weight_norm(tmp_path, kind):
     config = VARIANTS["group-norm"]
@@ -112,15 +120,11 @@ def test_fine_tuning_begins_from_what_was_converted(tmp_path):
 
 def scores_of(run, waveform):
     """Logits of a recognizer's folder, and what it writes."""
-    made = recognizer(RecognizerConfig.from_dict(read_json(run / "recognizer.json")))
-    like = jax.eval_shape(made.objective.init, jax.random.key(0))
-    best = Checkpoints(run / "best")
-    held = best.restore(0, {"parameters": like[0], "statistics": like[1]})
-    best.close()
-    logits, frames = jax.jit(made.scores)(
-        held["parameters"], held["statistics"], waveform[None], jnp.array([waveform.size])
+    opened = open_recognizer(run)
+    logits, frames = jax.jit(opened.recognizer.scores)(
+        *opened.best_checkpoint(), waveform[None], jnp.array([waveform.size])
     )
-    text = load_tokenizer(run)[0].decode(collapse(np.asarray(logits[0].argmax(-1)), int(frames[0])))
+    text = opened.tokenizer.decode(collapse(np.asarray(logits[0].argmax(-1)), int(frames[0])))
     return np.asarray(logits[0]), text
 
 
@@ -154,6 +158,25 @@ def test_a_recognizer_of_our_own_there_and_back(tmp_path):
     np.testing.assert_allclose(after, before, atol=1e-4)
     assert same == text
     assert len(set(text)) > 1
+
+
+def test_fine_tuning_begins_from_a_recognizer(tmp_path):
+    """Of another's CTC model the encoder is taken; its head has other letters."""
+    folder = write_folder(tmp_path / "hf", VARIANTS["layer-norm"], CTC)
+    source = encoders.load(str(convert(folder, tmp_path / "ours")), None)
+    expected = dict(read_model(folder).parameters)
+    del expected[HEAD]
+    assert jax.tree.map(np.array_equal, source.parameters, expected) == jax.tree.map(lambda _: True, expected)
+    assert source.config.pre_norm
+    assert source.description["parameters_sha256"] == encoders.fingerprint(expected)
+
+
+def test_messages_of_convert_name_the_source_alone(tmp_path, capfd):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"settings": {}, "provenance": {}}))
+    words = fails(capfd, "convert", str(tmp_path / "run"), "--out", str(tmp_path / "x"))
+    assert "--init" not in words
+    assert f"error: {tmp_path / 'run'} is not a run" in words
 
 
 def test_heads_with_blocks_have_no_counterpart(tmp_path, capfd):

@@ -19,6 +19,7 @@ from experiments.finetuning import STATISTICS_BATCHES, Finetuning, best_line
 from experiments.run_folder import read_json, read_metrics
 from tests.configs import SMALL
 from tests.experiments.test_commands import fails
+from tests.experiments.test_events import assert_events_are_metrics
 from tests.w2v_jax.test_huggingface_folder import settings_of
 from w2v_jax import huggingface
 from w2v_jax.checkpoint import Checkpoints
@@ -236,6 +237,7 @@ def test_a_run_that_was_cut_off_continues_to_the_same_bits(corpus, scratch, tmp_
     for name in ("checkpoints", "best"):
         assert_same_arrays(arrays(out / name), arrays(scratch / name))
     assert len((out / "starts.jsonl").read_text().splitlines()) == 2
+    assert_events_are_metrics(out, "update")
 
 
 @pytest.mark.parametrize("at", [3, 100])

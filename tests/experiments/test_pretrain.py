@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 from experiments.run_folder import RunFolder, read_json, read_metrics
+from tests.experiments.test_events import assert_events_are_metrics
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 
 COLUMNS = {
@@ -170,6 +171,7 @@ def test_a_killed_run_continues_to_the_same_bits(corpus, finished, tmp_path, lin
     run(corpus, killed, *CLIENTS, "--rounds", "4")
     assert parameters(killed) == parameters(out)
     assert untimed(killed) == untimed(out)
+    assert_events_are_metrics(killed, "round")
     assert len((killed / "starts.jsonl").read_text().splitlines()) == 2
 
 

@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from experiments.run_folder import read_json, read_metrics
+from tests.experiments.test_events import assert_events_are_metrics
 from tests.fed.test_distributed import free_port
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 
@@ -95,6 +96,7 @@ def test_two_processes_end_where_one_does_and_go_on_where_they_ended(start, tmp_
     shutil.rmtree(both / "checkpoints" / "4")
     first, _ = run_two(start, both, 1)
     assert "continuing after round 2" in first
+    assert_events_are_metrics(both, "round")  # one of the processes writes
     assert_same(parameters(both), ended)
 
 

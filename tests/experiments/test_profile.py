@@ -44,7 +44,7 @@ def test_a_profile_adds_up_and_draws(tmp_path, capsys):
         (["--seconds", "nan"], "--seconds must be between"),
         (["--model", "bass"], "bass"),
         (["--device", "orin"], "did you mean orin-nx?"),
-        (["--target", "a40"], "unknown target 'a40'"),
+        (["--target", "a40"], "unknown --target 'a40'"),
         (["--clients", "0"], "--clients must be at least 1"),
         (["--precision", "fp64"], "fp64"),
     ],

@@ -14,15 +14,13 @@ import transformers
 from safetensors.numpy import load_file
 
 from experiments import cli
-from experiments.run_folder import read_json
+from experiments.recognizers import open_recognizer
 from tests.configs import VARIANTS
 from tests.parity import reference
-from w2v_jax.checkpoint import Checkpoints
-from w2v_jax.ctc import RecognizerConfig, collapse, recognizer
+from w2v_jax.ctc import collapse
 from w2v_jax.huggingface_folder import read_model
 from w2v_jax.model import Encoder
 from w2v_jax.objective import bind
-from w2v_jax.text import load_tokenizer
 
 pytestmark = pytest.mark.parity
 
@@ -110,13 +108,10 @@ def test_transcripts_are_the_same(tmp_path, variant):
 
 def scores_as_text(run, samples):
     """By our own recognizer, the whole clip at once: `transcribe` wants frames of 20 ms, which these lack."""
-    made = recognizer(RecognizerConfig.from_dict(read_json(run / "recognizer.json")))
-    like = jax.eval_shape(made.objective.init, jax.random.key(0))
-    best = Checkpoints(run / "best")
-    held = best.restore(0, {"parameters": like[0], "statistics": like[1]})
-    best.close()
-    logits, frames = jax.jit(made.scores)(
-        held["parameters"], held["statistics"], jnp.asarray(samples)[None], jnp.array([len(samples)])
+    opened = open_recognizer(run)
+    logits, frames = jax.jit(opened.recognizer.scores)(
+        *opened.best_checkpoint(), jnp.asarray(samples)[None], jnp.array([len(samples)])
     )
-    tokenizer, _ = load_tokenizer(run)
-    return " ".join(tokenizer.decode(collapse(np.asarray(logits[0].argmax(-1)), int(frames[0]))).split())
+    return " ".join(
+        opened.tokenizer.decode(collapse(np.asarray(logits[0].argmax(-1)), int(frames[0]))).split()
+    )

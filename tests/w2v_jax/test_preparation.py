@@ -396,7 +396,7 @@ def test_other_files_layouts_and_locales(members, tmp_path):
         open_release(other)
     with pytest.raises(CorpusError, match="no such file or folder"):
         open_release(tmp_path / "nowhere")
-    with pytest.raises(CorpusError, match="has no locale de: choose from it"):
+    with pytest.raises(CorpusError, match="has no locale de: choose --locale from it"):
         open_release(write_tar(tmp_path / "it.tar.gz", members), "de")
     both = members | {name.replace("/it/", "/en/"): data for name, data in members.items()}
     path = write_tar(tmp_path / "both.tar.gz", both)

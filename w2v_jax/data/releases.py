@@ -84,7 +84,7 @@ def _choose(found: list[str], locale: str | None, source: Path) -> str:
     there = ", ".join(sorted(named))
     if locale is not None:
         if locale not in named:
-            raise CorpusError(f"{source} has no locale {locale}: choose from {there}")
+            raise CorpusError(f"{source} has no locale {locale}: choose --locale from {there}")
         return named[locale]
     if len(found) > 1:
         raise CorpusError(f"{source} holds several locales ({there}): choose one with --locale")
