@@ -25,7 +25,7 @@ class DeviceCosts:
     ):
         self.devices = DEVICES | (extra or {})
         self.headroom = headroom
-        self.worst_plan_fit = plan_surface.worst_fit()
+        self.plan_fit_errors = plan_surface.fit_errors()
         model = step_time.fit(table2.cells())
         # How far data sheets alone were from Table 2, device by device, in either direction.
         self.worst_factor = max(max(factor, 1 / factor) for factor in model.factors.values())

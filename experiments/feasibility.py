@@ -180,7 +180,7 @@ def feasibility(
         "verdicts": [costs.judge(name, bytes_ratio) for name in devices],
         "keyword_seconds": paper.KEYWORD_SECONDS,
         "released_models_seconds": paper.RELEASED_MODELS_SECONDS,
-        "worst_plan_fit": costs.worst_plan_fit,
+        "plan_fit_errors": costs.plan_fit_errors,
         "worst_factor": costs.worst_factor,
         "headroom": options.headroom,
     }

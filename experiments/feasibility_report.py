@@ -56,7 +56,7 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         "## What this rests on",
         "",
-        f"- Memory: compilers' plans with AdamW, between compiled settings a fit, which is at most {result['worst_plan_fit']:.1%} off a compiled plan that it has not seen. Devices without a compiler here stand by another's plan: A40 and Thor by Orin's, phones and Raspberry Pis by XLA's for this CPU. "
+        f"- Memory: compilers' plans with AdamW, between compiled settings a fit. {_fit_errors(result['plan_fit_errors'])} Devices without a compiler here stand by another's plan: A40 and Thor by Orin's, phones and Raspberry Pis by XLA's for this CPU. "
         + (
             "Usable is three quarters of the memory (XLA's own default), on phones a half."
             if result["headroom"] is None
@@ -101,6 +101,13 @@ def verdict(result: dict[str, Any]) -> list[str]:
         "",
         *lines,
     ]
+
+
+def _fit_errors(errors: dict[str, float]) -> str:
+    """How far the fit was from compiled plans that it had not seen, the worst kind by name."""
+    worst, *others = sorted(errors, key=lambda name: -errors[name])
+    rest = f", {errors[others[0]]:.0%} at most of all others" if others else ""
+    return f"Off a compiled plan that it had not seen it was {errors[worst]:.0%} at worst ({worst}){rest}."
 
 
 def overall(row: dict[str, Any]) -> str:

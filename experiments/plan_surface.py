@@ -1,8 +1,8 @@
 """Memory of a training step by the compilers' plans that are kept (experiments/plan_grid.py).
 
 A plan at a kept point is the compiler's own. Between points it is a fit, `a + batch x (b + c seconds + d
-seconds^2)`, which is how a step's memory grows, and `a + b seconds` for exact steps; `worst_fit` says how far
-such a fit is from a plan that it has not seen.
+seconds^2)`, which is how a step's memory grows, and `a + b seconds` for exact steps; `fit_errors` say how
+far such a fit is from a plan that it has not seen.
 """
 
 import functools
@@ -89,17 +89,19 @@ def _fit(method: str, points: dict[tuple[int, float], int]) -> np.ndarray:
     return np.linalg.lstsq(terms / sizes[:, None], np.ones(len(sizes)), rcond=None)[0]
 
 
-def worst_fit() -> float:
-    """Largest relative distance of a kept plan from what the others of its kind would say of it."""
-    distances = [0.0]
+def fit_errors() -> dict[str, float]:
+    """Largest relative distance of a kept plan from what the others of its kind would say of it, by kind."""
+    found: dict[str, float] = {}
     for row in kept()["rows"]:
-        points, _ = _surface(row["target"], row["model"], row["method"], row["precision"])
+        kind = (row["target"], row["model"], row["method"], row["precision"])
+        points, _ = _surface(*kind)
         here = (row["batch"], row["seconds"])
         others = {point: size for point, size in points.items() if point != here}
         if len(others) >= 4:
             said = _terms(row["method"], *here) @ _fit(row["method"], others)
-            distances.append(abs(said / row["bytes"] - 1.0))
-    return float(max(distances))
+            name = ", ".join(kind)
+            found[name] = max(found.get(name, 0.0), float(abs(said / row["bytes"] - 1.0)))
+    return found
 
 
 def _terms(method: str, batch: int, seconds: float) -> np.ndarray:

@@ -19,7 +19,7 @@ STYLE = """
   --yes: #8fe0a8; --yes-soft: #173823; --no: #f5a3a3; --no-soft: #431c1c; --unknown: #a5aebb; --link: #86b7f5 } }
 * { box-sizing: border-box }
 body { font: 16px/1.6 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 }
-main { max-width: 66rem; margin: 0 auto; padding: 1rem 1.25rem 4rem }
+main { max-width: 72rem; margin: 0 auto; padding: 1rem 1.25rem 4rem }
 h1 { font-size: clamp(1.7rem, 5vw, 2.6rem); line-height: 1.15; margin: 1.2rem 0 .3rem }
 h2 { font-size: 1.35rem; margin: 3rem 0 .6rem; padding-top: 1rem; border-top: 1px solid var(--line) }
 h3 { font-size: 1.05rem; margin: 1.6rem 0 .4rem }
@@ -33,8 +33,10 @@ th, td { padding: .4rem .7rem; text-align: left; vertical-align: top; border-top
 thead th { background: var(--soft); border-top: 0 }
 .number { text-align: right; white-space: nowrap }
 .verdict span { border-radius: .25rem; padding: .05rem .35rem; white-space: nowrap }
-.verdict td:first-child, .verdict th:first-child { position: sticky; left: 0; background: var(--paper) }
-.verdict thead th { white-space: nowrap } .figure { max-width: none }
+.verdict td:first-child, .verdict th:first-child { position: sticky; left: 0 }
+.verdict td:first-child { background: var(--paper) }
+.verdict thead th { white-space: nowrap; background: var(--soft) }
+.verdict td, .verdict th { padding: .35rem .45rem } .verdict td:first-child { min-width: 7.5rem } .figure { max-width: none }
 .yes { color: var(--yes); background: var(--yes-soft) } .no { color: var(--no); background: var(--no-soft) }
 .unknown { color: var(--unknown) }
 img { max-width: 100%; height: auto; background: #fff; border-radius: .4rem }
@@ -110,12 +112,12 @@ def opening(feasibility: Found) -> list[str]:
     names = "; ".join(
         f"{title}: {counted[name]} of {len(judged)}" for name, title in feasibility_report.CRITERIA.items()
     )
-    head = ["Device", *feasibility_report.CRITERIA.values(), "are we there?"]
+    head = ["Device", "there?", *feasibility_report.CRITERIA.values()]
     rows = [
         [
             html.escape(row["title"]),
-            *(_verdict_cell(row[name]) for name in feasibility_report.CRITERIA),
             _plain_verdict(feasibility_report.overall(row)),
+            *(_verdict_cell(row[name]) for name in feasibility_report.CRITERIA),
         ]
         for row in judged
     ]
