@@ -65,6 +65,7 @@ def _sections() -> dict[str, list[Settings]]:
         ],
         "desired": [
             {**base, **DESIRED, "method": "plain"},
+            {**base, **DESIRED, "method": "plain", "optimizer": "adamw"},
             {**base, **DESIRED, **exact},
             {**base, **DESIRED, **exact, "optimizer": "adamw"},
             {**large, **DESIRED, **exact},

@@ -16,7 +16,7 @@ def markdown(result: Result) -> str:
     lines = [
         "# Memory against time",
         "",
-        "Every row is a process of its own that idles, makes its parameters and trains; memory is its peak above what it held idle (all imported, the backend started), read from outside when it has ended. Compiling: the first process, which compiled; the others were served by the cache of compilations. The plan is the compiler's. Plain runs as the other commands do, with huge pages where the kernel has them; the others ask the C library to give freed memory back at once (`pretrain --method` does too). All methods give the plain step's gradients but for those called inexact.",
+        "Every row is a process of its own that idles, makes its parameters and trains; memory is its peak above what it held idle (all imported, the backend started), read from outside when it has ended. Compiling: the first process, which compiled; the others were served by the cache of compilations. The plan is the compiler's. Plain runs as the other commands do, with huge pages where the kernel has them; the others ask the C library to give freed memory back at once (`pretrain --method` does too). All methods give the plain step's gradients but for those called inexact. Over plain: of the plain step with the same optimizer where it was measured, else with SGD.",
         "",
     ]
     if "desired" in sections:
@@ -146,7 +146,7 @@ def draw(result: Result, folder: Path) -> list[str]:
         figure, axes = plt.subplots(1, 2, figsize=(15, 8), layout="constrained")
         for axis, model in zip(axes, ("base", "large"), strict=True):
             rows = [row for row in sections["frontier"] if row["model"] == model and row["step_seconds"]]
-            scatter(axis, rows, f"{model}, batch 4 x 5.5 s, fp32, CPU")
+            scatter(axis, rows, f"{model}, batch 4 x 5.5 s, fp32")
         figure.savefig(folder / "frontier.png", dpi=110)
         plt.close(figure)
         written.append("frontier.png")
@@ -182,15 +182,17 @@ def _draw_growth(rows: list[dict[str, Any]], path: Path) -> None:
         points = [(seconds, size / 1e9) for seconds, size in held if size is not None]
         if points:
             (line,) = right.plot(*zip(*points, strict=True), "o-", label=method)
-            reference = dict(points).get(15.0)
-            if method == "exact" and reference is not None:
-                right.hlines(1.8 * reference, 15, 30, "red", linewidth=1, label="1.8 times those at 15 s")
             planned = [
                 (row["seconds"], (frontier.activations_bytes(row, "plan_bytes") or 0) / 1e9)
                 for row in rows
                 if row["method"] == method and row["batch"] == 1
             ]
             right.plot(*zip(*planned, strict=True), "o:", color=line.get_color(), label=f"{method}, by plan")
+            reference = dict(planned).get(15.0)
+            if method == "exact" and reference is not None:
+                right.hlines(
+                    1.8 * reference, 15, 30, "red", linewidth=1, label="1.8 times exact's plan at 15 s"
+                )
     right.set(xlabel="seconds", ylabel="GB of activations", title="base, batch 1: activations against length")
     right.set_ylim(0, None)
     for axis in (left, right):

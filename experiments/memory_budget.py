@@ -10,7 +10,8 @@ from experiments.child import in_child
 from w2v_jax import methods
 
 # What a process on a CPU holds beside a step's plan: libraries, the program, and scratch of its products.
-# Peak less plan on two cores, base and large at batch 8 x 12 s, was 0.42 to 0.47 GB (reproduce frontier).
+# Peak less plan on two cores was 0.41 to 0.46 GB for exact, base and large at batch 8 x 12 s (reproduce
+# frontier). Plain with huge pages, which commands with a budget do without, was at 0.80.
 PROCESS_BYTES = 500_000_000
 UNITS = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _ROWS = "remat-attention,remat-similarity"
@@ -102,7 +103,7 @@ def choose(
         tried.append((method, size))
     leanest, size = min(tried, key=lambda held: held[1])
     raise UsageError(
-        f"--memory-budget {budget_bytes / 1e9:g} GB is too little: the leanest exact method, {leanest}, "
+        f"--memory-budget {budget_bytes / 1e9:g} GB is too little: the leanest that it tries, {leanest}, "
         f"takes {size / 1e9:.2f} GB; give more, or less --batch, --seconds or state (--optimizer)"
     )
 

@@ -11,6 +11,8 @@ from typing import Any
 from experiments.child import in_child
 from experiments.memory_runs import Measured, OutOfMemory, measure
 from experiments.progress import stage
+from w2v_jax import methods
+from w2v_jax.config import PRESETS
 
 SETTINGS = ("model", "batch", "seconds", "method", "optimizer", "precision")
 Settings = dict[str, Any]  # of StepSettings
@@ -87,6 +89,8 @@ def row_of(settings: Settings, first: Measured | None, served: list[Measured]) -
         "step_seconds": statistics.median(seconds) if seconds else None,
         "all_step_seconds": seconds,
         "losses": ran[-1].told["losses"] if ran else None,
+        "compile_seconds": first and first.told["compile_seconds"],
+        "cached_compile_seconds": told.get("compile_seconds"),
         "gradient_error": None,
         **{
             name: told.get(name)
@@ -113,13 +117,15 @@ def describe(settings: Settings) -> str:
 def gradient_error(model: str, method: str, precision: str, batch: int, seconds: float) -> dict[str, Any]:
     """How far a method's gradients are from the plain step's, in a process of its own.
 
-    The utterances are of unequal lengths, so that micro-batches have unequal counts of masked frames.
+    The utterances are of unequal lengths, so that micro-batches have unequal counts of masked frames. There
+    are at least two micro-batches of them.
 
     Returns:
         gradient_error: norm of the difference over the plain gradients' norm; with the setting that it was
         measured at.
     """
-    return in_child(_gradient_error, model, method, precision, batch, seconds)
+    micro = methods.configured(PRESETS[model], method).micro_batch
+    return in_child(_gradient_error, model, method, precision, max(batch, 2 * (micro or 0)), seconds)
 
 
 def _gradient_error(model: str, method: str, precision: str, batch: int, seconds: float) -> dict[str, Any]:
@@ -131,7 +137,6 @@ def _gradient_error(model: str, method: str, precision: str, batch: int, seconds
     import numpy as np
 
     from experiments.training_step import StepSettings, noise_batch
-    from w2v_jax import methods
     from w2v_jax.objective import pretraining_objective
 
     def settings(name: str) -> StepSettings:

@@ -38,7 +38,7 @@ class GridArguments:
     """
 
     out: Path
-    """JSON file; plans that it holds already, by the same jaxlib, are kept."""
+    """JSON file; plans that it holds already, by the same commit and jaxlib, are kept."""
     targets: tuple[str, ...] = tuple(PRECISIONS)
     """Compilers: cpu, or devices as in profile --target."""
 
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
             raise UsageError(absent)
     targets.prepare_environment()
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    runtime.configure_xla(1)
+    runtime.configure_xla(1, model=MODELS[0], precision="fp32")  # as training does; in fp32 on a CPU
     from experiments.progress import stage
 
     provenance = runtime.provenance("plans grid")
@@ -68,7 +68,9 @@ def main(argv: list[str]) -> None:
         taken = time.perf_counter() - started
         stage(f"{number}/{len(wanted)} {target}: {settings.describe()}: {total / 1e9:.2f} GB, {taken:.0f} s")
         kept.append(
-            {"target": target} | dataclasses.asdict(settings) | {"bytes": total, "compile_seconds": taken}
+            {"target": target}
+            | dataclasses.asdict(settings)
+            | {"bytes": total, "compile_seconds": taken, "commit": provenance["commit"]}
         )
         write_json(options.out, {"rows": kept, "provenance": provenance})
     print(f"written: {options.out}, {len(kept)} plans")
@@ -105,12 +107,12 @@ def plan_bytes(target: str, settings: Any) -> int:
 
 
 def _kept(path: Path, provenance: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of a file that the same compiler wrote; none of another's."""
+    """Rows of a file that the same code and compiler wrote; none of others'."""
     if not path.exists():
         return []
     held = read_json(path)
     same = held["provenance"]["versions"]["jaxlib"] == provenance["versions"]["jaxlib"]
-    return held["rows"] if same else []
+    return [row for row in held["rows"] if same and row["commit"] == provenance["commit"]]
 
 
 def _is(row: dict[str, Any], target: str, settings: Any) -> bool:

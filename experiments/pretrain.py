@@ -137,7 +137,8 @@ class PretrainArguments:
     takes less memory and changes no gradient."""
     memory_budget: str | None = None
     """Instead of a method: memory of the process, as 4GB or 800MB; the exact combination with the fewest
-    operations that fits is picked, and said."""
+    operations that fits is picked, and said. On an accelerator clients are counted one by one: give
+    --chunk 1."""
     masked_group_norm: bool = False
     """Normalise over valid frames alone, so that padding changes nothing."""
     evaluate_every: int | None = None

@@ -17,6 +17,7 @@ from w2v_jax.optim import OptimizerConfig, make_optimizer
 Precision = Literal["fp32", "bf16", "fp16"]
 COMPUTE_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 LEARNING_RATE = 1e-4
+STATELESS = ("sgd", "adafactor")  # optimizers without a first moment
 INITIAL_LOSS_SCALE = 2.0**15
 
 
@@ -134,6 +135,10 @@ def build(settings: StepSettings, config: ModelConfig | None = None) -> Training
     if layerwise and settings.optimizer != "sgd":
         raise UserError(
             "--method layerwise needs --optimizer sgd: others look at all gradients, or keep a state"
+        )
+    if "state_dtype" in methods.optimizer_changes(settings.method) and settings.optimizer in STATELESS:
+        raise UserError(
+            f"--method bf16-state needs --optimizer adamw or lion: {settings.optimizer} has no first moment"
         )
     if config.compute_dtype == "float16" and layerwise:
         raise UserError("--method layerwise cannot undo a step as fp16 must: take --precision fp32 or bf16")

@@ -63,7 +63,8 @@ EXACT = {
         changes={"encoder_block_frames": BLOCK_FRAMES},
     ),
     "micro-N": Method(
-        about="N utterances at a time, gradients added up layer by layer, all three losses exact",
+        about="N utterances at a time, gradients added up layer by layer, all three losses exact; layers are "
+        "computed again",
         changes={"micro_batch": NUMBER},
     ),
     "layerwise": Method(
@@ -72,7 +73,8 @@ EXACT = {
         layerwise=True,
     ),
     "gathered-negatives": Method(
-        about="negatives gathered as vectors, as elsewhere: what plain saves; it takes more memory, not less",
+        about="negatives gathered as vectors, as elsewhere: what plain saves, where the contrastive "
+        "task is the peak",
         changes={"gathered_negatives": True},
     ),
 }
@@ -170,6 +172,8 @@ def _pattern(name: str) -> tuple[str, float | None]:
     parts = re.fullmatch(r"(micro|truncated)-([0-9]+(?:\.[0-9]+)?)", name)
     if parts:
         return f"{parts[1]}-N", float(parts[2])
+    if name in METHODS:
+        raise UserError(f"method '{name}' wants a number in place of N: {name[:-1]}2")
     choices = [*GROUPS, *METHODS]
     close = difflib.get_close_matches(name, choices, 1)
     hint = f"did you mean {close[0]}? " if close else ""

@@ -124,8 +124,7 @@ def test_the_automatic_chunk_goes_by_the_methods_memory():
             while True:
                 yield Batch(waveform, np.full(3, 24_000, np.int32), np.arange(3, dtype=np.uint32))
 
-    planned = {}
-    for method in ("plain", "exact"):
+    def trials_of(method, memory_bytes):
         objective = pretraining_objective(
             methods.configured(CONFIG, method).replace(convolution_form="product")
         )
@@ -139,11 +138,16 @@ def test_the_automatic_chunk_goes_by_the_methods_memory():
                 training, loss_weighted(), optax.sgd(1.0), Layout(1, chunk), state, first, 1
             )
 
-        trials = chunks.measure(build, state, 2, 1, None)
-        planned[method] = {trial.chunk: trial.planned_bytes for trial in trials}
-    assert set(planned["plain"]) == {1, 2}
-    assert planned["exact"][2] < 0.5 * planned["plain"][1]
-    assert planned["exact"][2] > planned["exact"][1]
+        return {trial.chunk: trial for trial in chunks.measure(build, state, 2, 1, memory_bytes)}
+
+    plain = trials_of("plain", None)
+    memory_bytes = 0.9 * plain[2].planned_bytes / chunks.MEMORY_SHARE
+    plain, exact = trials_of("plain", memory_bytes), trials_of("exact", memory_bytes)
+    assert set(plain) == set(exact) == {1, 2}
+    assert exact[1].planned_bytes < exact[2].planned_bytes < 0.5 * plain[1].planned_bytes
+    assert plain[2].cohort_seconds is None
+    assert exact[2].cohort_seconds is not None
+    assert chunks.fastest(list(plain.values())) == 1
 
 
 def test_one_client_one_step_equals_plain_training():
