@@ -6,11 +6,13 @@ from experiments.arms_report import verdict
 from experiments.bench_rounds import RUNNERS
 from experiments.compare import above_untrained
 from experiments.federated_study import FEDERATED, SCRATCH
+from experiments.frontier_report import growth_of
 from experiments.rounds_report import counted
 from experiments.run_folder import read_json
 from experiments.study_length import by_length
 from experiments.timings import read_timings
 from tests.paths import ROOT
+from w2v_jax import methods
 
 RESULTS = ROOT / "docs" / "results"
 
@@ -157,8 +159,59 @@ def test_plans_for_boards():
                 for row in rows
                 if (row["compute_capability"], row["batch"], row["seconds"]) == (capability, batch, seconds)
             }
-            assert set(plans) == {(p, m) for p in ("fp32", "bf16") for m in ("plain", "remat")}
+            assert set(plans) == {(p, m) for p in ("fp32", "bf16") for m in ("plain", "remat", "exact")}
             assert plans["fp32", "remat"] < 0.5 * plans["fp32", "plain"]
+            assert plans["fp32", "exact"] < 1.25e9
+            if batch == 8:
+                (of_large,) = (
+                    row["plan"]["total"]
+                    for row in read_json(RESULTS / "plans-large" / "plans.json")["rows"]
+                    if (row["compute_capability"], row["batch"], row["precision"], row["method"])
+                    == (capability, 8, "fp32", "exact")
+                )
+                assert of_large < 3.5e9
+
+
+def frontier_rows(section):
+    return read_json(RESULTS / "frontier" / "frontier.json")["sections"][section]
+
+
+def test_the_memory_wall():
+    """Base, 8 x 12 s: 9.89 GB in the paper."""
+    rows = {(row["model"], row["method"], row["optimizer"]): row for row in frontier_rows("desired")}
+    exact = rows["base", "exact", "sgd"]
+    assert exact["above_idle_bytes"] <= 1.25e9
+    assert exact["step_seconds"] <= 1.5 * rows["base", "plain", "sgd"]["step_seconds"]
+    assert rows["base", "exact", "adamw"]["above_idle_bytes"] <= 2.0e9
+    assert rows["large", "exact", "sgd"]["above_idle_bytes"] <= 3.5e9
+    for row in rows.values():
+        assert row["gradient_error"] < 1e-5
+        assert row["above_idle_bytes"] < row["compiling_above_idle_bytes"]
+
+
+def test_memory_hardly_grows():
+    for of in ("above_idle_bytes", "plan_bytes"):
+        growth = growth_of(frontier_rows("growth"), of)
+        assert growth["batch"] < 1.1
+        assert growth["exact"] < 1.8 < growth["plain"]
+
+
+def test_out_of_memory_again():
+    cells = read_json(RESULTS / "frontier" / "frontier.json")["cells"]
+    assert len(cells) == 7
+    assert all(cell["plain_verdict"] == "too large" for cell in cells)
+    assert all(cell["exact_verdict"] == cell["measured_verdict"] == "fits" for cell in cells)
+
+
+@pytest.mark.parametrize("model", ["base", "large"])
+def test_methods_trade_memory_for_time(model):
+    rows = [row for row in frontier_rows("frontier") if row["model"] == model]
+    assert all(row["gradient_error"] < 1e-5 for row in rows if methods.is_exact(row["method"]))
+    leanest = min(
+        (row for row in rows if row["optimizer"] == "sgd" and methods.is_exact(row["method"])),
+        key=lambda row: row["above_idle_bytes"],
+    )
+    assert leanest["method"] == "exact"
 
 
 def test_table_2_is_predicted_as_it_is_said_to_be():
