@@ -23,6 +23,7 @@ from w2v_jax.objective import Parameters, bind
 
 SCRATCH, HUGGING_FACE = "scratch", "hf:"
 OPTION = "--init "
+ANY_MODEL = "a run folder of w2v-jax pretrain or finetune, a Hugging Face folder, or a .pt of fairseq"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,8 +156,8 @@ def _run_settings(init: str, option: str = OPTION) -> tuple[Path, dict[str, Any]
     folder, at_round = (Path(name), int(wanted)) if name and wanted.isdecimal() else (Path(init), None)
     if not (folder / "config.json").is_file():
         raise UserError(
-            f"{option}{folder}: no such pre-training run (no config.json); give scratch, a run folder of "
-            "w2v-jax pretrain, or hf:FOLDER"
+            f"{option}{folder}: no such pre-training run (no config.json); give "
+            + ("scratch, a run folder of w2v-jax pretrain, or hf:FOLDER" if option else ANY_MODEL)
         )
     settings = read_config(folder)["settings"]
     if not {"model_config", "preset", "model"} <= settings.keys():

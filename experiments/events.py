@@ -1,6 +1,7 @@
 """TensorBoard's event files of a run: the numbers of metrics.jsonl again, as scalars."""
 
 import os
+import re
 import struct
 import time
 from pathlib import Path
@@ -45,7 +46,7 @@ class EventFiles:
                 _cut_off(path, 0)
             missing, last = list(zip(lines, _ended(lines, dict(known), unit), strict=True)), 0
         # TensorBoard reads files in the order of their names. It would put the machine's name there too.
-        self._writer = RecordWriter(str(folder / FILES.replace("*", f"{time.time():.6f}.w2v-jax")))
+        self._writer = RecordWriter(str(_next_name(folder, former)))
         self._write(Event(wall_time=time.time(), file_version=FILE_VERSION))
         start = SessionLog(status=SessionLog.START)
         self._write(Event(wall_time=time.time(), step=last + 1, session_log=start))
@@ -70,6 +71,15 @@ class EventFiles:
 
     def _write(self, event: Event) -> None:
         self._writer.write(event.SerializeToString())
+
+
+def _next_name(folder: Path, former: list[Path]) -> Path:
+    """A file's name that comes after the others', whatever the clock says."""
+    before = [
+        float(seconds[1]) for path in former if (seconds := re.match(r".*tfevents\.(\d+\.\d+)", path.name))
+    ]
+    seconds = max([time.time(), *(value + 1e-6 for value in before)])
+    return folder / FILES.replace("*", f"{seconds:.6f}.w2v-jax")
 
 
 def read_events(path: Path) -> list[tuple[Event, int]]:

@@ -32,6 +32,7 @@ def main(argv: list[str]) -> None:
     from experiments import cells, reproduction_page, runtime
     from experiments.reproduction_items import BY_NAME, FEASIBILITY, ITEMS
     from experiments.run_folder import replace_file
+    from w2v_jax.errors import UserError
 
     alone = [item.name for item in ITEMS if item.needs is None]
     for name in options.items:
@@ -56,7 +57,12 @@ def main(argv: list[str]) -> None:
     cells.run_cells(run, "the paper", options.jobs)
     folders |= {cell.name: cell.out for cell in run}
     runtime.configure_xla(1)
-    text = reproduction_page.page(ITEMS, folders, runtime.provenance("reproduce all"))
+    try:
+        text = reproduction_page.page(ITEMS, folders, runtime.provenance("reproduce all"))
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, StopIteration) as error:
+        raise UserError(
+            f"--finished or --out holds results of another version of w2v-jax ({error!r}): make them again"
+        ) from error
     replace_file(options.out / "index.html", text)
     print(f"written: {options.out / 'index.html'}")
 

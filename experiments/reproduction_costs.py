@@ -38,8 +38,8 @@ def table1_means(result: dict[str, Any]) -> str:
     return (
         f"{same} of {len(cells)} cells come out as printed, so this is the model that the paper measured. Its counter "
         f"prices layers and does not see attention's products of activations with activations: with them a "
-        f"forward pass takes {more['base']:.1%} (base) and {more['large']:.1%} (large) more at {SECONDS}. The "
-        "cells that differ contradict their own rows in print: totals of rounded rows, and one rounding."
+        f"forward pass takes {more['base']:.1%} (base) and {more['large']:.1%} (large) more at {SECONDS}. Of the "
+        "others, base's totals are the sums of its rounded rows, large's total of FLOPs contradicts its own rows, and one cell is rounded otherwise."
     )
 
 
@@ -62,7 +62,13 @@ def table2(result: dict[str, Any]) -> list[Comparison]:
         title = next(row["title"] for row in result["rows"] if row["device"] == device)
         ours = 100 * result["sequence_gains"][device]
         found.append(
-            Comparison(f"{title}: time a sequence saves from batch 1 to 4, per cent", 100 * gain, ours, 0)
+            Comparison(
+                f"{title}: time a sequence saves from batch 1 to 4, per cent",
+                100 * gain,
+                ours,
+                0,
+                verdict="from its own seconds",
+            )
         )
     return found
 
@@ -74,7 +80,7 @@ def table2_means(result: dict[str, Any]) -> str:
         "No board is here, so its seconds are predicted: from the other devices' cells and one cell of its own, by "
         f"operations, bytes and a data sheet. Over {errors['cells']} cells the median error is {errors['median']:.0%}, the largest "
         f"{errors['largest']:.0%}. Compilers' plans predict {memory['printed_oom_predicted']} of {memory['printed_oom']} printed OOM cells, "
-        f"and call {memory['timed_predicted_oom']} of the {memory['timed']} timed ones too large. A board's own times take the model's "
+        f"and call {memory['timed_predicted_oom']} of the {memory['timed']} timed ones too large; that is with the memory of the class that the paper puts a board in. A board's own times take the model's "
         "place once `runner.py` has been there (docs/boards.md)."
     )
 
@@ -108,13 +114,28 @@ def fig2_means(result: dict[str, Any]) -> str:
     closest = result["closest"]
     worst = max(abs(error) for error in closest["errors"][closest["name"]])
     plan = [setting["accountings"]["xla"] / 1e9 for setting in result["settings"]]
+    small, large = (_shares(setting["layers"]) for setting in result["settings"])
     return (
         f"The paper does not name its tool. Of the ways to count, '{_ACCOUNTINGS[closest['name']]}' comes closest to both "
         f"printed peaks (within {worst:.0%}), which suggests that its counter left attention's matrices out. "
         f"The whole step as XLA plans it, with gradients and AdamW's state, takes {plan[0]:.1f} and {plan[1]:.1f} GB. "
-        "Most of it is the first convolutions' outputs and gathered negatives, and both can be avoided: "
-        "see `w2v-jax reproduce frontier`."
+        f"Of what autograd keeps, transformer layers are {small['layers_']:.0%} and {large['layers_']:.0%}, the first three convolutions "
+        f"{small['conv_layers_']:.0%} and {large['conv_layers_']:.0%}, losses and draws (gathered negatives) {small['losses']:.0%} and {large['losses']:.0%}; "
+        "most of it need not be kept: see `w2v-jax reproduce frontier`."
     )
+
+
+def _shares(layers: list[dict[str, Any]]) -> dict[str, float]:
+    """Of what autograd keeps: transformer layers, the CNN's first three, losses and draws."""
+    whole = sum(row["autograd_bytes"] for row in layers)
+    parts = {
+        "layers_": [row for row in layers if row["layer"].startswith("layers_")],
+        "conv_layers_": [
+            row for row in layers if row["layer"] in ("conv_layers_0", "conv_layers_1", "conv_layers_2")
+        ],
+        "losses": [row for row in layers if row["layer"] == "losses and draws"],
+    }
+    return {name: sum(row["autograd_bytes"] for row in rows) / whole for name, rows in parts.items()}
 
 
 def fig3(result: dict[str, Any]) -> list[Comparison]:
@@ -162,7 +183,7 @@ def fig4(result: dict[str, Any]) -> list[Comparison]:
                     f"{model}: memory of mixed precision over fp32, 1 to 30 s, {title}",
                     "little change",
                     f"{min(changes):+.0%} to {max(changes):+.0%}",
-                    verdict="agrees" if max(map(abs, changes)) <= LITTLE_CHANGE else "differs",
+                    verdict="within a quarter" if max(map(abs, changes)) <= LITTLE_CHANGE else "differs",
                 )
             )
     return found
@@ -183,7 +204,6 @@ def fig4_means(result: dict[str, Any]) -> str:
     ]
     return (
         "Half precision does not halve the memory: norms, softmax and losses stay in fp32, and half copies of inputs and weights "
-        f"are kept beside fp32 tensors. By a GPU's rules it changes what is kept by {min(changes):+.0%} to {max(changes):+.0%}, and "
-        "short clips of large take more than in fp32, since copies of the weights are then most of it. "
-        "'Agrees' is written here where no length changes by more than a quarter."
+        f"are kept beside fp32 tensors. By a GPU's rules it changes what is kept by {min(changes):+.0%} to {max(changes):+.0%}, and in "
+        f"{sum(change > 0 for change in changes)} of {len(changes)} settings more is kept than in fp32. The paper's words are no number, so that none is called agreement here."
     )

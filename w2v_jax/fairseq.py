@@ -15,6 +15,7 @@ from w2v_jax import huggingface, torch_pickles
 from w2v_jax.config import ModelConfig
 from w2v_jax.errors import UserError
 from w2v_jax.huggingface import Parameters
+from w2v_jax.inert_pickles import Record
 
 HEAD_DIM = 64  # of all published models
 CONVOLUTION = "feature_extractor.conv_layers"
@@ -67,10 +68,12 @@ def read(path: Path) -> tuple[ModelConfig, Parameters]:
     arrays = held.get("model") if isinstance(held, dict) else None
     if not isinstance(arrays, dict) or "mask_emb" not in arrays:
         raise UserError(f"{path} is not a pre-training checkpoint of fairseq's wav2vec 2.0 (no mask_emb)")
+    if not all(type(name) is str and type(value) is np.ndarray for name, value in arrays.items()):
+        raise UserError(f"{path} holds something else than named arrays under 'model'")
     state = {transformers_name(name): np.asarray(value, np.float32) for name, value in arrays.items()}
     try:
         config = config_of(arrays, settings_of(held))
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a wav2vec 2.0 that this project knows ({error})") from error
     return config, huggingface.from_state_dict(state, config)
 
@@ -93,7 +96,7 @@ def settings_of(held: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    if isinstance(value, torch_pickles.Record):
+    if isinstance(value, Record):
         fields = value.fields
         content = fields.get("_content")  # omegaconf keeps its nodes there, and values in theirs
         if isinstance(content, dict):
@@ -103,7 +106,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _plain(node: Any) -> Any:
-    if isinstance(node, torch_pickles.Record) and "_val" in node.fields:
+    if isinstance(node, Record) and "_val" in node.fields:
         return node.fields["_val"]
     return node
 

@@ -183,7 +183,9 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
     for file in files:
         if file.suffix == ".bin":
             held = torch_pickles.read(file)
-            if not isinstance(held, dict) or not all(isinstance(v, np.ndarray) for v in held.values()):
+            if not isinstance(held, dict) or not all(
+                type(name) is str and type(value) is np.ndarray for name, value in held.items()
+            ):
                 raise UserError(f"{file} holds something else than named arrays")
             state |= held
             continue

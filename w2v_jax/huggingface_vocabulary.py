@@ -30,7 +30,7 @@ def read_vocabulary(folder: Path, blank: int, num_tokens: int) -> VocabularyToke
     by_id = {number: token for token, number in held.items()}
     if blank not in by_id or max(by_id) >= num_tokens:
         raise UserError(
-            f"{path} has ids up to {max(by_id)}; the model has {num_tokens} scores, {blank} of them the blank"
+            f"{path} has ids up to {max(by_id)}; the model has {num_tokens} scores, its blank is {blank}"
         )
     order = [blank, *(number for number in range(num_tokens) if number != blank)]
     tokens = [by_id.get(number, f"<{number}>") for number in order]

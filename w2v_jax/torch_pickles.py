@@ -1,17 +1,13 @@
 """Arrays of a torch file (*.bin, *.pt) without torch, and without running anything that it names.
 
-Such a file is a zip archive of raw arrays and a pickle that says what they are. A pickle is a program: it
-can name any function of any module and have it called. Here the few names that arrays need are known, and
-stand for functions of this file; settings that fairseq keeps beside them become inert records; any other name
-is refused before anything is made of it.
+Such a file is a zip archive of raw arrays and a pickle that says what they are (`inert_pickles`).
 """
 
-import io
 import math
 import pickle
+import struct
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from w2v_jax.errors import UserError
+from w2v_jax.inert_pickles import Record, RefusedError, TensorSpec, loads
 
 _STORAGES: dict[str, Any] = {
     "FloatStorage": np.float32,
@@ -32,40 +29,16 @@ _STORAGES: dict[str, Any] = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
-# Classes of settings, by the module that they are in: their fields are read, their code is not there.
-_RECORDS = ("argparse", "omegaconf", "fairseq")
 _DAMAGE = (
     pickle.UnpicklingError, EOFError, KeyError, IndexError, AttributeError, TypeError, ValueError,
+    RuntimeError, OverflowError, MemoryError, zlib.error, struct.error,
 )  # fmt: skip
-
-
-class Record:
-    """Settings of a class that is not here: what the file says of them, as attributes of `fields`."""
-
-    given: tuple[Any, ...]
-    fields: dict[str, Any]
-
-    def __new__(cls, *given: Any, **named: Any):
-        """Pickles make objects without `__init__`."""
-        made = super().__new__(cls)
-        made.given, made.fields = given, dict(named)
-        return made
-
-    def __init__(self, *given: Any, **named: Any):
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        parts = state if isinstance(state, tuple) else (state,)
-        for part in parts:
-            if isinstance(part, dict):
-                self.fields |= part
-
-    def __setitem__(self, name: Any, value: Any) -> None:
-        self.fields[name] = value
+# Bytes of all arrays over those of the file: some share what is stored (tied weights), not many times over.
+MOST_SHARED = 4
 
 
 def read(path: Path) -> Any:
-    """What a torch file holds, its tensors as NumPy arrays.
+    """What a torch file holds, its tensors as NumPy arrays that cannot be written to.
 
     Raises:
         UserError: it is no such file, it is of the old format that is no archive, or it names something that
@@ -78,9 +51,15 @@ def read(path: Path) -> Any:
                 raise UserError(f"{path} is a zip archive, but not one that torch wrote: it has no data.pkl")
             root = pickles[0].removesuffix("data.pkl")
             order = f"{root}byteorder"
-            if order in archive.namelist() and archive.read(order).strip() != b"little":
+            if order in archive.namelist() and _bytes(archive, order).strip() != b"little":
                 raise UserError(f"{path} is of a big-endian machine: save it again on another one")
-            return _Reader(path, archive, root).load()
+            held = loads(_bytes(archive, pickles[0]), tuple(_STORAGES))
+            return _with_arrays(held, archive, root, path.stat().st_size)
+    except RefusedError as refused:
+        raise UserError(
+            f"{path} is refused: its pickle names {refused}, which no array needs and which may run code; "
+            "nothing of it was run. Ask for safetensors"
+        ) from None
     except zipfile.BadZipFile as error:
         raise UserError(
             f"{path} is not a file that torch wrote since version 1.6: convert it there with torch.save"
@@ -90,63 +69,65 @@ def read(path: Path) -> Any:
         raise UserError(f"{path} is damaged: {words}") from error
 
 
-class _Reader(pickle.Unpickler):
-    """An unpickler that knows the names in `find_class` and no others."""
+def _bytes(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A file of the archive; torch does not compress, and what is compressed may be of any size."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed, as torch does not")
+    return archive.read(name)
 
-    def __init__(self, path: Path, archive: zipfile.ZipFile, root: str):
-        super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
-        self._path, self._archive, self._root = path, archive, root
-        self._arrays: dict[str, np.ndarray] = {}
 
-    def find_class(self, module: str, name: str) -> Any:
-        """What stands for a name that the pickle uses."""
-        if module == "torch" and name in _STORAGES:
-            return _Storage(name)
-        known: dict[tuple[str, str], Callable[..., Any]] = {
-            ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-            ("torch._utils", "_rebuild_parameter"): _parameter,
-        }
-        if (module, name) in known:
-            return known[module, name]
-        if module.split(".")[0] in _RECORDS:
-            return type(name, (Record,), {})
-        raise UserError(
-            f"{self._path} is refused: its pickle names {module}.{name}, which no array needs and which may "
-            "run code; nothing of it was run. Ask for safetensors"
+def _with_arrays(held: Any, archive: zipfile.ZipFile, root: str, file_bytes: int) -> Any:
+    """Put arrays in the place of their descriptions, in dicts, lists and records, however deep they are."""
+    arrays, left = _Arrays(archive, root, MOST_SHARED * file_bytes), [held]
+    seen = {id(held)}
+
+    def passed(value: Any) -> Any:
+        if type(value) is TensorSpec:
+            return arrays.of(value)
+        if type(value) in (dict, list, tuple, Record) and id(value) not in seen:
+            seen.add(id(value))
+            left.append(value)
+        return value
+
+    while left:
+        here = left.pop()
+        if type(here) is tuple:
+            for value in here:
+                passed(value)
+            continue
+        here = here.fields if type(here) is Record else here
+        places = list(here) if type(here) is dict else range(len(here)) if type(here) is list else ()
+        for place in places:
+            here[place] = passed(here[place])
+    return arrays.of(held) if type(held) is TensorSpec else held
+
+
+class _Arrays:
+    """Arrays of an archive, each read once."""
+
+    def __init__(self, archive: zipfile.ZipFile, root: str, most_bytes: int):
+        self._archive, self._root, self._left_bytes = archive, root, most_bytes
+        self._stored: dict[str, bytes] = {}
+
+    def of(self, spec: TensorSpec) -> np.ndarray:
+        """The array that a description means; its bounds were looked at when it was made.
+
+        Raises:
+            ValueError: the archive has less of it, or all arrays together are far more than it holds.
+        """
+        key, dtype = spec.storage.key, np.dtype(_STORAGES[spec.storage.type_name])
+        if key not in self._stored:
+            self._stored[key] = _bytes(self._archive, f"{self._root}data/{key}")
+        there = len(self._stored[key]) // dtype.itemsize
+        if there < spec.storage.count:
+            raise ValueError(f"array {key} has {there} elements, {spec.storage.count} are announced")
+        self._left_bytes -= math.prod(spec.shape) * dtype.itemsize
+        if self._left_bytes < 0:
+            raise ValueError("its arrays are many times larger than the file")
+        stored = np.frombuffer(self._stored[key], dtype, spec.storage.count)
+        if not math.prod(spec.shape):
+            return np.zeros(spec.shape, dtype)
+        view = np.lib.stride_tricks.as_strided(
+            stored[spec.offset :], spec.shape, [s * dtype.itemsize for s in spec.strides], writeable=False
         )
-
-    def persistent_load(self, pid: Any) -> np.ndarray:
-        """An array of the archive, by ("storage", type, key, device, elements)."""
-        kind, storage, key, _, count = pid
-        if kind != "storage" or not isinstance(storage, _Storage):
-            raise ValueError(f"it keeps {kind!r} where arrays are kept")
-        if key not in self._arrays:
-            held = np.frombuffer(self._archive.read(f"{self._root}data/{key}"), storage.dtype)
-            if held.size < count:
-                raise ValueError(f"array {key} has {held.size} elements, {count} are announced")
-            self._arrays[key] = held
-        return self._arrays[key]
-
-
-class _Storage:
-    """The type of an array's elements."""
-
-    def __init__(self, name: str):
-        self.dtype = np.dtype(_STORAGES[name])
-
-
-def _tensor(storage, offset, shape, strides, requires_grad=False, hooks=None, metadata=None) -> np.ndarray:
-    del requires_grad, hooks, metadata
-    shape, strides = tuple(shape), tuple(strides)
-    last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if math.prod(shape) else 0
-    if offset < 0 or min((*strides, 0)) < 0 or last >= max(storage.size, 1):
-        raise ValueError("an array reaches beyond what is stored of it")
-    width = storage.dtype.itemsize
-    view = np.lib.stride_tricks.as_strided(storage[offset:], shape, [s * width for s in strides])
-    return np.ascontiguousarray(view).reshape(shape)
-
-
-def _parameter(data, requires_grad=False, hooks=None) -> np.ndarray:
-    del requires_grad, hooks
-    return data
+        return np.ascontiguousarray(view).reshape(spec.shape)

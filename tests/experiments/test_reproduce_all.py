@@ -95,7 +95,7 @@ def test_every_picture_of_every_report_is_on_it(page):
     there = [
         (RESULTS / item.name / name).read_bytes()
         for item in ITEMS
-        for name in reproduction_page.pictures(report(item.name))
+        for name in re.findall(r"!\[.*?\]\((.*?)\)", report(item.name))
     ]
     assert len(there) >= len(ITEMS)
     assert sorted(shown) == sorted(there)
@@ -120,6 +120,10 @@ def test_the_verdict_comes_first(text):
     for row in verdicts:
         assert row["title"] in opening
     assert opening.count('<strong class="no">no</strong>') == len(verdicts)
+    others = [row for row in verdicts if row["device"] != "a40"]
+    fast = sum((row["compute"] or 0) >= 1 for row in others)
+    assert f"compute: {fast} of {len(others)};" in opening
+    assert "Bytes alone decide it" in opening
 
 
 def test_every_printed_cell_stands_beside_ours():
@@ -159,6 +163,26 @@ def test_words_in_results_are_not_markup():
     cell = reproduction_page.table(["<b>"], [["&lt;"]], "kind")
     assert "&lt;b&gt;" in cell
     assert "<b>" not in cell
+
+
+def test_a_report_is_text_whoever_wrote_it():
+    text = reproduction_page.report_html("# T\n\n<script>alert(1)</script> [a](../b.md) [c](https://d)\n")
+    assert "<script>" not in text
+    assert 'href="../b.md"' not in text
+    assert 'href="https://d"' in text
+
+
+def test_figure_5_takes_the_rule_of_its_own_report():
+    """Its report has the held-out loss of ten clients worse beyond the spread, and recognition within it."""
+    result = json.loads((RESULTS / "fig5" / "fig5.json").read_text())
+    rows = BY_NAME["fig5"].compare(result)
+    assert len(rows) == 12
+    heldout = [row for row in rows if "held-out" in row.what]
+    assert [row.verdict for row in heldout[:2]] == ["differs", "differs"]
+    words = BY_NAME["fig5"].meaning(result)
+    for word in ("agrees", "differs"):
+        assert f" {sum(row.verdict == word for row in rows)} are " in words
+    assert "It is a toy" in words
 
 
 def test_what_was_not_run_says_what_it_needs():
