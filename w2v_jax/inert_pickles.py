@@ -88,7 +88,11 @@ def loads(data: bytes, storages: tuple[str, ...]) -> Any:
     return _Reader(data, storages).load()
 
 
-class _Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Python, whose steps can be replaced
+# The unpickler in Python, whose every step can be replaced.
+_Unpickler: Any = vars(pickle)["_Unpickler"]
+
+
+class _Reader(_Unpickler):
     """Goes through a pickle's steps: those of `_PLAIN` as pickle does, those that could do more by itself."""
 
     def __init__(self, data: bytes, storages: tuple[str, ...]):
@@ -173,7 +177,7 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Py
 
 def _steps() -> dict[int, Any]:
     held = dict.fromkeys(range(256), _Reader.refuse)
-    usual = pickle._Unpickler.dispatch  # type: ignore[attr-defined]
+    usual = _Unpickler.dispatch
     held |= {getattr(pickle, name)[0]: usual[getattr(pickle, name)[0]] for name in _PLAIN}
     return held | {
         pickle.REDUCE[0]: _Reader.call,
