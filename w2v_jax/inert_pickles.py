@@ -147,11 +147,12 @@ class _Reader(_Unpickler):
     def set_items(self, pairs: list[Any]) -> None:
         """Of a dict or a record, by names or numbers: other keys may be too deep to compare."""
         made = self.stack[-1]
-        if type(made) is not dict and type(made) is not Record:
+        fields = made.fields if type(made) is Record else made
+        if type(fields) is not dict:
             raise ValueError("it writes into what is no dict")
         if len(pairs) % 2 or not all(type(key) in (str, int) for key in pairs[::2]):
             raise ValueError("a dict has keys that are neither names nor numbers")
-        (made if type(made) is dict else made.fields).update(zip(pairs[::2], pairs[1::2], strict=True))
+        fields.update(zip(pairs[::2], pairs[1::2], strict=True))
 
     def append_items(self, items: list[Any]) -> None:
         """To a list."""
