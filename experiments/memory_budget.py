@@ -103,8 +103,9 @@ def choose(
         tried.append((method, size))
     leanest, size = min(tried, key=lambda held: held[1])
     raise UsageError(
-        f"--memory-budget {budget_bytes / 1e9:g} GB is too little: the leanest that it tries, {leanest}, "
-        f"takes {size / 1e9:.2f} GB; give more, or less --batch, --seconds or state (--optimizer)"
+        f"--memory-budget {budget_bytes / 1e9:g} GB is too little: the leanest exact method, {leanest}, "
+        f"of those tried takes {size / 1e9:.2f} GB; give more, or less --batch, --seconds or state "
+        "(--optimizer)"
     )
 
 
