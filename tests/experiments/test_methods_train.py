@@ -73,7 +73,7 @@ def test_ten_steps_follow_the_plain_losses(optimizer, method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "rate"), [("tiny", 1e-2), ("base", 1e-2), ("large-lv60", 2e-2)])
+@pytest.mark.parametrize(("model", "rate"), [("tiny", 1e-2), ("base", 1e-2), ("large-lv60", 1e-2)])
 def test_ten_steps_of_recorded_speech_follow_the_plain_losses(corpora, model, rate, monkeypatch):
     """With SGD at a rate at which the loss moves by far more than the tolerance."""
 
@@ -98,7 +98,7 @@ def test_ten_steps_of_recorded_speech_follow_the_plain_losses(corpora, model, ra
     plain, exact = losses("plain", rate), losses("exact", rate)
     # Batches differ, so that a loss that moves says little: the same model without its steps does not.
     still = losses("plain", 0.0)
-    assert np.abs(plain - still).max() > 30 * TOLERANCE * plain[0]
+    assert np.abs(plain - still).max() > 20 * TOLERANCE * plain[0]
     np.testing.assert_allclose(exact, plain, rtol=TOLERANCE)
 
 
