@@ -119,6 +119,11 @@ def overall(row: dict[str, Any]) -> str:
     return "unknown" if None in ratios else "yes"
 
 
+def meeting(judged: list[dict[str, Any]], name: str) -> int:
+    """How many devices are known to meet a criterion."""
+    return sum(row[name] is not None and row[name] >= 1 for row in judged)
+
+
 def said(ratio: float | None) -> str:
     """A ratio in words."""
     if ratio is None:

@@ -69,7 +69,7 @@ def feasibility(result: dict[str, Any]) -> list[Comparison]:
             Comparison(
                 f"Devices of {len(judged)} whose memory holds base at batch 8 x 12 s: {title}",
                 "not printed",
-                str(_holding(judged, name)),
+                str(feasibility_report.meeting(judged, name)),
                 verdict="new here",
             )
             for name, title in (
@@ -95,7 +95,9 @@ def feasibility(result: dict[str, Any]) -> list[Comparison]:
 def feasibility_means(result: dict[str, Any]) -> str:
     """The verdict: what they mean."""
     bytes_, run = result["bytes"]["base"], result["run"]
-    held = {name: _holding(result["verdicts"], name) for name in feasibility_report.MEMORIES}
+    held = {
+        name: feasibility_report.meeting(result["verdicts"], name) for name in feasibility_report.MEMORIES
+    }
     return (
         f"Memory is the wall that can be taken down: base at batch 8 x 12 s fits {held['memory']} of {len(result['verdicts'])} devices as it is "
         f"usually computed, {held['memory_exact']} with methods that change no gradient. Bytes are another: a run of "
@@ -103,11 +105,6 @@ def feasibility_means(result: dict[str, Any]) -> str:
         f"{bytes_['break_even_raw']} on, federating has moved more than sending the audio once would have. "
         "Fewer rounds of more local work would change that answer: `w2v-jax feasibility --rounds N` says which."
     )
-
-
-def _holding(judged: list[dict[str, Any]], name: str) -> int:
-    """Devices whose memory is known to be enough."""
-    return sum(row[name] is not None and row[name] >= 1 for row in judged)
 
 
 def fig1(result: dict[str, Any]) -> list[Comparison]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from experiments import feasibility_report, paper
 from experiments.device_costs import REFERENCE
-from experiments.reproduction import Comparison, Item
+from experiments.reproduction import Item
 from experiments.run_folder import read_json
 
 TITLE = "Are we there yet? The paper, item by item"
@@ -109,10 +109,7 @@ def opening(feasibility: Found) -> list[str]:
     there = [row["title"] for row in judged if feasibility_report.overall(row) == "yes"]
     answer = f"Yes: {', '.join(there)}." if there else "Not yet."
     measured = [row for row in judged if row["device"] != REFERENCE]
-    counted = {
-        name: sum(row[name] is not None and row[name] >= 1 for row in measured)
-        for name in feasibility_report.CRITERIA
-    }
+    counted = {name: feasibility_report.meeting(measured, name) for name in feasibility_report.CRITERIA}
     alone = " Bytes alone decide it: no device has enough." if not counted["bytes"] else ""
     names = "; ".join(
         f"{title}: {counted[name]} of {len(measured)}" for name, title in feasibility_report.CRITERIA.items()
@@ -174,8 +171,8 @@ def section(found: Found) -> str:
     rows = [
         [
             html.escape(cell.what),
-            _number(cell, cell.paper),
-            _number(cell, cell.ours),
+            html.escape(cell.shown(cell.paper)),
+            html.escape(cell.shown(cell.ours)),
             html.escape(cell.difference),
         ]
         for cell in item.compare(result)
@@ -193,10 +190,6 @@ def section(found: Found) -> str:
             "</section>",
         ]
     )
-
-
-def _number(cell: Comparison, value: float | str) -> str:
-    return html.escape(cell.shown(value))
 
 
 def _with_code(text: str) -> str:
