@@ -522,9 +522,27 @@ def test_a_round_that_is_not_kept(corpus, pretrained, capfd, tmp_path):
     assert "keeps no checkpoint of round 1, only of 2, 3" in line
 
 
-def test_runs_of_other_commands_are_no_pretraining(corpus, scratch, capfd, tmp_path):
-    line = fails_to_finetune(capfd, corpus, tmp_path / "run", "--init", str(scratch))
-    assert "is not a run of w2v-jax pretrain" in line
+def test_fine_tuning_begins_from_a_run_of_its_own(scratch):
+    """The encoder of its best checkpoint, which is not the one it began with."""
+    source = encoders.load(str(scratch), None)
+    expected = {
+        name.removeprefix("['parameters']['encoder']"): value
+        for name, value in arrays(scratch / "best").items()
+        if name.startswith("['parameters']['encoder']")
+    }
+    found = jax.tree_util.tree_leaves_with_path(source.parameters)
+    assert_same_arrays({jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in found}, expected)
+    assert len(expected) > 10
+    assert read_json(scratch / "encoder.json")["init"] == "scratch"
+    assert source.description["init"] == str(scratch)
+
+
+def test_runs_of_other_commands_are_no_models(corpus, capfd, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps({"settings": {"devices": 1}, "provenance": {}}))
+    line = fails_to_finetune(capfd, corpus, tmp_path / "run", "--init", str(other))
+    assert f"--init {other} is not a run of w2v-jax pretrain" in line
 
 
 def test_a_folder_with_another_run_is_left_alone(corpus, scratch, pretrained, hugging_face, capfd, tmp_path):
