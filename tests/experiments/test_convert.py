@@ -1,6 +1,5 @@
 """convert: Hugging Face and fairseq to run folders and back, bit by bit; what is refused."""
 
-import argparse
 import dataclasses
 import functools
 import json
@@ -14,12 +13,12 @@ from safetensors.numpy import load_file, save_file
 from experiments import cli, converting, encoders
 from experiments.recognizers import open_recognizer
 from experiments.run_folder import read_json
-from tests import torch_files
+from tests import fairseq_files, torch_files
 from tests.configs import VARIANTS
 from tests.experiments.test_commands import fails
 from tests.torch_files import Evil, Tensor
 from w2v_jax import fairseq, huggingface
-from w2v_jax.config import PRESETS, TINY, ModelConfig
+from w2v_jax.config import PRESETS, TINY
 from w2v_jax.ctc import RecognizerConfig, collapse, recognizer
 from w2v_jax.heads import HeadConfig
 from w2v_jax.huggingface import CTC, ENCODER, HEAD, KINDS, PRE_TRAINING, WeightNorm
@@ -209,56 +208,10 @@ def test_misfits_are_listed_by_name(tmp_path, capfd):
     assert not (tmp_path / "out").exists()
 
 
-FAIRSEQ = {
-    "wav2vec2.masked_spec_embed": "mask_emb",
-    "wav2vec2.feature_projection.projection": "post_extract_proj",
-    "wav2vec2.feature_projection.layer_norm": "layer_norm",
-    "wav2vec2.encoder.pos_conv_embed.conv": "encoder.pos_conv.0",
-    "quantizer.codevectors": "quantizer.vars",
-    "project_hid": "final_proj",
-}
-
-
-def fairseq_name(name, layer_norm):
-    """The other way round, written down by itself."""
-    for theirs, its in FAIRSEQ.items():
-        if name.startswith(theirs):
-            return its + name.removeprefix(theirs)
-    name = name.removeprefix("wav2vec2.")
-    if name.startswith("feature_extractor."):
-        norm = ".2.1." if layer_norm else ".2."
-        return name.replace(".conv.", ".0.").replace(".layer_norm.", norm)
-    if name.startswith("encoder.layers."):
-        name = name.replace(".layer_norm.", ".self_attn_layer_norm.").replace(".attention.", ".self_attn.")
-        name = name.replace(".feed_forward.intermediate_dense.", ".fc1.")
-        return name.replace(".feed_forward.output_dense.", ".fc2.")
-    return name
-
-
 @pytest.mark.parametrize("variant", ["group", "layer"])
 def test_fairseqs_checkpoints(tmp_path, variant):
-    config = ModelConfig(
-        conv_channels=(8,) * 7,
-        conv_bias=variant == "layer",
-        feature_norm=variant,  # type: ignore[arg-type]  # a plain word
-        normalise_waveform=variant == "layer",
-        pre_norm=variant == "layer",
-        hidden_dim=64,
-        num_layers=2,
-        num_heads=4,
-        feed_forward_dim=32,
-        positional_kernel=8,
-        positional_groups=4,
-        codebook_entries=10,
-        codevector_dim=8,
-        projection_dim=8,
-        layer_drop=0.2,
-    )
-    state = huggingface.to_state_dict(parameters_of(config), config, PRE_TRAINING, "weight_g")
-    arrays = {fairseq_name(name, variant == "layer"): Tensor(value) for name, value in state.items()}
-    assert all(fairseq.transformers_name(new) == old for new, old in zip(arrays, state, strict=True))
-    settings = argparse.Namespace(encoder_attention_heads=4, encoder_layerdrop=0.2, feature_grad_mult=0.1)
-    torch_files.save(tmp_path / "m.pt", {"args": settings, "model": arrays})
+    config = fairseq_files.config_of(variant)
+    fairseq_files.write(tmp_path / "m.pt", config, parameters_of(config))
     found, parameters = fairseq.read(tmp_path / "m.pt")
     assert found == config
     jax.tree.map(np.testing.assert_array_equal, parameters, dict(parameters_of(config)))
