@@ -11,7 +11,9 @@ parity            the block needs torch and transformers: `make parity`
 given             names that the text speaks of come from tests/docs_given.py
 fails             every command of the block ends with status 2; what it says is compared
 processes         every line is a process of its own, those that end in & side by side
-parsed            takes hours, or data that are not here: parsed and checked, not executed
+rehearsed         takes hours, or data that are not here: `make test-slow` runs every line with options that
+                  make it small (tests/docs_rehearsal.py); the lines as they stand are parsed and checked
+parsed            needs machines or compilers that are not here, or installs: parsed and checked, not executed
 """
 
 import dataclasses
@@ -23,7 +25,7 @@ from tests.paths import ROOT
 
 WORDS = {
     "python": {"slow", "parity", "given"},
-    "console": {"slow", "parity", "fails", "processes", "parsed"},
+    "console": {"slow", "parity", "fails", "processes", "rehearsed", "parsed"},
     "sh": {"install", "board"},
     "text": set(),
 }

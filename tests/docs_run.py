@@ -16,12 +16,12 @@ SECONDS = 570
 
 
 def chosen(path: Path, *words: str) -> list[Block]:
-    """A document's executed blocks, without the slow and parity ones that `words` do not name."""
-    left_out = {"slow", "parity"} - set(words)
+    """A document's executed blocks, without the slow, parity and rehearsed ones that `words` do not name."""
+    left_out = {"slow", "parity", "rehearsed"} - set(words)
     return [block for block in blocks_of(path) if block.executed and not block.words & left_out]
 
 
-def run(blocks: list[Block], folder: Path) -> None:
+def run(blocks: list[Block], folder: Path, seconds: float = SECONDS) -> None:
     """Execute blocks in `folder`, in order, as one reader; two virtual CPU devices, little optimisation."""
     held = [dataclasses.asdict(block) | {"words": sorted(block.words)} for block in blocks]
     (folder / "blocks.json").write_text(json.dumps(held), encoding="utf-8")
@@ -39,7 +39,7 @@ def run(blocks: list[Block], folder: Path) -> None:
         *(str(folder / name) for name in ("blocks.json", "said.json")),
     ]
     done = subprocess.run(
-        argv, cwd=work, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+        argv, cwd=work, env=environment, capture_output=True, text=True, timeout=seconds, check=False
     )
     said = (
         json.loads((folder / "said.json").read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,22 @@ def run_command(words: list[str], status: int) -> str:
     return out.getvalue() + err.getvalue()
 
 
+def run_rehearsed(lines: list[str]) -> str:
+    """Every line made small, on data that are made at the first block."""
+    from tests import docs_rehearsal
+
+    if not Path("corpora").exists():
+        docs_rehearsal.prepare(Path.cwd())
+    said = []
+    for line in lines:
+        words = docs_rehearsal.smaller(arguments_of(line))
+        if words is not None:
+            began = time.monotonic()
+            said.append(run_command(words, 0))
+            print(f"{time.monotonic() - began:6.1f} s  {shlex.join(words)}", flush=True)
+    return "".join(said)
+
+
 def run_processes(lines: list[str]) -> str:
     """Each line as a process; what they printed, in the order of the lines."""
     with socket.socket() as held:
@@ -88,6 +105,8 @@ def run_block(block: dict[str, Any], names: dict[str, Any]) -> str:
     lines = command_lines(block["text"])
     if "processes" in block["words"]:
         return run_processes(lines)
+    if "rehearsed" in block["words"]:
+        return run_rehearsed(lines)
     status = 2 if "fails" in block["words"] else 0
     return "".join(run_command(arguments_of(line), status) for line in lines)
 

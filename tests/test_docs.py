@@ -2,9 +2,11 @@
 
 - python and console blocks are executed, in order, as one reader would: here, or with the word `slow` in
   `make test-slow`, or with `parity` in `make parity` (tests/parity/test_docs.py). Output is compared.
-- `console parsed` blocks take hours or data that are not here (the paper's scale, a release, a cluster). They
-  are NOT executed: every line goes through the command's own parser and checks, so that all options exist and
-  all values are valid. So do the commands in code spans of these files, the decisions and the results.
+- `console rehearsed` blocks take hours or data that are not here (the paper's scale, a release). `make
+  test-slow` runs every line, with options behind it that make it small (tests/docs_rehearsal.py).
+- `console parsed` blocks need a cluster, a compiler or packages that are not here. They are NOT executed.
+- Every line of both goes as it stands through the command's own parser and checks, so that all options exist
+  and all values are valid. So do the commands in code spans of these files, the decisions and the results.
 - `sh` blocks install something or are for another machine: make targets, extras, commands and runner.py's
   options are looked up.
 
@@ -23,7 +25,13 @@ from tests.paths import ROOT
 
 RUN_HERE = [path for path in GUIDES if docs_run.chosen(path)]
 RUN_SLOWLY = [path for path in GUIDES if len(docs_run.chosen(path, "slow")) > len(docs_run.chosen(path))]
-LOOKED_AT = [(path, block) for path in GUIDES for block in blocks_of(path) if not block.executed]
+REHEARSED = [path for path in GUIDES if len(docs_run.chosen(path, "rehearsed")) > len(docs_run.chosen(path))]
+LOOKED_AT = [
+    (path, block)
+    for path in GUIDES
+    for block in blocks_of(path)
+    if not block.executed or "rehearsed" in block.words
+]
 
 
 def name(path: Path) -> str:
@@ -41,12 +49,20 @@ def test_blocks_run_with_the_slow_ones(path, tmp_path):
     docs_run.run(docs_run.chosen(path, "slow"), tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("path", REHEARSED, ids=name)
+def test_blocks_are_rehearsed(path, tmp_path):
+    docs_run.run(docs_run.chosen(path, "rehearsed"), tmp_path, seconds=3600)
+
+
 def test_every_guide_is_there_and_each_block_is_run_or_looked_at():
     expected = {"README.md", "tutorial.md", "own-corpus.md", "own-model.md", "price-your-function.md"}
     assert expected | {"accelerators.md", "boards.md", "api.md"} <= {path.name for path in GUIDES}
     for path in GUIDES:
         run = {
-            block.line for words in ((), ("slow",), ("parity",)) for block in docs_run.chosen(path, *words)
+            block.line
+            for words in ((), ("slow",), ("parity",), ("rehearsed",))
+            for block in docs_run.chosen(path, *words)
         }
         looked_at = {block.line for other, block in LOOKED_AT if other == path}
         assert run | looked_at == {block.line for block in blocks_of(path)}
