@@ -27,8 +27,8 @@ class FinetuneArguments:
     out: Path | None = None
     """Run folder. Default: runs/finetune-<name of init>."""
     init: str = "scratch"
-    """scratch, a run folder of w2v-jax pretrain (RUN@ROUND for an earlier checkpoint), or hf:FOLDER with
-    config.json and model.safetensors."""
+    """scratch, a run folder of w2v-jax pretrain (RUN@ROUND for an earlier checkpoint), finetune (its encoder)
+    or convert, or hf:FOLDER with config.json and model.safetensors."""
     model: str | None = None
     """Model preset. Default: the checkpoint's, or tiny from scratch."""
     features: Literal["encoder", "log-mel"] = "encoder"

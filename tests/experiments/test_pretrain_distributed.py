@@ -100,6 +100,7 @@ def test_two_processes_end_where_one_does_and_go_on_where_they_ended(start, tmp_
     assert_same(parameters(both), ended)
 
 
+@pytest.mark.slow
 def test_a_model_may_be_spread_over_the_devices_of_a_process(start, tmp_path):
     alone, both = tmp_path / "alone", tmp_path / "both"
     said(start(alone, 1, "--lanes", "1"))
