@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from experiments import huge_pages
 from experiments.child import own_python
+from profiling.resident import lifetime_peak_bytes
 from w2v_jax import methods
 from w2v_jax.errors import UserError
 
@@ -58,9 +59,10 @@ def measure(settings: Mapping[str, Any], steps: int, environment: Mapping[str, s
 
     Raises:
         OutOfMemory: the system ended it.
-        UserError: it failed otherwise; its own words are on standard error.
+        UserError: it failed otherwise; its own words are on standard error. Or this process has held so much
+            that what the child took cannot be told from it.
     """
-
+    own_bytes = lifetime_peak_bytes()
     process = subprocess.Popen(
         [*own_python(), "-m", "experiments.memory_child", json.dumps({**settings, "steps": steps})],
         stdin=subprocess.PIPE,
@@ -90,7 +92,13 @@ def measure(settings: Mapping[str, Any], steps: int, environment: Mapping[str, s
     told = json.loads(said[-1])
     if "device_peak_bytes" in told:
         return Measured(told["device_idle_bytes"], told["device_peak_bytes"], told)
-    return Measured(idle, used.ru_maxrss * KIBIBYTE, told)
+    peak_bytes = used.ru_maxrss * KIBIBYTE
+    if peak_bytes <= own_bytes:  # a child's begins there
+        raise UserError(
+            f"the measuring process has held {own_bytes / 1e9:.2f} GB itself, no less than what it measured: "
+            "start it anew, as a command of its own"
+        )
+    return Measured(idle, peak_bytes, told)
 
 
 def with_pages(environment: Mapping[str, str], *, huge: bool) -> dict[str, str]:

@@ -62,7 +62,7 @@ def run_command(words: list[str], status: int) -> str:
 
 
 def run_rehearsed(lines: list[str]) -> str:
-    """Every line made small, on data that are made at the first block."""
+    """Every line made small, a process each, on data that are made at the first block."""
     from tests import docs_rehearsal
 
     if not Path("corpora").exists():
@@ -72,7 +72,11 @@ def run_rehearsed(lines: list[str]) -> str:
         words = docs_rehearsal.smaller(arguments_of(line))
         if words is not None:
             began = time.monotonic()
-            said.append(run_command(words, 0))
+            argv = [sys.executable, "-m", "experiments.cli", *words[1:]]
+            done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"{shlex.join(words)} ended with {done.returncode}: {done.stdout}")
+            said.append(done.stdout)
             print(f"{time.monotonic() - began:6.1f} s  {shlex.join(words)}", flush=True)
     return "".join(said)
 

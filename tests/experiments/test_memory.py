@@ -88,6 +88,12 @@ def test_a_process_that_fails_is_no_measurement(environment, capfd):
     assert "unknown method" in capfd.readouterr().err
 
 
+def test_a_parent_that_held_more_than_its_child_measures_nothing(environment, monkeypatch):
+    monkeypatch.setattr(memory_runs, "lifetime_peak_bytes", lambda: 10**12)
+    with pytest.raises(UserError, match=r"has held 1000\.00 GB itself"):
+        memory_runs.measure(TINY_STEP, 1, environment)
+
+
 def test_a_process_that_the_system_ends_was_out_of_memory(environment, tmp_path, monkeypatch):
     program = tmp_path / "killed"
     program.write_text("#!/bin/sh\nkill -9 $$\n")
