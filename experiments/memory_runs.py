@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from experiments import huge_pages
 from experiments.child import own_python
-from profiling.resident import lifetime_peak_bytes
+from profiling.resident import peak_resident_bytes
 from w2v_jax import methods
 from w2v_jax.errors import UserError
 
@@ -62,7 +62,7 @@ def measure(settings: Mapping[str, Any], steps: int, environment: Mapping[str, s
         UserError: it failed otherwise; its own words are on standard error. Or this process has held so much
             that what the child took cannot be told from it.
     """
-    own_bytes = lifetime_peak_bytes()
+    own_bytes = peak_resident_bytes()
     process = subprocess.Popen(
         [*own_python(), "-m", "experiments.memory_child", json.dumps({**settings, "steps": steps})],
         stdin=subprocess.PIPE,
@@ -93,7 +93,7 @@ def measure(settings: Mapping[str, Any], steps: int, environment: Mapping[str, s
     if "device_peak_bytes" in told:
         return Measured(told["device_idle_bytes"], told["device_peak_bytes"], told)
     peak_bytes = used.ru_maxrss * KIBIBYTE
-    if peak_bytes <= own_bytes:  # a child's begins there
+    if peak_bytes <= own_bytes:  # a child's ru_maxrss begins there
         raise UserError(
             f"the measuring process has held {own_bytes / 1e9:.2f} GB itself, no less than what it measured: "
             "start it anew, as a command of its own"

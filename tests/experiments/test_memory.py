@@ -89,7 +89,7 @@ def test_a_process_that_fails_is_no_measurement(environment, capfd):
 
 
 def test_a_parent_that_held_more_than_its_child_measures_nothing(environment, monkeypatch):
-    monkeypatch.setattr(memory_runs, "lifetime_peak_bytes", lambda: 10**12)
+    monkeypatch.setattr(memory_runs, "peak_resident_bytes", lambda: 10**12)
     with pytest.raises(UserError, match=r"has held 1000\.00 GB itself"):
         memory_runs.measure(TINY_STEP, 1, environment)
 
