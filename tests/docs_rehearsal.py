@@ -21,35 +21,22 @@ from w2v_jax.data import preparation
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 from w2v_jax.huggingface import PRE_TRAINING
 
-TINY_STEP = ("--model", "tiny", "--batch", "2", "--seconds", "1")
+TINY_STEP = "--model tiny --batch 2 --seconds 1"
+SMOKE = "--scale smoke --seeds 1"
 # By command; an option that is given twice has the last value.
-SMALLER: dict[str, tuple[str, ...]] = {
-    "pretrain": (
-        *(
-            "--model",
-            "tiny",
-            "--rounds",
-            "2",
-            "--local-steps",
-            "1",
-            "--batch-size",
-            "2",
-            "--crop-seconds",
-            "1",
-        ),
-        *("--evaluate-every", "2"),
-    ),
-    "data prepare": ("--out", "prepared/again"),  # `prepare` makes prepared/it, which other lines read
-    "finetune": ("--updates", "4", "--evaluate-every", "2", "--batch-seconds", "8", "--head-width", "32"),
-    "watch": ("--once",),
+SMALLER = {
+    "pretrain": "--model tiny --rounds 2 --local-steps 1 --batch-size 2 --crop-seconds 1 --evaluate-every 2",
+    "data prepare": "--out prepared/again",  # `prepare` makes prepared/it, which other lines read
+    "finetune": "--updates 4 --evaluate-every 2 --batch-seconds 8 --head-width 32",
+    "watch": "--once",
     "profile": TINY_STEP,
     "export": TINY_STEP,
     "bench memory": TINY_STEP,
-    "bench clients": ("--clients", "1", "2", "--repeats", "1"),
-    "reproduce fig1": ("--scale", "smoke", "--seeds", "1"),
-    "reproduce fig5": ("--scale", "smoke", "--seeds", "1"),
-    "study mechanism": ("--scale", "smoke", "--seeds", "1"),
-    "study length": ("--scale", "smoke", "--seeds", "1"),
+    "bench clients": "--clients 1 2 --repeats 1",
+    "reproduce fig1": SMOKE,
+    "reproduce fig5": SMOKE,
+    "study mechanism": SMOKE,
+    "study length": SMOKE,
 }
 SPEAKERS = 130  # a hundred clients, and dev and test beside them
 RELEASE = "cv-corpus-7.0-2021-07-21"
@@ -62,8 +49,8 @@ def smaller(words: list[str]) -> list[str] | None:
     name, rest = split_command(words[1:])
     if "--list" in rest:
         return words
-    pieces = ("--pieces", "40") if "pieces" in rest else ()
-    return [*words, *SMALLER.get(name, ()), *pieces]
+    pieces = ["--pieces", "40"] if "pieces" in rest else []  # as many as so little text can give
+    return [*words, *SMALLER.get(name, "").split(), *pieces]
 
 
 def prepare(folder: Path) -> None:
