@@ -19,7 +19,7 @@ from experiments.training_step import StepSettings
 target, model = sys.argv[1:]
 rows = {}
 for method in ("plain", "remat"):
-    settings = StepSettings(model=model, batch=2, seconds=2.0, method=method, optimizer="sgd")
+    settings = StepSettings(model=model, batch=4, seconds=5.5, method=method, optimizer="sgd")
     rows[method] = plan_of(settings, target)
 print(json.dumps(rows))
 """
@@ -89,8 +89,8 @@ def test_a_step_compiles_for_a_board_that_is_not_here(target, model):
     for plan in rows.values():
         assert plan["total"] > plan["arguments"] > 0
     if model == "base":
-        # Computing each layer again takes less than keeping it.
-        assert rows["remat"]["temporaries"] < 0.7 * rows["plain"]["temporaries"]
+        # Computing each layer again takes less than keeping it, at the paper's batch.
+        assert rows["remat"]["temporaries"] < 0.5 * rows["plain"]["temporaries"]
 
 
 def test_devices_are_whole_records():
