@@ -62,7 +62,6 @@ def measure(settings: Mapping[str, Any], steps: int, environment: Mapping[str, s
         UserError: it failed otherwise; its own words are on standard error. Or this process has held so much
             that what the child took cannot be told from it.
     """
-    own_bytes = peak_resident_bytes()
     process = subprocess.Popen(
         [*own_python(), "-m", "experiments.memory_child", json.dumps({**settings, "steps": steps})],
         stdin=subprocess.PIPE,
@@ -93,7 +92,8 @@ def measure(settings: Mapping[str, Any], steps: int, environment: Mapping[str, s
     if "device_peak_bytes" in told:
         return Measured(told["device_idle_bytes"], told["device_peak_bytes"], told)
     peak_bytes = used.ru_maxrss * KIBIBYTE
-    if peak_bytes <= own_bytes:  # a child's ru_maxrss begins there
+    own_bytes = peak_resident_bytes()  # now, not before: a child's ru_maxrss begins with it
+    if peak_bytes <= own_bytes:
         raise UserError(
             f"the measuring process has held {own_bytes / 1e9:.2f} GB itself, no less than what it measured: "
             "start it anew, as a command of its own"

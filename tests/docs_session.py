@@ -61,6 +61,11 @@ def run_command(words: list[str], status: int) -> str:
     return out.getvalue() + err.getvalue()
 
 
+def own_process(words: list[str]) -> list[str]:
+    """A line's words as a process of their own takes them."""
+    return [sys.executable, "-m", "experiments.cli", *words[1:]]
+
+
 def run_rehearsed(lines: list[str]) -> str:
     """Every line made small, a process each, on data that are made at the first block."""
     from tests import docs_rehearsal
@@ -72,8 +77,7 @@ def run_rehearsed(lines: list[str]) -> str:
         words = docs_rehearsal.smaller(arguments_of(line))
         if words is not None:
             began = time.monotonic()
-            argv = [sys.executable, "-m", "experiments.cli", *words[1:]]
-            done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
+            done = subprocess.run(own_process(words), stdout=subprocess.PIPE, text=True, check=False)
             if done.returncode:
                 raise RuntimeError(f"{shlex.join(words)} ended with {done.returncode}: {done.stdout}")
             said.append(done.stdout)
@@ -92,8 +96,9 @@ def run_processes(lines: list[str]) -> str:
     started, said = [], []
     for line in lines:
         words = arguments_of(line.removesuffix("&").replace(f":{PORT}", f":{port}"))
-        argv = [sys.executable, "-m", "experiments.cli", *words[1:]]
-        started.append(subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True))
+        started.append(
+            subprocess.Popen(own_process(words), env=environment, stdout=subprocess.PIPE, text=True)
+        )
         if not line.endswith("&"):
             for process in started[len(said) :]:
                 said.append(process.communicate(timeout=500)[0])
