@@ -117,6 +117,17 @@ def test_quoted_efficiencies_are_those_of_the_kept_result():
     assert f"median error is {median.group(1)} %" in text
 
 
+def test_a_rehearsed_line_that_fails_fails(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text(
+        "```console rehearsed\nw2v-jax reproduce table1 --out x\nw2v-jax data describe nowhere\n```\n"
+    )
+    assert docs_run.chosen(path) == []
+    with pytest.raises(AssertionError, match="w2v-jax data describe nowhere ended with 2"):
+        docs_run.run(docs_run.chosen(path, "rehearsed"), tmp_path)
+    assert (tmp_path / "work" / "x" / "table1.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
