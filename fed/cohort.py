@@ -22,7 +22,7 @@ from fed.aggregation import Accumulator, LogWeight
 from fed.client import Block, ClientState, LocalTraining
 from fed.lane_threads import for_lanes
 from fed.placement import SHARDS, lanes_of_this_process, model_shardings, shard_spec
-from fed.privacy import Privacy, clip, noisy_mean
+from fed.privacy.noise import Privacy, clip, noisy_mean
 from fed.protocols import FederationError, PyTree
 from fed.server import ServerState
 

@@ -13,7 +13,7 @@ from fed.attendance import Attend, Attendance, all_answer
 from fed.client import LocalTraining
 from fed.cohort import Layout, Verdict, build_programs
 from fed.placement import fetch, replicate
-from fed.privacy import Privacy
+from fed.privacy.noise import Privacy
 from fed.protocols import ClientSource, FederationError, Objective, PyTree, Resident
 from fed.round import ClientModels, Engine, RoundOutcome, choose_block_steps, run_round
 from fed.sampling import Sampler

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 from tests import torch_files
-from w2v_jax import fairseq, huggingface
 from w2v_jax.config import ModelConfig
-from w2v_jax.huggingface import PRE_TRAINING
-from w2v_jax.objective import Parameters
+from w2v_jax.interop import fairseq, huggingface_names
+from w2v_jax.interop.huggingface_names import PRE_TRAINING
+from w2v_jax.objective.pretraining import Parameters
 
 FAIRSEQ = {
     "wav2vec2.masked_spec_embed": "mask_emb",
@@ -60,7 +60,7 @@ def config_of(variant: Literal["group", "layer"]) -> ModelConfig:
 def write(path: Path, config: ModelConfig, parameters: Parameters) -> None:
     """Write a checkpoint."""
     layer_norm = config.feature_norm == "layer"
-    state = huggingface.to_state_dict(parameters, config, PRE_TRAINING, "weight_g")
+    state = huggingface_names.to_state_dict(parameters, config, PRE_TRAINING, "weight_g")
     arrays = {fairseq_name(name, layer_norm): torch_files.Tensor(value) for name, value in state.items()}
     assert all(fairseq.transformers_name(new) == old for new, old in zip(arrays, state, strict=True))
     settings = argparse.Namespace(encoder_attention_heads=4, encoder_layerdrop=0.2, feature_grad_mult=0.1)

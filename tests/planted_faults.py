@@ -28,42 +28,42 @@ def fault(file: str, old: str, new: str, tests: str) -> Fault:
     return Fault(file, ((old, new),), tests)
 
 
-OBJECTIVE = "tests/w2v_jax/test_objective.py"
-METHODS = "tests/w2v_jax/test_methods.py"
+OBJECTIVE = "tests/w2v_jax/objective/test_objective.py"
+METHODS = "tests/w2v_jax/objective/test_methods.py"
 EQUIVALENCE = "tests/fed/test_equivalence.py"
 AGGREGATION = "tests/fed/test_aggregation.py"
 ATTENDANCE = "tests/fed/test_attendance.py"
 PRIVACY = "tests/fed/test_privacy.py"
 FROZEN = "tests/parity/test_frozen.py"
-CTC = "tests/w2v_jax/test_ctc.py"
+CTC = "tests/w2v_jax/recognition/test_ctc.py"
 
 FAULTS = {
     "micro-batches divided by their own masked frames": fault(
-        "w2v_jax/accumulation.py",
+        "w2v_jax/objective/accumulation.py",
         "sums.contrastive / jnp.maximum(whole.masked, 1.0)",
         "sums.contrastive / jnp.maximum(sums.masked, 1.0)",
         f"{METHODS} -k exact_methods",
     ),
     "micro-batches without the diversity loss": fault(
-        "w2v_jax/accumulation.py",
+        "w2v_jax/objective/accumulation.py",
         "+ diversity + penalty, sums",
         "+ penalty, sums",
         f"{METHODS} -k exact_methods",
     ),
     "GroupNorm by a block's own statistics": fault(
-        "w2v_jax/features.py",
+        "w2v_jax/model/features.py",
         '"statistics": statistics} if index == 0',
         '"statistics": None} if index == 0',
         f"{METHODS} -k exact_methods",
     ),
     "no gradient through the statistics of blocks": fault(
-        "w2v_jax/encoder_blocks.py",
+        "w2v_jax/model/encoder_blocks.py",
         "jax.tree.map(jnp.add, gradients[FIRST], more)",
         "gradients[FIRST]",
         f"{METHODS} -k exact_methods",
     ),
     "a layer's gradient takes the place of the sum": fault(
-        "w2v_jax/layer_gradients.py",
+        "w2v_jax/model/layer_gradients.py",
         "lax.dynamic_index_in_dim(v, index, keepdims=False) + sink.scale * g",
         "sink.scale * g",
         f"{METHODS} -k exact_methods",
@@ -75,10 +75,10 @@ FAULTS = {
         "fed/aggregation.py", "return -loss / temperature", "return loss / temperature", AGGREGATION
     ),
     "spoilt audio reaches no client": fault(
-        "experiments/corruption.py",
+        "experiments/data/corruption.py",
         "SpoiltClips(clips, how) if name in chosen else clips",
         "SpoiltClips(clips, how) if name in () else clips",
-        "tests/experiments/test_corruption.py",
+        "tests/experiments/data/test_corruption.py",
     ),
     "agreement of updates without their weights": fault(
         "fed/divergence.py",
@@ -93,16 +93,16 @@ FAULTS = {
         "tests/fed/test_divergence.py -k its_client",
     ),
     "easy clients taken for hard ones": fault(
-        "experiments/mechanism.py",
+        "experiments/study/mechanism/settings.py",
         'minus(0.0, client["own_contrastive"])',
         'minus(client["own_contrastive"], 0.0)',
-        "tests/experiments/test_mechanism.py -k easy_and_good",
+        "tests/experiments/study/test_mechanism.py -k easy_and_good",
     ),
     "an eager framework's linear layers keep their results": fault(
-        "profiling/eager.py",
+        "profiling/eager_memory.py",
         "        x = self._half(x)\n        self.save(x)\n        if self._mixed",
         "        x = self._half(x)\n        self.save(Tensor(shape, x.itemsize))\n        if self._mixed",
-        "tests/profiling/test_eager.py",
+        "tests/profiling/test_eager_memory.py",
     ),
     "a scan's traffic counted once": fault(
         "profiling/flops.py",
@@ -114,19 +114,19 @@ FAULTS = {
         "profiling/runner.py",
         "    if checksum != noted:",
         "    if False:",
-        "tests/experiments/test_export.py -k flipped",
+        "tests/experiments/costs/test_export.py -k flipped",
     ),
     "a wrong loss passes the probe": fault(
         "profiling/runner.py",
         "if not (finite and abs(value - right) <= allowed * abs(right)):",
         "if not finite:",
-        "tests/experiments/test_export.py -k found_out",
+        "tests/experiments/costs/test_export.py -k found_out",
     ),
     "gradients of a scaled loss stay scaled": fault(
-        "experiments/training_step.py",
+        "experiments/costs/step/training_step.py",
         "            gradients = scale.unscale(gradients)\n",
         "",
-        "tests/experiments/test_training_step.py",
+        "tests/experiments/costs/test_training_step.py",
     ),
     "a device that is left out is fitted all the same": fault(
         "profiling/step_time.py",
@@ -159,28 +159,31 @@ FAULTS = {
         "tests/profiling/test_flops.py -k derivative",
     ),
     "a layer's operations lost": fault(
-        "experiments/step_costs.py",
+        "experiments/costs/step/module_costs.py",
         "    for index, share in enumerate(_shares(stack, config.num_layers)):",
         "    for index, share in enumerate(_shares(stack, config.num_layers)[1:]):",
-        "tests/experiments/test_step_costs.py -k sum",
+        "tests/experiments/costs/test_step_costs.py -k sum",
     ),
     "a round's price forgets clients": fault(
-        "experiments/round_price.py",
+        "experiments/costs/step/round_price.py",
         "clients * one.total.flops",
         "one.total.flops",
-        "tests/experiments/test_step_costs.py -k round",
+        "tests/experiments/costs/test_step_costs.py -k round",
     ),
     "the input gradient of a convolution loses its last taps": fault(
-        "w2v_jax/convolutions.py",
+        "w2v_jax/model/convolutions.py",
         "part if blocks is None else blocks + part",
         "part if blocks is None else blocks",
-        "tests/w2v_jax/test_convolutions.py",
+        "tests/w2v_jax/model/test_convolutions.py",
     ),
     "a negative shifted onto the positive": fault(
-        "w2v_jax/negatives.py", "choice >= rank", "choice > rank", "tests/w2v_jax/test_negatives.py"
+        "w2v_jax/objective/negatives.py",
+        "choice >= rank",
+        "choice > rank",
+        "tests/w2v_jax/objective/test_negatives.py",
     ),
     "masked-count factor dropped": fault(
-        "w2v_jax/pretraining_loss.py",
+        "w2v_jax/objective/pretraining_loss.py",
         "+ diversity_weight * diversity +",
         "+ diversity_weight * diversity / masked +",
         f"{OBJECTIVE} -k duplicating",
@@ -194,53 +197,56 @@ FAULTS = {
             ),
             ("            round_index=round_index,\n", "            round_index=round_index - begun,\n"),
         ),
-        "tests/experiments/test_pretrain.py -k killed",
+        "tests/experiments/pretrain/test_pretrain.py -k killed",
     ),
     "the same key every round": fault(
         "fed/round.py", "round_key(seed, round_index)", "round_key(seed, 0)", f"{EQUIVALENCE} -k plainly"
     ),
     "padding that is attended to": fault(
-        "w2v_jax/context.py",
+        "w2v_jax/model/context.py",
         "scores = jnp.where(valid[:, None, None, :], scores, MASKED_SCORE)",
         "scores = scores + 0.0 * MASKED_SCORE",
         f"{OBJECTIVE} -k longer_padded",
     ),
     "padding that reaches the positional convolution": fault(
-        "w2v_jax/context.py",
+        "w2v_jax/model/context.py",
         "x = jnp.where(valid[..., None], x, jnp.zeros_like(x))",
         "x = x + 0.0",
         f"{OBJECTIVE} -k longer_padded",
     ),
     "conv lengths off by one": fault(
-        "w2v_jax/frame_counts.py",
+        "w2v_jax/model/frame_counts.py",
         "(length - kernel) // stride + 1, 0)",
         "(length - kernel) // stride, 0)",
         FROZEN,
     ),
     "spans that reach into padding": fault(
-        "w2v_jax/masking.py", "<= frames - span", "<= frames - 1", "tests/w2v_jax/test_masking.py"
+        "w2v_jax/objective/masking.py",
+        "<= frames - span",
+        "<= frames - 1",
+        "tests/w2v_jax/objective/test_masking.py",
     ),
     "tanh GELU": fault(
-        "w2v_jax/layers.py",
+        "w2v_jax/model/layers.py",
         "return x * (0.5 * (1.0 + jax.lax.erf(x * 0.5**0.5)))",
         "return jax.nn.gelu(x, approximate=True)",
         FROZEN,
     ),
-    "flax's epsilon": fault("w2v_jax/layers.py", "EPSILON = 1e-5", "EPSILON = 1e-3", FROZEN),
+    "flax's epsilon": fault("w2v_jax/model/layers.py", "EPSILON = 1e-5", "EPSILON = 1e-3", FROZEN),
     "soft codes": fault(
-        "w2v_jax/quantizer.py",
+        "w2v_jax/model/quantizer.py",
         "choice = choice + soft - jax.lax.stop_gradient(soft)",
         "choice = soft",
         FROZEN,
     ),
     "targets without gradient": fault(
-        "w2v_jax/model.py",
+        "w2v_jax/model/wav2vec2.py",
         'targets=out["quantized_projection"]',
         'targets=jax.lax.stop_gradient(out["quantized_projection"])',
         f"{OBJECTIVE} -k reach_every",
     ),
     "encoder gradient not scaled": fault(
-        "w2v_jax/layers.py", "(cotangent * scale,)", "(cotangent,)", f"{OBJECTIVE} -k encoder_gradient"
+        "w2v_jax/model/layers.py", "(cotangent * scale,)", "(cotangent,)", f"{OBJECTIVE} -k encoder_gradient"
     ),
     "padded steps that train": fault(
         "fed/client.py",
@@ -291,10 +297,10 @@ FAULTS = {
         "tests/profiling/test_kernels.py",
     ),
     "blocks of frames a frame off": fault(
-        "w2v_jax/convolutions.py",
+        "w2v_jax/model/convolutions.py",
         "(place, rest - place), (0, 0), (0, 0)",
         "(place + 1, rest - place - 1), (0, 0), (0, 0)",
-        "tests/w2v_jax/test_convolutions.py -k blocks",
+        "tests/w2v_jax/model/test_convolutions.py -k blocks",
     ),
     "a server optimizer without its state": fault(
         "fed/server.py",
@@ -306,7 +312,7 @@ FAULTS = {
         "w2v_jax/data/truncation.py",
         "promised + 8 > len(data)",
         "False",
-        "tests/w2v_jax/test_data.py -k cut_short",
+        "tests/w2v_jax/data/test_data.py -k cut_short",
     ),
     "one key for all clients": fault(
         "fed/keys.py",
@@ -330,31 +336,34 @@ FAULTS = {
         f"{EQUIVALENCE} -k reported_loss",
     ),
     "metrics kept past the checkpoint": fault(
-        "experiments/run_folder.py",
+        "experiments/runs/folder.py",
         "line[unit] <= done",
         "line[unit] <= done + 1",
-        "tests/experiments/test_run_folder.py",
+        "tests/experiments/runs/test_run_folder.py",
     ),
     "one crop for all epochs": fault(
-        "w2v_jax/data/batching.py",
+        "w2v_jax/data/batches/crops.py",
         "generator(*self._identity, epoch, stable_id(self._paths[index]))",
         "generator(*self._identity, stable_id(self._paths[index]))",
-        "tests/w2v_jax/test_data.py -k crop",
+        "tests/w2v_jax/data/test_data.py -k crop",
     ),
     "the Gumbel temperature stands still": fault(
-        "w2v_jax/pretraining_loss.py",
+        "w2v_jax/objective/pretraining_loss.py",
         '"gumbel_temperature": gumbel_temperature(config, step)',
         '"gumbel_temperature": gumbel_temperature(config, 0)',
         f"{OBJECTIVE} -k follows_the_step",
     ),
     "no layer is ever dropped": fault(
-        "w2v_jax/context.py",
+        "w2v_jax/model/context.py",
         "return y if kept is None else jnp.where(kept, y, x)",
         "return y",
         f"{OBJECTIVE} -k dropped_layers",
     ),
     "waveforms are not normalised": fault(
-        "w2v_jax/model.py", "if config.normalise_waveform:", "if False:", f"{OBJECTIVE} -k normalised"
+        "w2v_jax/model/wav2vec2.py",
+        "if config.normalise_waveform:",
+        "if False:",
+        f"{OBJECTIVE} -k normalised",
     ),
     "the optimizer's state outlives the round": Fault(
         "fed/client.py",
@@ -367,46 +376,46 @@ FAULTS = {
         f"{EQUIVALENCE} -k plainly",
     ),
     "a convolution's kernel gradient off by a tap": fault(
-        "w2v_jax/convolutions.py",
+        "w2v_jax/model/convolutions.py",
         "(before, after - unread), (1, stride)",
         "(before + 1, after - unread - 1), (1, stride)",
-        "tests/w2v_jax/test_convolutions.py",
+        "tests/w2v_jax/model/test_convolutions.py",
     ),
     "rules of aggregation swapped": fault(
-        "experiments/pretraining.py",
+        "experiments/pretrain/run.py",
         'aggregation.RULES[settings["aggregation"]]',
         'aggregation.RULES["fedavg"]',
-        "tests/experiments/test_pretrain.py -k temperature",
+        "tests/experiments/pretrain/test_pretrain.py -k temperature",
     ),
     "a damaged header ends the archive": fault(
-        "w2v_jax/data/releases.py",
+        "w2v_jax/data/prepared/releases.py",
         "stream.last_byte > archive.offset or ",
         "",
-        "tests/w2v_jax/test_preparation.py -k damaged_header",
+        "tests/w2v_jax/data/test_preparation.py -k damaged_header",
     ),
     "damaged shards pass for whole": fault(
-        "w2v_jax/data/preparation.py",
+        "w2v_jax/data/prepared/preparation.py",
         "return held if whole else None",
         "return held",
-        "tests/w2v_jax/test_preparation.py -k damaged_shard",
+        "tests/w2v_jax/data/test_preparation.py -k damaged_shard",
     ),
     "test clips are trained on": fault(
-        "w2v_jax/data/shard_plan.py",
+        "w2v_jax/data/prepared/shard_plan.py",
         'for split in ("test", "dev", "train", "rest"):',
         'for split in ("train", "dev", "test", "rest"):',
-        "tests/w2v_jax/test_preparation.py -k counts",
+        "tests/w2v_jax/data/test_preparation.py -k counts",
     ),
     "records in the process's own order": fault(
-        "w2v_jax/data/records.py",
+        "w2v_jax/data/prepared/records.py",
         "SerializeToString(deterministic=True)",
         "SerializeToString()",
-        "tests/w2v_jax/test_preparation.py -k two_at_once",
+        "tests/w2v_jax/data/test_preparation.py -k two_at_once",
     ),
     "a stream begins again": fault(
-        "w2v_jax/data/pipeline.py",
+        "w2v_jax/data/batches/pipeline.py",
         "self._batches[self._first_step + int(step)]",
         "self._batches[int(step)]",
-        "tests/w2v_jax/test_pipeline.py -k later",
+        "tests/w2v_jax/data/test_pipeline.py -k later",
     ),
     "a speaker in two clients": fault(
         "fed/partition.py",
@@ -415,145 +424,148 @@ FAULTS = {
         "tests/fed/test_partition.py",
     ),
     "transcripts taken to fit without a blank between repeats": fault(
-        "w2v_jax/ctc.py",
+        "w2v_jax/recognition/ctc.py",
         "feasible = (needed_frames(labels, num_labels) <= num_frames)",
         "feasible = (num_labels <= num_frames)",
         f"{CTC} -k cannot_be_written",
     ),
     "blanks dropped before repeats are merged": fault(
-        "w2v_jax/ctc.py",
+        "w2v_jax/recognition/ctc.py",
         "tokens = np.asarray(best)[:num_frames]\n",
         "tokens = np.asarray(best)[:num_frames]\n    tokens = tokens[tokens != BLANK]\n",
         f"{CTC} -k greedy",
     ),
     "dropout in a frozen encoder": fault(
-        "w2v_jax/ctc.py",
+        "w2v_jax/recognition/ctc.py",
         'dropout_keys=None if config.frozen == "encoder" else dropout_keys',
         "dropout_keys=dropout_keys",
         f"{CTC} -k frozen_encoder",
     ),
     "a head's statistics over padding": fault(
-        "w2v_jax/heads.py",
+        "w2v_jax/recognition/heads.py",
         "share = valid.astype(x.dtype)[..., None]",
         "share = jnp.ones_like(valid, x.dtype)[..., None]",
-        "tests/w2v_jax/test_heads.py -k valid_frames",
+        "tests/w2v_jax/recognition/test_heads.py -k valid_frames",
     ),
     "an unknown option without the right spelling": fault(
-        "experiments/mistakes.py",
+        "experiments/options/mistakes.py",
         "if option is None and spelling:",
         "if option is None and False:",
-        "tests/experiments/test_mistakes.py -k misspelt_options",
+        "tests/experiments/options/test_mistakes.py -k misspelt_options",
     ),
     "somebody else's package taken for ours": fault(
-        "experiments/child.py",
+        "experiments/process/child_process.py",
         '[sys.executable, "-P"]',
         "[sys.executable]",
-        "tests/experiments/test_child.py",
+        "tests/experiments/process/test_child.py",
     ),
     "help that waits for jax": fault(
-        "experiments/mechanism.py",
+        "experiments/study/mechanism/settings.py",
         "import numpy as np\n",
         "import jax\nimport numpy as np\n",
-        "tests/experiments/test_help.py -k takes_a_second",
+        "tests/experiments/cli/test_help.py -k takes_a_second",
     ),
     "a running variance that is biased": fault(
-        "w2v_jax/heads.py",
+        "w2v_jax/recognition/heads.py",
         "unbiased = batch_variance * count / jnp.maximum(count - 1.0, 1.0)",
         "unbiased = batch_variance",
-        "tests/w2v_jax/test_heads.py -k valid_frames",
+        "tests/w2v_jax/recognition/test_heads.py -k valid_frames",
     ),
     "a frame of every seam twice": fault(
-        "w2v_jax/windows.py",
+        "w2v_jax/recognition/windows.py",
         "end = (window.keep_to - window.start) // FRAME_SAMPLES",
         "end = (window.keep_to - window.start) // FRAME_SAMPLES + 1",
-        "tests/w2v_jax/test_windows.py -k every_frame",
+        "tests/w2v_jax/recognition/test_windows.py -k every_frame",
     ),
     "one augmentation for all epochs": fault(
-        "w2v_jax/data/labelled.py",
+        "w2v_jax/data/batches/labelled.py",
         "generator(*self._identity, choice.epoch, stable_id(path))",
         "generator(*self._identity, stable_id(path))",
-        "tests/w2v_jax/test_labelled.py -k anew",
+        "tests/w2v_jax/data/test_labelled.py -k anew",
     ),
     "updates that are not finite kept": fault(
-        "w2v_jax/recognition.py",
+        "w2v_jax/recognition/training.py",
         "jnp.where(finite, after, before)",
         "after",
-        "tests/w2v_jax/test_recognition.py -k finite",
+        "tests/w2v_jax/recognition/test_recognition.py -k finite",
     ),
     "a sentence in train and in test, in another case": fault(
-        "experiments/transcribed.py",
+        "experiments/data/transcribed.py",
         'groups = [normalise(sentence, COARSEST_RULES) for sentence in column(clips, "sentence")]',
         'groups = list(column(clips, "sentence"))',
-        "tests/experiments/test_transcribed.py -k once_normalised",
+        "tests/experiments/data/test_transcribed.py -k once_normalised",
     ),
     "a shuffled transcript that is the clip's own": fault(
-        "experiments/transcribed.py",
+        "experiments/data/transcribed.py",
         "np.roll(order, 1)",
         "np.random.default_rng(seed).permutation(order)",
-        "tests/experiments/test_transcribed.py -k own_transcript",
+        "tests/experiments/data/test_transcribed.py -k own_transcript",
     ),
     "waveforms normalised against the folder's word": fault(
-        "w2v_jax/huggingface_folder.py",
+        "w2v_jax/interop/huggingface_folder.py",
         'values["normalise_waveform"] = bool(told)',
         'values["normalise_waveform"] = True',
-        "tests/w2v_jax/test_huggingface_folder.py -k normalised",
+        "tests/w2v_jax/interop/test_huggingface_folder.py -k normalised",
     ),
     "the best checkpoint lost in a crash": fault(
-        "experiments/finetuning.py",
+        "experiments/recognition/run.py",
         '["update"] == done != best.latest()',
         '["update"] == -1',
-        "tests/experiments/test_finetune.py -k cut_off",
+        "tests/experiments/recognition/test_finetune.py -k cut_off",
     ),
     "a figure in a guide that nothing printed": fault(
         "docs/price-your-function.md",
         "302,727,570 operations",
         "302,727,579 operations",
-        "tests/test_docs.py -k blocks_run and price",
+        "tests/docs/test_docs.py -k blocks_run and price",
     ),
     "an option in the README that does not exist": fault(
         "README.md",
         "--aggregation loss-weighted",
         "--aggregate loss-weighted",
-        "tests/test_docs.py -k could_be",
+        "tests/docs/test_docs.py -k could_be",
     ),
     "a reference that lags behind the docstrings": fault(
         "fed/sampling.py",
         "All clients, every round.",
         "Everyone.",
-        "tests/test_api_reference.py -k up_to_date",
+        "tests/docs/test_api_reference.py -k up_to_date",
     ),
     "events of an interrupted run stay beside those of its continuation": fault(
-        "experiments/events.py",
+        "experiments/runs/tensorboard.py",
         "        os.truncate(path, end)\n",
         "        pass\n",
-        "tests/experiments/test_events.py -k each_step_once",
+        "tests/experiments/runs/test_events.py -k each_step_once",
     ),
     "watch takes half a line for a whole one": fault(
-        "experiments/tail.py",
+        "experiments/watch/jsonl_tail.py",
         'come[: come.rfind(b"\\n") + 1]',
         "come",
-        "tests/experiments/test_watch.py -k half_written",
+        "tests/experiments/watch/test_watch.py -k half_written",
     ),
     "watch calls a run that was killed done": fault(
-        "experiments/watched.py",
+        "experiments/watch/run_state.py",
         'if complete and (self.folder / REPORT).exists() else "stopped"',
         "",
-        "tests/experiments/test_watch.py -k progress_metrics",
+        "tests/experiments/watch/test_watch.py -k progress_metrics",
     ),
     "a tensor of a torch file may reach beyond its storage": fault(
-        "w2v_jax/inert_pickles.py", "last >= storage.count or ", "", "tests/w2v_jax/test_torch_pickles.py"
+        "w2v_jax/interop/inert_pickles.py",
+        "last >= storage.count or ",
+        "",
+        "tests/w2v_jax/interop/test_torch_pickles.py",
     ),
     "a torch file sets attributes of anything": fault(
-        "w2v_jax/inert_pickles.py",
+        "w2v_jax/interop/inert_pickles.py",
         "        elif type(made) is not dict:\n",
         "        elif False:\n",
-        "tests/w2v_jax/test_torch_pickles.py",
+        "tests/w2v_jax/interop/test_torch_pickles.py",
     ),
     "compressed entries of a torch file are read": fault(
-        "w2v_jax/torch_pickles.py",
+        "w2v_jax/interop/torch_pickles.py",
         ".compress_type != zipfile.ZIP_STORED",
         ".compress_type < 0",
-        "tests/w2v_jax/test_torch_pickles.py",
+        "tests/w2v_jax/interop/test_torch_pickles.py",
     ),
 }
 

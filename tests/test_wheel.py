@@ -35,7 +35,7 @@ def test_all_packages_with_their_data_and_nothing_else(wheel):
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert "experiments/plan_grid.json" in expected
-    assert "experiments/peers/environments.py" in expected
+    assert "experiments/bench/rounds/peers/environments.py" in expected
     found = set(zipfile.ZipFile(wheel).namelist())
     assert {name for name in found if ".dist-info/" not in name} == expected
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from experiments import arguments, cli
+from experiments.cli import main as cli
+from experiments.options import arguments
 
 
 class Parsed(Exception):

@@ -14,8 +14,9 @@ from fed.client import Block, LocalTraining
 from fed.simulation import abstract_sums
 from profiling import targets
 from w2v_jax import platforms
+from w2v_jax.batch import Batch
 from w2v_jax.config import TINY
-from w2v_jax.objective import Batch, pretraining_objective
+from w2v_jax.objective.pretraining import pretraining_objective
 
 CHUNK, STEPS, ROWS, SAMPLES = 2, 2, 2, 16_000
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from fed import accounting
+from fed.privacy import accounting
 from fed.protocols import FederationError
 
 SETTING = {"sampling_probability": 0.01, "rounds": 100, "delta": 1e-6}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fed import aggregation, sampling, server, simulation
 from fed.client import LocalTraining
 from fed.cohort import Layout
-from fed.privacy import Privacy, clip, noisy_mean
+from fed.privacy.noise import Privacy, clip, noisy_mean
 from fed.protocols import FederationError
 from tests.fed.toy import ToyObjective, ToySource, toy_objective
 

@@ -13,9 +13,10 @@ from fed.cohort import Layout
 from fed.keys import client_number, round_key, step_key
 from fed.protocols import ClientPlan
 from tests.configs import SMALL
-from w2v_jax import methods
-from w2v_jax.convolutions import form_for_clients
-from w2v_jax.objective import Batch, pretraining_objective
+from w2v_jax import memory_methods
+from w2v_jax.batch import Batch
+from w2v_jax.model.convolutions import form_for_clients
+from w2v_jax.objective.pretraining import pretraining_objective
 
 CONFIG = SMALL.replace(
     dropout=0.1,
@@ -56,7 +57,9 @@ OPTIMIZERS = {
 
 def final_parameters(optimizer, layout, order=("a", "b", "c"), block_steps=None, method="plain"):
     # Convolutions in the form that a run of this layout takes.
-    config = methods.configured(CONFIG, method).replace(convolution_form=form_for_clients(layout.chunk))
+    config = memory_methods.configured(CONFIG, method).replace(
+        convolution_form=form_for_clients(layout.chunk)
+    )
     if config.encoder_block_frames:  # clips are short here: several blocks all the same
         config = config.replace(
             encoder_block_frames=10,
@@ -127,7 +130,7 @@ def test_the_automatic_chunk_goes_by_the_methods_memory():
 
     def trials_of(method, memory_bytes):
         objective = pretraining_objective(
-            methods.configured(CONFIG, method).replace(convolution_form="product")
+            memory_methods.configured(CONFIG, method).replace(convolution_form="product")
         )
         training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
         state = jax.jit(lambda k, o=objective: server.init(o, optax.sgd(1.0), k))(jax.random.key(0))

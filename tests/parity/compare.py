@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from w2v_jax import huggingface
 from w2v_jax.config import ModelConfig
-from w2v_jax.objective import Draws, bind_model, loss_and_sums, summarise
+from w2v_jax.interop import huggingface_names
+from w2v_jax.objective.pretraining import Draws, bind_model, loss_and_sums, summarise
 
 INTERMEDIATE_TOLERANCE = 1e-4
 LOSS_TOLERANCE = 1e-5
@@ -40,7 +40,7 @@ def ours(config: ModelConfig, parameters: dict, inputs: dict[str, np.ndarray]):
     out = {name: np.asarray(value) for name, value in out.items()}
     for index, hidden in enumerate(out.pop("hidden_layers")):
         out[f"hidden_layers_{index}"] = hidden
-    return out, summarise(jax.device_get(sums)), huggingface.to_state_dict(gradients, config)
+    return out, summarise(jax.device_get(sums)), huggingface_names.to_state_dict(gradients, config)
 
 
 def check(

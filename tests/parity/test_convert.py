@@ -13,14 +13,14 @@ import torch
 import transformers
 from safetensors.numpy import load_file
 
-from experiments import cli
-from experiments.recognizers import open_recognizer
+from experiments.cli import main as cli
+from experiments.models.recognizers import open_recognizer
 from tests.configs import VARIANTS
 from tests.parity import reference
-from w2v_jax.ctc import collapse
-from w2v_jax.huggingface_folder import read_model
-from w2v_jax.model import Encoder
-from w2v_jax.objective import bind
+from w2v_jax.interop.huggingface_folder import read_model
+from w2v_jax.model.wav2vec2 import Encoder
+from w2v_jax.objective.pretraining import bind
+from w2v_jax.recognition.ctc import collapse
 
 pytestmark = pytest.mark.parity
 

@@ -13,11 +13,11 @@ import transformers
 from tests.configs import VARIANTS
 from tests.parity import reference
 from tests.parity.compare import INTERMEDIATE_TOLERANCE, relative
-from w2v_jax.ctc import ctc_losses
-from w2v_jax.heads import FrameNorm
-from w2v_jax.huggingface_folder import read_encoder
-from w2v_jax.model import Encoder
-from w2v_jax.objective import bind
+from w2v_jax.interop.huggingface_folder import read_encoder
+from w2v_jax.model.wav2vec2 import Encoder
+from w2v_jax.objective.pretraining import bind
+from w2v_jax.recognition.ctc import ctc_losses
+from w2v_jax.recognition.heads import FrameNorm
 
 pytestmark = pytest.mark.parity
 

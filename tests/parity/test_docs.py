@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests import docs_run
-from tests.docs_blocks import GUIDES
+from tests.docs import run as docs_run
+from tests.docs.blocks import GUIDES
 
 WITH_TRANSFORMERS = [
     path for path in GUIDES if len(docs_run.chosen(path, "parity")) > len(docs_run.chosen(path))

@@ -6,7 +6,7 @@ import pytest
 from tests.configs import VARIANTS
 from tests.parity import compare
 from tests.paths import GOLDEN
-from w2v_jax import huggingface
+from w2v_jax.interop import huggingface_names
 
 
 def section(arrays, name):
@@ -18,7 +18,7 @@ def section(arrays, name):
 def test_agrees_with_frozen_transformers(name, form):
     with np.load(GOLDEN / f"transformers-{name}.npz") as arrays:
         config = VARIANTS[name].replace(convolution_form=form)
-        parameters = huggingface.from_state_dict(section(arrays, "weight"), config)
+        parameters = huggingface_names.from_state_dict(section(arrays, "weight"), config)
         losses = {key: float(value) for key, value in section(arrays, "loss").items()}
         compare.check(
             config,

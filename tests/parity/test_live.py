@@ -7,8 +7,8 @@ pytest.importorskip("torch", reason="make parity installs torch and transformers
 
 from tests.configs import VARIANTS
 from tests.parity import compare, reference
-from w2v_jax import huggingface
 from w2v_jax.config import BASE
+from w2v_jax.interop import huggingface_names
 
 pytestmark = pytest.mark.parity
 
@@ -18,10 +18,10 @@ def run_comparison(config, num_samples, seed):
     inputs = reference.make_inputs(config, num_samples, seed)
     results = reference.run(config, model, inputs)
     state = {name: p.detach().numpy() for name, p in model.named_parameters()}
-    parameters = huggingface.from_state_dict(state, config)
+    parameters = huggingface_names.from_state_dict(state, config)
     worst = compare.check(config, parameters, inputs, *results)
     print(f"\n{worst}")
-    back = huggingface.to_state_dict(parameters, config)
+    back = huggingface_names.to_state_dict(parameters, config)
     assert all(np.array_equal(back[name], state[name]) for name in state)
 
 

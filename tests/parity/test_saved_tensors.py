@@ -6,11 +6,11 @@ import pytest
 
 pytest.importorskip("torch", reason="make parity installs torch and transformers")
 
-from experiments.eager_graph import trace
-from profiling.eager import Tape
+from experiments.costs.step.eager_model import trace
+from profiling.eager_memory import Tape
 from tests.configs import VARIANTS
 from tests.parity.saved_tensors import measure
-from tests.profiling.test_eager import TRANSFORMERS
+from tests.profiling.test_eager_memory import TRANSFORMERS
 from w2v_jax.config import BASE
 
 pytestmark = pytest.mark.parity

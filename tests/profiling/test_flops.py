@@ -11,7 +11,8 @@ from jax import lax
 from profiling.flops import Cost, count
 from profiling.xla import operations
 from tests.configs import SMALL, VARIANTS
-from w2v_jax.objective import Batch, pretraining_objective
+from w2v_jax.batch import Batch
+from w2v_jax.objective.pretraining import pretraining_objective
 from w2v_jax.platforms import lowering_for
 
 LAYOUT = ("NWC", "WIO", "NWC")

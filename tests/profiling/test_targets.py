@@ -14,8 +14,8 @@ COMPILE = """
 import json, sys
 from profiling import targets
 targets.prepare_environment()
-from experiments.plans import plan_of
-from experiments.training_step import StepSettings
+from experiments.costs.devices.plans import plan_of
+from experiments.costs.step.training_step import StepSettings
 target, model = sys.argv[1:]
 rows = {}
 for method in ("plain", "remat"):
@@ -57,7 +57,7 @@ def test_programs_take_the_form_of_the_platform_that_they_are_lowered_for():
     import jax
     import jax.numpy as jnp
 
-    from w2v_jax.convolutions import strided_convolution
+    from w2v_jax.model.convolutions import strided_convolution
 
     def gradient(x, kernel):
         return jax.grad(lambda x: strided_convolution(x, kernel, 2, "lax", "float32").sum())(x)

@@ -1,0 +1,1 @@
+"""Benchmarks: rounds, cohorts, compilation, data, memory and utilisation."""

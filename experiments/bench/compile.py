@@ -1,0 +1,148 @@
+"""`w2v-jax bench compile`: what compiling a model's round costs, cold and from the persistent cache."""
+
+import dataclasses
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from experiments.options import arguments
+from experiments.options.errors import UsageError
+from experiments.process import xla_flags
+from experiments.process.child_process import in_child
+from experiments.process.files import replace_file, write_json
+from experiments.process.provenance import record_provenance
+
+EVENTS = {
+    "/jax/core/compile/jaxpr_trace_duration": "trace_seconds",
+    "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower_seconds",
+    "/jax/core/compile/backend_compile_duration": "compile_seconds",  # or read from the cache
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchCompileArguments:
+    """Seconds to compile a federated round: with an empty cache, then in a process that finds it filled.
+
+    example: w2v-jax bench compile --out bench/compile --model base
+    """
+
+    out: Path
+    """Folder for compile.json and compile.md."""
+    model: str = "base"
+    """Model preset."""
+    batch: int = 1
+    """Rows of a batch."""
+    seconds: float = 5.5
+    """Length of a row."""
+
+
+def child(model: str, batch: int, seconds: float) -> dict[str, Any]:
+    """Two rounds of two clients with one step each: the first compiles, the second does not."""
+    xla_flags.configure_xla(model=model)
+    import jax
+    import numpy as np
+    import optax
+
+    from fed import cohort, server, simulation
+    from fed.aggregation import fedavg
+    from fed.client import LocalTraining
+    from fed.protocols import ClientPlan
+    from w2v_jax.batch import Batch
+    from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ
+    from w2v_jax.model.convolutions import form_for_clients
+    from w2v_jax.objective.pretraining import pretraining_objective
+    from w2v_jax.optim import OptimizerConfig, make_learning_rate, make_optimizer
+
+    found = dict.fromkeys(EVENTS.values(), 0.0)
+
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event in EVENTS:
+            found[EVENTS[event]] += duration_secs
+
+    class Source:
+        def client_ids(self) -> list[str]:
+            return ["a", "b"]
+
+        def plan(self, client_id: str, round_index: int) -> ClientPlan:
+            return ClientPlan(1, 0, 1.0)
+
+        def client_batches(self, client_id: str, round_index: int):
+            samples = round(seconds * SAMPLE_RATE_HZ)
+            waveform = 0.1 * np.random.default_rng(0).standard_normal((batch, samples))
+            lengths, rows = np.full(batch, samples, np.int32), np.arange(batch, dtype=np.uint32)
+            yield Batch._make((waveform.astype(np.float32), lengths, rows))
+
+    source, layout = Source(), cohort.choose_layout(2)
+    config = PRESETS[model].replace(convolution_form=form_for_clients(layout.chunk))
+    objective, optimizer = pretraining_objective(config), optax.sgd(1.0)
+    rates = OptimizerConfig(
+        learning_rate=1e-4, warmup_steps=1, total_steps=10, final_share=0.1, clip_norm=1.0, weight_decay=0.01
+    )
+    training = LocalTraining(objective, make_optimizer(rates), make_learning_rate(rates))
+    state = jax.jit(lambda key: server.init(objective, optimizer, key))(jax.random.key(0))
+    jax.block_until_ready(state)
+    run = simulation.Simulation(
+        training, fedavg, optimizer, source, lambda index: source.client_ids(), layout, 0, 1
+    )
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    walls, began = [], time.perf_counter()
+    for result in simulation.run(run, state, 2):
+        jax.block_until_ready(result.server)
+        walls.append(time.perf_counter() - began)
+        began = time.perf_counter()
+    return found | {"first_round_seconds": walls[0], "second_round_seconds": walls[1]}
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    options = arguments.parse(BenchCompileArguments, argv, "w2v-jax bench compile")
+    from w2v_jax.config import PRESETS
+
+    arguments.check_choice("--model", options.model, PRESETS)
+    arguments.check_at_least(1, options, "batch")
+    if not 0.5 <= options.seconds <= 60:
+        raise UsageError(f"--seconds must be between 0.5 and 60, got {options.seconds:g}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = {}
+    with tempfile.TemporaryDirectory() as cache:
+        environment = os.environ | {
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
+        }
+        for kind in ("cold", "cached"):
+            given = (options.model, options.batch, options.seconds)
+            rows[kind] = in_child(child, *given, environment=environment)
+            print(f"{kind}: {rows[kind]}", flush=True)
+    xla_flags.configure_xla()
+    result = {
+        "model": options.model,
+        "batch": options.batch,
+        "seconds": options.seconds,
+        "rows": rows,
+        "provenance": record_provenance("bench compile", 0),
+    }
+    write_json(options.out / "compile.json", result)
+    replace_file(options.out / "compile.md", markdown(result))
+    print(f"written: {options.out / 'compile.md'}")
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table for readers."""
+    made = result["provenance"]
+    lines = [
+        f"| {kind} | {row['trace_seconds']:.1f} | {row['lower_seconds']:.1f} | {row['compile_seconds']:.1f} | "
+        f"{row['first_round_seconds']:.1f} | {row['second_round_seconds']:.1f} |"
+        for kind, row in result["rows"].items()
+    ]
+    return (
+        f"# Compiling a round\n\n`{result['model']}`, two clients of one step, batch {result['batch']} of "
+        f"{result['seconds']:g} s, AdamW; all programs of a round, {made['device']}. `cached` is a second process that "
+        "finds what the first one compiled; there `compile` is reading it.\n\n"
+        "| | trace, s | lower, s | compile, s | first round, s | second round, s |\n"
+        "|---|---|---|---|---|---|\n"
+        + "\n".join(lines)
+        + f"\n\n`{made['command']}`, commit {made['commit']}, "
+        f"{made['cores']} cores, " + ", ".join(f"{k} {v}" for k, v in made["versions"].items()) + "\n"
+    )

@@ -1,0 +1,1 @@
+"""`w2v-jax bench rounds`: seconds per round beside other tools."""

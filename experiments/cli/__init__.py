@@ -1,0 +1,1 @@
+"""The `w2v-jax` command: finds the subcommand and runs it."""

@@ -1,0 +1,92 @@
+"""The table of commands, and which of them go on where they were interrupted."""
+
+# name -> (module, summary). Modules are imported only when their command runs.
+COMMANDS = {
+    "pretrain": ("experiments.pretrain.command", "pre-train across simulated clients, or centrally"),
+    "finetune": ("experiments.recognition.finetune", "train a speech recognizer on an encoder, and score it"),
+    "transcribe": ("experiments.recognition.transcribe", "audio files to text, by a fine-tuned run"),
+    "convert": ("experiments.models.convert", "Hugging Face and fairseq models to run folders, and back"),
+    "watch": ("experiments.watch.command", "how runs go on, live in the terminal"),
+    "compare": ("experiments.pretrain.compare", "held-out curves of several runs side by side"),
+    "profile": ("experiments.costs.profile", "where the operations and the memory of a training step go"),
+    "feasibility": (
+        "experiments.feasibility.command",
+        "which devices could pre-train, in how long, and are we there yet",
+    ),
+    "export": ("experiments.costs.export", "a training step for boards, with the runner that times it there"),
+    "plans grid": (
+        "experiments.costs.devices.plan_grid",
+        "plans over lengths and batches, kept for the feasibility table",
+    ),
+    "plans": (
+        "experiments.costs.devices.plans",
+        "compilers' memory plans of a step for boards that are not here",
+    ),
+    "reproduce all": (
+        "experiments.reproduce.all",
+        "are we there yet, and the paper's tables and figures beside ours: one HTML page",
+    ),
+    "reproduce fig1": (
+        "experiments.reproduce.fig1",
+        "the paper's Figure 1: federated against centralised, supervised against both",
+    ),
+    "reproduce fig5": (
+        "experiments.reproduce.fig5",
+        "the paper's Figure 5: federated pre-training, and ASR after it, with references",
+    ),
+    "reproduce frontier": (
+        "experiments.reproduce.frontier.command",
+        "the paper's memory wall: memory against time by training method, its OOM cells again",
+    ),
+    "reproduce table1": (
+        "experiments.reproduce.table1",
+        "the paper's Table 1: parameters and FLOPs by module",
+    ),
+    "reproduce table2": (
+        "experiments.reproduce.table2",
+        "the paper's Table 2: seconds of a step by device, printed, modelled, measured",
+    ),
+    "reproduce section41": (
+        "experiments.reproduce.section41",
+        "the paper's projection to 2027, its sensitivity, and today's boards",
+    ),
+    "reproduce fig2": ("experiments.reproduce.fig2", "the paper's Figure 2: memory and compute by layer"),
+    "reproduce fig3": ("experiments.reproduce.fig3", "the paper's Figure 3: memory and FLOPs against length"),
+    "reproduce fig4": ("experiments.reproduce.fig4", "the paper's Figure 4: fp32 against mixed precision"),
+    "study mechanism": (
+        "experiments.study.mechanism.command",
+        "what loss-weighted averaging rewards: clean and spoilt clients, temperatures",
+    ),
+    "study length": (
+        "experiments.study.length",
+        "pre-training on clips cut to 1, 2, 4 and 8 s: cost and error rates",
+    ),
+    "data synth": ("experiments.data.synth", "write a synthetic corpus in the Common Voice layout"),
+    "data prepare": ("experiments.data.prepare", "decode a Common Voice tarball or folder once, into shards"),
+    "data describe": ("experiments.data.describe", "count and draw what a corpus holds"),
+    "bench data": ("experiments.bench.data", "prepare and feed a corpus of Common Voice's size"),
+    "bench rounds": ("experiments.bench.rounds.command", "seconds per round: this project beside its peers"),
+    "bench utilisation": (
+        "experiments.bench.utilisation",
+        "how much of a device's rate a step reaches, and where the rest goes",
+    ),
+    "bench memory": (
+        "experiments.bench.memory.command",
+        "what training takes of memory and of time, by method",
+    ),
+    "bench cohorts": ("experiments.bench.cohorts", "memory and time of a round against its clients"),
+    "bench compile": ("experiments.bench.compile", "seconds to compile a round, cold and cached"),
+    "bench clients": ("experiments.bench.clients", "seconds per round: loop, vmap and lanes"),
+}
+# Commands that go on where they were interrupted.
+RESUMABLE = (
+    "pretrain",
+    "finetune",
+    "data prepare",
+    "study mechanism",
+    "study length",
+    "reproduce all",
+    "reproduce fig1",
+    "reproduce fig5",
+    "reproduce frontier",
+)

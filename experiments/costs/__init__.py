@@ -1,0 +1,1 @@
+"""The cost of a training step: operations, memory, plans, exported steps."""

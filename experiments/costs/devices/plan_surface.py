@@ -1,0 +1,111 @@
+"""Memory of a training step by the compilers' plans that are kept (experiments/costs/devices/plan_grid.py).
+
+A plan at a kept point is the compiler's own. Between points it is a fit, `a + batch x (b + c seconds + d
+seconds^2)`, which is how a step's memory grows, and `a + b seconds` for exact steps; `fit_errors` say how
+far such a fit is from a plan that it has not seen.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.costs.devices.plan_grid import KEPT, OPTIMIZER, PRECISIONS
+from experiments.process.files import read_json
+from profiling.devices import Device
+from w2v_jax.errors import UserError
+
+
+class Planned(NamedTuple):
+    """Memory of a step.
+
+    Attributes:
+        bytes: arguments, outputs and temporaries.
+        compiled: whether a compiler said so, or the fit.
+    """
+
+    bytes: float
+    compiled: bool
+
+
+@functools.cache
+def kept() -> dict[str, Any]:
+    """The file of plans.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        found = read_json(KEPT)
+        assert isinstance(found["rows"], list)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        raise UserError(
+            f"no plans in {KEPT.name}: compile them with w2v-jax plans grid --out {KEPT.name}"
+        ) from None
+    return found
+
+
+def plan(
+    device: Device, model: str, method: str, precision: str, batch: int, seconds: float
+) -> Planned | None:
+    """Memory of a step on a device, with AdamW; None where no compiler's plan speaks for it.
+
+    Args:
+        precision: fp32, or any of 16 bits, which takes the 16 bits of the device's compiler.
+    """
+    target = device.plan
+    if target is None:
+        return None
+    if precision != "fp32":
+        halves = [name for name in PRECISIONS[target] if name != "fp32"]
+        if not halves:
+            return None
+        precision = halves[0]
+    key = (target, model, method, precision)
+    points, coefficients = _surface(*key)
+    if (batch, seconds) in points:
+        return Planned(points[batch, seconds], True)
+    if coefficients is None:
+        return None
+    return Planned(float(_terms(method, batch, seconds) @ coefficients), False)
+
+
+@functools.cache
+def _surface(target: str, model: str, method: str, precision: str) -> tuple[dict[Any, int], Any]:
+    """Kept plans by (batch, seconds), and the fit's coefficients, None where there are too few of them."""
+    points = {
+        (row["batch"], row["seconds"]): row["bytes"]
+        for row in kept()["rows"]
+        if (row["target"], row["model"], row["method"], row["precision"], row["optimizer"])
+        == (target, model, method, precision, OPTIMIZER)
+    }
+    return points, _fit(method, points) if len(points) >= 4 else None
+
+
+def _fit(method: str, points: dict[tuple[int, float], int]) -> np.ndarray:
+    terms = np.array([_terms(method, *point) for point in points])
+    sizes = np.array(list(points.values()), float)
+    # Relative errors count alike, small steps and large.
+    return np.linalg.lstsq(terms / sizes[:, None], np.ones(len(sizes)), rcond=None)[0]
+
+
+def fit_errors() -> dict[str, float]:
+    """Largest relative distance of a kept plan from what the others of its kind would say of it, by kind."""
+    found: dict[str, float] = {}
+    for row in kept()["rows"]:
+        kind = (row["target"], row["model"], row["method"], row["precision"])
+        points, _ = _surface(*kind)
+        here = (row["batch"], row["seconds"])
+        others = {point: size for point, size in points.items() if point != here}
+        if len(others) >= 4:
+            said = _terms(row["method"], *here) @ _fit(row["method"], others)
+            name = ", ".join(kind)
+            found[name] = max(found.get(name, 0.0), float(abs(said / row["bytes"] - 1.0)))
+    return found
+
+
+def _terms(method: str, batch: int, seconds: float) -> np.ndarray:
+    # One utterance at a time, nothing quadratic; a batch adds its audio, a few megabytes.
+    if method == "exact":
+        return np.array([1.0, seconds])
+    return np.array([1.0, batch, batch * seconds, batch * seconds**2])

@@ -1,0 +1,236 @@
+"""`w2v-jax export`: a whole training step for boards, with the runner that times it there."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments.options import arguments
+from experiments.options.errors import UsageError
+from experiments.process import xla_flags
+from experiments.process.provenance import record_provenance
+from w2v_jax.memory_methods import names_of
+
+PROBE_SEED, PROBE_STEPS = 0, 3
+# Losses agree to this, relative; 16-bit products round differently from one platform to the next.
+TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 2e-2}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportArguments:
+    """Export a training step (losses, gradients, optimizer) for cpu and cuda; runner.py times it on a board.
+
+    Takes a minute for base: three steps are run here, for the numbers that the board must find again.
+
+    example: w2v-jax export --model base --batch 4 --seconds 5.5 --precision fp16 --out artifacts/base-4
+    """
+
+    out: Path
+    """Folder for artifact.json, the programs, runner.py and plain_step.py: copy it to the board."""
+    model: Literal["tiny", "base", "large", "large-lv60"] = "base"
+    """Preset."""
+    seconds: float = 5.5
+    """Length of each utterance."""
+    batch: int = 4
+    """Utterances in a batch."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of products; fp16 scales its loss, for boards without bf16 (the paper's mixed)."""
+    method: str = "plain"
+    """How gradients are computed: names with commas between, see w2v-jax bench memory --list. exact: all that
+    takes less memory and changes no gradient."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """The client's optimizer."""
+    platforms: tuple[Literal["cpu", "cuda"], ...] = ("cpu", "cuda")
+    """Platforms to export for; the device need not be here."""
+    probe: bool = True
+    """Run three steps here for the numbers that a board must find again (needs the step's memory here)."""
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    options = arguments.parse(ExportArguments, argv, "w2v-jax export")
+    check_step(options.model, options.batch, options.seconds)
+    with arguments.blaming("--method"):
+        names_of(options.method)
+    if options.out.exists() and not options.out.is_dir():
+        raise UsageError(f"--out {options.out} is a file: choose another --out")
+    xla_flags.configure_xla(1)
+    from experiments.costs.step import training_step
+    from experiments.process.progress import stage
+
+    settings = training_step.StepSettings(
+        **{f.name: getattr(options, f.name) for f in dataclasses.fields(training_step.StepSettings)}
+    )
+    manifest = export(settings, options.platforms, options.probe, options.out, stage)
+    print(summary(manifest, options.out))
+
+
+def check_step(model: str, batch: int, seconds: float) -> None:
+    """Refuse a step that cannot be.
+
+    Raises:
+        UsageError: in one line.
+    """
+    from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ
+
+    if batch < 1:
+        raise UsageError(f"--batch must be at least 1, got {batch}")
+    shortest = PRESETS[model].receptive_field_samples / SAMPLE_RATE_HZ
+    if not shortest <= seconds <= 3600:
+        raise UsageError(f"--seconds must be between {shortest:g} and 3600, got {seconds:g}")
+
+
+def export(settings: Any, platforms: Any, probe: bool, out: Path, stage: Any) -> dict[str, Any]:
+    """Write the artifact of a step; returns its manifest."""
+    import jax
+
+    import w2v_jax.interop.plain_step
+    from experiments.costs.step import module_costs, training_step
+    from profiling import export as artifacts
+    from profiling.xla import memory_plan
+    from w2v_jax.platforms import lowering_for
+
+    manifest: dict[str, Any] = {
+        "description": settings.describe(),
+        "settings": dataclasses.asdict(settings),
+        "config": dataclasses.asdict(settings.config),
+        "optimizer": dataclasses.asdict(settings.optimizer_config),
+        "learning_rate": training_step.LEARNING_RATE,
+        "exported": artifacts.versions(),
+        "audio_seconds": settings.batch * settings.seconds,
+    }
+    stage(f"drawing weights of {settings.model}")
+    step = training_step.build(settings)
+    manifest["state"] = describe_state(jax.jit(step.begin)(jax.random.key(0)))
+    manifest["inputs"] = describe_inputs(settings)
+    manifest["donated"] = len(manifest["state"])  # the first arguments, which the first outputs replace
+    leaves = [jax.ShapeDtypeStruct(e["shape"], e["dtype"]) for e in manifest["state"] + manifest["inputs"]]
+    stage(f"pricing {settings.describe()}")
+    costs = module_costs.step_costs(settings.config, step)
+    manifest["flops"] = dataclasses.asdict(costs.total) | {"total": costs.total.flops}
+    manifest["moved_bytes"] = sum(moved.unfused for moved in costs.moved.values())
+    programs = {}
+    for platform in platforms:
+        stage(f"exporting for {platform}")
+        with lowering_for("gpu" if platform == "cuda" else "cpu"):
+            programs[platform] = artifacts.export_program(
+                flat_step(training_step.build(settings)), leaves, platform
+            )
+    memory: dict[str, Any] = {"kept_plans": kept_plans(settings)}
+    manifest["memory"] = memory
+    manifest["probe"] = None
+    if probe:
+        stage("compiling and running three steps here")
+        count = len(manifest["state"])
+        direct = jax.jit(flat_step(step), donate_argnums=range(count)).lower(*leaves).compile()
+        memory["cpu_plan_bytes"] = memory_plan(direct).total
+        manifest["probe"] = probe_of(direct, manifest, TOLERANCE[settings.precision])
+    manifest["provenance"] = record_provenance("export", PROBE_SEED)
+    return artifacts.write_artifact(out, manifest, programs, Path(w2v_jax.interop.plain_step.__file__))
+
+
+def flat_step(step: Any) -> Any:
+    """(state leaves..., waveform, num_samples, utterance_id, key_data, step) -> (state leaves..., loss)."""
+    import jax
+
+    from w2v_jax.batch import Batch
+
+    treedef = jax.tree.structure(step.arguments[0])
+    count = treedef.num_leaves
+
+    def flat(*leaves):
+        state = jax.tree.unflatten(treedef, leaves[:count])
+        waveform, num_samples, utterance_id, key_data, index = leaves[count:]
+        batch = Batch(waveform, num_samples, utterance_id)
+        state, loss = step.function(state, batch, jax.random.wrap_key_data(key_data), index)
+        return (*jax.tree.leaves(state), loss)
+
+    return flat
+
+
+def describe_state(state: Any) -> list[dict[str, Any]]:
+    """Leaves of (parameters, optimizer state[, loss scale]) by the names that plain_step.py knows."""
+    import jax
+
+    from profiling.export import describe_leaf, draw_like
+
+    sections = ("parameters", "optimizer", "loss_scale")
+    entries = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        # An optax chain's places in its tuple say nothing; its fields and the parameters' paths do.
+        words = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path[1:]]
+        name = "/".join([sections[path[0].idx], *filter(None, words)])
+        entries.append(describe_leaf(name, leaf, draw_like(leaf)))
+    return entries
+
+
+def describe_inputs(settings: Any) -> list[dict[str, Any]]:
+    """The batch (noise of a tenth, whole utterances), the key's data and the step's number."""
+    import jax
+    import jax.numpy as jnp
+
+    from experiments.costs.step.training_step import abstract_batch
+    from profiling.export import describe_leaf
+
+    draws = (
+        {"kind": "normal", "mean": 0.0, "std": 0.1},
+        {"kind": "constant", "value": settings.samples},
+        {"kind": "range"},
+    )
+    batch = abstract_batch(settings.batch, settings.samples)
+    zero = {"kind": "constant", "value": 0}
+    return [
+        *(describe_leaf(*row) for row in zip(batch._fields, batch, draws, strict=True)),
+        describe_leaf("key_data", jax.ShapeDtypeStruct((2,), jnp.uint32), zero),
+        describe_leaf("step", jax.ShapeDtypeStruct((), jnp.int32), zero),
+    ]
+
+
+def probe_of(compiled: Any, manifest: dict[str, Any], tolerance: float) -> dict[str, Any]:
+    """What the direct step gives in the first steps, for the board to find again."""
+    import jax
+
+    from profiling import runner
+
+    def call(state, inputs):
+        *state, loss = compiled(*state, *inputs)
+        return state, loss
+
+    def place(array):
+        return jax.device_put(array).copy()  # what shares numpy's memory cannot be donated
+
+    found = runner.probe_values(call, manifest, PROBE_SEED, PROBE_STEPS, place)
+    return {"seed": PROBE_SEED, "relative_tolerance": tolerance} | found
+
+
+def kept_plans(settings: Any) -> dict[str, float]:
+    """Compilers' plans for boards that are not here, where they are kept; bytes."""
+    from experiments.costs.devices import plan_surface
+    from profiling.devices import DEVICES
+
+    plans = {}
+    for name, device in DEVICES.items():
+        if device.kind == "board" and settings.optimizer == "adamw":
+            planned = plan_surface.plan(
+                device, settings.model, settings.method, settings.precision, settings.batch, settings.seconds
+            )
+            if planned is not None:
+                plans[name] = planned.bytes
+    return plans
+
+
+def summary(manifest: dict[str, Any], out: Path) -> str:
+    """What was written, and what to do with it."""
+    from w2v_jax.interop import plain_step
+
+    sizes = ", ".join(f"{row['file']} {row['bytes'] / 1e6:.1f} MB" for row in manifest["programs"].values())
+    probe = manifest["probe"]
+    losses = ", ".join(f"{loss:.5f}" for loss in probe["losses"]) if probe else "not run"
+    return "\n".join(
+        [
+            f"{manifest['description']}: {manifest['flops']['total'] / 1e9:.0f} GFLOPs a step",
+            f"written: {out}: artifact.json, {sizes}, runner.py, plain_step.py"
+            + (" (not of this method)" if plain_step.lacks(manifest) else ""),
+            f"losses of the first steps: {losses}",
+            f"on the board (docs/boards.md): python runner.py {out.name} --out timings.json",
+        ]
+    )

@@ -1,0 +1,1 @@
+"""One training step, its work and its memory by module."""

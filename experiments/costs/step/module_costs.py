@@ -1,0 +1,178 @@
+"""Costs of one training step by module and layer: the table behind `profile` and the paper's figures."""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import jax
+
+from experiments.costs.step.eager_model import trace
+from experiments.costs.step.training_step import TrainingStep, tree_bytes
+from profiling import flops, residuals
+from profiling.eager_memory import Backend, Precision, Tape
+from profiling.flops import Cost
+from profiling.traffic import Traffic, traffic
+from w2v_jax.config import ModelConfig
+
+QUANTIZATION = ("quantizer", "project_context", "project_quantized")
+OTHER = "losses and draws"
+
+
+def layer_names(config: ModelConfig) -> list[str]:
+    """Rows of every table, in the order of the forward pass."""
+    return [
+        *(f"conv_layers_{index}" for index in range(len(config.conv_channels))),
+        "feature_projection",
+        "positional",
+        *(f"layers_{index}" for index in range(config.num_layers)),
+        "quantization",
+        OTHER,
+        "optimizer",
+    ]
+
+
+def module_of(layer: str) -> str:
+    """The module of Table 1 that a layer belongs to."""
+    if layer.startswith("conv_layers") or layer == "feature_projection":
+        return "cnn_encoder"
+    if layer.startswith("layers") or layer == "positional":
+        return "transformer"
+    return layer
+
+
+def layer_of(scope: str) -> str:
+    """The row of a name scope; "layers" for the whole stack, which a scan computes."""
+    parts = scope.split("/")
+    for part in parts:
+        if part.startswith(("conv_layers_", "layers_")) or part in (
+            "feature_projection",
+            "positional",
+            "layers",
+            "optimizer",
+        ):
+            return part
+        if part in QUANTIZATION:
+            return "quantization"
+    if "context_network" in parts:
+        return "layers"  # what stands around the stack: its scan, keys, the first or last norm
+    return "conv_layers_0" if "feature_encoder" in parts else OTHER
+
+
+def by_layer(pairs: Iterable[tuple[str, Any]], config: ModelConfig, zero: Any) -> dict[str, Any]:
+    """Sum (scope, amount) pairs over layers; what the stack takes is dealt evenly to its layers.
+
+    Amounts are whole numbers or records of them, and their sum is kept to the last one.
+    """
+    rows = dict.fromkeys(layer_names(config), zero)
+    stack = zero
+    for scope, amount in pairs:
+        layer = layer_of(scope)
+        if layer == "layers":
+            stack = stack + amount
+        else:
+            rows[layer] = rows[layer] + amount
+    for index, share in enumerate(_shares(stack, config.num_layers)):
+        rows[f"layers_{index}"] = rows[f"layers_{index}"] + share
+    return rows
+
+
+def _shares(amount: Any, count: int) -> list[Any]:
+    """`count` parts as equal as whole numbers allow."""
+    if isinstance(amount, int):
+        return [amount // count + (index < amount % count) for index in range(count)]
+    columns = [_shares(value, count) for value in dataclasses.astuple(amount)]
+    return [type(amount)(*values) for values in zip(*columns, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepCosts:
+    """What a step costs, by layer.
+
+    Attributes:
+        forward, backward: operations; the optimizer's are forward.
+        moved: bytes read and written, both directions.
+        residual_bytes: tensors kept for the backward pass.
+        residual_parts: those of all transformer layers, by part of a layer.
+        parameter_counts: trained numbers.
+        unpriced: primitives that are in no row.
+    """
+
+    forward: dict[str, Cost]
+    backward: dict[str, Cost]
+    moved: dict[str, Traffic]
+    residual_bytes: dict[str, int]
+    residual_parts: dict[str, int]
+    parameter_counts: dict[str, int]
+    unpriced: dict[str, int]
+
+    @property
+    def total(self) -> Cost:
+        """Operations of the whole step."""
+        return sum((*self.forward.values(), *self.backward.values()), Cost())
+
+
+def step_costs(config: ModelConfig, step: TrainingStep) -> StepCosts:
+    """Price a step; nothing is run or compiled."""
+    report = flops.count(step.function, *step.arguments)
+
+    def directed(direction: Literal["forward", "backward"]) -> dict[str, Cost]:
+        rows = ((scope, cost) for (scope, d), cost in report.rows.items() if d == direction)
+        return by_layer(rows, config, Cost())
+
+    moved = traffic(step.function, *step.arguments)
+    kept = residuals.residuals(step.loss, step.parameters, *step.arguments[1:])
+    return StepCosts(
+        forward=directed("forward"),
+        backward=directed("backward"),
+        moved=by_layer(((scope, value) for (scope, _), value in moved.rows.items()), config, Traffic()),
+        residual_bytes=by_layer(kept.rows.items(), config, 0),
+        residual_parts=_parts(kept.rows),
+        parameter_counts=parameter_counts(config, step.parameters),
+        unpriced=report.unpriced,
+    )
+
+
+def parameter_counts(config: ModelConfig, parameters: Any) -> dict[str, int]:
+    """Trained numbers by layer; stacked layers dealt to each."""
+    leaves = jax.tree_util.tree_flatten_with_path(parameters)[0]
+    pairs = (("/".join(str(key.key) for key in path), math.prod(leaf.shape)) for path, leaf in leaves)
+    return by_layer(pairs, config, 0)
+
+
+def _parts(rows: dict[str, int]) -> dict[str, int]:
+    """Of a stack of layers: attention, feed-forward, and what lies between."""
+    found: dict[str, int] = {}
+    for scope, size in rows.items():
+        if layer_of(scope) == "layers":
+            part = next((p for p in scope.split("/") if p in ("attention", "feed_forward")), "norms and sums")
+            found[part] = found.get(part, 0) + size
+    return found
+
+
+def eager_bytes(
+    config: ModelConfig,
+    batch: int,
+    samples: int,
+    precision: Precision = "fp32",
+    backend: Backend = "cpu",
+) -> dict[str, int]:
+    """What an eager framework keeps, by layer (accounting `autograd`), parameters apart."""
+    return by_layer(trace(config, batch, samples, Tape(precision, backend)).rows.items(), config, 0)
+
+
+def attention_bytes(config: ModelConfig, batch: int, samples: int, backend: Backend = "cpu") -> int:
+    """Of `eager_bytes` in fp32, the tensors of frames x frames, which fused attention does not keep."""
+    frames = config.num_frames(samples)
+    noise = 0 if config.attention_dropout == 0 else 4 + (4 if backend == "cpu" else 1)
+    return config.num_layers * config.num_heads * batch * frames * frames * (4 + noise)
+
+
+def standing_bytes(step: TrainingStep) -> dict[str, int]:
+    """What is in memory whatever the batch: parameters, their gradients, optimizer state."""
+    parameters = tree_bytes(step.parameters)
+    return {
+        "parameters": parameters,
+        "gradients": parameters,
+        "optimizer_state": tree_bytes(step.optimizer_state),
+    }

@@ -1,0 +1,70 @@
+"""Count parameters and forward FLOPs by module, in the convention of the paper's Table 1."""
+
+import math
+from typing import Any
+
+MODULES = {
+    "cnn_encoder": ("feature_encoder", "feature_projection"),
+    "transformer": ("context_network",),
+    "quantization": ("quantizer", "project_context", "project_quantized"),
+}
+ALL = tuple(name for names in MODULES.values() for name in names)
+
+
+# The table's row of quantization prices the projections and does not count their parameters.
+PARAMETER_MODULES = MODULES | {"quantization": ("quantizer",)}
+
+
+def module_costs(config: Any, seconds: float, batch: int) -> dict[str, dict[str, int]]:
+    """Parameters and forward operations by module of Table 1, the total included.
+
+    Returns:
+        module -> {"params", "flops_paper", "flops_full"}; counts. `flops_paper` holds multiply-adds and the
+        biases of linear layers, but for the CNN encoder's row, whose printed value has none; biases of
+        convolutions are in no row. `flops_full` holds products, taps on padding, elementwise and
+        transcendental work.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from profiling.flops import Cost, count
+    from profiling.module_counter import count_modules
+    from w2v_jax.config import SAMPLE_RATE_HZ
+    from w2v_jax.objective.pretraining import bind_model
+
+    # The convention prices layers, whatever form computes them: as convolutions.
+    config = config.replace(convolution_form="lax")
+    init, apply = bind_model(config)
+    samples = round(seconds * SAMPLE_RATE_HZ)
+    parameters = jax.eval_shape(init, jax.random.key(0))
+    inputs = (
+        jax.ShapeDtypeStruct((batch, samples), jnp.float32),
+        jax.ShapeDtypeStruct((batch,), jnp.int32),
+        jax.ShapeDtypeStruct((batch, config.num_frames(samples)), jnp.bool_),
+    )
+    layers = count_modules(apply, parameters, *inputs)
+    everything = count(apply, parameters, *inputs).rows
+
+    def inside(scope: str, names: tuple[str, ...]) -> bool:
+        return any(part in names for part in scope.split("/")[:2])
+
+    # Between the modules only frames are masked: the transformer's input.
+    between = sum((cost for (scope, _), cost in everything.items() if not inside(scope, ALL)), Cost())
+    rows = {}
+    for module, names in MODULES.items():
+        held = [parameters[name] for name in PARAMETER_MODULES[module]]
+        full = sum((cost for (scope, _), cost in everything.items() if inside(scope, names)), Cost())
+        full = full + between if module == "transformer" else full
+        rows[module] = {
+            "params": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(held)),
+            "flops_paper": sum(
+                cost.products + cost.linear_bias * (module != "cnn_encoder")
+                for scope, cost in layers.items()
+                if inside(scope, names)
+            ),
+            "flops_full": full.flops + full.padding_products,
+        }
+    rows["total"] = {
+        key: sum(row[key] for row in rows.values()) for key in ("params", "flops_paper", "flops_full")
+    }
+    return rows

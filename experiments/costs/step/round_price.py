@@ -1,0 +1,62 @@
+"""What a federated round costs: all clients' steps, the server's part, the bytes that travel."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments.costs.step.training_step import StepSettings, abstract_batch, abstract_key, tree_bytes
+from fed import aggregation, client, server
+from fed.client import Block, LocalTraining
+from profiling.flops import count
+from w2v_jax.objective.pretraining import pretraining_objective
+from w2v_jax.optim import make_optimizer
+
+
+def round_price(settings: StepSettings, clients: int, local_steps: int) -> dict[str, Any]:
+    """Price a round of the federated engine's own programs; nothing is run.
+
+    Returns:
+        Operations of all clients and of the server, bytes down and up, seconds of audio heard.
+    """
+    objective = pretraining_objective(settings.config)
+    optimizer = make_optimizer(settings.optimizer_config)
+    training = LocalTraining(objective, optimizer, lambda step: jnp.float32(1e-4))
+    parameters, state = jax.eval_shape(objective.init, abstract_key())
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    batch = abstract_batch(settings.batch, settings.samples)
+    sums = jax.eval_shape(objective.value_and_grad, parameters, state, batch, abstract_key(), step)[2]
+    held = jax.eval_shape(lambda p, s: client.start(training, p, s, sums), parameters, state)
+    flags = jax.ShapeDtypeStruct((local_steps,), jnp.bool_)
+    batches = abstract_batch(settings.batch, settings.samples, local_steps)
+    block = Block._make((batches, flags, flags, jax.ShapeDtypeStruct((local_steps,), jnp.int32)))
+    number = jax.ShapeDtypeStruct((), jnp.uint32)
+    one = count(
+        lambda held, block, number, key, first: client.train_block(training, held, block, number, key, first),
+        *(held, block, number, abstract_key(), step),
+    )
+
+    def aggregate(server_state, finals, log_weights):
+        updates = jax.tree.map(lambda new, old: new - old[None], finals, server_state.parameters)
+        empty = aggregation.empty((parameters, state))
+        mean = aggregation.finish(aggregation.add(empty, (updates, state), log_weights))
+        return server.step(optax.sgd(1.0), server_state, *mean)
+
+    finals = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((clients, *leaf.shape), leaf.dtype), parameters)
+    begun = jax.eval_shape(lambda key: server.init(objective, optax.sgd(1.0), key), abstract_key())
+    folding = count(aggregate, begun, finals, jax.ShapeDtypeStruct((clients,), jnp.float32))
+    model_bytes = tree_bytes((parameters, state))
+    return {
+        "clients": clients,
+        "local_steps": local_steps,
+        "client_flops": clients * one.total.flops,
+        "server_flops": folding.total.flops,
+        "bytes_down": clients * model_bytes,
+        "bytes_up": clients * model_bytes,
+        "audio_seconds": clients * local_steps * settings.batch * settings.seconds,
+        "unpriced": {
+            f"{name} (in a round)": clients * one.unpriced.get(name, 0) + folding.unpriced.get(name, 0)
+            for name in (*one.unpriced, *folding.unpriced)
+        },
+    }

@@ -1,0 +1,1 @@
+"""Corpora: open, prepare, describe, generate, partition and spoil them."""

@@ -1,0 +1,102 @@
+"""`w2v-jax data describe`: clips, hours, speakers and lengths of a corpus, with a picture."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from experiments.options import arguments
+from experiments.process.files import write_json
+from experiments.process.provenance import record_provenance
+from w2v_jax.config import SAMPLE_RATE_HZ
+from w2v_jax.data.common_voice import lengths
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DescribeArguments:
+    """Count what a corpus holds and draw its lengths and speakers.
+
+    example: w2v-jax data describe prepared/it --out reports/it
+    """
+
+    data: tyro.conf.Positional[Path]
+    """A prepared data set, or a Common Voice locale's folder or its parent."""
+    out: Path | None = None
+    """Folder for describe.json and describe.png. Left out: print only."""
+    split: str = "validated"
+    """Table to read."""
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    options = arguments.parse(DescribeArguments, argv, "w2v-jax data describe")
+    from experiments.data import corpora
+
+    corpora.find(str(options.data), "DATA")
+    corpus = corpora.load(str(options.data), options.split, min_samples=1, seed=0)
+    seconds = lengths(corpus.clips) / SAMPLE_RATE_HZ
+    per_speaker = [len(indices) for indices in corpus.speakers().values()]
+    quantiles = np.quantile(seconds, (0.0, 0.05, 0.5, 0.95, 1.0))
+    summary = {
+        "split": options.split,
+        "clips": len(corpus.clips),
+        "hours": float(seconds.sum() / 3600),
+        "speakers": len(per_speaker),
+        "seconds_mean": float(seconds.mean()),
+        "seconds_min_p5_median_p95_max": [round(float(q), 3) for q in quantiles],
+        "clips_per_speaker_min_median_max": [
+            int(np.min(per_speaker)),
+            float(np.median(per_speaker)),
+            int(np.max(per_speaker)),
+        ],
+        "length_histogram": histogram(seconds),
+        "skipped_by_reason": corpus.skipped_by_reason(),
+    }
+    for name, value in summary.items():
+        if name == "length_histogram":
+            continue
+        print(f"{name.replace('_', ' ')}: {value}")
+    print_histogram(summary["length_histogram"])
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        skipped = [dataclasses.asdict(skip) for skip in corpus.skipped]
+        write_json(
+            options.out / "describe.json",
+            summary | {"skipped": skipped, "provenance": record_provenance("data describe")},
+        )
+        draw(seconds, per_speaker, options.out / "describe.png")
+        print(f"written: {options.out / 'describe.json'}, {options.out / 'describe.png'}")
+
+
+def histogram(seconds: np.ndarray) -> list[dict[str, float]]:
+    """Clips by length, in bins of one second; the last bin holds all that are longer than 15 s."""
+    edges = np.arange(0, 16)
+    counts = np.bincount(np.minimum(seconds.astype(int), edges[-1]), minlength=len(edges))
+    return [{"from_seconds": int(edge), "clips": int(n)} for edge, n in zip(edges, counts, strict=True)]
+
+
+def print_histogram(bins: list[dict[str, float]]) -> None:
+    """The histogram as bars of text."""
+    most = max(row["clips"] for row in bins)
+    for row in bins:
+        end = f"to {row['from_seconds'] + 1:>2}" if row is not bins[-1] else "and on"
+        print(f"{row['from_seconds']:>4} {end} s  {'#' * round(40 * row['clips'] / most):<40} {row['clips']}")
+
+
+def draw(seconds: np.ndarray, per_speaker: list[int], path: Path) -> None:
+    """Histograms of clip lengths and of clips per speaker."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (lengths, speakers) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    lengths.hist(seconds, bins=40, color="C0")
+    lengths.axvline(float(np.mean(seconds)), color="C1", label=f"mean {np.mean(seconds):.2f} s")
+    lengths.set(title="Length of clips", xlabel="seconds", ylabel="clips")
+    lengths.legend()
+    speakers.hist(per_speaker, bins=min(40, max(per_speaker)), color="C2")
+    speakers.set(title=f"{len(per_speaker)} speakers", xlabel="clips per speaker", ylabel="speakers")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,97 @@
+"""`w2v-jax data prepare`: a Common Voice tarball or folder -> a data set that opens at once."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+from experiments.options import arguments
+from experiments.options.errors import UsageError
+from experiments.process import xla_flags
+from experiments.process.files import read_json
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrepareArguments:
+    """Decode a release once to 16 kHz int16 ArrayRecord shards; run the same command again to continue.
+
+    A tarball is read as a stream and never unpacked. tensorflow_datasets opens the result
+    (tfds.builder_from_directory), and so do pretrain and data describe.
+
+    example: w2v-jax data prepare --source cv-corpus-7.0-2021-07-21-it.tar.gz --out prepared/it
+    """
+
+    source: Path
+    """Tarball of a release, or its unpacked folder."""
+    out: Path
+    """The new data set's folder. While it is made its name ends in .incomplete."""
+    locale: str | None = None
+    """Which one, where the release holds several."""
+    workers: int | None = None
+    """Decoding threads. Default: one per core."""
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    options = arguments.parse(PrepareArguments, argv, "w2v-jax data prepare")
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"--workers must be positive, got {options.workers}")
+    arguments.check_exists("--source", options.source, "a Common Voice tarball or folder")
+    import rich.console
+    import rich.progress as bars
+
+    from w2v_jax.data.prepared import preparation, records
+
+    started = time.perf_counter()
+    console = rich.console.Console(highlight=False, soft_wrap=True)
+    bar = bars.Progress(
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.TaskProgressColumn(),
+        bars.TimeRemainingColumn(),
+        bars.TextColumn("{task.fields[text]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    lines = _Lines(silent=console.is_terminal)
+    with bar:
+        scan = bar.add_task("reading names", total=None, text="")
+        decode = bar.add_task("decoding", total=None, text="", visible=False)
+
+        def on_bytes(done: int, total: int) -> None:
+            bar.update(scan, completed=done, total=total)
+
+        def on_progress(now: preparation.Progress) -> None:
+            hours = now.seconds_of_audio / 3600
+            text = f"{hours:.2f} h of audio, {now.skipped_clips} clips left out"
+            bar.update(decode, completed=now.done_clips, total=now.total_clips, text=text, visible=True)
+            lines.maybe(f"{now.done_clips} of {now.total_clips} clips, {text}")
+
+        preparation.prepare(
+            options.source,
+            options.out,
+            locale=options.locale,
+            workers=options.workers or xla_flags.usable_cores(),
+            on_bytes=on_bytes,
+            on_progress=on_progress,
+        )
+    manifest = read_json(options.out / records.MANIFEST)
+    for name, split in manifest["splits"].items():
+        hours, shards = split["seconds"] / 3600, len(split["shards"])
+        print(f"{name}: {split['clips']} clips, {hours:.2f} h, {shards} shards")
+    left_out = ", ".join(f"{n} {reason}" for reason, n in manifest["skipped_by_reason"].items()) or "nothing"
+    print(f"left out: {left_out} (listed in {options.out / records.SKIPPED})")
+    print(f"prepared: {options.out} in {time.perf_counter() - started:.0f} s")
+
+
+class _Lines:
+    """A plain line now and then where there is no terminal for a bar."""
+
+    def __init__(self, silent: bool, every_seconds: float = 15.0):
+        self._silent, self._every, self._last = silent, every_seconds, time.perf_counter()
+
+    def maybe(self, text: str) -> None:
+        """Print if the last line is some time ago."""
+        now = time.perf_counter()
+        if not self._silent and now - self._last > self._every:
+            self._last = now
+            print(text, flush=True)

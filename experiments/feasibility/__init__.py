@@ -1,0 +1,1 @@
+"""`w2v-jax feasibility`: which devices could pre-train."""

@@ -1,0 +1,208 @@
+"""What `w2v-jax convert` does: which way, and what a run folder and a Hugging Face folder hold."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.models import encoders
+from experiments.models.recognizers import BEST, SETTINGS, is_recognizer, open_recognizer
+from experiments.process.files import read_json, write_json
+from w2v_jax.checkpoint import Checkpoints
+from w2v_jax.config import ModelConfig
+from w2v_jax.errors import UserError
+from w2v_jax.interop import fairseq, huggingface_folder, huggingface_vocabulary
+from w2v_jax.interop.huggingface_names import CTC, ENCODER, HEAD, PRE_TRAINING, Parameters, WeightNorm
+from w2v_jax.recognition.ctc import RecognizerConfig
+from w2v_jax.recognition.heads import EPSILON, HeadConfig
+from w2v_jax.text.rules import TextRules
+from w2v_jax.text.storage import save_tokenizer
+
+CONVERTED = "converted"  # preset of a run that convert made
+KEPT = "huggingface.json"  # config.json of the folder that a run came from
+# Running statistics that normalise nothing: mean 0, and a variance that epsilon makes one.
+NEUTRAL_VARIANCE = np.float32(1.0) - np.float32(EPSILON)
+
+
+def convert(
+    source: Path, out: Path, kind: str | None, weight_norm: WeightNorm, provenance: dict[str, Any]
+) -> str:
+    """Convert a model, whichever way it goes; what was done, in words.
+
+    Args:
+        source: see `w2v-jax convert`.
+        out: folder to write.
+        kind: class of Hugging Face to write; None for what the source is.
+        weight_norm: see `huggingface.to_state_dict`.
+        provenance: of this command.
+
+    Raises:
+        UserError: it is no model that can be converted so; nothing is written then.
+    """
+    folder, _, _ = str(source).rpartition("@")
+    if not source.exists() and not (folder and Path(folder).is_dir()):
+        raise UserError(
+            f"SOURCE: no such file or folder: {source} (expected a Hugging Face folder, a .pt or a run)"
+        )
+    if source.is_file():
+        _refuse(kind, f"{source} is converted to a run folder")
+        config, parameters = fairseq.read(source)
+        _write_run(out, PRE_TRAINING, config, parameters, {}, source, provenance)
+        return _said(source, "fairseq", PRE_TRAINING, parameters, out, "run folder")
+    if (source / "config.json").is_file() and "model_type" in _settings(source):
+        _refuse(kind, f"{source} is converted to a run folder")
+        model = huggingface_folder.read_model(source)
+        if model.kind == CTC:
+            _write_recognizer(out, model, source, provenance)
+        else:
+            _write_run(out, model.kind, model.config, model.parameters, model.settings, source, provenance)
+        return _said(source, "Hugging Face", model.kind, model.parameters, out, "run folder")
+    if is_recognizer(source):
+        written, parameters = _export_recognizer(source, out, kind, weight_norm)
+    else:
+        written, parameters = _export_run(source, out, kind, weight_norm)
+    return _said(source, "run folder", written, parameters, out, "Hugging Face")
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    try:
+        held = read_json(folder / "config.json")
+    except ValueError as error:
+        raise UserError(f"{folder / 'config.json'} is not JSON ({error})") from error
+    return held if isinstance(held, dict) else {}
+
+
+def _refuse(kind: str | None, why: str) -> None:
+    if kind is not None:
+        raise UserError(f"--kind is for what is written for Hugging Face; {why}")
+
+
+def _said(source: Path, before: str, kind: str, parameters: Parameters, out: Path, after: str) -> str:
+    count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
+    return f"{source} ({before}) -> {out} ({after}): {kind}, {count:,} parameters"
+
+
+def _write_run(
+    out: Path,
+    kind: str,
+    config: ModelConfig,
+    parameters: Parameters,
+    kept: dict[str, Any],
+    source: Path,
+    provenance: dict[str, Any],
+) -> None:
+    """A run folder that pretrain and finetune begin from."""
+    out.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "preset": CONVERTED,
+        "model": CONVERTED,
+        "kind": kind,
+        "source": str(source),
+        "model_config": dataclasses.asdict(config),
+    }
+    _save(out / "checkpoints", {"parameters": parameters})
+    write_json(out / KEPT, kept)
+    write_json(out / "config.json", {"settings": settings, "provenance": provenance})
+
+
+def _write_recognizer(
+    out: Path, model: huggingface_folder.HuggingFaceModel, source: Path, provenance: dict[str, Any]
+) -> None:
+    """A run folder that transcribe opens: the head is the scores alone, its norm does nothing."""
+    held, encoder = dict(model.parameters[HEAD]), dict(model.parameters)
+    del encoder[HEAD]
+    num_tokens = held["bias"].shape[0]
+    blank = model.settings.get("pad_token_id", 0)
+    tokenizer = huggingface_vocabulary.read_vocabulary(source, blank, num_tokens)
+    output = {"kernel": held["kernel"][:, tokenizer.ids], "bias": held["bias"][tokenizer.ids]}
+    width = model.config.hidden_dim
+    norm = {"scale": np.ones(width, np.float32), "bias": np.zeros(width, np.float32)}
+    config = RecognizerConfig(
+        model=model.config.replace(masked_group_norm=True),
+        head=HeadConfig(num_tokens=num_tokens, num_blocks=0),
+    )
+    statistics = {
+        "input_norm": {"mean": np.zeros(width, np.float32), "variance": np.full(width, NEUTRAL_VARIANCE)}
+    }
+    parameters = {"encoder": encoder, "head": {"input_norm": norm, "output": output}}
+    out.mkdir(parents=True, exist_ok=True)
+    _save(out / BEST, {"parameters": parameters, "statistics": statistics})
+    save_tokenizer(out, tokenizer, TextRules())
+    write_json(out / KEPT, model.settings)
+    write_json(out / SETTINGS, dataclasses.asdict(config))
+    settings = {"init": f"{encoders.HUGGING_FACE}{source}", "preset": CONVERTED}
+    write_json(out / "config.json", {"settings": settings, "provenance": provenance})
+
+
+def _save(folder: Path, state: dict[str, Any]) -> None:
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(0, jax.tree.map(np.ascontiguousarray, state))
+    checkpoints.close()
+
+
+def _kept(source: Path) -> dict[str, Any]:
+    return read_json(source / KEPT) if (source / KEPT).is_file() else {}
+
+
+def _export_run(source: Path, out: Path, kind: str | None, weight_norm: WeightNorm) -> tuple[str, Parameters]:
+    """A pre-training run to Hugging Face."""
+    run = encoders.open_run(str(source), "")
+    held = run.settings.get("kind", PRE_TRAINING)
+    written = kind or held
+    if written == CTC or (written == PRE_TRAINING and held == ENCODER):
+        raise UserError(f"--kind {written}: {source} is a {held}, and has no such heads")
+    parameters = run.parameters(huggingface_folder.abstract(run.config, written, {}))
+    huggingface_folder.write_model(
+        out, written, run.config, parameters, kept=_kept(run.folder), weight_norm=weight_norm
+    )
+    return written, parameters
+
+
+def _export_recognizer(
+    source: Path, out: Path, kind: str | None, weight_norm: WeightNorm
+) -> tuple[str, Parameters]:
+    """A fine-tuned run to Hugging Face; the norm before its scores becomes part of them."""
+    opened = open_recognizer(source)
+    config = opened.config
+    kind = kind or CTC
+    if kind == PRE_TRAINING or config.features != "encoder":
+        raise UserError(
+            f"--kind {kind}: {source} is a recognizer on {config.features}, and has no such heads"
+        )
+    if kind == CTC and config.head.num_blocks:
+        raise UserError(
+            f"{source} has a head of {config.head.num_blocks} blocks, Wav2Vec2ForCTC has none: fine-tune "
+            "with --head-blocks 0, or give --kind Wav2Vec2Model for the encoder alone"
+        )
+    held, statistics = jax.device_get(opened.best_checkpoint())
+    parameters = dict(held["encoder"])
+    told = _kept(source)
+    if kind == CTC:
+        told |= huggingface_vocabulary.write_vocabulary(out, opened.tokenizer)
+        head = _folded(held["head"], statistics["input_norm"])
+        there = np.argsort(getattr(opened.tokenizer, "ids", range(opened.tokenizer.num_tokens)))
+        parameters[HEAD] = {"kernel": head["kernel"][:, there], "bias": head["bias"][there]}
+    model = config.model
+    huggingface_folder.write_model(out, kind, model, parameters, kept=told, weight_norm=weight_norm)
+    return kind, parameters
+
+
+def _folded(head: Parameters, statistics: Parameters) -> Parameters:
+    """Scores of frames as they are, from those of frames that a norm has been over."""
+    norm, output = head["input_norm"], head["output"]
+    if (
+        (statistics["mean"] == 0).all()
+        and (statistics["variance"] == NEUTRAL_VARIANCE).all()
+        and (norm["scale"] == 1).all()
+        and (norm["bias"] == 0).all()
+    ):
+        return output  # a norm that does nothing, and no rounding
+    scale = norm["scale"].astype(np.float64) / np.sqrt(statistics["variance"].astype(np.float64) + EPSILON)
+    shift = norm["bias"] - statistics["mean"] * scale
+    kernel = output["kernel"].astype(np.float64)
+    return {
+        "kernel": (scale[:, None] * kernel).astype(np.float32),
+        "bias": (output["bias"] + shift @ kernel).astype(np.float32),
+    }

@@ -1,0 +1,84 @@
+"""A recognizer's run folder, opened: of `w2v-jax finetune`, or of a CTC model that `convert` took in."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from experiments.process.files import read_json
+from w2v_jax.checkpoint import Checkpoints
+from w2v_jax.errors import UserError
+from w2v_jax.objective.pretraining import Parameters
+from w2v_jax.recognition.ctc import Recognizer, RecognizerConfig, recognizer
+from w2v_jax.text.rules import TextRules
+from w2v_jax.text.storage import load_tokenizer
+from w2v_jax.text.tokenizers import Tokenizer
+
+SETTINGS, BEST = "recognizer.json", "best"
+
+
+class RecognizerFolder(NamedTuple):
+    """What a run folder says of its recognizer; its arrays are read apart, by `best_checkpoint`.
+
+    Attributes:
+        path: the folder.
+        named: as messages name it.
+        config: the recognizer's shape.
+        tokenizer, rules: of its texts.
+        recognizer: its functions.
+    """
+
+    path: Path
+    named: str
+    config: RecognizerConfig
+    tokenizer: Tokenizer
+    rules: TextRules
+    recognizer: Recognizer
+
+    def best_checkpoint(self) -> tuple[Parameters, Parameters]:
+        """(parameters, statistics) of the checkpoint that validation chose.
+
+        Raises:
+            UserError: there is none yet, or its arrays do not fit.
+        """
+        folder = self.path / BEST
+        reader = Checkpoints(folder) if folder.is_dir() else None
+        latest = reader.latest() if reader else None
+        if reader is None or latest is None:
+            raise UserError(f"{self.named} has no validated checkpoint yet: let its fine-tuning go on first")
+        like = jax.eval_shape(self.recognizer.objective.init, jax.random.key(0))
+        try:
+            held = reader.restore(latest, {"parameters": like[0], "statistics": like[1]})
+        except (ValueError, KeyError) as error:
+            raise UserError(
+                f"{self.named}: its checkpoint is of another architecture than its {SETTINGS} says"
+            ) from error
+        finally:
+            reader.close()
+        return held["parameters"], held["statistics"]
+
+
+def is_recognizer(folder: Path) -> bool:
+    """Whether a run folder holds one."""
+    return (folder / SETTINGS).is_file()
+
+
+def open_recognizer(folder: Path, named: str | None = None) -> RecognizerFolder:
+    """Read what a folder says.
+
+    Args:
+        folder: of a run.
+        named: what messages call it: its option and path, by default the path.
+
+    Raises:
+        UserError: it is no such folder.
+    """
+    named = named or str(folder)
+    if not is_recognizer(folder):
+        raise UserError(f"{named} is not a run folder of w2v-jax finetune (no {SETTINGS})")
+    try:
+        config = RecognizerConfig.from_dict(read_json(folder / SETTINGS))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / SETTINGS} is not what w2v-jax finetune writes") from error
+    tokenizer, rules = load_tokenizer(folder)
+    return RecognizerFolder(folder, named, config, tokenizer, rules, recognizer(config))

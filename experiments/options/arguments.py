@@ -1,0 +1,111 @@
+"""Command lines: tyro parses, and mistakes come out as one line with exit status 2."""
+
+import contextlib
+import io
+import itertools
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from experiments.options.errors import UsageError
+from experiments.options.mistakes import explain
+from experiments.options.spelling import nearest, option_name
+from w2v_jax.errors import UserError
+
+Arguments = TypeVar("Arguments")
+
+
+def parse(kind: type[Arguments], argv: Sequence[str], program: str) -> Arguments:
+    """Parse `argv` into a dataclass; `--help` prints and exits 0.
+
+    Raises:
+        UsageError: unknown option, bad value; the message names it and the nearest right spelling.
+    """
+    import tyro
+
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            parsed = tyro.cli(kind, args=list(argv), prog=program, use_underscores=False)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UsageError(explain(kind, argv, program) or one_line(printed.getvalue())) from None
+    # tyro takes what is without values for a tuple of none, be it given so or left out.
+    empty = [name for name, value in vars(parsed).items() if value == ()]
+    if any(option_name(name) in argv or name not in vars(kind) for name in empty):
+        raise UsageError(explain(kind, argv, program))
+    return parsed
+
+
+def one_line(boxed: str) -> str:
+    """The words of a boxed message up to its help footer, on one line."""
+    words: list[str] = []
+    for line in boxed.splitlines()[1:]:
+        text = line.strip("╭╮╰╯│─ ")
+        if text.startswith(("For full helptext", "Argument helptext")):
+            break
+        words.append(text if text.strip("-") else "")  # rules are dashes where the output is ASCII
+    return " ".join(" ".join(words).split()) or "bad command line"
+
+
+def complain(message: str) -> None:
+    """Print one line to standard error."""
+    print(f"w2v-jax: error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def option_of(path: str, argv: Sequence[str]) -> str | None:
+    """The option whose value is a path, or a folder above it."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for option, value in itertools.pairwise(words):
+        there = Path(value).absolute()
+        if option.startswith("--") and there in (Path(path).absolute(), *Path(path).absolute().parents):
+            return option
+    return None
+
+
+def check_choice(option: str, word: str, choices: Iterable[str]) -> None:
+    """See that an option's value is one of its choices.
+
+    Raises:
+        UsageError: it is not; the message names the option and the nearest right spelling.
+    """
+    if word not in (choices := list(choices)):
+        raise UsageError(nearest(word, choices, option))
+
+
+def check_at_least(least: int, options: Any, *fields: str) -> None:
+    """See that numbers, one or a tuple of them or None in each field, are not below `least`.
+
+    Raises:
+        UsageError: one is; the message names its option.
+    """
+    for field in fields:
+        value = getattr(options, field)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and not number >= least:
+                raise UsageError(f"{option_name(field)} must be at least {least}, got {number}")
+
+
+def check_exists(option: str, path: Path, expected: str) -> None:
+    """See that there is something at the path that an option names.
+
+    Raises:
+        UsageError: nothing is.
+    """
+    if not path.exists():
+        raise UsageError(f"{option}: no such file or folder: {path} (expected {expected})")
+
+
+@contextlib.contextmanager
+def blaming(option: str) -> Iterator[None]:
+    """What is wrong in here is wrong with an option: errors of the packages, which know none, name it.
+
+    Raises:
+        UserError: the same, with the option before its words.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"{option}: {error}") from error

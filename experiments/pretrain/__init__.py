@@ -1,0 +1,1 @@
+"""`w2v-jax pretrain` and what belongs to its runs."""

@@ -1,0 +1,1 @@
+"""The process: XLA flags, child processes, progress, files, provenance."""

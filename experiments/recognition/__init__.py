@@ -1,0 +1,1 @@
+"""`w2v-jax finetune` and `transcribe`: recognizers."""

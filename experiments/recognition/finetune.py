@@ -1,0 +1,147 @@
+"""`w2v-jax finetune`: speech recognition by CTC on top of an encoder."""
+
+import contextlib
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments.options import arguments
+from experiments.options.errors import UsageError
+from experiments.process import xla_flags
+from experiments.process.provenance import record_provenance
+from experiments.recognition import recipes
+from w2v_jax import config as model_config
+
+MAX_SEED = 2**31
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneArguments:
+    """Train a speech recognizer on an encoder and score it; run the same command again to continue.
+
+    example: w2v-jax finetune --init runs/ten-clients-tiny-fedavg --data corpora/en --out runs/asr
+    """
+
+    data: Path | None = None
+    """A Common Voice locale's folder or its parent, with transcripts. Left out: a synthetic corpus.
+    Splits that it lacks are made: disjoint speakers where there are ten, else disjoint sentences."""
+    out: Path | None = None
+    """Run folder. Default: runs/finetune-<name of init>."""
+    init: str = "scratch"
+    """scratch, a run folder of w2v-jax pretrain (RUN@ROUND for an earlier checkpoint), finetune (its encoder)
+    or convert, or hf:FOLDER with config.json and model.safetensors."""
+    model: str | None = None
+    """Model preset. Default: the checkpoint's, or tiny from scratch."""
+    features: Literal["encoder", "log-mel"] = "encoder"
+    """log-mel puts the head on 80 log-mel bands instead of an encoder: the baseline of a probe."""
+    freeze: Literal["none", "feature-encoder", "encoder"] = "none"
+    """What is never trained: the convolutions, or the whole encoder (a probe)."""
+    head_only_updates: int = 0
+    """First updates that train the head alone."""
+    head_blocks: int = 3
+    """Blocks of linear, batch norm and leaky ReLU before the scores; 0 is a linear probe."""
+    head_width: int | None = None
+    """Width of the blocks. Default: the model's recipe."""
+    tokens: Literal["characters", "pieces"] = "characters"
+    """Characters, or SentencePiece unigrams trained on the training transcripts."""
+    pieces: int = 1000
+    """Number of SentencePiece unigrams, the blank included."""
+    alphabet: str | None = None
+    """Characters to recognise, instead of those of the training transcripts; the space comes by itself."""
+    accents: Literal["keep", "fold"] = "keep"
+    """fold writes è as e."""
+    apostrophes: Literal["keep", "fold"] = "keep"
+    """fold writes an apostrophe as a space."""
+    train_minutes: float | None = None
+    """Use at most this much of the training split; smaller budgets are contained in larger ones."""
+    max_seconds: float = recipes.MAX_FINE_TUNING_SECONDS
+    """Longer training clips are left out; dev and test keep every clip."""
+    updates: int | None = None
+    """Length of the run. Default: the recipe's epochs."""
+    batch_seconds: float | None = None
+    """Speech in a batch, at most. Default: the model's recipe."""
+    encoder_learning_rate: float | None = None
+    """Peak rate of Adam on the encoder. Default: the model's recipe."""
+    head_learning_rate: float | None = None
+    """Peak rate of the head's optimizer. Default: the model's recipe for adadelta, 1e-3 for adam."""
+    head_optimizer: Literal["adadelta", "adam"] = "adadelta"
+    """Optimizer of the head."""
+    schedule: Literal["newbob", "tri-stage"] = "newbob"
+    """newbob lowers rates when the validation loss stalls; tri-stage rises, holds and falls over the run."""
+    clip_norm: float = 5.0
+    """Gradients are scaled down to this global norm."""
+    dropout: float | None = None
+    """Dropout in the encoder's layers. Default: the model's own."""
+    augment: bool = True
+    """Speed, band and chunk drops."""
+    evaluate_every: int | None = None
+    """Updates between validations. Default: an epoch, but at most about fifty a run."""
+    select_by: Literal["wer", "cer", "loss"] = "wer"
+    """What makes a checkpoint the best one; ties go by the others. Before words are recognised, error rates
+    say little and loss says more."""
+    shuffle_transcripts: bool = False
+    """Give each training clip another's transcript: the control that says what listening is worth."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 rounds the operands of matrix products; everything else stays fp32."""
+    seed: int = 0
+    """Seed of everything random but the splits."""
+
+
+def resolve(options: FinetuneArguments) -> dict[str, Any]:
+    """Fill in defaults and check values: the settings that make a run what it is.
+
+    Raises:
+        UsageError: an unknown model, or a value out of range.
+    """
+    if options.model is not None:
+        arguments.check_choice("--model", options.model, model_config.PRESETS)
+    may_be_zero = ("seed", "head_blocks", "head_only_updates", "dropout", "encoder_learning_rate")
+    for name, value in dataclasses.asdict(options).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if not math.isfinite(value):
+            raise UsageError(f"{option} must be finite, got {value}")
+        if value < 0 or (value == 0 and name not in may_be_zero):
+            raise UsageError(f"{option} must be positive, got {value}")
+    if not 0 <= options.seed < MAX_SEED:
+        raise UsageError(f"--seed must be between 0 and {MAX_SEED - 1}, got {options.seed}")
+    if options.dropout is not None and options.dropout >= 1:
+        raise UsageError(f"--dropout must be below 1, got {options.dropout}")
+    if options.features == "log-mel" and (options.init != "scratch" or options.freeze != "none"):
+        raise UsageError("--features log-mel has no encoder: leave --init and --freeze out")
+    if options.tokens == "characters" and options.pieces != FinetuneArguments.pieces:
+        raise UsageError("--pieces has a meaning with --tokens pieces alone")
+    if options.tokens == "pieces" and options.alphabet is not None:
+        raise UsageError("--alphabet has a meaning with --tokens characters alone")
+    batch_seconds = options.batch_seconds
+    if batch_seconds is not None and batch_seconds < options.max_seconds:
+        raise UsageError(
+            f"--batch-seconds {batch_seconds} cannot hold a clip of --max-seconds {options.max_seconds}"
+        )
+    settings = dataclasses.asdict(options) | {"data": str(options.data) if options.data else None}
+    del settings["out"]
+    return settings
+
+
+def default_folder(settings: dict[str, Any]) -> Path:
+    """runs/finetune-<name of init>."""
+    if settings["features"] == "log-mel":
+        return Path("runs/finetune-log-mel")
+    return Path("runs") / f"finetune-{Path(settings['init'].removeprefix('hf:')).name}"
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    options = arguments.parse(FinetuneArguments, argv, "w2v-jax finetune")
+    settings = resolve(options)
+    xla_flags.configure_xla(1)
+    from experiments.recognition.run import Finetuning
+    from experiments.runs.folder import RunFolder, continuing_after_disk_errors
+
+    with continuing_after_disk_errors():
+        provenance = record_provenance("finetune", settings["seed"])
+        folder = RunFolder(options.out or default_folder(settings), settings, provenance)
+        with contextlib.closing(folder):
+            Finetuning(settings, folder).run()

@@ -1,0 +1,41 @@
+"""Fine-tuning recipes by model size. Imports no jax."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuningRecipe:
+    """Fine-tuning of one model size."""
+
+    epochs: int
+    batch_seconds: float
+    buckets: int
+    head_width: int
+    encoder_learning_rate: float
+    head_learning_rate: float
+
+
+# SpeechBrain's Italian recipe (facts): batches of 12 clips of up to 8 s.
+_ITALIAN = FineTuningRecipe(
+    epochs=45,
+    batch_seconds=96.0,
+    buckets=8,
+    head_width=1024,
+    encoder_learning_rate=1e-4,
+    head_learning_rate=1.0,
+)
+
+FINE_TUNING = {
+    "tiny": FineTuningRecipe(
+        epochs=45,
+        batch_seconds=32.0,
+        buckets=4,
+        head_width=256,
+        encoder_learning_rate=1e-3,
+        head_learning_rate=1.0,
+    ),
+    "base": _ITALIAN,
+    "large": _ITALIAN,
+    "large-lv60": _ITALIAN,
+}
+MAX_FINE_TUNING_SECONDS = 8.0

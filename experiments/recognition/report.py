@@ -1,0 +1,162 @@
+"""The report of a fine-tuning run: curves, error rates, speakers and the worst utterances."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.pretrain.report import self_contained_html, series
+from experiments.process.files import read_json, replace_file
+from experiments.process.progress import duration
+from experiments.runs.folder import read_config, read_metrics
+
+FILES = """Files: `results.json`, `transcripts.tsv` (every test clip), `metrics.jsonl` (a line a validation; `events/` for
+TensorBoard), `data.json`, `encoder.json`, `tokenizer.json`, `best/` (the checkpoint that was scored), `checkpoints/`,
+`config.json`, `starts.jsonl`. `w2v-jax transcribe FILE... --run` takes this folder."""
+SPEAKERS_SHOWN = 15
+
+
+def write_transcripts(
+    folder: Path, paths: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]
+) -> None:
+    """Write transcripts.tsv: path, reference, hypothesis."""
+    with (folder / "transcripts.tsv").open("w", encoding="utf-8", newline="") as out:
+        rows = csv.writer(out, delimiter="\t", lineterminator="\n")
+        rows.writerow(("path", "reference", "hypothesis"))
+        rows.writerows(zip(paths, references, hypotheses, strict=True))
+
+
+def write(folder: Path) -> None:
+    """Write curves.png, report.md and report.html of a finished run."""
+    result = read_json(folder / "results.json")
+    draw(read_metrics(folder / "metrics.jsonl"), result, folder / "curves.png")
+    page = markdown(
+        result, read_config(folder), read_json(folder / "data.json"), read_json(folder / "encoder.json")
+    )
+    replace_file(folder / "report.md", page)
+    replace_file(folder / "report.html", self_contained_html(page, folder, "w2v-jax fine-tuning"))
+
+
+def draw(lines: list[dict[str, Any]], result: dict[str, Any], path: Path) -> None:
+    """Loss, error rates and learning rates over updates, and error rates by speaker."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
+    loss, errors, rates, speakers = axes.flat
+    loss.plot(*series(lines, "loss", "update"), label="training")
+    loss.plot(*series(lines, "dev_loss", "update"), "o-", ms=3, label="validation")
+    loss.set(title="CTC loss", xlabel="update", ylabel="nats per token")
+    loss.legend()
+    for name, label in (("dev_wer", "WER"), ("dev_cer", "CER")):
+        x, y = series(lines, name, "update")
+        errors.plot(x, [100 * value for value in y], "o-", ms=3, label=f"validation {label}")
+    errors.axvline(result["best_update"], color="grey", ls=":", label="scored on test")
+    errors.set(title="Error rates", xlabel="update", ylabel="%", ylim=(0, None))
+    errors.legend()
+    for group in ("encoder", "head"):
+        x, y = series(lines, f"{group}_learning_rate", "update")
+        if any(y):
+            rates.plot(x, y, label=group)
+    rates.set(title="Learning rates", xlabel="update", yscale="log")
+    rates.legend()
+    each = sorted(row["wer"] * 100 for row in result["per_speaker"] if row["wer"] is not None)
+    speakers.bar(range(len(each)), each, width=0.9)
+    speakers.axhline(100 * result["test"]["wer"], color="grey", ls=":", label="all together")
+    speakers.set(title="Test WER by speaker", xlabel="speakers, the best first", ylabel="%")
+    speakers.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def markdown(
+    result: dict[str, Any], config: dict[str, Any], data: dict[str, Any], encoder: dict[str, Any]
+) -> str:
+    """The report's text."""
+    settings, provenance, test = config["settings"], result["provenance"], result["test"]
+    what = "log-mel bands" if settings["features"] == "log-mel" else f"encoder from {encoder['init']}"
+    control = (
+        "\n**Control run: every training clip had another clip's transcript.**\n"
+        if settings["shuffle_transcripts"]
+        else ""
+    )
+    splits = "\n".join(
+        f"| {name} | {held['source']} | {held['clips']} | {held['seconds'] / 60:.1f} | {held['speakers']} | "
+        f"{held['words']} | {', '.join(f'{n} {why}' for why, n in held['dropped'].items()) or 'none'} |"
+        for name, held in ((split, data[split]) for split in ("train", "dev", "test"))
+    )
+    speakers = "\n".join(
+        f"| {row['speaker']} | {row['utterances']} | {percent(row['wer'])} | {percent(row['cer'])} |"
+        for row in result["per_speaker"][:SPEAKERS_SHOWN]
+    )
+    worst = "\n\n".join(
+        f"`{row['path']}`, WER {percent(row['wer'])}\n\n```\n{row['alignment']}\n```"
+        for row in result["worst"]
+    )
+    unknown = {
+        split: "".join(sorted(held)) for split, held in data["characters_without_token"].items() if held
+    }
+    return f"""# Fine-tuning: {what}
+{control}
+| | test | validation |
+|---|---|---|
+| WER | **{percent(test["wer"])}** | {percent(result["dev"]["wer"])} |
+| CER | **{percent(test["cer"])}** | {percent(result["dev"]["cer"])} |
+| loss, nats per token | {_nats(test["loss"])} | {_nats(result["dev"]["loss"])} |
+
+{test["word_edits"]} edits in {test["words"]} words of {test["utterances"]} clips; {test["empty_hypotheses"]} transcripts
+came out empty. Greedy decoding, no language model. The checkpoint of update {result["best_update"]} of
+{result["updates"]} was scored: the one with the best validation {settings["select_by"].upper()}.
+{result["audio_seconds"] / 3600:.2f} h of speech were trained on in {duration(result["train_seconds"])}.
+
+![curves](curves.png)
+
+## Data
+
+| split | from | clips | minutes | speakers | words | left out |
+|---|---|---|---|---|---|---|
+{splits}
+
+{data["tokens"]} tokens ({settings["tokens"]}), the blank included; accents {settings["accents"]}, apostrophes
+{settings["apostrophes"]}. Characters without a token: {", ".join(f"{v!r} in {k}" for k, v in unknown.items()) or "none"}.
+{test["infeasible"]} test clips have fewer frames than their transcripts need, which no CTC model can write.
+
+## Speakers, the worst first
+
+| speaker | clips | WER | CER |
+|---|---|---|---|
+{speakers}
+
+## Worst utterances
+
+{worst}
+
+## How it was made
+
+| | |
+|---|---|
+| encoder | {encoder["init"]} ({encoder["model"]}) |
+| frozen | {settings["freeze"]} |
+| head | {settings["head_blocks"]} blocks, {settings["head_optimizer"]} |
+| commit | {provenance["commit"]} |
+| device | {provenance["device"]}, {provenance["cores"]} cores |
+| versions | {", ".join(f"{name} {version}" for name, version in provenance["versions"].items())} |
+| seed | {provenance["seed"]} |
+
+```
+{provenance["command"]}
+```
+
+{FILES}
+"""
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage; none where there is no finite value."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _nats(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3f}"

@@ -1,0 +1,50 @@
+"""A fine-tuned run as a transcriber of whole files."""
+
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from experiments.models.recognizers import open_recognizer
+from w2v_jax.config import SAMPLE_RATE_HZ
+from w2v_jax.data import audio
+from w2v_jax.errors import UserError
+from w2v_jax.recognition import windows
+from w2v_jax.recognition.ctc import collapse
+
+
+class Transcriber:
+    """Loads a run's best checkpoint once; transcribes files of any length."""
+
+    def __init__(self, run: Path, window_seconds: float):
+        """Open a run of `w2v-jax finetune`.
+
+        Raises:
+            UserError: it is none, or has no validated checkpoint yet.
+        """
+        opened = open_recognizer(run, f"--run {run}")
+        self._config, self._tokenizer = opened.config, opened.tokenizer
+        if math.prod(self._config.model.conv_strides) != windows.FRAME_SAMPLES:
+            raise UserError(f"--run {run} has frames of another length than 20 ms: windows do not fit them")
+        parameters, statistics = opened.best_checkpoint()
+        scores = jax.jit(opened.recognizer.scores)
+        self._scores = lambda waveform, num_samples: scores(parameters, statistics, waveform, num_samples)
+        self._window_samples = windows.whole_frames(round(window_seconds * SAMPLE_RATE_HZ))
+
+    def file(self, path: Path) -> str:
+        """The text of an audio file.
+
+        Raises:
+            ClipError: it is no audio, or too short.
+        """
+        samples = audio.decode(
+            path, min_samples=self._config.model.receptive_field_samples, max_seconds=math.inf
+        )
+        return self.samples(audio.to_float(samples))
+
+    def samples(self, samples: np.ndarray) -> str:
+        """The text of float32 [sample] at 16 kHz."""
+        logits = windows.stitched_scores(samples, self._scores, self._window_samples)
+        best = logits.argmax(-1)
+        return " ".join(self._tokenizer.decode(collapse(best, len(best))).split())

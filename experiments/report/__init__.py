@@ -1,0 +1,1 @@
+"""The kit that reports are made with: tables, figures, units, statistics, pages."""

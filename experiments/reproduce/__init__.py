@@ -1,0 +1,1 @@
+"""`w2v-jax reproduce`: the paper's tables and figures."""

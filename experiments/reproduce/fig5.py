@@ -1,0 +1,89 @@
+"""`w2v-jax reproduce fig5`: ten and a hundred clients, FedAvg and loss weighting, and what ASR makes of it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from experiments.options import arguments
+from experiments.options.errors import UsageError
+from experiments.process.files import replace_file, write_json
+from experiments.process.provenance import record_provenance
+from experiments.study import federated as federated_study
+from experiments.study import federated_results
+from experiments.study.cells import check_counts, run_cells
+from experiments.study.federated import ScaleName, Study
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fig5Arguments:
+    """Figure 5 with references: pre-training curves, and error rates after fine-tuning. Continues when rerun.
+
+    example: w2v-jax reproduce fig5 --data corpora/en --scale small
+    """
+
+    data: Path | None = None
+    """A Common Voice locale's folder or its parent, with transcripts. Left out: a synthetic corpus."""
+    scale: ScaleName = "small"
+    """smoke: to see it work. small: tiny models, hours on two cores. paper: base models, for a GPU."""
+    seeds: int = 3
+    """Seeds 0, 1, ... of every cell."""
+    jobs: int = 1
+    """Runs side by side; their times are then those of a shared machine."""
+    out: Path = Path("runs/federated")
+    """Folder for fig5.json, fig5.md and pictures, and for the runs, which reproduce fig1 shares."""
+
+
+def study_of(options: Any) -> Study:
+    """The study that options name.
+
+    Raises:
+        UsageError: a number of seeds that cannot be, or no corpus where one is needed.
+    """
+    from experiments.data import corpora
+
+    check_counts(options)
+    if options.data is None and options.scale == "paper":
+        raise UsageError("--scale paper needs --data: a Common Voice locale's folder, Italian in the paper")
+    scale = federated_study.SCALES[options.scale]
+    speakers = scale.synthetic_speakers
+    if options.data is not None:
+        speakers = len(set(corpora.listed(str(options.data), "validated", "client_id")))
+        corpora.check_transcripts(str(options.data))
+    return Study(
+        scale_name=options.scale,
+        data=str(options.data or options.out / "corpus"),
+        seeds=options.seeds,
+        out=options.out,
+        heldout_speakers=federated_study.heldout_speakers(speakers, scale.most_clients),
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    options = arguments.parse(Fig5Arguments, argv, "w2v-jax reproduce fig5")
+    study = study_of(options)
+    federated_study.prepare(study)
+    rates = federated_study.chosen_rates(study, options.jobs)
+    seconds: dict[str, float] = {}
+    for title, cells in (
+        ("pre-training", federated_study.pretraining_cells(study)),
+        ("fine-tuning", federated_study.finetuning_cells(study, rates)),
+        ("probes, budgets, trend", federated_study.fairness_cells(study, rates)),
+    ):
+        seconds |= run_cells(cells, title, options.jobs)
+    result = federated_results.fig5(study, rates, seconds)
+    result["jobs"] = options.jobs
+    result["provenance"] = record_provenance("reproduce fig5") | federated_results.cell_provenance(study)
+    write(result, study.out)
+    print((study.out / "fig5.md").read_text(encoding="utf-8"))
+    print(f"written: {study.out / 'fig5.json'}, fig5.md, fig5.png, fig5-fairness.png")
+
+
+def write(result: dict[str, Any], out: Path) -> None:
+    """Write fig5.json, fig5.md and both pictures."""
+    from experiments.reproduce import fig5_report
+
+    write_json(out / "fig5.json", result)
+    fig5_report.draw(result, out / "fig5.png")
+    fig5_report.draw_fairness(result, out / "fig5-fairness.png")
+    replace_file(out / "fig5.md", fig5_report.markdown(result))

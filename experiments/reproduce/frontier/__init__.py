@@ -1,0 +1,1 @@
+"""`w2v-jax reproduce frontier`: memory against time by training method."""

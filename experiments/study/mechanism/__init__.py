@@ -1,0 +1,1 @@
+"""`w2v-jax study mechanism`: what loss-weighted averaging rewards."""

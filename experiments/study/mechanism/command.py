@@ -1,0 +1,120 @@
+"""`w2v-jax study mechanism`: what loss-weighted averaging rewards, with clean and with spoilt clients."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments.options import arguments
+from experiments.process.files import replace_file, write_json
+from experiments.process.provenance import record_provenance
+from experiments.runs.folder import read_config
+from experiments.study.cells import Cell, check_counts, run_cells
+from experiments.study.mechanism import settings as mechanism
+from experiments.study.mechanism.settings import CLEAN, Setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scale:
+    """The length of one cell; `words` are options of pretrain."""
+
+    rounds: int
+    local_steps: int
+    diagnose_every: int
+    words: tuple[str, ...] = ()
+
+
+SCALES = {
+    "smoke": Scale(
+        rounds=2,
+        local_steps=1,
+        diagnose_every=1,
+        words=("--batch-size", "2", "--crop-seconds", "0.8", "--heldout-speakers", "2"),
+    ),
+    "small": Scale(rounds=12, local_steps=8, diagnose_every=3),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MechanismArguments:
+    """Pre-train ten clients many times over, two of them with spoilt audio; the same command continues.
+
+    example: w2v-jax study mechanism --data corpora/en --scale small --seeds 3
+    """
+
+    data: Path | None = None
+    """A Common Voice locale's folder or its parent. Left out: a synthetic corpus."""
+    scale: Literal["smoke", "small"] = "small"
+    """small: about a minute for each of 14 cells a seed on two cores. smoke: to see it work."""
+    seeds: int = 3
+    """Seeds 0, 1, ... of every setting."""
+    jobs: int = 1
+    """Runs side by side; their times are then those of a shared machine."""
+    out: Path = Path("runs/mechanism")
+    """Folder for mechanism.json, mechanism.md and mechanism.png, and for the runs in `cells`."""
+
+
+def cell(options: MechanismArguments, setting: Setting, seed: int) -> Cell:
+    """The run of one setting and seed."""
+    scale = SCALES[options.scale]
+    words = ["pretrain", "--preset", "ten-clients", "--model", "tiny", "--aggregation", setting.rule]
+    if setting.temperature is not None:
+        words += ["--temperature", f"{setting.temperature:g}"]
+    if setting.condition != CLEAN:
+        words += ["--corruption", setting.condition]
+        words += ["--corrupted-clients", str(mechanism.SPOILT_CLIENTS)]
+    if options.data is not None:
+        words += ["--data", str(options.data)]
+    for name in ("rounds", "local_steps", "diagnose_every"):
+        words += [f"--{name.replace('_', '-')}", str(getattr(scale, name))]
+    words += ["--evaluate-every", str(scale.diagnose_every), *scale.words, "--seed", str(seed)]
+    name = f"{setting.name}-{seed}"
+    return Cell(name=name, arguments=tuple(words), out=options.out / "cells" / name, product="report.html")
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    options = arguments.parse(MechanismArguments, argv, "w2v-jax study mechanism")
+    check_counts(options)
+    from experiments.data import corpora
+
+    if options.data is not None:
+        corpora.find(str(options.data))
+    # A seed at a time, so that what an interrupted study has is whole seeds.
+    plan = [(setting, seed) for seed in range(options.seeds) for setting in mechanism.settings()]
+    cells = [cell(options, setting, seed) for setting, seed in plan]
+    seconds = run_cells(cells, "study mechanism", options.jobs)
+    rows = [
+        mechanism.read_cell(made.out, setting, seed) | {"seconds": seconds.get(made.name)}
+        for made, (setting, seed) in zip(cells, plan, strict=True)
+    ]
+    result = {
+        "scale": {"name": options.scale} | dataclasses.asdict(SCALES[options.scale]),
+        "data": str(options.data) if options.data else None,
+        "seeds": options.seeds,
+        "rows": rows,
+        "groups": mechanism.groups(rows),
+        "comparisons": mechanism.comparisons(rows),
+        "provenance": provenance(cells),
+    }
+    write(result, options.out)
+    print((options.out / "mechanism.md").read_text(encoding="utf-8"))
+    print(f"written: {options.out / 'mechanism.json'}, mechanism.md, mechanism.png")
+
+
+def provenance(cells: list[Cell]) -> dict[str, Any]:
+    """This command's, with device, flags and commits of the processes that trained."""
+    runs = [read_config(made.out)["provenance"] for made in cells]
+    return record_provenance("study mechanism") | {
+        "device": runs[0]["device"],
+        "xla_flags": runs[0]["xla_flags"],
+        "cell_commits": sorted({run["commit"] for run in runs}),
+    }
+
+
+def write(result: dict[str, Any], out: Path) -> None:
+    """Write mechanism.json, mechanism.md and mechanism.png."""
+    from experiments.study.mechanism import report as mechanism_report
+
+    write_json(out / "mechanism.json", result)
+    mechanism_report.draw(result, out / "mechanism.png")
+    replace_file(out / "mechanism.md", mechanism_report.markdown(result))

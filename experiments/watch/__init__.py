@@ -1,0 +1,1 @@
+"""`w2v-jax watch`: runs live in the terminal."""

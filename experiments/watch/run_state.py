@@ -1,0 +1,124 @@
+"""A run as seen from outside while it goes on: what it is, how far it is, whether anything is running."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments.options.errors import UsageError
+from experiments.process.files import read_json
+from experiments.runs.folder import METRICS, in_use, read_config
+from experiments.runs.metric_columns import line_seconds
+from experiments.watch.jsonl_tail import Tail
+from w2v_jax.errors import UserError
+
+State = Literal["starting", "running", "finishing", "stopped", "done"]
+RECENT_LINES = 20  # that a step's seconds are taken from
+REPORT = "report.html"  # what a run writes last
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """A run at one moment.
+
+    Attributes:
+        folder: as it was named.
+        settings: of its config.json.
+        unit: what its lines count, round or update.
+        lines: of its metrics.jsonl, without lists.
+        total: steps of the whole run; None where a fine-tuning run has not said yet.
+        state: `stopped` where no process is at work and it is not done.
+        silent_seconds: since the last line; None where there is none.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    unit: str
+    lines: list[dict[str, Any]]
+    total: int | None
+    state: State
+    silent_seconds: float | None
+
+    @property
+    def done(self) -> int:
+        """Steps that have been made."""
+        return self.lines[-1][self.unit] if self.lines else 0
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Mean seconds of recent steps, evaluations included; the first line, which compiled, left out."""
+        if not self.lines:
+            return None
+        recent = self.lines[1:][-RECENT_LINES:] or self.lines
+        earlier = self.lines[: -len(recent)]
+        before = earlier[-1][self.unit] if earlier else 0
+        return sum(map(line_seconds, recent)) / max(1, self.done - before)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the last step's end, if it goes on as it did; None of a run that does not go on."""
+        if self.state != "running" or self.total is None or self.step_seconds is None:
+            return None
+        return max(0.0, self.step_seconds * (self.total - self.done) - (self.silent_seconds or 0.0))
+
+    def latest(self, column: str) -> dict[str, Any] | None:
+        """The last line with a value in a column."""
+        return next((line for line in reversed(self.lines) if line.get(column) is not None), None)
+
+
+class Watched:
+    """A run folder of pretrain or finetune that is looked at again and again."""
+
+    def __init__(self, folder: Path):
+        """Check what it is.
+
+        Raises:
+            UsageError, UserError: it is no such folder.
+        """
+        self.folder = folder
+        if not folder.exists():
+            raise UsageError(f"no such folder: {folder} (name a run folder of w2v-jax pretrain or finetune)")
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is a file: name the run folder that it is in")
+        # A run has its config.json a moment before its metrics.jsonl.
+        needed = ["config.json"] if in_use(folder) else ["config.json", METRICS]
+        if missing := [name for name in needed if not (folder / name).exists()]:
+            inside = sorted(path.parent for path in folder.glob(f"*/{METRICS}"))
+            hint = f"; did you mean {inside[0]} in it?" if inside else ""
+            raise UsageError(
+                f"{folder} is not a run folder of w2v-jax pretrain or finetune "
+                f"(no {' or '.join(missing)}){hint}"
+            )
+        self._settings = read_config(folder)["settings"]
+        if not {"rounds", "updates"} & self._settings.keys():
+            raise UsageError(
+                f"{folder / 'config.json'} is of another command: name a run of w2v-jax pretrain or finetune"
+            )
+        self._unit = "round" if "rounds" in self._settings else "update"
+        self._tail = Tail(folder / METRICS)
+
+    def look(self) -> Look:
+        """How it is now.
+
+        Raises:
+            UserError: the folder is gone.
+        """
+        if not self.folder.is_dir():
+            raise UserError(f"{self.folder} is gone: name a run folder that is there")
+        busy = in_use(self.folder)  # before its lines: what ends in between is seen as running once more
+        lines = [line for line in self._tail.look() if isinstance(line.get(self._unit), int)]
+        total, modified = self._total(), self._tail.modified_seconds
+        complete = bool(lines) and lines[-1][self._unit] == total
+        state: State
+        if busy:
+            state = "finishing" if complete else "running" if lines else "starting"
+        else:
+            state = "done" if complete and (self.folder / REPORT).exists() else "stopped"
+        silent = max(0.0, time.time() - modified) if lines and modified is not None else None
+        return Look(self.folder, self._settings, self._unit, lines, total, state, silent)
+
+    def _total(self) -> int | None:
+        if self._unit == "round":
+            return self._settings["rounds"]
+        data = self.folder / "data.json"
+        return self._settings["updates"] or (read_json(data).get("updates") if data.exists() else None)

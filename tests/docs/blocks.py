@@ -1,0 +1,129 @@
+"""The fenced blocks and code spans of the documentation, and what each fence's words promise.
+
+python            executed in order, one namespace a document
+console           `w2v-jax ...` lines executed in the same folder (and `ls`)
+text              what the block right before it prints; `...` stands for anything
+sh install        not executed: make targets, extras and commands are looked up
+sh board          not executed: for another machine; runner.py's options are parsed
+
+slow              the block runs in `make test-slow` alone
+parity            the block needs torch and transformers: `make parity`
+given             names that the text speaks of come from tests/docs/given.py
+fails             every command of the block ends with status 2; what it says is compared
+processes         every line is a process of its own, those that end in & side by side
+rehearsed         takes hours, or data that are not here: `make test-slow` runs every line with options that
+                  make it small (tests/docs/rehearsal.py); the lines as they stand are parsed and checked
+parsed            needs machines or compilers that are not here, or installs: parsed and checked, not executed
+"""
+
+import dataclasses
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+from tests.paths import ROOT
+
+WORDS = {
+    "python": {"slow", "parity", "given"},
+    "console": {"slow", "parity", "fails", "processes", "rehearsed", "parsed"},
+    "sh": {"install", "board"},
+    "text": set(),
+}
+GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Their code spans are parsed; they have no fences of their own.
+OTHERS = [
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "docs" / "results" / "README.md",
+    *sorted((ROOT / "docs" / "decisions").glob("*.md")),
+]
+
+
+class FenceError(Exception):
+    """A fence that the rules above do not know."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A fenced block.
+
+    Attributes:
+        line: of its first line of content, from 1.
+        expected: what it prints, where a `text` block follows.
+    """
+
+    document: str
+    line: int
+    language: str
+    words: frozenset[str]
+    text: str
+    expected: str | None = None
+
+    @property
+    def executed(self) -> bool:
+        """Whether some test runs it, rather than look at it."""
+        return self.language in ("python", "console") and "parsed" not in self.words
+
+
+def blocks_of(path: Path) -> list[Block]:
+    """A document's blocks, `text` blocks folded into those that they follow.
+
+    Raises:
+        FenceError: no language, an unknown one or an unknown word; a `text` block that follows no executed
+            block, or that anything would match.
+    """
+    found: list[Block] = []
+    tokens = [token for token in MarkdownIt().parse(path.read_text(encoding="utf-8")) if not token.hidden]
+    for place, token in enumerate(tokens):
+        if token.type == "code_block":
+            raise FenceError(f"{_where(path, token)}: an indented code block; use a fence with a language")
+        if token.type != "fence":
+            continue
+        block = _block(path, token)
+        if block.language != "text":
+            found.append(block)
+            continue
+        previous = tokens[place - 1]
+        if previous.type != "fence" or not found or not found[-1].executed or found[-1].expected is not None:
+            raise FenceError(f"{_where(path, token)}: a text block must follow right after an executed one")
+        if not block.text.replace(".", "").strip():
+            raise FenceError(f"{_where(path, token)}: a text block that anything would match")
+        found[-1] = dataclasses.replace(found[-1], expected=block.text)
+    return found
+
+
+def _where(path: Path, token) -> str:
+    return f"{path.name}, line {token.map[0] + 1}"
+
+
+def _block(path: Path, token) -> Block:
+    language, *words = token.info.split() or [""]
+    if language not in WORDS:
+        raise FenceError(f"{_where(path, token)}: the language {language!r}, not one of {', '.join(WORDS)}")
+    if unknown := set(words) - WORDS[language]:
+        raise FenceError(f"{_where(path, token)}: {language} with the words {', '.join(sorted(unknown))}")
+    if language == "sh" and len(words) != 1:
+        raise FenceError(f"{_where(path, token)}: sh needs one of {', '.join(sorted(WORDS['sh']))}")
+    return Block(path.name, token.map[0] + 2, language, frozenset(words), token.content)
+
+
+def spans_of(path: Path) -> list[tuple[int, str]]:
+    """(line, text) of a document's code spans; the line is that of their paragraph."""
+    found = []
+    for token in MarkdownIt("commonmark").enable("table").parse(path.read_text(encoding="utf-8")):
+        for child in token.children or []:
+            if child.type == "code_inline":
+                found.append(((token.map or [0])[0] + 1, " ".join(child.content.split())))
+    return found
+
+
+def links_of(path: Path) -> list[str]:
+    """Where a document's links lead."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(path.read_text(encoding="utf-8"))
+    children = (child for token in tokens for child in token.children or [])
+    return [str(child.attrs["href"]) for child in children if child.type == "link_open"]
+
+
+def command_lines(text: str) -> list[str]:
+    """A block's lines with continuations joined, without blank ones and comments."""
+    lines = text.replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]

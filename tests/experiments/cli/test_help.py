@@ -1,0 +1,83 @@
+"""Help: soon there, for every command and group, with an example that works."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from experiments.cli import main as cli
+from tests.experiments.command_lines import parse_only
+from tests.paths import ROOT
+
+GROUPS = sorted({name.split()[0] for name in cli.COMMANDS if " " in name} - set(cli.COMMANDS))
+# What takes a second or more to import, and no help needs.
+HEAVY = {"jax", "flax", "optax", "matplotlib", "scipy", "fedjax", "grain", "tensorflow_datasets"}
+
+
+def test_the_list_of_commands_imports_next_to_nothing():
+    code = (
+        "import sys; from experiments.cli.main import main; main(['--help']); main(['reproduce']); "
+        f"assert not {HEAVY | {'tyro', 'numpy'}} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pretrain" in done.stdout
+
+
+def test_no_help_imports_what_takes_a_second():
+    code = (
+        "import contextlib, sys; from experiments.cli.main import COMMANDS, main\n"
+        "for name in COMMANDS:\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        main([*name.split(), '--help'])\n"
+        f"    found = {HEAVY} & set(sys.modules)\n"
+        "    assert not found, (name, found)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["bench"]])
+def test_a_reader_that_leaves_a_list_is_no_error(words):
+    argv = [sys.executable, "-m", "experiments", *words]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_command_has_help_with_an_example(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*name.split(), "--help"])
+    assert stop.value.code == 0
+    assert f"example: w2v-jax {name} " in " ".join(re.sub("[│|]", " ", capsys.readouterr().out).split())
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_examples_are_right(name):
+    # The docstring is what --help prints; there the example is on one line.
+    asked = parse_only(name, [], check=False)
+    assert asked.program == f"w2v-jax {name}"
+    (example,) = re.findall(r"example: (.*)", asked.kind.__doc__)
+    words = shlex.split(example)
+    assert words[: len(name.split()) + 1] == ["w2v-jax", *name.split()]
+    parse_only(name, words[len(name.split()) + 1 :])
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_a_group_lists_its_commands(group, words, capsys):
+    assert cli.main([group, *words]) == 0
+    out = capsys.readouterr().out
+    listed = re.findall(r"^  (\w+ \w+) ", out, re.MULTILINE)
+    assert listed == [name for name in cli.COMMANDS if name.split()[0] == group]
+
+
+def test_a_command_that_is_a_group_too_is_the_command(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["plans", "--help"])
+    assert "example: w2v-jax plans --targets" in " ".join(capsys.readouterr().out.split())

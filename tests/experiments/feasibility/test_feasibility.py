@@ -1,0 +1,154 @@
+"""The feasibility command and the projection, from the command line to the files."""
+
+import json
+
+import pytest
+
+from experiments.cli import main as cli
+from experiments.feasibility import report as feasibility_report
+from experiments.process.files import read_json
+from tests.experiments.cli.test_commands import fails
+from tests.experiments.costs.test_timings import RECORD
+
+SMALL_RUN = ("--devices", "xavier-nx", "a15", "orin-nx", "--models", "base", "--method", "plain")
+
+
+def run(tmp_path, *argv):
+    assert cli.main(["feasibility", "--out", str(tmp_path / "f"), *argv]) == 0
+    return read_json(tmp_path / "f" / "feasibility.json")
+
+
+def row_of(result, device, precision="fp32", batch=4, seconds=5.5):
+    return next(
+        row
+        for row in result["rows"]
+        if (row["device"], row["precision"], row["batch"], row["seconds"])
+        == (device, precision, batch, seconds)
+    )
+
+
+def test_the_table_holds_the_papers_hours_and_what_is_unknown(tmp_path):
+    result = run(tmp_path, *SMALL_RUN)
+    nx = row_of(result, "xavier-nx")
+    assert (nx["verdict"], nx["time_by"], nx["step_seconds"]) == ("fits", "printed", 1.78)
+    assert nx["client_epoch_hours"] == pytest.approx(2.41, abs=0.005)
+    assert nx["run_days"] == pytest.approx(nx["client_epoch_hours"] * 920 / 24)
+    assert nx["joules_per_step"] == pytest.approx(20 * 1.78)
+    assert row_of(result, "xavier-nx", batch=8, seconds=12.0)["verdict"] == "too large"
+    longer = row_of(result, "xavier-nx", seconds=12.0)
+    assert longer["time_by"] == "modelled"
+    assert longer["step_seconds"] > nx["step_seconds"]
+    phone = row_of(result, "a15")
+    assert phone["step_seconds"] is phone["client_run_kwh"] is None
+    new = row_of(result, "orin-nx", precision="mixed")
+    assert 0 < new["step_seconds"] < row_of(result, "orin-nx")["step_seconds"]
+    base = result["bytes"]["base"]
+    assert (base["break_even_raw"], base["break_even_compressed"]) == (5, 1)
+    assert base["model_bytes"] == 4 * 95_044_608
+    clips = {(row["device"], row["model"]): row for row in result["longest"]}
+    assert 5.5 < clips["xavier-nx", "base"]["seconds"] < 60
+    fleet = result["fleet"]
+    assert fleet["wall_clock_hours"] == pytest.approx(fleet["slowest_hours"] + fleet["link_hours"])
+    assert fleet["slowest_hours"] == max(member["hours"] for member in fleet["members"])
+    text = (tmp_path / "f" / "feasibility.md").read_text()
+    assert text.startswith("# Are we there yet?")
+    assert "no, 5.43 x short" in text  # NX 1.14 s, A40 0.21 s
+    for name in ("verdicts.png", "time.png", "memory.png"):
+        assert (tmp_path / "f" / name).stat().st_size > 10_000
+
+
+def test_measurements_go_before_models(tmp_path):
+    files = []
+    for number, changes in enumerate(
+        (
+            {"median_seconds": 2.0, "device": "orin-nx"},
+            {"status": "out_of_memory", "device": "xavier-nx"},
+            {"board": {"model": "Some Board", "cpu": None}},
+        )
+    ):
+        files.append(tmp_path / f"{number}.json")
+        files[-1].write_text(json.dumps(RECORD | changes))
+    result = run(tmp_path, *SMALL_RUN, "--timings", *map(str, files))
+    orin = row_of(result, "orin-nx")
+    assert (orin["step_seconds"], orin["time_by"], orin["verdict"]) == (2.0, "measured", "fits")
+    assert result["devices"]["orin-nx"]["times_by"] == "timings.json"
+    nx = row_of(result, "xavier-nx")
+    assert nx["verdict"] == "too large"
+    assert nx["time_by"] == "modelled"
+    # Other settings of the device follow its measurement.
+    plain = run(tmp_path, *SMALL_RUN)
+    factor = 2.0 / row_of(plain, "orin-nx")["step_seconds"]
+    for batch in (1, 8):
+        before, after = (row_of(r, "orin-nx", batch=batch)["step_seconds"] for r in (plain, result))
+        assert after == pytest.approx(factor * before, rel=0.01)
+
+
+def test_more_clients_share_the_same_audio(tmp_path):
+    result = run(tmp_path, *SMALL_RUN, "--clients", "100", "--rounds", "7", "--link", "20/5")
+    assert row_of(result, "xavier-nx")["client_epoch_hours"] == pytest.approx(0.241, abs=0.0005)
+    base = result["bytes"]["base"]
+    assert (base["break_even_raw"], base["break_even_compressed"]) == (1, 1)
+    assert base["run_bytes"] == 7 * 2 * base["model_bytes"]
+    assert base["round_link_seconds"] == pytest.approx(8 * base["model_bytes"] * (1 / 20e6 + 1 / 5e6))
+
+
+def test_a_verdict_is_yes_only_where_all_is_known_and_enough():
+    row = {
+        "compute": 1.0,
+        "memory": 0.5,
+        "memory_remat": 1.2,
+        "memory_exact": None,
+        "bytes": 3.0,
+        "energy": 2.0,
+    }
+    assert feasibility_report.overall(row) == "yes"
+    assert feasibility_report.overall(row | {"memory_remat": 0.9}) == "no"
+    assert feasibility_report.overall(row | {"energy": None}) == "unknown"
+    assert feasibility_report.overall(row | {"energy": None, "compute": 0.1}) == "no"
+    assert feasibility_report.overall(row | {"memory": None, "memory_remat": None}) == "unknown"
+
+
+def test_the_projection_reaches_the_a40_when_the_paper_says(tmp_path, capsys):
+    assert cli.main(["reproduce", "section41", "--out", str(tmp_path)]) == 0
+    result = read_json(tmp_path / "section41.json")
+    low, high = result["projected"]["xavier-nx"]["years"]
+    assert (round(low, 1), round(high, 1)) == (3.7, 4.1)
+    assert result["assumptions"]["five_years_give"] == pytest.approx(10.1, abs=0.05)
+    years = [row["years"] for row in result["sensitivity"]]
+    assert years == sorted(years)
+    boards = {row["device"]: row for row in result["boards"]}
+    assert {"orin-nx", "orin-agx", "thor", "rpi-5"} <= set(boards)
+    assert boards["thor"]["gap"] < boards["orin-nx"]["gap"] < boards["rpi-5"]["gap"]
+    assert (tmp_path / "section41.png").stat().st_size > 10_000
+    assert "2027" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["feasibility", "--devices", "xavier"], "did you mean xavier"),
+        (["feasibility", "--fleet", "xavier-nx"], "NAME=COUNT"),
+        (["feasibility", "--fleet", "xaviernx=3"], "did you mean xavier-nx"),
+        (["feasibility", "--link", "dsl"], "unknown --link 'dsl'"),
+        (["feasibility", "--link", "0/5"], "unknown --link"),
+        (["feasibility", "--hours", "0"], "--hours must be positive"),
+        (["feasibility", "--hours", "inf"], "--hours must be positive and finite"),
+        (["feasibility", "--clients", "0"], "--clients must be positive"),
+        (["feasibility", "--seconds", "0.01"], "--seconds must be between"),
+        (["feasibility", "--batch", "0"], "--batch must be at least 1"),
+        (["feasibility", "--headroom", "1.5"], "--headroom is a share"),
+        (["feasibility", "--timings", "absent.json"], "cannot read absent.json"),
+        (["reproduce", "table2", "--timings", "absent.json"], "cannot read absent.json"),
+        (["reproduce", "section41", "--doubling-months", "0"], "--doubling-months must be"),
+        (["reproduce", "section41", "--device", "thor"], "unknown --device 'thor'"),
+        (["export", "--batch", "0"], "--batch must be at least 1"),
+        (["export", "--seconds", "0.001"], "--seconds must be between"),
+        (["export", "--precision", "fp8"], "--precision"),
+        (["plans", "grid", "--targets", "xavier"], "did you mean xavier-agx"),
+        (["profile", "--device", "a15"], "bandwidth of a15"),
+    ],
+)
+def test_mistakes_are_one_line(capfd, tmp_path, monkeypatch, argv, expected):
+    monkeypatch.chdir(tmp_path)
+    assert expected in fails(capfd, *argv, "--out", "out")
+    assert not (tmp_path / "out").exists()

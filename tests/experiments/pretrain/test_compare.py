@@ -1,0 +1,98 @@
+import json
+
+import pytest
+
+from experiments.options.errors import UsageError
+from experiments.pretrain.compare import above_untrained, main, read_run, summary, times
+
+
+def make_run(folder, preset, accuracy, evaluated=(2, 3)):
+    folder.mkdir()
+    provenance = {
+        "command": "w2v-jax pretrain", "commit": "abc", "versions": {"jax": "0"}, "device": "cpu", "cores": 2,
+        "xla_flags": "",
+    }  # fmt: skip
+    settings = {
+        "preset": preset, "model": "tiny", "aggregation": "fedavg", "seed": 0, "clients": 2,
+        "clients_per_round": 2, "data": None, "precision": "fp32", "batch_size": 4, "crop_seconds": 2.0,
+        "learning_rate": 0.1,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps({"settings": settings, "provenance": provenance}))
+    values = {
+        "contrastive": 4.7, "accuracy": 0.02, "accuracy_standard_error": 0.0, "code_perplexity": 100.0,
+        "shuffled_accuracy": 0.02, "chance_accuracy": 0.02,
+    }  # fmt: skip
+    (folder / "untrained.json").write_text(json.dumps(values))
+    clips = {
+        "clips": 9, "seconds": 60.0, "speakers": 4, "heldout_speakers": ["x"], "skipped_by_reason": {},
+        "clients": {"a": {}, "b": {}},
+    }  # fmt: skip
+    (folder / "clips.json").write_text(json.dumps(clips))
+    held = {
+        "heldout_contrastive": 4.0, "heldout_accuracy": accuracy, "heldout_chance_accuracy": 0.03,
+        "heldout_shuffled_accuracy": 0.05, "heldout_code_perplexity": 50.0,
+        "heldout_accuracy_standard_error": 0.01,
+    }  # fmt: skip
+    lines = [
+        {
+            "round": r,
+            "updates": 10 * r,
+            "audio_seconds": 1800.0,
+            "round_seconds": 1.0,
+            "skipped_clients": 0,
+            "contrastive": 4.1,
+            "code_perplexity": 60.0,
+            "update_norm": 1.0,
+            "bytes_up": 8,
+            "bytes_down": 8,
+            "padded_share": 0.1,
+        }
+        | (held | {"evaluation_seconds": 2.0} if r in evaluated else {})
+        for r in (1, 2, 3)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_runs_side_by_side(tmp_path):
+    runs = [make_run(tmp_path / "a", "ten-clients", 0.3), make_run(tmp_path / "b", "centralised", 0.15)]
+    runs.append(make_run(tmp_path / "c", "ten-clients", 0.3))
+    main([*map(str, runs), "--out", str(tmp_path / "out")])
+    rows = json.loads((tmp_path / "out" / "compare.json").read_text())["rows"]
+    assert [row["run"] for row in rows] == ["ten-clients, fedavg", "centralised", "ten-clients, fedavg"]
+    assert (rows[0]["updates"], rows[0]["audio_hours"], rows[0]["seconds"]) == (30, 1.5, 7.0)
+    table = (tmp_path / "out" / "compare.md").read_text()
+    assert (
+        "| [ten-clients, fedavg](ten-clients-fedavg-1.md) | 30 | 1.5 h | 4.000 (4.700) | "
+        "0.300 ± 0.010 (0.020) | 28 | 10.0 | 6.0 | 50 | 0.1 min |"
+    ) in table
+    # Every run's report and metrics are kept under a name of their own.
+    for name in ("ten-clients-fedavg-1", "centralised", "ten-clients-fedavg-3"):
+        assert f"({name}.png)" in (tmp_path / "out" / f"{name}.md").read_text()
+        assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / "out" / f"{name}.jsonl").read_text().count("\n") == 3
+    assert (tmp_path / "out" / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_last_evaluated_round_counts(tmp_path):
+    run = read_run(make_run(tmp_path / "a", "ten-clients", 0.3, evaluated=(2,)))
+    assert (summary(run)["updates"], summary(run)["audio_hours"]) == (20, 1.0)
+
+
+def test_gains_are_in_standard_errors_of_the_difference():
+    row = {
+        "accuracy": 0.09, "untrained_accuracy": 0.04, "accuracy_standard_error": 0.003,
+        "untrained_accuracy_standard_error": 0.004,
+    }  # fmt: skip
+    assert above_untrained(row) == pytest.approx(10.0)
+    assert times(0.3, 0.1) == "3.0"
+    assert times(0.3, 0.0) == "-"
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="not a run folder"):
+        read_run(tmp_path)
+    run = make_run(tmp_path / "a", "ten-clients", 0.3)
+    (run / "metrics.jsonl").write_text("")
+    with pytest.raises(UsageError, match="no evaluated round"):
+        read_run(run)

@@ -1,0 +1,57 @@
+import json
+
+import pytest
+
+from experiments.process.files import finite_or_none
+from experiments.runs.folder import DIAGNOSTICS, RunFolder, read_metrics
+from w2v_jax.errors import UserError
+
+SETTINGS = {"rounds": 3, "model": "tiny"}
+
+
+def test_same_settings_open_again_and_others_are_refused(tmp_path):
+    run = RunFolder(tmp_path / "run", SETTINGS, {})
+    assert not (tmp_path / "run" / "config.json").exists()
+    run.begin()
+    run.close()
+    RunFolder(tmp_path / "run", dict(SETTINGS), {}).close()
+    with pytest.raises(UserError, match="rounds: 3 there, 4 here"):
+        RunFolder(tmp_path / "run", SETTINGS | {"rounds": 4}, {})
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["settings"] == SETTINGS
+
+
+def test_two_runs_at_once_are_refused(tmp_path):
+    first = RunFolder(tmp_path / "run", SETTINGS, {})
+    with pytest.raises(UserError, match="in use by another process"):
+        RunFolder(tmp_path / "run", SETTINGS, {})
+    first.close()
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(UserError, match="is a file"):
+        RunFolder(tmp_path / "run", SETTINGS, {})
+
+
+def test_rewind_drops_later_rounds_and_a_line_cut_short(tmp_path):
+    run = RunFolder(tmp_path / "run", SETTINGS, {})
+    for number in range(1, 5):
+        run.append({"round": number, "loss": float("nan")})
+    with run.metrics_path.open("a") as out:
+        out.write('{"round": 5, "lo')
+    run.rewind(2)
+    assert read_metrics(run.metrics_path) == [{"round": 1, "loss": None}, {"round": 2, "loss": None}]
+    run.close()
+
+
+def test_rewind_keeps_files_of_rounds_together(tmp_path):
+    run = RunFolder(tmp_path / "run", SETTINGS, {})
+    for number in (2, 4):
+        run.append({"round": number}, DIAGNOSTICS)
+    run.rewind(3)
+    assert read_metrics(tmp_path / "run" / DIAGNOSTICS) == [{"round": 2}]
+    run.close()
+
+
+def test_numbers_that_json_lacks_become_null():
+    assert finite_or_none({"a": [1.0, float("inf")], "b": "x"}) == {"a": [1.0, None], "b": "x"}

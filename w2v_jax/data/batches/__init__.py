@@ -1,0 +1,1 @@
+"""Batches of clips: crops, length buckets, labels, augmentation."""

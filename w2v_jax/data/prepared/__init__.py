@@ -1,0 +1,1 @@
+"""Prepared data sets: decoded once into shards."""

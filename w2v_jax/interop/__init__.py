@@ -1,0 +1,1 @@
+"""Models of other software: Hugging Face, fairseq, plain jax.numpy."""

@@ -1,0 +1,1 @@
+"""The pre-training objective: masks, negatives, losses, gradients."""

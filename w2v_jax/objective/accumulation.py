@@ -1,0 +1,262 @@
+"""Gradients of a batch from its utterances, a few at a time: exact, for all three losses.
+
+The contrastive loss and the feature penalty are sums over frames, divided by counts that are known before
+anything is computed: micro-batches add up. The diversity loss is a function of the batch's average choice
+probabilities. A first pass, of the feature encoder alone, gathers that average; the loss's gradient with
+respect to it is a constant then, and the loss is replaced by its linearisation there, which adds up too and
+has the same gradient.
+
+Nothing as large as the model exists but its parameters and one set of gradients: the transformer's are added
+layer by layer (layer_gradients), and the feature encoder's block by block (encoder_blocks).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from w2v_jax.batch import Batch, Sums
+from w2v_jax.config import ModelConfig
+from w2v_jax.model import encoder_blocks
+from w2v_jax.model.binding import Parameters
+from w2v_jax.model.features import blocked_encoder
+from w2v_jax.model.frame_counts import frame_lengths
+from w2v_jax.model.layer_gradients import Descent, Sink
+from w2v_jax.model.wav2vec2 import normalise_waveform
+from w2v_jax.objective import losses
+from w2v_jax.objective.pretraining_loss import (
+    FrameSums,
+    diversity_weight,
+    draw,
+    draw_mask,
+    dropout_keys,
+    frame_sums,
+    loss_of,
+    masked_sum,
+    training_noise,
+)
+
+# Features are kept from the first pass to the second, for all utterances, where they take no more than this;
+# a batch of any size must not need more memory than a small one. Else they are computed again.
+KEPT_FEATURES_BYTES = 32 * 2**20
+
+ENCODER = "feature_encoder"
+Apply = Callable[..., Any]
+
+
+class Whole(NamedTuple):
+    """What a batch's losses need to know of it as a whole."""
+
+    masked: Float[Array, ""]  # frames
+    valid: Float[Array, ""]  # frames
+    diversity_gradient: Float[Array, "group entry"]  # with respect to the summed probabilities, weighted
+
+
+def value_and_grad(
+    config: ModelConfig,
+    apply: Apply,
+    parameters: Parameters,
+    batch: Batch,
+    key: Key[Array, ""],
+    step: Int[Array, ""] | int,
+    loss_scale: Float[Array, ""] | float = 1.0,
+) -> tuple[Parameters, Sums]:
+    """Gradients of the batch's mean loss, `config.micro_batch` utterances at a time, and its sums.
+
+    Args:
+        config: whose `micro_batch` is set.
+        apply: the model's, of `bind`.
+        parameters: of the model.
+        batch, key, step, loss_scale: as an Objective takes them.
+    """
+    assert config.micro_batch is not None
+    micro_batches = MicroBatches.of(batch, config.micro_batch)
+    whole, kept = _first_pass(config, apply, parameters, batch, micro_batches, key, step)
+    layers, others = _apart(parameters)
+
+    def body(carry, inputs):
+        index, features = inputs
+        micro_batch = micro_batches.at(index)
+        gradients, values, encoder, sums = carry
+        if features is None:
+            features = _encode(config, parameters, micro_batch)
+
+        def loss(others, sink, features):
+            held = _together(layers, others)
+            share, sums = _loss(config, apply, held, micro_batch, key, step, whole, sink, features)
+            return share * loss_scale, sums
+
+        (found, sink, change), more = jax.grad(loss, (0, 1, 2), has_aux=True)(
+            others, Sink(values, jnp.float32(1.0)), features[0]
+        )
+        gradients, sums = jax.tree.map(jnp.add, (gradients, sums), (found, more))
+        if not config.frozen_feature_encoder:
+            encoder = _pull_encoder(config, parameters, micro_batch, features[1], change, encoder)
+        return (gradients, sink.values, encoder, sums), None
+
+    zeros = jax.tree.map(jnp.zeros_like, (others, layers, parameters[ENCODER]))
+    start = (*zeros, no_sums(config))
+    (gradients, values, encoder, sums), _ = jax.lax.scan(body, start, (micro_batches.indices, kept))
+    gradients = _together(values, gradients) | {ENCODER: encoder}
+    return gradients, loss_of(config, sums, diversity_weight(config, step))[1]
+
+
+def descend(
+    config: ModelConfig,
+    apply: Apply,
+    parameters: Parameters,
+    batch: Batch,
+    key: Key[Array, ""],
+    step: Int[Array, ""] | int,
+    rate: Float[Array, ""],
+) -> tuple[Parameters, Sums]:
+    """A step of plain gradient descent, each layer's gradient applied as soon as it is known, and the sums.
+
+    The whole batch at a time: gradients of several micro-batches would have to be kept to be added up.
+    """
+    layers, others = _apart(parameters)
+    others = others | {ENCODER: parameters[ENCODER]}
+    draws, noise = draw(config, batch, key), training_noise(config, batch, key, step)
+
+    def loss(others, sink):
+        predictions, _ = apply(
+            _together(layers, others), batch.waveform, batch.num_samples, draws.mask, **noise, sink=sink
+        )
+        return loss_of(config, frame_sums(config, predictions, draws), diversity_weight(config, step))
+
+    (gradients, sink), sums = jax.grad(loss, (0, 1), has_aux=True)(others, Descent(layers, -rate))
+    others = jax.tree.map(lambda p, g: p - rate * g, others, gradients)
+    return _together(sink.values, others), sums
+
+
+def keeps_features(config: ModelConfig, utterances: int, samples: int) -> bool:
+    """Whether a batch's features are kept from the first pass to the second."""
+    return utterances * config.num_frames(samples) * config.feature_dim * 4 <= KEPT_FEATURES_BYTES
+
+
+class MicroBatches(NamedTuple):
+    """A batch, some rows of it at a time; it is not copied unless rows have to be added.
+
+    Attributes:
+        batch: rows that were added have no samples.
+        rows: of a micro-batch.
+    """
+
+    batch: Batch
+    rows: int
+
+    @classmethod
+    def of(cls, batch: Batch, rows: int) -> "MicroBatches":
+        """Micro-batches of so many rows, or of the whole batch if it has fewer."""
+        rows = min(rows, batch.waveform.shape[0])
+        more = -batch.waveform.shape[0] % rows
+        if more:
+            batch = jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, more), *[(0, 0)] * (leaf.ndim - 1))), batch)
+        return cls(batch, rows)
+
+    @property
+    def indices(self) -> Int[Array, " micro_batch"]:
+        """Of all micro-batches."""
+        return jnp.arange(self.batch.waveform.shape[0] // self.rows)
+
+    def at(self, index: Int[Array, ""]) -> Batch:
+        """One of them."""
+        return jax.tree.map(
+            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index * self.rows, self.rows), self.batch
+        )
+
+
+def no_sums(config: ModelConfig) -> FrameSums:
+    """Of no frames."""
+    zero, entries = jnp.float32(0.0), jnp.zeros((config.codebook_groups, config.codebook_entries))
+    return FrameSums(zero, zero, zero, zero, zero, entries, entries)
+
+
+def _first_pass(config, apply, parameters, batch, micro_batches, key, step) -> tuple[Whole, Any]:
+    """What the losses need of the whole batch, and its features where they are kept."""
+    masked = draw_mask(config, batch, key).sum().astype(jnp.float32)
+    valid = frame_lengths(batch.num_samples, config).sum().astype(jnp.float32)
+    keep = keeps_features(config, *batch.waveform.shape)
+
+    def body(total, index):
+        micro_batch = micro_batches.at(index)
+        features = _encode(config, parameters, micro_batch)
+        probabilities = apply(
+            parameters,
+            features[0],
+            dropout_keys=dropout_keys(micro_batch, key),
+            method="choice_probabilities",
+        )
+        total = total + masked_sum(probabilities, draw_mask(config, micro_batch, key))
+        return total, features if keep else None
+
+    start = jnp.zeros((config.codebook_groups, config.codebook_entries))
+    total, kept = jax.lax.scan(body, start, micro_batches.indices)
+    divisor = jnp.maximum(masked, 1.0)
+    slope = jax.grad(lambda total: losses.diversity(total / divisor))(total)
+    some = (masked > 0).astype(jnp.float32)
+    return Whole(masked, valid, slope * some * diversity_weight(config, step)), kept
+
+
+def _loss(config, apply, parameters, micro_batch, key, step, whole: Whole, sink, features):
+    """A micro-batch's share of what has the batch's gradient, and its sums over frames."""
+    draws = draw(config, micro_batch, key)
+    predictions, _ = apply(
+        parameters,
+        micro_batch.waveform,
+        micro_batch.num_samples,
+        draws.mask,
+        **training_noise(config, micro_batch, key, step),
+        features=features,
+        sink=sink,
+    )
+    sums = frame_sums(config, predictions, draws)
+    some = (whole.masked > 0).astype(jnp.float32)
+    penalty = config.feature_penalty_weight * some * sums.penalty / jnp.maximum(whole.valid, 1.0)
+    diversity = (whole.diversity_gradient * sums.probabilities).sum()
+    return sums.contrastive / jnp.maximum(whole.masked, 1.0) + diversity + penalty, sums
+
+
+def _prepared(config: ModelConfig, batch: Batch) -> tuple[Array, Array]:
+    """What the feature encoder is given of a batch."""
+    if config.normalise_waveform:
+        return normalise_waveform(batch.waveform, batch.num_samples), batch.num_samples
+    return batch.waveform, batch.num_samples
+
+
+def _encoder(config: ModelConfig, batch: Batch) -> encoder_blocks.BlockedEncoder:
+    """The feature encoder in blocks, or in a single one."""
+    return blocked_encoder(config, config.num_frames(batch.waveform.shape[1]))
+
+
+def _encode(config: ModelConfig, parameters: Parameters, batch: Batch) -> tuple[Array, Any]:
+    """Features, and what `_pull_encoder` wants of them."""
+    with jax.named_scope(ENCODER):
+        return encoder_blocks.forward(_encoder(config, batch), parameters[ENCODER], *_prepared(config, batch))
+
+
+def _pull_encoder(config, parameters, batch, statistics, cotangent, total) -> Parameters:
+    """`total` with the gradients of the feature encoder, from those of its features."""
+    with jax.named_scope(ENCODER):
+        return encoder_blocks.pull_back(
+            _encoder(config, batch),
+            parameters[ENCODER],
+            *_prepared(config, batch),
+            statistics,
+            cotangent,
+            total,
+        )
+
+
+def _apart(parameters: Parameters) -> tuple[Parameters, Parameters]:
+    """The transformer's layers, and the rest of the model without its feature encoder."""
+    context = dict(parameters["context_network"])
+    layers = context.pop("layers")
+    others = {name: value for name, value in parameters.items() if name != ENCODER}
+    return layers, others | {"context_network": context}
+
+
+def _together(layers: Parameters, others: Parameters) -> Parameters:
+    return others | {"context_network": others["context_network"] | {"layers": layers}}

@@ -1,0 +1,1 @@
+"""Transcripts: rules, tokenizers and their files."""
