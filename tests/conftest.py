@@ -4,13 +4,10 @@ import os
 import tempfile
 from pathlib import Path
 
+from tests.xla import fast_flags
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Eight virtual devices; the least optimised code, since tests spend their time compiling.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=8 --xla_cpu_enable_concurrency_optimized_scheduler=false "
-    "--xla_backend_optimization_level=0",
-)
+os.environ.setdefault("XLA_FLAGS", f"{fast_flags(8)} --xla_cpu_enable_concurrency_optimized_scheduler=false")
 
 # Most of a test's time is compiling what another test has compiled: one cache for a run, its workers and
 # their children, which inherit the variable. Whoever made it removes it.

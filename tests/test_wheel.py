@@ -81,7 +81,10 @@ def test_commands_work_where_no_checkout_is(installed, tmp_path):
     for package in PACKAGES:
         found = installed("python", "-c", f"import {package}; print({package}.__file__)")
         assert found.strip() == str(installed.packages / package / "__init__.py")
-    code = "from experiments import plan_surface, runtime; plan_surface.kept(); print(runtime.commit())"
+    code = (
+        "from experiments.costs.devices import plan_surface; plan_surface.kept()\n"
+        "from experiments.process.provenance import commit; print(commit())"
+    )
     assert installed("python", "-c", code).strip() == "unknown"
     size = ("--speakers", "3", "--clips-per-speaker", "1", "--words", "10")
     assert "3 clips" in installed("w2v-jax", "data", "synth", "--out", "corpus", *size)

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from w2v_jax.errors import UserError
+from w2v_jax.errors import UserError, is_disk_error, reason
 
 PyTree = Any
 
@@ -241,27 +241,3 @@ def _unwritable(round_index: int, why: str) -> UserError:
         f"cannot write the checkpoint of round {round_index} ({why}): free some space and run the same "
         "command again; earlier checkpoints are untouched"
     )
-
-
-def is_disk_error(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is the disk's: full, over quota, read-only."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EROFS,
-            errno.EFBIG,
-        ):
-            return True
-        text = str(error)
-        if any(
-            word in text for word in ("No space left", "RESOURCE_EXHAUSTED", "Disk quota", "File too large")
-        ):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def reason(error: BaseException) -> str:
-    """The first words of a disk error."""
-    return "no space left on the disk" if "No space" in str(error) else str(error).splitlines()[0][:120]

@@ -1,5 +1,7 @@
 """Errors that a user can act on: one line that says what is wrong and what would be right."""
 
+import errno
+
 DIVERGED = "training diverged"  # how the message of a training run that did begins
 
 
@@ -18,3 +20,27 @@ class ClipError(Exception):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+
+
+def is_disk_error(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is the disk's: full, over quota, read-only."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EROFS,
+            errno.EFBIG,
+        ):
+            return True
+        text = str(error)
+        if any(
+            word in text for word in ("No space left", "RESOURCE_EXHAUSTED", "Disk quota", "File too large")
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def reason(error: BaseException) -> str:
+    """The first words of a disk error."""
+    return "no space left on the disk" if "No space" in str(error) else str(error).splitlines()[0][:120]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.study.curves import table
+from experiments.report.tables import table
 
 
 def sentence(row: dict[str, Any]) -> str:

@@ -11,9 +11,10 @@ from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.pretrain import recipes
 from experiments.pretrain import report as pretraining_report
-from experiments.pretrain.report import series, total_seconds
+from experiments.pretrain.report import total_seconds
 from experiments.process.files import read_json, replace_file, write_json
 from experiments.runs.folder import read_config, read_metrics
+from experiments.runs.metric_columns import series
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

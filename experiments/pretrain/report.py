@@ -1,22 +1,14 @@
 """The report of a pre-training run: curves as PNG, a Markdown page and a self-contained HTML page."""
 
-import base64
-import re
 from pathlib import Path
 from typing import Any
 
 from experiments.pretrain import diagnostics_report
 from experiments.process.files import read_json, replace_file
-from experiments.process.progress import duration
+from experiments.report.page import self_contained_html
+from experiments.report.units import duration
 from experiments.runs.folder import DIAGNOSTICS, read_config, read_metrics
-
-STYLE = """
-body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-img { max-width: 100%; height: auto } table { border-collapse: collapse; margin: 1rem 0 }
-td, th { border: 1px solid #ccc; padding: .3rem .7rem; text-align: left } code { background: #f3f3f3 }
-pre { background: #f3f3f3; padding: .7rem; overflow-x: auto }
-"""
-
+from experiments.runs.metric_columns import series
 
 FILES = """Files: `metrics.jsonl` (a line a round; `events/` for TensorBoard), `diagnostics.jsonl` (with `--diagnose-every`), `untrained.json`, `clips.json` (clients, skipped clips),
 `checkpoints/`, `config.json`, `starts.jsonl` (commit and versions of every start). Running the same command
@@ -63,12 +55,6 @@ def text(folder: Path, curves: str, files: str, clients: str) -> str:
 def total_seconds(lines: list[dict[str, Any]]) -> float:
     """Time of rounds and evaluations."""
     return sum(line["round_seconds"] + line.get("evaluation_seconds", 0.0) for line in lines)
-
-
-def series(lines: list[dict[str, Any]], name: str, x: str = "round") -> tuple[list[float], list[float]]:
-    """(x, y) of the rounds that have a value."""
-    pairs = [(line[x], line[name]) for line in lines if line.get(name) is not None]
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
 def draw_curves(lines: list[dict[str, Any]], untrained: dict[str, float], path: Path) -> None:
@@ -240,22 +226,4 @@ def _corruption(clips: dict[str, Any], lines: list[dict[str, Any]]) -> str:
         f"| corrupted clients | {len(spoilt['clients'])} of {len(clips['clients'])} trained on spoilt audio "
         f"({spoilt['kind']}): {', '.join(spoilt['clients'])}; their weight was {share:.3f} on average, their "
         f"share of the clients is {fair:.3f} |\n"
-    )
-
-
-def self_contained_html(text: str, folder: Path, title: str) -> str:
-    """Markdown -> one HTML page with its images inside."""
-    from markdown_it import MarkdownIt
-
-    body = MarkdownIt("commonmark").enable("table").render(text)
-
-    def embed(match: re.Match) -> str:
-        data = base64.b64encode((folder / match.group(1)).read_bytes()).decode()
-        return f'src="data:image/png;base64,{data}"'
-
-    body = re.sub(r'src="([\w.-]+\.png)"', embed, body)
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}</style></head><body>{body}</body></html>\n"
     )

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.pretrain.report import self_contained_html, series
 from experiments.process.files import read_json, replace_file
-from experiments.process.progress import duration
+from experiments.report.page import self_contained_html
+from experiments.report.units import duration
 from experiments.runs.folder import read_config, read_metrics
+from experiments.runs.metric_columns import series
 
 FILES = """Files: `results.json`, `transcripts.tsv` (every test clip), `metrics.jsonl` (a line a validation; `events/` for
 TensorBoard), `data.json`, `encoder.json`, `tokenizer.json`, `best/` (the checkpoint that was scored), `checkpoints/`,

@@ -7,13 +7,13 @@ from typing import Any
 from experiments.options import arguments
 from experiments.process.files import read_json, replace_file, write_json
 from experiments.process.provenance import record_provenance
+from experiments.report.statistics import over_seeds
 from experiments.reproduce.fig5 import study_of
 from experiments.runs.folder import read_config, read_metrics
 from experiments.study import federated as federated_study
 from experiments.study import federated_results
 from experiments.study.cells import run_cells
 from experiments.study.federated import CENTRALISED, SCRATCH, ScaleName, Study, recognised
-from experiments.study.mechanism.settings import over_seeds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.study.curves import band, cores_of, label, mean_spread, table
+from experiments.report.statistics import mean_spread
+from experiments.report.tables import table
+from experiments.study.curves import band, cores_of, label
 from experiments.study.federated import CENTRALISED, FEDERATED, PRETRAINED
 
 

@@ -5,18 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.study.curves import (
-    band,
-    cores_of,
-    direction,
-    errorbars,
-    label,
-    mean_spread,
-    points,
-    signed,
-    table,
-    verdict,
-)
+from experiments.report.statistics import mean_spread, over_seeds, signed
+from experiments.report.tables import table
+from experiments.study.curves import band, cores_of, direction, errorbars, label, points, verdict
 from experiments.study.federated import (
     ARMS,
     BUDGET_ARMS,
@@ -27,7 +18,6 @@ from experiments.study.federated import (
     SCRATCH,
     TUNED_ON,
 )
-from experiments.study.mechanism.settings import over_seeds
 
 # Directions that the paper prints for Figure 5 (facts): (better, worse).
 PAPER_DIRECTIONS = (

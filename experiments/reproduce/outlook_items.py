@@ -4,10 +4,10 @@ from typing import Any
 
 from experiments import paper
 from experiments.feasibility import report as feasibility_report
+from experiments.report.statistics import over_seeds
 from experiments.reproduce.comparison import Comparison
 from experiments.reproduce.fig5_report import HARDLY_RECOGNISED, PAPER_DIRECTIONS
 from experiments.study.curves import CENTRALISED, label, verdict
-from experiments.study.mechanism.settings import over_seeds
 
 
 def section41(result: dict[str, Any]) -> list[Comparison]:

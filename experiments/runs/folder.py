@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from experiments.process.files import finite_or_none, read_json, replace_file, write_json
 from w2v_jax.config import ModelConfig
-from w2v_jax.errors import UserError
+from w2v_jax.errors import UserError, is_disk_error, reason
 
 if TYPE_CHECKING:
     from experiments.runs.tensorboard import EventFiles
@@ -178,8 +178,6 @@ def continuing_after_disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        from w2v_jax.checkpoint import is_disk_error, reason
-
         if not is_disk_error(error):
             raise
         raise UserError(

@@ -48,3 +48,9 @@ def scalars(line: Mapping[str, Any], unit: str) -> dict[str, float]:
 def line_seconds(line: Mapping[str, Any]) -> float:
     """Seconds that the work of a line took, evaluation included."""
     return sum(line.get(name) or 0.0 for name in SECONDS)
+
+
+def series(lines: list[dict[str, Any]], name: str, x: str = "round") -> tuple[list[float], list[float]]:
+    """(x, y) of the rounds that have a value."""
+    pairs = [(line[x], line[name]) for line in lines if line.get(name) is not None]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]

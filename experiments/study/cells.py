@@ -18,7 +18,7 @@ from typing import Any
 from experiments.options.errors import UsageError
 from experiments.process.child_process import own_python
 from experiments.process.files import read_json, write_json
-from experiments.process.progress import duration
+from experiments.report.units import duration
 from experiments.runs.folder import LOCK
 from w2v_jax.errors import UserError
 

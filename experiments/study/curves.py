@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from experiments.study.federated import CENTRALISED, SCRATCH
-from experiments.study.mechanism.settings import over_seeds
 
 COLOURS = {
     SCRATCH: "tab:gray",
@@ -85,26 +84,3 @@ def direction(difference: dict[str, Any]) -> str:
         "no": "within the spread, or seeds disagree",
     }
     return f"{word[verdict(difference)]}, lower in {lower} of {len(values)}"
-
-
-def mean_spread(values: Sequence[float | None], digits: int, scale: float = 1.0) -> str:
-    """Mean ± standard deviation of values by seed."""
-    found = over_seeds([None if value is None else scale * value for value in values])
-    if found["mean"] is None:
-        return "-"
-    spread = "" if found["spread"] is None else f" ± {found['spread']:.{digits}f}"
-    return f"{found['mean']:.{digits}f}{spread}"
-
-
-def signed(found: dict[str, Any], digits: int, scale: float = 1.0) -> str:
-    """A difference over seeds with its sign and spread."""
-    if found["mean"] is None:
-        return "-"
-    spread = "" if found["spread"] is None else f" ± {scale * found['spread']:.{digits}f}"
-    return f"{scale * found['mean']:+.{digits}f}{spread}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

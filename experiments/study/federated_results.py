@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.process.files import read_json
+from experiments.report.statistics import minus, over_seeds
 from experiments.runs.folder import DIAGNOSTICS, read_config, read_metrics
 from experiments.study.federated import (
     ARMS,
@@ -23,7 +24,6 @@ from experiments.study.federated import (
     curve,
     recognised,
 )
-from experiments.study.mechanism.settings import minus, over_seeds
 
 RATES = ("wer", "cer", "loss")
 # Shares of the way from the untrained loss to where centralised training ends.

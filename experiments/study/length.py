@@ -9,10 +9,10 @@ import numpy as np
 from experiments.options import arguments
 from experiments.process.files import replace_file, write_json
 from experiments.process.provenance import record_provenance
+from experiments.report.statistics import over_seeds
 from experiments.runs.folder import read_config, read_metrics
 from experiments.study.cells import Cell, check_counts, run_cells
 from experiments.study.federated import SCALES, recognised
-from experiments.study.mechanism.settings import over_seeds
 from w2v_jax.config import SAMPLE_RATE_HZ
 
 CROP_SECONDS = (1.0, 2.0, 4.0, 8.0)
@@ -216,7 +216,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 def markdown(result: dict[str, Any]) -> str:
     """What readers see."""
-    from experiments.study.curves import cores_of, mean_spread, table
+    from experiments.report.statistics import mean_spread
+    from experiments.report.tables import table
+    from experiments.study.curves import cores_of
 
     def cells(name: str, index: int, digits: int, scale: float = 1.0) -> str:
         return mean_spread(by_length(result, name)[index]["by_seed"], digits, scale)

@@ -11,7 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.process.progress import COLLAPSED_PERPLEXITY, duration
+from experiments.process.progress import COLLAPSED_PERPLEXITY
+from experiments.report.units import duration
 from experiments.watch.run_state import Look, State
 from experiments.watch.sparkline import Sparkline
 

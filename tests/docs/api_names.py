@@ -27,7 +27,8 @@ TASKS: tuple[tuple[str, str, dict[str, str]], ...] = (
             "w2v_jax.model.wav2vec2": "Wav2Vec2 Encoder Encoded Predictions DropoutKeys normalise_waveform",
             "w2v_jax.model.binding": "bind parameters_of",
             "w2v_jax.objective.pretraining": "pretraining_objective bind_model Objective summarise",
-            "w2v_jax.objective.pretraining_loss": "Batch Total Draws draw loss_and_sums",
+            "w2v_jax.batch": "Batch LabelledBatch Total",
+            "w2v_jax.objective.pretraining_loss": "Draws draw loss_and_sums",
             "w2v_jax.optim": "make_optimizer make_learning_rate OptimizerConfig",
             "w2v_jax.memory_methods": "configured names_of is_exact optimizer_changes",
             "w2v_jax.model.frame_counts": "frame_lengths valid_frames",
@@ -37,12 +38,14 @@ TASKS: tuple[tuple[str, str, dict[str, str]], ...] = (
         "Speech recognition",
         "CTC on an encoder, transcripts and error rates.",
         {
-            "w2v_jax.recognition.ctc": "recognizer Recognizer RecognizerConfig LabelledBatch collapse decode_batch",
+            "w2v_jax.recognition.ctc": "recognizer Recognizer RecognizerConfig collapse decode_batch",
             "w2v_jax.recognition.heads": "HeadConfig",
-            "w2v_jax.recognition.training": "make_optimizer initial_state make_update make_statistics_update "
+            "w2v_jax.recognition.training": "make_optimizer initial_state make_update "
+            "make_statistics_update "
             "TrainingState NewBob tri_stage",
-            "w2v_jax.text.rules": "normalise TextRules Tokenizer train_characters train_pieces save_tokenizer "
-            "load_tokenizer",
+            "w2v_jax.text.rules": "normalise TextRules",
+            "w2v_jax.text.tokenizers": "Tokenizer train_characters train_pieces",
+            "w2v_jax.text.storage": "save_tokenizer load_tokenizer",
             "w2v_jax.recognition.error_rates": "word_errors character_errors alignment Errors",
             "w2v_jax.recognition.windows": "stitched_scores",
             "w2v_jax.recognition.log_mel": "log_mel",
@@ -53,7 +56,8 @@ TASKS: tuple[tuple[str, str, dict[str, str]], ...] = (
         "",
         {
             "w2v_jax.checkpoint": "Checkpoints Restored OtherArraysError",
-            "w2v_jax.interop.huggingface_folder": "read_model read_encoder read_config write_model HuggingFaceModel",
+            "w2v_jax.interop.huggingface_folder": "read_model read_encoder read_config write_model "
+            "HuggingFaceModel",
             "w2v_jax.interop.huggingface_names": "to_state_dict from_state_dict",
             "w2v_jax.interop.fairseq": "read",
         },

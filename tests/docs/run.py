@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.docs.blocks import Block, blocks_of
 from tests.paths import ROOT
+from tests.xla import fast_flags
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 SECONDS = 570
@@ -30,7 +31,7 @@ def run(blocks: list[Block], folder: Path, seconds: float = SECONDS) -> None:
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0",
+        "XLA_FLAGS": fast_flags(2),
     }
     argv = [
         sys.executable,

@@ -21,6 +21,7 @@ from typing import Any
 
 from experiments.cli import main as cli
 from tests.docs.blocks import command_lines
+from tests.xla import fast_flags
 
 PORT = "8476"  # of the documents; a free one is taken in its place
 
@@ -90,9 +91,7 @@ def run_processes(lines: list[str]) -> str:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = str(held.getsockname()[1])
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
-    }
+    environment = os.environ | {"XLA_FLAGS": fast_flags(1)}
     started, said = [], []
     for line in lines:
         words = arguments_of(line.removesuffix("&").replace(f":{PORT}", f":{port}"))

@@ -12,6 +12,7 @@ import pytest
 from fed.cohort import Layout
 from tests.fed import distributed_toy
 from tests.paths import ROOT
+from tests.xla import fast_flags
 
 
 def free_port() -> int:
@@ -26,7 +27,7 @@ def run_processes(folder, processes: int, devices_each: int, *words: str) -> lis
     started = []
     for number in range(processes):
         environment = os.environ | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices_each}",
+            "XLA_FLAGS": fast_flags(devices_each),
             "JAX_PLATFORMS": "cpu",
             "PROCESS_ID": str(number),
             "NUM_PROCESSES": str(processes),

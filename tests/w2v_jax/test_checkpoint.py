@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from w2v_jax.checkpoint import Checkpoints, OtherArraysError, is_disk_error
-from w2v_jax.errors import UserError
+from w2v_jax.checkpoint import Checkpoints, OtherArraysError
+from w2v_jax.errors import UserError, is_disk_error
 
 
 def state(value):

@@ -1,6 +1,7 @@
-"""One process that idles, trains a few steps and ends: what `bench memory` measures from outside.
+r"""One process that idles, trains a few steps and ends: what `bench memory` measures from outside.
 
-    python -m experiments.bench.memory.measured_process '{"model": "base", "batch": 8, "seconds": 12, "method": "exact"}'
+    python -m experiments.bench.memory.measured_process \
+        '{"model": "base", "batch": 8, "seconds": 12, "method": "exact"}'
 
 It says "idle" once everything is imported and the backend has started, and waits for a line on its standard
 input before it makes parameters and compiles; in the end it prints what it knows as JSON. On a GPU what

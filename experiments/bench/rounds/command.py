@@ -18,8 +18,8 @@ from experiments.options.errors import UsageError
 from experiments.process import xla_flags
 from experiments.process.child_process import in_child
 from experiments.process.files import replace_file, write_json
-from experiments.process.progress import duration
 from experiments.process.provenance import record_provenance
+from experiments.report.units import duration
 from w2v_jax.errors import UserError
 
 REFERENCES = ("loop", "torch_fp32", "fedjax_jit", "ours_fp32")  # the first one that takes part

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.study.curves import table
+from experiments.report.tables import table
 from experiments.study.mechanism.settings import (
     CLEAN,
     CONDITIONS,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments.process.files import read_json
+from experiments.report.statistics import minus, over_seeds
 from experiments.runs.folder import DIAGNOSTICS, METRICS, read_config, read_metrics
 
 CLEAN = "clean"
@@ -169,16 +170,6 @@ def partial_rank_correlation(
     return (both - one * other) / rest**0.5 if rest > 1e-9 else None
 
 
-def over_seeds(values: Sequence[float | None]) -> dict[str, Any]:
-    """Mean, standard deviation (n - 1; None for fewer than two) and the values in the order of seeds."""
-    found = [value for value in values if value is not None]
-    return {
-        "mean": float(np.mean(found)) if found else None,
-        "spread": float(np.std(found, ddof=1)) if len(found) > 1 else None,
-        "by_seed": list(values),
-    }
-
-
 def groups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """VALUES of each setting over its seeds."""
     return [
@@ -223,11 +214,6 @@ def count_where(holds: Callable[[float], bool], by_seed: Sequence[float | None])
     """(seeds where it holds, seeds that have a value)."""
     found = [value for value in by_seed if value is not None]
     return sum(map(holds, found)), len(found)
-
-
-def minus(one: float | None, other: float | None) -> float | None:
-    """A difference; None where either is."""
-    return None if one is None or other is None else one - other
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -126,8 +126,8 @@ def test_an_interrupt_says_whether_the_command_goes_on(capfd, monkeypatch):
 def test_a_reader_that_leaves_is_no_error(tmp_path):
     locale = write_corpus(tmp_path, SyntheticConfig(speakers=4, clips_per_speaker=2, words=10))
     code = (
-        "import sys; from experiments import data_describe; "
-        "data_describe.print_histogram = lambda bins: [print('x' * 100) for _ in range(10_000)]; "
+        "import sys; from experiments.data import describe; "
+        "describe.print_histogram = lambda bins: [print('x' * 100) for _ in range(10_000)]; "
         "from experiments.cli.main import main; sys.exit(main(['data', 'describe', sys.argv[1]]))"
     )
     argv = [sys.executable, "-c", code, str(locale)]
@@ -166,6 +166,10 @@ def test_boxes_become_one_line():
 
 def test_our_packages_win_from_any_folder(tmp_path):
     # fedjax's wheel leaves an `experiments` folder in site-packages.
-    code = "import experiments.cli.main, fed, profiling, w2v_jax; print(experiments.cli.main.COMMANDS['pretrain'][0])"
+    code = (
+        "import fed, profiling, w2v_jax\n"
+        "from experiments.cli.commands import COMMANDS\n"
+        "print(COMMANDS['pretrain'][0])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.strip() == "experiments.pretrain.command", done.stderr

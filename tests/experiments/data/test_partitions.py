@@ -124,8 +124,9 @@ def test_prepared_corpora_are_described_and_pre_trained_on(corpus, tmp_path, cap
     assert all(outside.values())
     run = tmp_path / "run"
     argv = [
-        sys.executable, "-m", "experiments", "pretrain", "--data", str(out), "--out", str(run), "--rounds", "1",
-        "--partition", "speakers", "--clients-per-round", "2", "--local-steps", "1", "--batch-size", "2",
+        sys.executable, "-m", "experiments", "pretrain", "--data", str(out), "--out", str(run),
+        "--rounds", "1", "--partition", "speakers", "--clients-per-round", "2", "--local-steps", "1",
+        "--batch-size", "2",
         "--crop-seconds", "0.6", "--heldout-speakers", "1", "--exclude-speakers-of", "dev", "test",
     ]  # fmt: skip
     done = subprocess.run(argv, capture_output=True, text=True)

@@ -190,5 +190,5 @@ def test_what_parses_is_left_to_tyro():
 
 
 def test_words_of_tyro_where_no_mistake_is_found(monkeypatch):
-    monkeypatch.setattr(mistakes, "explain", lambda kind, argv, program: None)
+    monkeypatch.setattr(arguments, "explain", lambda kind, argv, program: None)
     assert said("pretrain", "--rounds", "ten").startswith("Error parsing --rounds: ")

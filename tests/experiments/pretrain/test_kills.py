@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from experiments.runs.folder import read_metrics
+from tests.xla import fast_flags
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 
 ROUNDS = 16
@@ -37,7 +38,7 @@ def start(tmp_path_factory):
 
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": fast_flags(2),
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

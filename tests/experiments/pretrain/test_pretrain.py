@@ -17,6 +17,7 @@ import soundfile
 from experiments.process.files import read_json
 from experiments.runs.folder import RunFolder, read_metrics
 from tests.experiments.runs.test_events import assert_events_are_metrics
+from tests.xla import fast_flags
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 
 COLUMNS = {
@@ -59,7 +60,7 @@ def environment(tmp_path_factory):
     """Two lanes, quick compilation, and a compilation cache that the runs of this file share."""
     changes = {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": fast_flags(2),
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }

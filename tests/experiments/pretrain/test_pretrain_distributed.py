@@ -14,6 +14,7 @@ from experiments.process.files import read_json
 from experiments.runs.folder import read_metrics
 from tests.experiments.runs.test_events import assert_events_are_metrics
 from tests.fed.test_distributed import free_port
+from tests.xla import fast_flags
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 
 OPTIONS = [
@@ -37,8 +38,7 @@ def start(corpus, tmp_path_factory):
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": cache,
-            "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-            f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": fast_flags(devices),
         }
         argv = [sys.executable, "-m", "experiments", "pretrain", "--data", str(corpus), "--out", str(out)]
         return subprocess.Popen(

@@ -52,7 +52,7 @@ def test_the_same_process_starts_over_once_with_the_same_arguments(tmp_path):
     program.write_text(
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from experiments import huge_pages\n"
+        "from experiments.process import huge_pages\n"
         f"huge_pages.ENABLED = Path({str(tmp_path / 'enabled')!r})\n"
         "os.confstr = lambda name: 'glibc 2.36'\n"
         "print(os.getpid(), flush=True)\n"

@@ -8,6 +8,7 @@ import pytest
 from experiments.cli import main as cli
 from experiments.options.errors import UsageError
 from experiments.pretrain.recipes import PRESETS
+from experiments.report.statistics import over_seeds
 from experiments.reproduce import fig1 as reproduce_fig1
 from experiments.reproduce import fig1_report, fig5_report
 from experiments.reproduce import fig5 as reproduce_fig5
@@ -31,7 +32,6 @@ from experiments.study.federated import (
     pretraining_cells,
 )
 from experiments.study.federated_results import reached_for_good
-from experiments.study.mechanism.settings import over_seeds
 from w2v_jax.config import TINY
 from w2v_jax.errors import UserError
 

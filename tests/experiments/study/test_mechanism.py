@@ -11,6 +11,7 @@ from experiments.data import corruption
 from experiments.options import arguments
 from experiments.pretrain.command import PretrainArguments, resolve
 from experiments.process.files import read_json, write_json
+from experiments.report.statistics import over_seeds
 from experiments.study.mechanism import command as study_mechanism
 from experiments.study.mechanism import report as mechanism_report
 from experiments.study.mechanism import settings as mechanism
@@ -19,7 +20,6 @@ from experiments.study.mechanism.settings import (
     LOSS_WEIGHTED,
     Setting,
     look_correlations,
-    over_seeds,
     paired,
     rank_correlation,
     read_cell,

@@ -1,0 +1,31 @@
+"""Figures: one way to start matplotlib, and to save a picture."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+DOTS_PER_INCH = 110
+
+
+@contextlib.contextmanager
+def picture(path: Path, rows: int = 1, columns: int = 1, **settings: Any) -> Iterator[Any]:
+    """Give the axes of a new figure, and save it as PNG at the end; nothing is saved after an error.
+
+    Args:
+        path: the PNG.
+        rows: rows of axes.
+        columns: columns of axes.
+        settings: of `matplotlib.pyplot.subplots`, as figsize in inches.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(rows, columns, layout="constrained", **settings)
+    try:
+        yield axes
+        figure.savefig(path, dpi=DOTS_PER_INCH)
+    finally:
+        plt.close(figure)
