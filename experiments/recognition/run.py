@@ -1,6 +1,7 @@
 """One fine-tuning run: transcribed speech -> updates -> the best checkpoint -> error rates."""
 
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -8,19 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.data import transcribed
 from experiments.models import encoders
 from experiments.process.files import write_json
 from experiments.process.progress import Progress
-from experiments.recognition import recipes
+from experiments.recognition import labelled_splits, recipes
 from experiments.recognition import report as finetuning_report
-from experiments.recognition.scoring import Recognised, make_recognise, recognise
+from experiments.recognition.scoring import LONGEST_WHOLE_SECONDS, Recognised, Scorer
 from experiments.runs.folder import RunFolder, read_metrics
 from w2v_jax.checkpoint import Checkpoints
-from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
+from w2v_jax.config import ModelConfig
 from w2v_jax.data.batches import pipeline
-from w2v_jax.data.batches.augmentation import NONE, Augmentation
-from w2v_jax.data.batches.labelled import LabelledBatches
 from w2v_jax.errors import DIVERGED, UserError
 from w2v_jax.model.convolutions import form_for_clients
 from w2v_jax.recognition.ctc import RecognizerConfig, recognizer
@@ -34,9 +32,9 @@ from w2v_jax.recognition.training import (
     make_update,
     tri_stage,
 )
+from w2v_jax.recognition.windows import FRAME_SAMPLES
 from w2v_jax.text.rules import TextRules
 from w2v_jax.text.storage import save_tokenizer
-from w2v_jax.text.tokenizers import CharacterTokenizer, Tokenizer, train_characters, train_pieces
 
 MAX_VALIDATIONS = 50
 # Training batches that the running statistics are estimated on before a validation: what they were
@@ -68,9 +66,18 @@ class Finetuning:
         self.settings, self.folder = settings, folder
         self.source = encoders.load(settings["init"], settings["model"])
         self.recipe = recipes.FINE_TUNING.get(self.source.description["model"], recipes.FINE_TUNING["base"])
-        rules = TextRules(accents=settings["accents"], apostrophes=settings["apostrophes"])
+        rules = TextRules(
+            accents=settings["accents"], apostrophes=settings["apostrophes"], language=settings["language"]
+        )
         self.model = model_of(settings, self.source.config)
-        self._load(rules)
+        self.splits = labelled_splits.load(
+            settings,
+            rules,
+            self.recipe,
+            self.model.receptive_field_samples,
+            self._frame_samples(),
+        )
+        self.train_batches, self.tokenizer = self.splits.train, self.splits.tokenizer
         self.config = RecognizerConfig(
             model=self.model,
             head=HeadConfig(
@@ -87,56 +94,15 @@ class Finetuning:
         self.evaluate_every = settings["evaluate_every"] or max(
             self.train_batches.steps_per_epoch, -(-self.updates // MAX_VALIDATIONS)
         )
-        self._recognise = make_recognise(self.recognizer)
+        self._scorer = Scorer(self.recognizer, self.tokenizer)
         self._update_statistics = jax.jit(make_statistics_update(self.recognizer))
         self._begin(rules)
 
-    def _load(self, rules: TextRules) -> None:
-        settings = self.settings
-        self.splits = transcribed.load(
-            settings["data"],
-            rules,
-            min_samples=self.model.receptive_field_samples,
-            max_samples=round(settings["max_seconds"] * SAMPLE_RATE_HZ),
-            seed=settings["seed"],
-        )
-        train = self.splits["train"]
-        if settings["train_minutes"]:
-            train = transcribed.within_minutes(train, settings["train_minutes"])
-        self.tokenizer = self._make_tokenizer(train.texts)
-        if settings["shuffle_transcripts"]:
-            train = transcribed.shuffled(train, settings["seed"])
-        self.splits["train"] = train
-        batch_seconds = settings["batch_seconds"] or self.recipe.batch_seconds
-        if batch_seconds < settings["max_seconds"]:
-            raise UserError(
-                f"batches of {batch_seconds:g} s cannot hold clips of --max-seconds "
-                f"{settings['max_seconds']:g}: give a larger --batch-seconds"
-            )
-        batch_samples = round(batch_seconds * SAMPLE_RATE_HZ)
-        self.unknown, made = {}, {}
-        for split, held in self.splits.items():
-            labels, self.unknown[split] = transcribed.labels_of(held, self.tokenizer)
-            made[split] = LabelledBatches(
-                held.clips,
-                labels,
-                batch_samples=batch_samples,
-                num_buckets=self.recipe.buckets,
-                identity=(settings["seed"],),
-                augmentation=Augmentation() if split == "train" and settings["augment"] else NONE,
-            )
-        self.batches: dict[str, LabelledBatches] = made
-        self.train_batches = made["train"]
-
-    def _make_tokenizer(self, texts: list[str]) -> Tokenizer:
-        settings = self.settings
-        if settings["tokens"] == "pieces":
-            return train_pieces(texts, settings["pieces"])
-        if settings["alphabet"] is None:
-            return train_characters(texts)
-        tokenizer = CharacterTokenizer(settings["alphabet"] + " ")
-        tokenizer.encode("".join(texts))  # all that it lacks at once
-        return tokenizer
+    def _frame_samples(self) -> int:
+        """Samples between the frames that are recognised."""
+        if self.settings["features"] == "log-mel":
+            return FRAME_SAMPLES
+        return math.prod(self.model.conv_strides)
 
     def _begin(self, rules: TextRules) -> None:
         self.folder.begin()
@@ -144,9 +110,9 @@ class Finetuning:
         self.folder.pin(
             "data.json",
             {
-                **{split: held.summary() for split, held in self.splits.items()},
+                **{split: held.summary() for split, held in self.splits.transcribed.items()},
                 "tokens": self.tokenizer.num_tokens,
-                "characters_without_token": self.unknown,
+                "characters_without_token": self.splits.unknown,
                 "updates": self.updates,
                 "steps_per_epoch": self.train_batches.steps_per_epoch,
                 "evaluate_every": self.evaluate_every,
@@ -258,10 +224,8 @@ class Finetuning:
         }
 
     def recognise(self, split: str, state: TrainingState) -> Recognised:
-        """Greedy transcripts of a split, scored."""
-        return recognise(
-            self._recognise, self.recognizer, state, self.batches[split], self.splits[split], self.tokenizer
-        )
+        """Transcribe a split greedily, and score it."""
+        return self._scorer.recognise(state, self.splits.evaluation[split], self.splits.transcribed[split])
 
     def describe(self, done: int) -> str:
         """One line about the run."""
@@ -270,13 +234,21 @@ class Finetuning:
             group: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(held))
             for group, held in shapes.items()
         }
-        train = self.splits["train"]
+        train = self.splits.transcribed["train"]
         start = f", continuing after update {done}" if done else ""
         return (
             f"{self.settings['features']} from {self.settings['init']}, {counts['encoder']:,} parameters and "
             f"{counts['head']:,} in the head; {len(train.clips)} clips of {train.seconds / 60:.1f} min, "
             f"{self.train_batches.steps_per_epoch} updates an epoch; "
-            f"{self.tokenizer.num_tokens} tokens{start}"
+            f"{self.tokenizer.num_tokens} tokens{self._told()}{start}"
+        )
+
+    def _told(self) -> str:
+        """What is assumed of the language, and which clips are read in windows."""
+        language = self.settings["language"]
+        long = sum(len(clips.long) for clips in self.splits.evaluation.values())
+        return f", letter case of {language} (--language)" * bool(language) + (
+            f", {long} clips of over {LONGEST_WHOLE_SECONDS:.0f} s recognised in windows" * bool(long)
         )
 
     def _finish(self, state: TrainingState, best: Checkpoints, lines: list[dict[str, Any]]) -> None:

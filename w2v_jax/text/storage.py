@@ -56,10 +56,13 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, TextRules]:
     try:
         kind, alphabet, num_tokens = (settings[key] for key in ("kind", "alphabet", "num_tokens"))
         accents, apostrophes = (settings["rules"][key] for key in ("accents", "apostrophes"))
-    except (KeyError, TypeError):
+        language = settings["rules"].get("language", "")  # runs of before languages have none
+    except (KeyError, TypeError, AttributeError):
         raise UserError(
             f"{path} lacks what a tokenizer has: kind, alphabet, num_tokens and rules (accents, apostrophes)"
         ) from None
+    if not isinstance(language, str):
+        raise UserError(f"{path} has language {language!r} in its rules: it must be a code, such as tr")
     if not (accents in ("keep", "fold") and apostrophes in ("keep", "fold")):
         raise UserError(f'{path} has rules {accents!r} and {apostrophes!r}: each must be "keep" or "fold"')
     if kind == "characters" and alphabet and isinstance(alphabet, str):
@@ -80,7 +83,7 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, TextRules]:
             f"{path} says {num_tokens} tokens, but the tokenizer in {folder} has {tokenizer.num_tokens} or "
             "another alphabet: copy its files again from the run that made them"
         )
-    return tokenizer, TextRules(accents=accents, apostrophes=apostrophes)
+    return tokenizer, TextRules(accents=accents, apostrophes=apostrophes, language=language)
 
 
 def _read_pieces(path: Path) -> PieceTokenizer:
