@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.models import encoders
-from experiments.process.files import write_json
 from experiments.process.progress import Progress
 from experiments.recognition import labelled_splits, recipes
-from experiments.recognition import report as finetuning_report
+from experiments.recognition.results import finish
+from experiments.recognition.schedule import learning_rates
 from experiments.recognition.scoring import LONGEST_WHOLE_SECONDS, Recognised, Scorer
 from experiments.runs.folder import RunFolder, read_metrics
 from w2v_jax.checkpoint import Checkpoints
@@ -30,7 +30,6 @@ from w2v_jax.recognition.training import (
     make_optimizer,
     make_statistics_update,
     make_update,
-    tri_stage,
 )
 from w2v_jax.recognition.windows import FRAME_SAMPLES
 from w2v_jax.text.rules import TextRules
@@ -40,7 +39,6 @@ MAX_VALIDATIONS = 50
 # Training batches that the running statistics are estimated on before a validation: what they were
 # before then weighs 0.9^40, under 2 %.
 STATISTICS_BATCHES = 40
-ADAM_HEAD_RATE = 1e-3
 
 
 def model_of(settings: dict[str, Any], config: ModelConfig) -> ModelConfig:
@@ -148,7 +146,10 @@ class Finetuning:
                     best.save(line["update"], _scored(state))
                 progress.report(line["update"], _text(line), line["train_seconds"])
         checkpoints.close()
-        self._finish(state, best, lines)
+        chosen = best_line(lines, self.settings["select_by"])
+        state = state._replace(**best.restore(chosen["update"], _scored(state)))
+        best.close()
+        finish(self.folder, self.recognise("test", state), chosen, lines)
 
     def _train(self, state: TrainingState, key: Any, done: int, lines: list[dict[str, Any]]):
         """(line of metrics, state) at every validation."""
@@ -159,7 +160,7 @@ class Finetuning:
         stream = pipeline.stream(self.train_batches, first_step=done, num_steps=self.updates)
         total, started, trained = None, time.perf_counter(), done
         for step in range(done, self.updates):
-            rates = self.rates(step, newbob)
+            rates = learning_rates(self.settings, self.recipe, step, self.updates, newbob)
             batch = next(stream)
             state, sums = update(state, batch, jax.random.fold_in(key, step), rates)
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
@@ -203,26 +204,6 @@ class Finetuning:
             )
         return statistics
 
-    def rates(self, update: int, newbob: NewBob) -> dict[str, np.float32]:
-        """Learning rates of an update, counted from 0."""
-        settings = self.settings
-        encoder, head = settings["encoder_learning_rate"], settings["head_learning_rate"]
-        if encoder is None:
-            encoder = self.recipe.encoder_learning_rate
-        if head is None:
-            adadelta = settings["head_optimizer"] == "adadelta"
-            head = self.recipe.head_learning_rate if adadelta else ADAM_HEAD_RATE
-        if settings["freeze"] == "encoder" or update < settings["head_only_updates"]:
-            encoder = 0.0
-        if settings["schedule"] == "newbob":
-            scale = newbob.scales
-        else:
-            scale = dict.fromkeys(("encoder", "head"), tri_stage(update, self.updates))
-        return {
-            "encoder": np.float32(encoder * scale["encoder"]),
-            "head": np.float32(head * scale["head"]),
-        }
-
     def recognise(self, split: str, state: TrainingState) -> Recognised:
         """Transcribe a split greedily, and score it."""
         return self._scorer.recognise(state, self.splits.evaluation[split], self.splits.transcribed[split])
@@ -250,31 +231,6 @@ class Finetuning:
         return f", letter case of {language} (--language)" * bool(language) + (
             f", {long} clips of over {LONGEST_WHOLE_SECONDS:.0f} s recognised in windows" * bool(long)
         )
-
-    def _finish(self, state: TrainingState, best: Checkpoints, lines: list[dict[str, Any]]) -> None:
-        chosen = best_line(lines, self.settings["select_by"])
-        held = best.restore(chosen["update"], _scored(state))
-        best.close()
-        state = state._replace(**held)
-        test = self.recognise("test", state)
-        result = {
-            "test": test.rates(),
-            "dev": {name: chosen[f"dev_{name}"] for name in ("wer", "cer", "loss")},
-            "best_update": chosen["update"],
-            "updates": self.updates,
-            "audio_seconds": sum(line["audio_seconds"] for line in lines),
-            "train_seconds": sum(line["train_seconds"] for line in lines),
-            "per_speaker": test.by_speaker(),
-            "worst": test.worst(),
-            "provenance": self.folder.provenance,
-        }
-        paths = [clip.row.path for clip in test.transcribed.clips]
-        finetuning_report.write_transcripts(self.folder.path, paths, test.transcribed.texts, test.hypotheses)
-        write_json(self.folder.path / "results.json", result)
-        finetuning_report.write(self.folder.path)
-        rates = result["test"]
-        print(f"test: WER {100 * rates['wer']:.1f} %, CER {100 * rates['cer']:.1f} %")
-        print(f"report: {self.folder.path / 'report.html'}")
 
 
 def best_line(lines: list[dict[str, Any]], select_by: str) -> dict[str, Any]:
