@@ -1,4 +1,4 @@
-"""One fine-tuning run: transcribed speech -> updates -> the best checkpoint -> error rates."""
+"""A fine-tuning run: transcribed speech -> updates -> best checkpoint -> error rates."""
 
 import dataclasses
 import math
@@ -36,16 +36,16 @@ from w2v_jax.text.rules import TextRules
 from w2v_jax.text.storage import save_tokenizer
 
 MAX_VALIDATIONS = 50
-# Training batches that the running statistics are estimated on before a validation: what they were
-# before then weighs 0.9^40, under 2 %.
+# Training batches that estimate the running statistics before a validation; older values keep a weight of
+# 0.9^40, under 2 %.
 STATISTICS_BATCHES = 40
 
 
 def model_of(settings: dict[str, Any], config: ModelConfig) -> ModelConfig:
-    """The configuration that a run computes with.
+    """Build the model configuration that a run computes with.
 
-    Group normalisation runs over valid frames alone: a transcript must not depend on what else is in
-    its batch.
+    Group normalisation runs over valid frames alone: a transcript must not depend on the other
+    clips of its batch.
     """
     dropout = settings["dropout"]
     changes = {} if dropout is None else {"dropout": dropout, "activation_dropout": dropout}
@@ -97,7 +97,7 @@ class Finetuning:
         self._begin(rules)
 
     def _frame_samples(self) -> int:
-        """Samples between the frames that are recognised."""
+        """Count the samples between the frames that are recognised."""
         if self.settings["features"] == "log-mel":
             return FRAME_SAMPLES
         return math.prod(self.model.conv_strides)
@@ -152,7 +152,7 @@ class Finetuning:
         finish(self.folder, self.recognise("test", state), chosen, lines)
 
     def _train(self, state: TrainingState, key: Any, done: int, lines: list[dict[str, Any]]):
-        """(line of metrics, state) at every validation."""
+        """Train, and yield a line of metrics and the state at every validation."""
         update = jax.jit(make_update(self.recognizer, self.optimizer), donate_argnums=(0,))
         newbob = NewBob()
         for line in lines:
@@ -195,7 +195,7 @@ class Finetuning:
             total, started, trained = None, time.perf_counter(), step + 1
 
     def _statistics(self, state: TrainingState, key: Any, step: int) -> Any:
-        """The head's running statistics for the parameters as they are, from the last training batches."""
+        """Estimate the head's running statistics for the current parameters from the last batches."""
         statistics = state.statistics
         for earlier in range(max(0, step + 1 - STATISTICS_BATCHES), step + 1):
             batch = self.train_batches[earlier]
@@ -209,7 +209,7 @@ class Finetuning:
         return self._scorer.recognise(state, self.splits.evaluation[split], self.splits.transcribed[split])
 
     def describe(self, done: int) -> str:
-        """One line about the run."""
+        """Describe the run in one line."""
         shapes = jax.eval_shape(self.recognizer.objective.init, jax.random.key(0))[0]
         counts = {
             group: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(held))
@@ -225,7 +225,7 @@ class Finetuning:
         )
 
     def _told(self) -> str:
-        """What is assumed of the language, and which clips are read in windows."""
+        """Describe the assumed language and the clips that are read in windows, if any."""
         language = self.settings["language"]
         long = sum(len(clips.long) for clips in self.splits.evaluation.values())
         return f", letter case of {language} (--language)" * bool(language) + (
@@ -234,18 +234,18 @@ class Finetuning:
 
 
 def best_line(lines: list[dict[str, Any]], select_by: str) -> dict[str, Any]:
-    """The validation that is lowest in WER, CER or loss; ties go by the other two, then the earlier one."""
+    """Find the validation with the lowest WER, CER or loss; the other two, then the order, break ties."""
     order = sorted(("wer", "cer", "loss"), key=lambda name: name != select_by)
     return min(lines, key=lambda line: tuple(_number(line[f"dev_{name}"]) for name in order))
 
 
 def _number(value: float | None) -> float:
-    """A value of a log, where null stands for what is not finite."""
+    """Read a value of a log, where null stands for a value that is not finite."""
     return float("inf") if value is None or not np.isfinite(value) else float(value)
 
 
 def _scored(state: TrainingState) -> dict[str, Any]:
-    """What of a training state transcribes."""
+    """The part of a training state that transcription needs."""
     return {"parameters": state.parameters, "statistics": state.statistics}
 
 

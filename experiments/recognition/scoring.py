@@ -1,4 +1,4 @@
-"""A recognizer over labelled clips: texts, error rates, who and what is recognised worst."""
+"""Score a recognizer on labelled clips: texts, error rates, the worst speakers and utterances."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -70,7 +70,7 @@ def evaluation_clips(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recognised:
-    """What a recognizer made of a split."""
+    """The transcripts that a recognizer gave for a split, with their errors."""
 
     transcribed: Transcribed
     hypotheses: list[str]
@@ -79,7 +79,7 @@ class Recognised:
     sums: dict[str, float]
 
     def rates(self) -> dict[str, Any]:
-        """WER, CER and loss over the whole split."""
+        """Compute WER, CER and loss over the whole split."""
         words, characters = sum(self.words, Errors(0, 0)), sum(self.characters, Errors(0, 0))
         return {
             "wer": words.rate,
@@ -95,7 +95,7 @@ class Recognised:
         }
 
     def by_speaker(self) -> list[dict[str, Any]]:
-        """Rates of every speaker, the worst WER first."""
+        """Compute the error rates of every speaker, the worst WER first."""
         found: dict[str, list[int]] = {}
         for index, speaker in enumerate(column(self.transcribed.clips, "client_id")):
             found.setdefault(speaker, []).append(index)
@@ -115,7 +115,7 @@ class Recognised:
         return sorted(rows, key=lambda row: (-row["wer"], -row["cer"], row["speaker"]))
 
     def worst(self) -> list[dict[str, Any]]:
-        """The utterances with most word edits a word, then most character edits."""
+        """List the utterances with the highest WER, then the highest CER."""
         paths = column(self.transcribed.clips, "path")
         order = sorted(
             range(len(self.hypotheses)),
@@ -133,7 +133,7 @@ class Recognised:
 
 
 class Scorer:
-    """Greedy recognition of whole splits, compiled once a shape."""
+    """Recognises whole splits greedily; programs are compiled once a shape."""
 
     def __init__(self, recognizer: Recognizer, tokenizer: Tokenizer):
         """Prepare the programs; nothing is compiled before it is used."""

@@ -13,15 +13,15 @@ SETTINGS_FILE, MODEL_FILE = "tokenizer.json", "tokenizer.model"
 
 
 def save_tokenizer(folder: Path, tokenizer: Tokenizer, rules: TextRules) -> None:
-    """Write tokenizer.json and, for pieces, tokenizer.model into `folder`, made if need be.
+    """Write tokenizer.json and, for pieces, tokenizer.model into `folder`, which is made where it is missing.
 
     Args:
-        folder: a run's.
-        tokenizer: one of this module's.
-        rules: of the transcripts that it was trained on.
+        folder: a run folder.
+        tokenizer: characters, pieces or a vocabulary.
+        rules: text rules of its training transcripts.
 
     Raises:
-        TypeError: a tokenizer of another kind.
+        TypeError: the tokenizer is of another kind.
     """
     kinds = {CharacterTokenizer: "characters", PieceTokenizer: "pieces", VocabularyTokenizer: "vocabulary"}
     if not isinstance(tokenizer, CharacterTokenizer | PieceTokenizer | VocabularyTokenizer):
@@ -43,10 +43,10 @@ def save_tokenizer(folder: Path, tokenizer: Tokenizer, rules: TextRules) -> None
 
 
 def load_tokenizer(folder: Path) -> tuple[Tokenizer, TextRules]:
-    """What `save_tokenizer` wrote.
+    """Read a tokenizer and its text rules from a run folder.
 
     Raises:
-        UserError: a file that is missing, malformed, or at odds with the other.
+        UserError: a file is missing, malformed, or contradicts the other.
     """
     path = folder / SETTINGS_FILE
     try:
@@ -56,7 +56,7 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, TextRules]:
     try:
         kind, alphabet, num_tokens = (settings[key] for key in ("kind", "alphabet", "num_tokens"))
         accents, apostrophes = (settings["rules"][key] for key in ("accents", "apostrophes"))
-        language = settings["rules"].get("language", "")  # runs of before languages have none
+        language = settings["rules"].get("language", "")  # older runs have none
     except (KeyError, TypeError, AttributeError):
         raise UserError(
             f"{path} lacks what a tokenizer has: kind, alphabet, num_tokens and rules (accents, apostrophes)"
