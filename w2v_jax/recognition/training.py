@@ -29,7 +29,7 @@ class TrainingState(NamedTuple):
 def make_optimizer(head: HeadOptimizer, clip_norm: float) -> optax.GradientTransformation:
     """Make the optimizer: Adam with fairseq's betas on the encoder, Adadelta or Adam on the head.
 
-    Adadelta has rho 0.95 and eps 1e-8. Learning rates are no part of it; `make_update` takes them at every update.
+    Adadelta has rho 0.95 and eps 1e-8. It has no learning rates: `make_update` takes them at every update.
     """
     of_head = optax.scale_by_adadelta(rho=0.95, eps=1e-8) if head == "adadelta" else optax.scale_by_adam()
     return optax.chain(
@@ -89,7 +89,7 @@ def make_update(recognizer: Recognizer, optimizer: optax.GradientTransformation)
 
 
 def make_statistics_update(recognizer: Recognizer) -> Callable:
-    """Make a function that computes the running statistics after a batch, without training.
+    """Make a function that computes running statistics after a batch, without training.
 
     Its arguments are (parameters, statistics, batch, key).
 
