@@ -20,7 +20,7 @@ class ClientState(NamedTuple):
     optimizer_state: PyTree
     objective_state: PyTree
     sums: PyTree  # over all local steps
-    last_loss: tuple[jax.Array, jax.Array]  # (total, weight) over the last local epoch
+    last_loss: tuple[jax.Array, jax.Array]  # (total, weight) over the reported steps
 
 
 class Block(NamedTuple):
@@ -28,7 +28,7 @@ class Block(NamedTuple):
 
     batches: PyTree  # leaves [step, ...]
     valid: jax.Array  # bool [step]
-    reported: jax.Array  # bool [step]: belongs to the last local epoch
+    reported: jax.Array  # bool [step]: counts for the loss that rules of aggregation see
     local_step: jax.Array  # int32 [step]
 
 

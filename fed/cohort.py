@@ -101,11 +101,12 @@ class Verdict(enum.IntEnum):
 class ClientReport(NamedTuple):
     """What is known of each client of a group after its round; leaves [client]."""
 
-    loss: jax.Array  # mean over the last local epoch
+    loss: jax.Array  # mean over the steps that the plan reports, which rules of aggregation see
     log_weight: jax.Array  # -inf where left out
     verdict: jax.Array  # int32, a Verdict
     update_norm: jax.Array  # before clipping
     clipped: jax.Array  # share of its arrays that privacy scaled down
+    round_loss: jax.Array  # mean over all local steps
 
 
 class Programs(NamedTuple):
@@ -228,7 +229,10 @@ def build_programs(
             clipped = jnp.float32(0.0)
             if privacy is not None:
                 update, clipped = clip(update, privacy)
-            return (update, change), state.sums, ClientReport(loss, log_weight, verdict, norm, clipped)
+            total, weight = state.sums["loss"]
+            round_loss = total / jnp.where(weight > 0, weight, 1.0)
+            report = ClientReport(loss, log_weight, verdict, norm, clipped, round_loss)
+            return (update, change), state.sums, report
 
         values, client_sums, report = over_clients(one, (0, 0))(state, data_weight)
         old, old_sums = jax.tree.map(lambda leaf: leaf[0], accumulator)

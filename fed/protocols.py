@@ -26,7 +26,9 @@ class ClientPlan(NamedTuple):
 
     Attributes:
         num_steps: local updates.
-        loss_from_step: first step of the last local epoch, over which the client's loss is taken.
+        loss_from_step: first step of the window over which the client's loss is taken: of its last local
+            epoch (Gao et al. 2022), or 0 for all steps of the round, so that clients whose epochs differ in
+            length are compared over the same steps.
         weight: the client's weight under FedAvg, e.g. seconds of audio or examples; positive.
     """
 

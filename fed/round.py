@@ -190,7 +190,7 @@ def run_round(
 def no_report() -> ClientReport:
     """The reports of a round without clients."""
     empty = np.zeros(0, np.float32)
-    return ClientReport._make((empty, empty, np.zeros(0, np.int32), empty, empty))
+    return ClientReport._make((empty, empty, np.zeros(0, np.int32), empty, empty, empty))
 
 
 def _copy_to_host(leaf: jax.Array) -> np.ndarray:

@@ -27,7 +27,9 @@ class RoundResult(NamedTuple):
         round_index: rounds finished, counting this one.
         server: the state after the round, on the device; the next round consumes it.
         sums: totals over all accepted clients.
-        clients, losses, weights: per client; weights sum to one, zero where left out.
+        clients, losses, weights: per client; a loss is the mean over the steps that the client's plan
+            reports, which the rule of aggregation sees; weights sum to one, zero where left out.
+        round_losses: per client, mean loss over all its local steps, as `sums` are.
         skipped: clients whose update was left out: not finite, too large, or from nothing learnt.
         too_large: those of them whose update was too large.
         dropped, late: clients that were asked and did not answer, or not in time; not in `clients`.
@@ -42,6 +44,7 @@ class RoundResult(NamedTuple):
     sums: PyTree
     clients: list[str]
     losses: np.ndarray
+    round_losses: np.ndarray
     weights: np.ndarray
     skipped: list[str]
     too_large: list[str]
@@ -199,6 +202,7 @@ def to_result(outcome: RoundOutcome, round_index: int, attendance: Attendance | 
         sums=fetch(outcome.sums),
         clients=outcome.clients,
         losses=np.asarray(report.loss),
+        round_losses=np.asarray(report.round_loss),
         weights=weights,
         skipped=[c for c, ok in zip(outcome.clients, accepted, strict=True) if not ok],
         too_large=[c for c, v in zip(outcome.clients, report.verdict, strict=True) if v == Verdict.TOO_LARGE],

@@ -382,8 +382,8 @@ FAULTS = {
         "tests/w2v_jax/model/test_convolutions.py",
     ),
     "rules of aggregation swapped": fault(
-        "experiments/pretrain/run.py",
-        'aggregation.RULES[settings["aggregation"]]',
+        "experiments/pretrain/federation.py",
+        "aggregation.RULES[settings.aggregation]",
         'aggregation.RULES["fedavg"]',
         "tests/experiments/pretrain/test_pretrain.py -k temperature",
     ),
@@ -566,6 +566,30 @@ FAULTS = {
         ".compress_type != zipfile.ZIP_STORED",
         ".compress_type < 0",
         "tests/w2v_jax/interop/test_torch_pickles.py",
+    ),
+    "the band of clients is over another window than the loss": fault(
+        "experiments/pretrain/rounds.py",
+        "np.where(is_round, result.losses, result.round_losses)",
+        "result.losses",
+        "tests/experiments/pretrain/test_client_losses.py -k band",
+    ),
+    "clients of few clips are scored later than those of many": fault(
+        "experiments/pretrain/settings.py",
+        '"last-epoch" if options.local_epochs else "round"',
+        '"last-epoch"',
+        "tests/experiments/pretrain/test_client_losses.py -k same_steps",
+    ),
+    "a run may become shorter": fault(
+        "experiments/runs/folder.py",
+        "now > before",
+        "now != before",
+        "tests/experiments/runs/test_run_folder.py -k longer",
+    ),
+    "a lengthened run forgets its former plan": fault(
+        "experiments/runs/folder.py",
+        '"lengthened": [], **config',
+        '**config, "lengthened": []',
+        "tests/experiments/runs/test_run_folder.py -k longer",
     ),
 }
 

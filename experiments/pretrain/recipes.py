@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FederationPreset:
-    """Who takes part: section 4.2 of the paper, scaled to the corpus at hand."""
+    """Numbers of clients, rounds and local steps: section 4.2 of the paper, scaled to small corpora."""
 
     clients: int
     clients_per_round: int
@@ -23,7 +23,7 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingRecipe:
-    """Local training of one model size; see docs/results for what the tiny one reaches."""
+    """Local training of one model size; docs/results shows what the tiny one reaches."""
 
     batch_size: int
     crop_seconds: float
@@ -42,7 +42,7 @@ RECIPES = {
         clip_norm=1.0,
         weight_decay=0.01,
     ),
-    # After fairseq's base recipe; its batches are larger than one client's here. Not run yet.
+    # This follows fairseq's base recipe, whose batches are larger than a client's here. It was not run yet.
     "base": TrainingRecipe(
         batch_size=4,
         crop_seconds=5.5,
