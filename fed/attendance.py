@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from fed.keys import Draw, client_number, generator
+from fed.keys import Stream, client_number, stream_generator
 
 
 class Attendance(NamedTuple):
@@ -46,7 +46,7 @@ def all_answer(round_index: int, asked: Sequence[str]) -> Attendance:
 
 def slowness(client_id: str, faults: Faults, seed: int) -> float:
     """A client's seconds a step over those of a median client."""
-    rng = generator(Draw.SPEED, seed, client_number(client_id))
+    rng = stream_generator(Stream.SPEED, seed, client_number(client_id))
     return math.exp(faults.speed_spread * rng.standard_normal())
 
 
@@ -78,11 +78,11 @@ def attend(
 
 
 def _arrival(client_id: str, seed: int, round_index: int) -> float:
-    return float(generator(Draw.ARRIVAL, seed, round_index, client_number(client_id)).random())
+    return float(stream_generator(Stream.ARRIVAL, seed, round_index, client_number(client_id)).random())
 
 
 def _drops(client_id: str, faults: Faults, seed: int, round_index: int) -> bool:
     if not faults.dropout:
         return False
-    rng = generator(Draw.DROPOUT, seed, round_index, client_number(client_id))
+    rng = stream_generator(Stream.DROPOUT, seed, round_index, client_number(client_id))
     return bool(rng.random() < faults.dropout)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from fed.keys import Draw, generator
+from fed.keys import Stream, stream_generator
 from fed.protocols import FederationError
 
 Sampler = Callable[[int], list[str]]
@@ -31,7 +31,7 @@ def poisson(client_ids: Sequence[str], probability: float, seed: int) -> Sampler
         raise FederationError(f"sampling probability must be in (0, 1], got {probability}")
 
     def sample(round_index: int) -> list[str]:
-        drawn = generator(Draw.SAMPLING, seed, round_index).random(len(population))
+        drawn = stream_generator(Stream.SAMPLING, seed, round_index).random(len(population))
         return [client for client, value in zip(population, drawn, strict=True) if value < probability]
 
     return sample
@@ -56,7 +56,7 @@ def uniform(client_ids: Sequence[str], clients_per_round: int, seed: int) -> Sam
         )
 
     def sample(round_index: int) -> list[str]:
-        chosen = generator(Draw.SAMPLING, seed, round_index).choice(
+        chosen = stream_generator(Stream.SAMPLING, seed, round_index).choice(
             len(population), clients_per_round, replace=False
         )
         return [population[index] for index in chosen]

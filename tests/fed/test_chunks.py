@@ -9,7 +9,7 @@ from fed import chunks, server, simulation
 from fed.aggregation import fedavg
 from fed.chunks import Trial
 from fed.client import LocalTraining
-from fed.cohort import Layout
+from fed.cohort import Layout, RoundSettings
 from tests.fed.toy import ToySource, toy_objective
 
 
@@ -48,7 +48,8 @@ def measured(clients, memory_bytes=None, steps=3, block_steps=None):
 
     def build(chunk):
         built.append(chunk)
-        engine = simulation.build_engine(training, fedavg, optimizer, Layout(1, chunk), state, batch, steps)
+        settings = RoundSettings(training, fedavg, optimizer, Layout(1, chunk))
+        engine = simulation.build_engine(settings, state, batch, steps)
         return engine._replace(block_steps=block_steps or engine.block_steps)
 
     trials = chunks.measure(build, state, clients, steps, memory_bytes)
