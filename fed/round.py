@@ -33,13 +33,11 @@ class Engine(NamedTuple):
 
 
 class ClientModels(NamedTuple):
-    """The models of a round before they were averaged: NumPy arrays on the host.
-
-    They take (clients + 1) times the memory of one model and its state, on the host alone.
+    """The models of a round before they were averaged: (clients + 1) models with their states, on the host.
 
     Attributes:
-        before: (parameters, objective state) that every client started from.
-        after: (parameters, objective state) of the clients after their local training, leaves
+        before: (parameters, objective state) that every client started from; NumPy arrays.
+        after: (parameters, objective state) of the clients after their local training; NumPy leaves
             [client, ...] in the order of the outcome's `clients`.
     """
 
@@ -128,8 +126,7 @@ def run_round(
         seed: of the round's keys.
         round_index: from 0.
         first_step: global step of the round's first local step.
-        keep_models: copy the clients' models to the host (ClientModels). The same programs run on the
-            same values, so that the round's result stays the same, but the host waits for each group.
+        keep_models: copy the clients' models to the host. The result is the same; each group is waited for.
 
     Raises:
         FederationError: a client has fewer batches than steps, or steps and a weight that is not positive.
@@ -264,7 +261,7 @@ def _group_blocks(
 def _stack_block(streams: list[tuple[str, ClientPlan, Iterator[PyTree]]], engine: Engine, done: int) -> Block:
     """The next batches of this process's clients of a group as one Block of NumPy arrays.
 
-    Clients without steps are the last ones of a group: no stream is out of its row.
+    Clients without steps come last in a group, so that every stream is in its row.
     """
     rows, block_steps = engine.programs.rows, engine.block_steps
     shape = (rows.stop - rows.start, block_steps)

@@ -1,4 +1,4 @@
-"""Which clients take part in a round: functions of the round alone, so that runs can resume."""
+"""Which clients are invited to a round: functions of the round alone, so that runs can resume."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,14 +9,14 @@ Sampler = Callable[[int], list[str]]
 
 
 def everyone(client_ids: Sequence[str]) -> Sampler:
-    """All clients, every round."""
+    """Invite all clients to every round."""
     return lambda round_index: list(client_ids)
 
 
 def poisson(client_ids: Sequence[str], probability: float, seed: int) -> Sampler:
-    """Every client by itself with `probability`, drawn anew from (seed, round).
+    """Invite each client independently with `probability`, drawn anew from (seed, round).
 
-    It is what privacy accountants assume. Cohorts differ in size, and may be empty.
+    Privacy accountants assume this sampling. Cohorts differ in size and may be empty.
 
     Args:
         client_ids: the population; its order changes nothing.
@@ -24,7 +24,7 @@ def poisson(client_ids: Sequence[str], probability: float, seed: int) -> Sampler
         seed: not negative.
 
     Raises:
-        FederationError: a probability that is none.
+        FederationError: the probability is not in (0, 1].
     """
     population = sorted(client_ids)
     if not 0 < probability <= 1:
@@ -38,7 +38,7 @@ def poisson(client_ids: Sequence[str], probability: float, seed: int) -> Sampler
 
 
 def uniform(client_ids: Sequence[str], clients_per_round: int, seed: int) -> Sampler:
-    """`clients_per_round` different clients, drawn anew from (seed, round).
+    """Invite `clients_per_round` different clients, drawn anew from (seed, round).
 
     Args:
         client_ids: the population; its order changes nothing.
@@ -46,7 +46,7 @@ def uniform(client_ids: Sequence[str], clients_per_round: int, seed: int) -> Sam
         seed: not negative.
 
     Raises:
-        FederationError: fewer clients than are to be drawn.
+        FederationError: there are fewer clients than are to be drawn.
     """
     population = sorted(client_ids)
     if not 1 <= clients_per_round <= len(population):

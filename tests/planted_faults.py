@@ -530,7 +530,7 @@ FAULTS = {
     ),
     "a reference that lags behind the docstrings": fault(
         "fed/sampling.py",
-        "All clients, every round.",
+        "Invite all clients to every round.",
         "Everyone.",
         "tests/docs/test_api_reference.py -k up_to_date",
     ),
@@ -569,6 +569,24 @@ FAULTS = {
         ".compress_type != zipfile.ZIP_STORED",
         ".compress_type < 0",
         "tests/w2v_jax/interop/test_torch_pickles.py",
+    ),
+    "Yogi's first moment starts above zero": fault(
+        "fed/server.py",
+        "optax.ScaleByAdamState(jnp.int32(0), zeros,",
+        "optax.ScaleByAdamState(jnp.int32(0), optax.tree.full_like(parameters, 1e-6),",
+        "tests/fed/test_server.py -k keep_their_bits",
+    ),
+    "a private sum divided by clients that were asked": fault(
+        "experiments/pretrain/federation.py",
+        'min(settings["clients_per_round"], clients) * (1.0 - settings["client_dropout"])',
+        'min(settings["clients_per_round"], clients) * 1.0',
+        "tests/experiments/pretrain/test_federation.py",
+    ),
+    "a client without examples ends the run": fault(
+        "fed/round.py",
+        "longest = max(1, *(",
+        "longest = max(0, *(",
+        "tests/fed/test_fedjax_bridge.py -k adds_nothing",
     ),
 }
 

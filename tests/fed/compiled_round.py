@@ -1,4 +1,4 @@
-"""The programs of a round lowered and compiled for a target's devices."""
+"""Lower the programs of a round and compile them for a target's devices."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def compile_round(target: str) -> dict[str, Any]:
 
 
 def _programs(devices) -> tuple[dict[str, Any], int]:
-    """(program, its arguments' shapes) by name, and the lanes."""
+    """Return (program, its arguments' shapes) by name, and the number of lanes."""
     objective = pretraining_objective(TINY)
     training = LocalTraining(objective, optax.scale_by_adam(), lambda step: jnp.float32(1e-3))
     optimizer, lanes = optax.sgd(1.0), len(devices)

@@ -1,4 +1,4 @@
-"""How many clients to vmap: candidates, the estimate of memory, and what is chosen."""
+"""Test how many clients are vmapped: candidates, the estimate of memory, and the choice."""
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ def test_the_fastest_is_chosen_and_of_equals_the_smallest(trials, expected):
 
 
 def measured(clients, memory_bytes=None, steps=3, block_steps=None):
-    """Trials of the toy, and the chunks that were built."""
+    """Measure the toy; return the trials and the chunks that were built."""
     objective, optimizer = toy_objective(), optax.sgd(1.0)
     data = ToySource([steps] * clients)
     training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))

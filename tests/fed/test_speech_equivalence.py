@@ -1,4 +1,4 @@
-"""The real objective, with every kind of noise, in every layout: the same to 1e-5 of the norm."""
+"""The real objective with every kind of noise gives the same in every layout, to 1e-5 of the norm."""
 
 import jax
 import jax.numpy as jnp
@@ -119,7 +119,7 @@ def test_methods_that_take_less_memory_change_no_round(one_by_one, layout, metho
 
 @pytest.mark.slow
 def test_the_automatic_chunk_goes_by_the_methods_memory():
-    """What is tried on an accelerator is the program of the method: more clients fit beside one another."""
+    """Trials run the program of the method: more clients fit beside one another."""
     from fed import chunks
 
     class LongClients(NoiseClients):
