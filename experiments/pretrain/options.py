@@ -9,7 +9,14 @@ from typing import Literal
 from experiments.costs import memory_budget
 from experiments.options.errors import UsageError
 from experiments.options.spelling import option_name
-from experiments.pretrain.recipes import Aggregation, Corruption, Partition, ServerOptimizer, SkewedColumn
+from experiments.pretrain.recipes import (
+    SKEWED_PARTITIONS,
+    Aggregation,
+    Corruption,
+    Partition,
+    ServerOptimizer,
+    SkewedColumn,
+)
 from w2v_jax import memory_methods
 from w2v_jax.config import OptimizerName
 
@@ -78,11 +85,14 @@ class PretrainArguments:
     """Speakers set aside for evaluation. Default: about a fifth, at most 28."""
     partition: Partition = "balanced"
     """balanced: clients share no speaker and have about equal seconds. speakers: each speaker is a client.
-    iid: clips at random. dirichlet: clients share no speaker, and a column is skewed across them."""
+    iid: clips at random. dirichlet: clients share no speaker; each value of a column is shared out among the
+    clients by Dirichlet (Yurochkin et al. 2019, as in Flower). dirichlet-equal: clients share no speaker and
+    have about equal seconds; each client's mix of the column's values is drawn from Dirichlet (Hsu et al.
+    2019)."""
     dirichlet_alpha: float = 0.5
-    """Concentration of the dirichlet partition: a small one gives each value to few clients."""
+    """Concentration of the dirichlet partitions: small values skew the column more."""
     dirichlet_column: SkewedColumn = "accent"
-    """The column that the dirichlet partition skews."""
+    """The column that the dirichlet partitions skew."""
     split: str = "validated"
     """The table of clips to pre-train on."""
     exclude_speakers_of: tuple[Literal["dev", "test"], ...] = ()
@@ -185,8 +195,10 @@ def _check_combinations(options: PretrainArguments) -> None:
         raise UsageError("--temperature has a meaning with --aggregation loss-weighted alone")
     if options.partition == "speakers" and options.clients:
         raise UsageError("--clients has no meaning with --partition speakers: every speaker is a client")
-    if options.partition != "dirichlet" and (given := _changed(options, SKEWED_ONLY)):
-        raise UsageError(f"{option_name(given[0])} has a meaning with --partition dirichlet alone")
+    if options.partition not in SKEWED_PARTITIONS and (given := _changed(options, SKEWED_ONLY)):
+        raise UsageError(
+            f"{option_name(given[0])} has a meaning with --partition {' and '.join(SKEWED_PARTITIONS)} alone"
+        )
     if options.corruption == "none" and _changed(options, ["corrupted_clients"]):
         raise UsageError("--corrupted-clients has a meaning with --corruption noise, clip or quiet alone")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.pretrain import curves as curves_picture
-from experiments.pretrain import diagnostics_report
+from experiments.pretrain import diagnostics_report, recipes
 from experiments.pretrain.curves import WINDOW
 from experiments.process.files import read_json, replace_file
 from experiments.report.page import self_contained_html
@@ -188,12 +188,20 @@ def _facts(
         ),
         ("model bytes sent", f"{byte_size(sent)} up and down"),
         ("clients left out", f"{left_out} updates: not finite, or nothing learnt from"),
+        *_fruitless(lines),
+        *([("privacy", caveat)] if (caveat := recipes.privacy_caveat(settings)) else []),
         ("padding", f"{percent(padded, 1)} of the audio slots"),
         ("seed", settings["seed"]),
         ("commit", provenance["commit"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())),
         ("XLA flags", f"`{provenance['xla_flags']}`"),
     ]
+
+
+def _fruitless(lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Make the row that counts federated rounds without any update; none if there are no such rounds."""
+    rounds = [line for line in lines if "client_weights" in line and not any(line["client_weights"])]
+    return [("rounds without any client's update", f"{len(rounds)} of {len(lines)}")] if rounds else []
 
 
 def _lengthened(config: dict[str, Any]) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from experiments.pretrain.settings import Settings
 from fed import centralised, simulation
 from fed.client import LocalTraining
 from fed.cohort import Layout
-from fed.keys import Draw
+from fed.keys import Stream
 from fed.privacy.noise import Privacy
 from fed.protocols import ClientPlan
 from w2v_jax.data.batches import pipeline
@@ -33,6 +33,7 @@ class RoundLog:
         sums: the objective's sums over the round's steps.
         columns: further columns of metrics.jsonl.
         diagnosed: the result of a round that kept its clients' models.
+        warning: what the user should know of the round.
     """
 
     round_index: int
@@ -40,6 +41,7 @@ class RoundLog:
     sums: Any
     columns: dict[str, Any]
     diagnosed: simulation.RoundResult | None = None
+    warning: str | None = None
 
 
 def federated(
@@ -80,11 +82,12 @@ def federated(
         columns = client_columns(result, plans, model_bytes)
         columns["padded_share"] = padded_share(result.sums, result.step_slots, source.slot_seconds())
         if corrupted:
-            columns["corrupted_weight"] = corrupted_weight(result, corrupted)
+            columns["corrupted_weight"] = federation.share_of(corrupted, result)
         if privacy:
             columns["clipped_share"] = result.clipped_share
         diagnosed = result if result.models is not None else None
-        yield RoundLog(result.round_index, result.server, result.sums, columns, diagnosed)
+        warning = federation.fruitless(result)
+        yield RoundLog(result.round_index, result.server, result.sums, columns, diagnosed, warning)
 
 
 def client_columns(
@@ -118,7 +121,7 @@ def client_columns(
         "client_ids": result.clients,
         "client_losses": result.losses.tolist(),
         "client_weights": weights.tolist(),
-        "effective_clients": float(1.0 / np.square(weights).sum()) if weights.any() else 0.0,
+        "effective_clients": federation.effective_clients(weights),
         "client_loss_min": _or_nan(np.min, losses),
         "client_loss_max": _or_nan(np.max, losses),
         "update_norm": result.mean_update_norm,
@@ -126,12 +129,6 @@ def client_columns(
         "bytes_up": sent,
         "bytes_down": sent + (len(result.dropped) + len(result.late)) * model_bytes,
     }
-
-
-def corrupted_weight(result: simulation.RoundResult, corrupted: Sequence[str]) -> float:
-    """Sum the weights that clients with spoilt audio had in a round."""
-    spoilt = [client in corrupted for client in result.clients]
-    return float(result.weights[np.array(spoilt, bool)].sum())
 
 
 def padded_share(sums: Any, step_slots: int, slot_seconds: float) -> float:
@@ -165,7 +162,7 @@ def central(
         clips,
         batch_size=settings.batch_size,
         crop_samples=settings.crop_samples,
-        identity=(Draw.CENTRAL_BATCHES, settings.seed),
+        identity=(Stream.CENTRAL_BATCHES, settings.seed),
     )
 
     def batches(index: int):

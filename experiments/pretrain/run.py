@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.models import encoders
-from experiments.pretrain import clients, federation, rounds
+from experiments.pretrain import clients, federation, recipes, rounds
 from experiments.pretrain import report as pretraining_report
 from experiments.pretrain.diagnostics import Diagnostics
 from experiments.pretrain.evaluation import Evaluator
@@ -22,8 +22,10 @@ from experiments.process.files import read_json, write_json
 from experiments.process.progress import Progress
 from experiments.runs.folder import DIAGNOSTICS, RunFolder
 from fed import centralised, chunks, server, simulation
+from fed.cohort import RoundSettings
 from fed.keys import initial_key
 from fed.placement import fetch, first_process_says, same_everywhere
+from fed.privacy.noise import Privacy
 from fed.round import Engine
 from profiling import process_memory
 from w2v_jax import memory_methods
@@ -108,6 +110,8 @@ class Pretraining:
         spares = settings.method != memory_methods.PLAIN
         with Progress(settings.rounds, latest or 0, quiet=not self.folder.writes) as progress:
             progress.note(described(self, latest))
+            if caveat := recipes.privacy_caveat(vars(settings)):
+                progress.note(caveat)
             started = time.perf_counter()
             for log in self._rounds(state):
                 line = self._line(log, time.perf_counter() - started)
@@ -117,6 +121,8 @@ class Pretraining:
                 if settings.is_due(settings.checkpoint_every, log.round_index):
                     checkpoints.save(log.round_index, log.state)
                 progress.round(line)
+                if log.warning:
+                    progress.note(log.warning)
                 if spares:
                     process_memory.give_back()  # what compilations left behind
                     spares = False
@@ -193,6 +199,14 @@ class Pretraining:
             corrupted=self.data.corrupted,
         )
 
+    def _spent(self, privacy: Privacy, rounds: int) -> dict[str, float]:
+        """Compute what a private run has spent after so many rounds."""
+        return {
+            "epsilon": federation.epsilon_spent(self.settings, privacy, len(self.data.clients), rounds),
+            "delta": self.settings.dp_delta,
+            "noise_multiplier": privacy.noise_multiplier,
+        }
+
     def _line(self, log: RoundLog, round_seconds: float) -> dict[str, Any]:
         """Make a line of metrics.jsonl; the held-out metrics are in those of evaluated rounds."""
         settings = self.settings
@@ -201,7 +215,7 @@ class Pretraining:
         line["updates"] = log.round_index * self.steps_per_round
         line["round_seconds"] = round_seconds
         if self.privacy is not None and self.folder.writes:  # once is enough, and no part of the round
-            line |= federation.spent(settings, self.privacy, len(self.data.clients), log.round_index)
+            line |= self._spent(self.privacy, log.round_index)
         if settings.is_due(settings.evaluate_every, log.round_index):
             started = time.perf_counter()
             held = self.evaluate(log.state.parameters, log.state.objective_state, self.data.split.heldout)
@@ -220,17 +234,16 @@ def chunk_trials(run: Pretraining, state: Any) -> list[chunks.Trial]:
 
     def engine(chunk: int) -> Engine:
         run.take_chunk(chunk)
-        return simulation.build_engine(
+        of_rounds = RoundSettings(
             run.training,
             federation.rule(settings),
             run.server_optimizer,
             run.layout,
-            state,
-            next(run.source.client_batches(run.source.client_ids()[0], 0)),
-            run.steps_per_round,
-            max_update_norm=settings.max_update_norm or math.inf,
-            privacy=run.privacy,
+            settings.max_update_norm or math.inf,
+            run.privacy,
         )
+        batch = next(run.source.client_batches(run.source.client_ids()[0], 0))
+        return simulation.build_engine(of_rounds, state, batch, run.steps_per_round)
 
     per_lane = -(-settings.clients_per_round // run.layout.lanes)
     memory = chunks.device_memory_bytes()
