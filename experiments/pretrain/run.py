@@ -248,13 +248,13 @@ class Pretraining:
             print(f"report: {path / 'report.html'}")
 
     def _initial(self, like: Any) -> Any:
-        """The parameters that `--init` names, as the run's own; which they were is written down."""
-        parameters = encoders.load_pretraining(self.settings["init"])
-        self.folder.pin(
-            "init.json",
-            {"init": self.settings["init"], "parameters_sha256": encoders.fingerprint(parameters)},
-        )
-        return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), like, parameters)
+        """Load the parameters that `--init` names; init.json keeps which they are and whose settings are
+        used."""
+        source = encoders.load_pretraining(self.settings["init"])
+        self.folder.pin("init.json", source.description, encoders.ADDED)
+        for note in source.notes if self.folder.writes else ():
+            print(note, flush=True)
+        return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), like, source.parameters)
 
     def _settle_chunk(self, state: Any) -> None:
         """Find out how many clients to vmap on an accelerator; a run that continues keeps to it.
