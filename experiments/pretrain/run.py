@@ -153,10 +153,12 @@ class Pretraining:
         return latest, state
 
     def _initial(self, init: str, like: Any) -> Any:
-        """Load the parameters that `--init` names, and record which they were."""
-        parameters = encoders.load_pretraining(init)
-        self.folder.pin("init.json", {"init": init, "parameters_sha256": encoders.fingerprint(parameters)})
-        return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), like, parameters)
+        """Load the parameters that `--init` names; init.json records them, and whose settings are used."""
+        source = encoders.load_pretraining(init)
+        self.folder.pin("init.json", source.description, encoders.ADDED)
+        for note in source.notes if self.folder.writes else ():
+            print(note, flush=True)
+        return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), like, source.parameters)
 
     def _settle_chunk(self, state: Any) -> None:
         """Take the chunk that this run began with, or measure the fastest one and record it."""

@@ -218,12 +218,7 @@ def _model(options: PretrainArguments) -> tuple[str, model_config.ModelConfig]:
         return name, model_config.PRESETS[name]
     from experiments.models import encoders
 
-    held = encoders.pretraining_config(options.init)
-    if options.model is not None:
-        encoders.check_shape(held, model_config.PRESETS[options.model], options.init, options.model)
-        return options.model, held
-    alike = [name for name, preset in model_config.PRESETS.items() if encoders.same_shape(held, preset)]
-    return alike[0] if alike else "base", held
+    return encoders.pretraining_choice(options.init, options.model, options.out)
 
 
 def check_lengthening(settings: Settings, planned_before: int | None) -> None:

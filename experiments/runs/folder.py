@@ -115,8 +115,13 @@ class RunFolder:
         with (self.path / "starts.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps(self._config["provenance"]) + "\n")
 
-    def pin(self, name: str, value: Any) -> None:
+    def pin(self, name: str, value: Any, added: Sequence[str] = ()) -> None:
         """Write a JSON file once; a run that continues must find the same.
+
+        Args:
+            name: the file.
+            value: its content.
+            added: keys of a table that files of older versions lack, and then go without.
 
         Raises:
             UserError: the file exists with another content.
@@ -125,6 +130,9 @@ class RunFolder:
             return
         value = json.loads(json.dumps(finite_or_none(value)))
         path = self.path / name
+        if path.exists() and added:
+            held = read_json(path)
+            value = {key: one for key, one in value.items() if key in held or key not in added}
         if path.exists() and read_json(path) != value:
             raise UserError(
                 f"{path} differs from what this run would use now: its data, or the run that it starts from, "

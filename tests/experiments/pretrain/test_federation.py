@@ -89,8 +89,10 @@ def result(clients, not_finite=0, too_large=0, nothing=0):
     names = NAMES[:clients]
     return simulation.RoundResult(
         round_index=3, server=None, sums=None, clients=names, losses=np.zeros(clients),  # type: ignore
-        round_losses=np.zeros(clients), weights=np.zeros(clients), skipped=names[: not_finite + too_large + nothing],
-        not_finite=names[:not_finite], too_large=names[not_finite : not_finite + too_large], dropped=[],
+        round_losses=np.zeros(clients), weights=np.zeros(clients),
+        skipped=names[: not_finite + too_large + nothing],
+        not_finite=names[:not_finite],
+        too_large=names[not_finite : not_finite + too_large], dropped=[],
         late=[], clipped_share=0.0, update_norms=np.zeros(clients), mean_update_norm=0.0, steps=0,
         step_slots=0,
     )  # fmt: skip
