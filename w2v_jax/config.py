@@ -1,6 +1,7 @@
 """Model configurations and presets. Imports no jax, so that help texts stay fast."""
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 SAMPLE_RATE_HZ = 16_000
@@ -196,3 +197,41 @@ TINY = ModelConfig(
 )
 
 PRESETS = {"tiny": TINY, "base": BASE, "large": LARGE, "large-lv60": LARGE_LV60}
+
+# Fields that give an encoder's parameters their shapes.
+ENCODER_SHAPE = (
+    "conv_channels", "conv_kernels", "conv_strides", "conv_bias", "feature_norm", "hidden_dim",
+    "num_layers", "num_heads", "feed_forward_dim", "positional_kernel", "positional_groups", "pre_norm",
+)  # fmt: skip
+# Fields that say how a model is trained; a checkpoint's arrays do not show them.
+TRAINING_SETTINGS = (
+    "mask_probability", "mask_span", "mask_min_spans", "num_negatives", "contrastive_temperature",
+    "diversity_weight", "diversity_warmup_updates", "feature_penalty_weight", "encoder_gradient_scale",
+    "gumbel_temperature_start", "gumbel_temperature_end", "gumbel_temperature_decay",
+    "dropout", "attention_dropout", "activation_dropout", "input_dropout", "feature_dropout", "layer_drop",
+    "transformer_initial_std",
+)  # fmt: skip
+
+
+def same_shape(one: ModelConfig, other: ModelConfig) -> bool:
+    """Whether two encoders have parameters of the same shapes."""
+    return all(getattr(one, name) == getattr(other, name) for name in ENCODER_SHAPE)
+
+
+def nearest_preset(config: ModelConfig) -> str:
+    """Name the preset of an encoder's shape; if there is none, the one that is nearest in size.
+
+    Distance is in factors of two of width and depth; another normalisation counts as a factor of four,
+    pre-norm in place of post-norm (or the reverse) as a factor of two.
+    """
+
+    def distance(name: str) -> tuple[bool, float]:
+        other = PRESETS[name]
+        sizes = ((config.hidden_dim, other.hidden_dim), (config.num_layers, other.num_layers))
+        return not same_shape(config, other), (
+            sum(abs(math.log2(here / there)) for here, there in sizes)
+            + 2 * (config.feature_norm != other.feature_norm)
+            + (config.pre_norm != other.pre_norm)
+        )
+
+    return min(PRESETS, key=distance)

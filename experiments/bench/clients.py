@@ -120,7 +120,8 @@ def contenders(clients: int, lanes: int | None) -> list[Contender]:
         objective, training = setting(form)
         initial = server.init(objective, optax.sgd(1.0), jax.random.key(0))
         first = next(source.client_batches(names[0], 0))
-        engine = simulation.build_engine(training, fedavg, optax.sgd(1.0), layout, initial, first, STEPS)
+        settings = cohort.RoundSettings(training, fedavg, optax.sgd(1.0), layout)
+        engine = simulation.build_engine(settings, initial, first, STEPS)
 
         def prepare():
             return jax.block_until_ready(jax.tree.map(jnp.copy, initial))

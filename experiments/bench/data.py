@@ -105,7 +105,7 @@ def first_batch(folder: str) -> dict[str, Any]:
         result[f"partition_{clients}_seconds"] = time.perf_counter() - began
         result[f"partition_{clients}_spread"] = (seconds[2] - seconds[0]) / seconds[1]
         if clients == 100:
-            work = LocalWork(batch_size=8, crop_samples=32_000, steps=4, epochs=None)
+            work = LocalWork(batch_size=8, crop_samples=32_000, steps=4, epochs=None, loss_window="round")
             source = SpeechClients(partitions.clips_of_clients(corpus.clips, dealt), work, 0)
             cohort = sampling.uniform(source.client_ids(), 20, 0)(0)
             next(source.client_batches(cohort[0], 0))

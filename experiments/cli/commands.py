@@ -1,30 +1,36 @@
-"""The table of commands, and which of them go on where they were interrupted."""
+"""The table of commands, and the list of those that continue after an interruption."""
 
-# name -> (module, summary). Modules are imported only when their command runs.
+# name -> (module, summary). A module is imported only when its command runs.
 COMMANDS = {
     "pretrain": ("experiments.pretrain.command", "pre-train across simulated clients, or centrally"),
     "finetune": ("experiments.recognition.finetune", "train a speech recognizer on an encoder, and score it"),
-    "transcribe": ("experiments.recognition.transcribe", "audio files to text, by a fine-tuned run"),
-    "convert": ("experiments.models.convert", "Hugging Face and fairseq models to run folders, and back"),
-    "watch": ("experiments.watch.command", "how runs go on, live in the terminal"),
-    "compare": ("experiments.pretrain.compare", "held-out curves of several runs side by side"),
-    "profile": ("experiments.costs.profile", "where the operations and the memory of a training step go"),
+    "transcribe": ("experiments.recognition.transcribe", "transcribe audio files with a fine-tuned run"),
+    "convert": (
+        "experiments.models.convert",
+        "convert Hugging Face and fairseq models to run folders, and back",
+    ),
+    "watch": ("experiments.watch.command", "show the progress of runs live in the terminal"),
+    "compare": ("experiments.pretrain.compare", "compare held-out curves of several runs"),
+    "profile": ("experiments.costs.profile", "count operations and memory of a training step by module"),
     "feasibility": (
         "experiments.feasibility.command",
-        "which devices could pre-train, in how long, and are we there yet",
+        "estimate which devices could pre-train, and in how long",
     ),
-    "export": ("experiments.costs.export", "a training step for boards, with the runner that times it there"),
+    "export": (
+        "experiments.costs.export",
+        "export a training step for boards, with the runner that times it there",
+    ),
     "plans grid": (
         "experiments.costs.devices.plan_grid",
-        "plans over lengths and batches, kept for the feasibility table",
+        "make memory plans over lengths and batches for the feasibility table",
     ),
     "plans": (
         "experiments.costs.devices.plans",
-        "compilers' memory plans of a step for boards that are not here",
+        "make compilers' memory plans of a step for boards that are not here",
     ),
     "reproduce all": (
         "experiments.reproduce.all",
-        "are we there yet, and the paper's tables and figures beside ours: one HTML page",
+        "reproduce all tables and figures of the paper: one HTML page",
     ),
     "reproduce fig1": (
         "experiments.reproduce.fig1",
@@ -55,30 +61,36 @@ COMMANDS = {
     "reproduce fig4": ("experiments.reproduce.fig4", "the paper's Figure 4: fp32 against mixed precision"),
     "study mechanism": (
         "experiments.study.mechanism.command",
-        "what loss-weighted averaging rewards: clean and spoilt clients, temperatures",
+        "measure what loss-weighted averaging rewards: clean and spoilt clients, temperatures",
     ),
     "study length": (
         "experiments.study.length",
-        "pre-training on clips cut to 1, 2, 4 and 8 s: cost and error rates",
+        "pre-train on clips cut to 1, 2, 4 and 8 s: cost and error rates",
     ),
     "data synth": ("experiments.data.synth", "write a synthetic corpus in the Common Voice layout"),
     "data prepare": ("experiments.data.prepare", "decode a Common Voice tarball or folder once, into shards"),
     "data describe": ("experiments.data.describe", "count and draw what a corpus holds"),
     "bench data": ("experiments.bench.data", "prepare and feed a corpus of Common Voice's size"),
-    "bench rounds": ("experiments.bench.rounds.command", "seconds per round: this project beside its peers"),
+    "bench rounds": (
+        "experiments.bench.rounds.command",
+        "measure seconds per round of this project and its peers",
+    ),
     "bench utilisation": (
         "experiments.bench.utilisation",
-        "how much of a device's rate a step reaches, and where the rest goes",
+        "measure how much of a device's rate a step reaches, and where the rest goes",
     ),
     "bench memory": (
         "experiments.bench.memory.command",
-        "what training takes of memory and of time, by method",
+        "measure memory and time of training by method",
     ),
-    "bench cohorts": ("experiments.bench.cohorts", "memory and time of a round against its clients"),
-    "bench compile": ("experiments.bench.compile", "seconds to compile a round, cold and cached"),
-    "bench clients": ("experiments.bench.clients", "seconds per round: loop, vmap and lanes"),
+    "bench cohorts": (
+        "experiments.bench.cohorts",
+        "measure memory and time of a round against its number of clients",
+    ),
+    "bench compile": ("experiments.bench.compile", "measure seconds to compile a round, cold and cached"),
+    "bench clients": ("experiments.bench.clients", "measure seconds per round: loop, vmap and lanes"),
 }
-# Commands that go on where they were interrupted.
+# Commands that continue where they were interrupted.
 RESUMABLE = (
     "pretrain",
     "finetune",

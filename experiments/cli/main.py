@@ -1,16 +1,17 @@
-"""The `w2v-jax` command: finds the subcommand, turns bad input into one line and exit status 2."""
+"""The `w2v-jax` command: find the subcommand and run it; bad input gives one line and exit status 2."""
 
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from experiments.cli.commands import COMMANDS, RESUMABLE
 from experiments.process.huge_pages import start_over_with_huge_pages
 
 
 def usage(group: str | None = None) -> str:
-    """The text of `w2v-jax --help`, or of `w2v-jax GROUP --help`."""
+    """Make the text of `w2v-jax --help`, or of `w2v-jax GROUP --help`."""
     named = COMMANDS if group is None else {name: COMMANDS[name] for name in in_group(group)}
     width = max(map(len, named)) + 2
     lines = [f"  {name:<{width}}{summary}" for name, (_, summary) in named.items()]
@@ -27,19 +28,24 @@ def usage(group: str | None = None) -> str:
             "",
             *lines,
             "",
-            "w2v-jax COMMAND --help lists a command's options.",
+            "w2v-jax COMMAND --help lists a command's options; w2v-jax --version prints the version.",
             "example: w2v-jax pretrain --model tiny --preset ten-clients --out runs/first",
         ]
     )
 
 
+def versions() -> str:
+    """Make the text of `w2v-jax --version`, without importing jax."""
+    return f"w2v-jax {version('w2v-jax')} (jax {version('jax')})"
+
+
 def in_group(word: str) -> list[str]:
-    """Names of the commands whose first of two words this is."""
+    """List the commands of two words that begin with this one."""
     return [name for name in COMMANDS if name.startswith(f"{word} ")]
 
 
 def run_command(name: str, argv: Sequence[str]) -> int:
-    """Run one subcommand's `main(argv)`; bad input prints one line and gives 2."""
+    """Run a subcommand's `main(argv)`; bad input prints one line and gives exit status 2."""
     from experiments.options.arguments import complain, option_of
     from experiments.options.errors import UsageError
     from fed.protocols import FederationError
@@ -54,7 +60,7 @@ def run_command(name: str, argv: Sequence[str]) -> int:
     except BrokenPipeError:
         return unread()
     except OSError as error:
-        # A path that cannot be read or written; tracebacks say no more than this.
+        # A path cannot be read or written; a traceback would say no more than this line.
         what, option = "", None
         if error.filename:
             what, option = f" ({error.filename})", option_of(os.fsdecode(error.filename), argv)
@@ -70,7 +76,7 @@ def run_command(name: str, argv: Sequence[str]) -> int:
 
 
 def unread() -> int:
-    """Exit status where whoever read our output has gone, as `head` does."""
+    """Return the exit status for output that nobody reads any more, as after `| head`."""
     os.dup2(
         os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
     )  # the interpreter would complain at its end
@@ -78,7 +84,7 @@ def unread() -> int:
 
 
 def show(text: str) -> int:
-    """Print what is all of a command's output; its exit status."""
+    """Print the whole output of a command and return its exit status."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -93,10 +99,12 @@ def console() -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that `argv` names; its exit status."""
+    """Run the command that `argv` names and return its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         return show(usage())
+    if argv[0] == "--version":
+        return show(versions())
     for words in (2, 1):
         name, after = " ".join(argv[:words]), argv[words:]
         second = words == 1 and after and not after[0].startswith("-")  # `plans gird` is no option of `plans`
@@ -111,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def unknown(argv: Sequence[str]) -> str:
-    """What to say of words that begin with no command."""
+    """Make the message for words that begin with no command."""
     from experiments.options.spelling import closest, nearest
 
     word, typed = argv[0], " ".join(argv[:2])

@@ -1,4 +1,4 @@
-"""What `w2v-jax convert` does: which way, and what a run folder and a Hugging Face folder hold."""
+"""The work of `w2v-jax convert`: which way to convert, and the files of the folder that it writes."""
 
 import dataclasses
 from pathlib import Path
@@ -8,34 +8,38 @@ import jax
 import numpy as np
 
 from experiments.models import encoders
+from experiments.models.pretraining_runs import CONVERTED, ORIGINS, open_run
 from experiments.models.recognizers import BEST, SETTINGS, is_recognizer, open_recognizer
 from experiments.process.files import read_json, write_json
 from w2v_jax.checkpoint import Checkpoints
-from w2v_jax.config import ModelConfig
 from w2v_jax.errors import UserError
 from w2v_jax.interop import fairseq, huggingface_folder, huggingface_vocabulary
+from w2v_jax.interop.foreign_files import read_optional, refuse_outer_folder
+from w2v_jax.interop.huggingface_config import read_extractor
 from w2v_jax.interop.huggingface_names import CTC, ENCODER, HEAD, PRE_TRAINING, Parameters, WeightNorm
+from w2v_jax.interop.stated import Stated, describe
 from w2v_jax.recognition.ctc import RecognizerConfig
 from w2v_jax.recognition.heads import EPSILON, HeadConfig
 from w2v_jax.text.rules import TextRules
 from w2v_jax.text.storage import save_tokenizer
 
-CONVERTED = "converted"  # preset of a run that convert made
 KEPT = "huggingface.json"  # config.json of the folder that a run came from
+KEPT_PROCESSING = "huggingface_processing.json"  # its feature extractor's and its tokenizer's settings
 # Running statistics that normalise nothing: mean 0, and a variance that epsilon makes one.
 NEUTRAL_VARIANCE = np.float32(1.0) - np.float32(EPSILON)
 
 
 def convert(
     source: Path, out: Path, kind: str | None, weight_norm: WeightNorm, provenance: dict[str, Any]
-) -> str:
-    """Convert a model, whichever way it goes; what was done, in words.
+) -> list[str]:
+    """Convert a model, whichever way it goes; return lines for the user: what was done, assumed or left
+    aside.
 
     Args:
         source: see `w2v-jax convert`.
         out: folder to write.
         kind: class of Hugging Face to write; None for what the source is.
-        weight_norm: see `huggingface.to_state_dict`.
+        weight_norm: see `huggingface_names.to_state_dict`.
         provenance: of this command.
 
     Raises:
@@ -48,30 +52,31 @@ def convert(
         )
     if source.is_file():
         _refuse(kind, f"{source} is converted to a run folder")
-        config, parameters = fairseq.read(source)
-        _write_run(out, PRE_TRAINING, config, parameters, {}, source, provenance)
-        return _said(source, "fairseq", PRE_TRAINING, parameters, out, "run folder")
-    if (source / "config.json").is_file() and "model_type" in _settings(source):
+        stated, parameters = fairseq.read_model(source)
+        _write_run(out, PRE_TRAINING, stated, parameters, {}, source, provenance)
+        told = _said(source, "fairseq", PRE_TRAINING, parameters, out, "run folder")
+        return [told, *describe(stated.resolve()), *stated.notes]
+    if "model_type" in _settings(source):
         _refuse(kind, f"{source} is converted to a run folder")
         model = huggingface_folder.read_model(source)
         if model.kind == CTC:
-            _write_recognizer(out, model, source, provenance)
+            lines = _write_recognizer(out, model, source, provenance)
         else:
-            _write_run(out, model.kind, model.config, model.parameters, model.settings, source, provenance)
-        return _said(source, "Hugging Face", model.kind, model.parameters, out, "run folder")
+            _write_run(out, model.kind, model.stated, model.parameters, model.settings, source, provenance)
+            lines = describe(model.stated.resolve())
+        told = _said(source, "Hugging Face", model.kind, model.parameters, out, "run folder")
+        return [told, *lines, *model.stated.notes]
     if is_recognizer(source):
-        written, parameters = _export_recognizer(source, out, kind, weight_norm)
+        written, parameters, notes = _export_recognizer(source, out, kind, weight_norm)
     else:
         written, parameters = _export_run(source, out, kind, weight_norm)
-    return _said(source, "run folder", written, parameters, out, "Hugging Face")
+        notes = []
+    return [_said(source, "run folder", written, parameters, out, "Hugging Face"), *notes]
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    try:
-        held = read_json(folder / "config.json")
-    except ValueError as error:
-        raise UserError(f"{folder / 'config.json'} is not JSON ({error})") from error
-    return held if isinstance(held, dict) else {}
+    refuse_outer_folder(folder)
+    return read_optional(folder / "config.json", "a config.json of a model")
 
 
 def _refuse(kind: str | None, why: str) -> None:
@@ -87,35 +92,42 @@ def _said(source: Path, before: str, kind: str, parameters: Parameters, out: Pat
 def _write_run(
     out: Path,
     kind: str,
-    config: ModelConfig,
+    stated: Stated,
     parameters: Parameters,
     kept: dict[str, Any],
     source: Path,
     provenance: dict[str, Any],
 ) -> None:
-    """A run folder that pretrain and finetune begin from."""
+    """Write a run folder that pretrain and finetune begin from."""
+    resolved = stated.resolve()
     out.mkdir(parents=True, exist_ok=True)
     settings = {
         "preset": CONVERTED,
         "model": CONVERTED,
         "kind": kind,
         "source": str(source),
-        "model_config": dataclasses.asdict(config),
+        "model_config": dataclasses.asdict(resolved.config),
+        ORIGINS: resolved.origins,
     }
     _save(out / "checkpoints", {"parameters": parameters})
     write_json(out / KEPT, kept)
+    if kept:
+        write_json(out / KEPT_PROCESSING, {"feature_extractor": read_extractor(source)[0]})
     write_json(out / "config.json", {"settings": settings, "provenance": provenance})
 
 
 def _write_recognizer(
     out: Path, model: huggingface_folder.HuggingFaceModel, source: Path, provenance: dict[str, Any]
-) -> None:
-    """A run folder that transcribe opens: the head is the scores alone, its norm does nothing."""
+) -> list[str]:
+    """Write a run folder that transcribe opens: the head is the scores alone, its norm does nothing.
+
+    Returns lines for the user.
+    """
     held, encoder = dict(model.parameters[HEAD]), dict(model.parameters)
     del encoder[HEAD]
     num_tokens = held["bias"].shape[0]
-    blank = model.settings.get("pad_token_id", 0)
-    tokenizer = huggingface_vocabulary.read_vocabulary(source, blank, num_tokens)
+    vocabulary = huggingface_vocabulary.read_vocabulary(source, model.settings, num_tokens)
+    tokenizer = vocabulary.tokenizer
     output = {"kernel": held["kernel"][:, tokenizer.ids], "bias": held["bias"][tokenizer.ids]}
     width = model.config.hidden_dim
     norm = {"scale": np.ones(width, np.float32), "bias": np.zeros(width, np.float32)}
@@ -131,9 +143,17 @@ def _write_recognizer(
     _save(out / BEST, {"parameters": parameters, "statistics": statistics})
     save_tokenizer(out, tokenizer, TextRules())
     write_json(out / KEPT, model.settings)
+    processing = {"feature_extractor": read_extractor(source)[0], "tokenizer": vocabulary.settings}
+    write_json(out / KEPT_PROCESSING, processing)
     write_json(out / SETTINGS, dataclasses.asdict(config))
-    settings = {"init": f"{encoders.HUGGING_FACE}{source}", "preset": CONVERTED}
+    resolved = model.stated.resolve()
+    settings = {
+        "init": f"{encoders.HUGGING_FACE}{source}",
+        "preset": CONVERTED,
+        ORIGINS: resolved.origins,
+    }
     write_json(out / "config.json", {"settings": settings, "provenance": provenance})
+    return [*describe(resolved, encoders.FINE_TUNING), *vocabulary.notes]
 
 
 def _save(folder: Path, state: dict[str, Any]) -> None:
@@ -142,28 +162,39 @@ def _save(folder: Path, state: dict[str, Any]) -> None:
     checkpoints.close()
 
 
-def _kept(source: Path) -> dict[str, Any]:
-    return read_json(source / KEPT) if (source / KEPT).is_file() else {}
+def _kept(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read what a converted run keeps of its source: config.json, and the settings of its processors."""
+    config, processing = (
+        read_json(folder / name) if (folder / name).is_file() else {} for name in (KEPT, KEPT_PROCESSING)
+    )
+    return config, processing
 
 
 def _export_run(source: Path, out: Path, kind: str | None, weight_norm: WeightNorm) -> tuple[str, Parameters]:
-    """A pre-training run to Hugging Face."""
-    run = encoders.open_run(str(source), "")
+    """Write a pre-training run for Hugging Face."""
+    run = open_run(str(source), "")
     held = run.settings.get("kind", PRE_TRAINING)
     written = kind or held
     if written == CTC or (written == PRE_TRAINING and held == ENCODER):
         raise UserError(f"--kind {written}: {source} is a {held}, and has no such heads")
     parameters = run.parameters(huggingface_folder.abstract(run.config, written, {}))
+    kept, processing = _kept(run.folder)
     huggingface_folder.write_model(
-        out, written, run.config, parameters, kept=_kept(run.folder), weight_norm=weight_norm
+        out,
+        written,
+        run.config,
+        parameters,
+        kept=kept,
+        extractor=processing.get("feature_extractor"),
+        weight_norm=weight_norm,
     )
     return written, parameters
 
 
 def _export_recognizer(
     source: Path, out: Path, kind: str | None, weight_norm: WeightNorm
-) -> tuple[str, Parameters]:
-    """A fine-tuned run to Hugging Face; the norm before its scores becomes part of them."""
+) -> tuple[str, Parameters, list[str]]:
+    """Write a fine-tuned run for Hugging Face; the norm before its scores becomes part of them."""
     opened = open_recognizer(source)
     config = opened.config
     kind = kind or CTC
@@ -178,19 +209,27 @@ def _export_recognizer(
         )
     held, statistics = jax.device_get(opened.best_checkpoint())
     parameters = dict(held["encoder"])
-    told = _kept(source)
+    told, processing = _kept(source)
     if kind == CTC:
-        told |= huggingface_vocabulary.write_vocabulary(out, opened.tokenizer)
+        told |= huggingface_vocabulary.write_vocabulary(out, opened.tokenizer, processing.get("tokenizer"))
         head = _folded(held["head"], statistics["input_norm"])
         there = np.argsort(getattr(opened.tokenizer, "ids", range(opened.tokenizer.num_tokens)))
         parameters[HEAD] = {"kernel": head["kernel"][:, there], "bias": head["bias"][there]}
-    model = config.model
-    huggingface_folder.write_model(out, kind, model, parameters, kept=told, weight_norm=weight_norm)
-    return kind, parameters
+    model, extractor = config.model, processing.get("feature_extractor")
+    huggingface_folder.write_model(
+        out, kind, model, parameters, kept=told, extractor=extractor, weight_norm=weight_norm
+    )
+    notes = []
+    if model.feature_norm == "group":
+        notes.append(
+            f"{out}: transformers normalises over padding too, which this project's recognizers do not: give "
+            "it clips one by one, or of one length"
+        )
+    return kind, parameters, notes
 
 
 def _folded(head: Parameters, statistics: Parameters) -> Parameters:
-    """Scores of frames as they are, from those of frames that a norm has been over."""
+    """Fold a norm over frames into the scores that follow it."""
     norm, output = head["input_norm"], head["output"]
     if (
         (statistics["mean"] == 0).all()
@@ -198,7 +237,7 @@ def _folded(head: Parameters, statistics: Parameters) -> Parameters:
         and (norm["scale"] == 1).all()
         and (norm["bias"] == 0).all()
     ):
-        return output  # a norm that does nothing, and no rounding
+        return output  # the norm does nothing, and so nothing is rounded
     scale = norm["scale"].astype(np.float64) / np.sqrt(statistics["variance"].astype(np.float64) + EPSILON)
     shift = norm["bias"] - statistics["mean"] * scale
     kernel = output["kernel"].astype(np.float64)

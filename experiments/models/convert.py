@@ -42,4 +42,5 @@ def main(argv: list[str]) -> None:
     from experiments.models import conversion
 
     provenance = record_provenance("convert")
-    print(conversion.convert(options.source, options.out, options.kind, options.weight_norm, provenance))
+    lines = conversion.convert(options.source, options.out, options.kind, options.weight_norm, provenance)
+    print("\n".join(lines))

@@ -1,29 +1,42 @@
-"""Where a fine-tuning run's encoder comes from: nowhere, a pre-training run, or a Hugging Face folder."""
+"""Models that runs begin from: a fresh one, a run's, or one of a Hugging Face folder."""
 
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
+from experiments.models.pretraining_runs import (
+    CONVERTED,
+    OPTION,
+    ORIGINS,
+    open_run,
+    run_settings,
+    stated_by,
+)
 from experiments.models.recognizers import is_recognizer, open_recognizer
 from experiments.options.arguments import blaming
+from experiments.process.files import read_json
 from experiments.runs.folder import read_config
 from w2v_jax import config as model_config
-from w2v_jax.checkpoint import Checkpoints
-from w2v_jax.config import ModelConfig
+from w2v_jax.config import ENCODER_SHAPE, ModelConfig
 from w2v_jax.errors import UserError
-from w2v_jax.interop.huggingface_folder import abstract, kind_of, read_encoder, read_model
-from w2v_jax.interop.huggingface_folder import read_config as read_config_of_folder
-from w2v_jax.interop.huggingface_names import PRE_TRAINING
+from w2v_jax.interop.huggingface_config import read_stated
+from w2v_jax.interop.huggingface_folder import abstract, kind_of, read_model, weight_notes
+from w2v_jax.interop.huggingface_names import PRE_TRAINING, encoder_from_state_dict
+from w2v_jax.interop.huggingface_weights import read_arrays
+from w2v_jax.interop.stated import Resolved, describe, table
 from w2v_jax.model.wav2vec2 import Encoder
 from w2v_jax.objective.pretraining import Parameters, bind
 
 SCRATCH, HUGGING_FACE = "scratch", "hf:"
-OPTION = "--init "
-ANY_MODEL = "a run folder of w2v-jax pretrain or finetune, a Hugging Face folder, or a .pt of fairseq"
+# Training settings that fine-tuning an encoder uses.
+FINE_TUNING = ("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layer_drop")
+# Keys of encoder.json and init.json that run folders of older versions lack.
+ADDED = ("recipe", "settings")
+ENCODER_FILE = "encoder.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +44,21 @@ class Source:
     """An encoder before fine-tuning.
 
     Attributes:
-        config: its shape.
-        parameters: None for a fresh one.
-        description: what a report says of it.
+        config: its configuration.
+        parameters: its arrays (NumPy); None for a fresh one.
+        description: the content of the run's encoder.json; "recipe" is the preset whose fine-tuning recipe
+            fits it.
+        notes: lines for the user: where its settings come from, what is assumed or not used.
     """
 
     config: ModelConfig
     parameters: Parameters | None
     description: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def load(init: str, model: str | None) -> Source:
-    """The encoder that `--init` names.
+    """Load the encoder that `--init` names.
 
     Args:
         init: scratch, a run folder of `w2v-jax pretrain` (RUN@ROUND for an earlier checkpoint), `finetune` or
@@ -54,27 +70,37 @@ def load(init: str, model: str | None) -> Source:
     """
     if init == SCRATCH:
         name = model or "tiny"
-        return Source(model_config.PRESETS[name], None, {"init": SCRATCH, "model": name})
-    if init.startswith(HUGGING_FACE):
-        folder = Path(init.removeprefix(HUGGING_FACE))
-        with blaming("--init"):
-            config, parameters = read_encoder(folder)
-        description = {"init": init, "model": "Hugging Face"}
-    else:
-        config, parameters, description = _from_run(init)
+        return Source(model_config.PRESETS[name], None, {"init": SCRATCH, "model": name, "recipe": name})
+    source = _from_folder(init) if init.startswith(HUGGING_FACE) else _from_run(init)
     if model is not None:
-        check_shape(config, model_config.PRESETS[model], init, model)
-    _check_arrays(parameters, config, init)
-    return Source(config, parameters, description | {"parameters_sha256": fingerprint(parameters)})
+        check_shape(source.config, model_config.PRESETS[model], init, model)
+    assert source.parameters is not None
+    _check_arrays(source.parameters, source.config, init)
+    added = {
+        "recipe": model_config.nearest_preset(source.config),
+        "parameters_sha256": fingerprint(source.parameters),
+    }
+    return dataclasses.replace(source, description=source.description | added)
 
 
-def _from_run(init: str) -> tuple[ModelConfig, Parameters, dict[str, Any]]:
+def _from_folder(init: str) -> Source:
+    folder = Path(init.removeprefix(HUGGING_FACE))
+    with blaming("--init"):
+        stated = read_stated(folder)
+        resolved, arrays = stated.resolve(), read_arrays(folder)
+        parameters = encoder_from_state_dict(arrays, resolved.config)
+        notes = (*describe(resolved, FINE_TUNING), *stated.notes, *weight_notes(folder, arrays))
+    description = {"init": init, "model": "Hugging Face", "settings": table(resolved, FINE_TUNING)}
+    return Source(resolved.config, parameters, description, notes)
+
+
+def _from_run(init: str) -> Source:
     if is_recognizer(Path(init)):
         opened = open_recognizer(Path(init), f"{OPTION}{init}")
         if opened.config.features != "encoder":
             raise UserError(f"{OPTION}{init} is a recognizer on {opened.config.features}, without an encoder")
         held, _ = jax.device_get(opened.best_checkpoint())
-        return opened.config.model, held["encoder"], {"init": init, "model": "recognizer"}
+        return Source(opened.config.model, held["encoder"], {"init": init, "model": "recognizer"})
     run = open_run(init)
     make, _ = bind(lambda key: Encoder(run.config, key))
     parameters = run.parameters(jax.eval_shape(make, jax.random.key(0)))
@@ -87,138 +113,102 @@ def _from_run(init: str) -> tuple[ModelConfig, Parameters, dict[str, Any]]:
         },
         "round": run.round_index,
     }
-    return run.config, parameters, description
+    if ORIGINS not in run.settings:
+        return Source(run.config, parameters, description)
+    resolved = Resolved(run.config, run.settings[ORIGINS], CONVERTED)
+    description["settings"] = table(resolved, FINE_TUNING)
+    return Source(run.config, parameters, description, tuple(describe(resolved, FINE_TUNING)))
 
 
-class Run(NamedTuple):
-    """A pre-training run, or what `w2v-jax convert` made of another's model.
+def recipe_of(source: Source, folder: Path) -> str:
+    """Name the preset whose fine-tuning recipe a run follows: the one of the encoder's shape, or the nearest.
 
-    Attributes:
-        init: how it was named.
-        folder: its folder.
-        config: of its model.
-        settings: of its config.json.
-        round_index: of the checkpoint that was asked for.
-        option: that named it, for messages.
-    """
-
-    init: str
-    folder: Path
-    config: ModelConfig
-    settings: dict[str, Any]
-    round_index: int
-    option: str = OPTION
-
-    def parameters(self, like: Parameters) -> Parameters:
-        """Some of its parameters (NumPy), with the shapes of `like`.
-
-        Raises:
-            UserError: it has others.
-        """
-        reader = Checkpoints(self.folder / "checkpoints")
-        try:
-            found = reader.restore_part(self.round_index, {"parameters": like})["parameters"]
-        except (ValueError, KeyError) as error:
-            raise UserError(
-                f"{self.option}{self.folder}: its checkpoint is of another architecture than its "
-                "config.json says"
-            ) from error
-        finally:
-            reader.close()
-        return jax.device_get(found)
-
-
-def open_run(init: str, option: str = OPTION) -> Run:
-    """The run, and the round, that RUN or RUN@ROUND names.
+    A run folder of an older version, which chose by the name of the model, goes on with its choice.
 
     Args:
-        init: RUN or RUN@ROUND.
-        option: before it in messages.
-
-    Raises:
-        UserError: it is none, or keeps no such checkpoint.
+        source: the encoder.
+        folder: the run's, new or old.
     """
-    folder, settings, config, at_round = _run_settings(init, option)
-    reader = Checkpoints(folder / "checkpoints") if (folder / "checkpoints").is_dir() else None
-    latest = reader.latest() if reader else None
-    if reader is None or latest is None:
-        raise UserError(f"{option}{folder} has no checkpoint yet: let its pre-training go on first")
-    if at_round is not None and at_round not in reader.rounds():
-        kept = ", ".join(map(str, reader.rounds()))
-        raise UserError(f"{option}{init}: {folder} keeps no checkpoint of round {at_round}, only of {kept}")
-    reader.close()
-    return Run(init, folder, config, settings, latest if at_round is None else at_round, option)
+    held = read_json(folder / ENCODER_FILE) if (folder / ENCODER_FILE).is_file() else source.description
+    if "recipe" in held:
+        return source.description["recipe"]
+    name = source.description["model"]
+    return name if name in model_config.PRESETS else "base"
 
 
-def _run_settings(init: str, option: str = OPTION) -> tuple[Path, dict[str, Any], ModelConfig, int | None]:
-    """Folder, settings and model of a run, and the round that was asked for."""
-    name, _, wanted = init.rpartition("@")
-    folder, at_round = (Path(name), int(wanted)) if name and wanted.isdecimal() else (Path(init), None)
-    if not (folder / "config.json").is_file():
-        raise UserError(
-            f"{option}{folder}: no such pre-training run (no config.json); give "
-            + ("scratch, a run folder of w2v-jax pretrain, or hf:FOLDER" if option else ANY_MODEL)
-        )
-    settings = read_config(folder)["settings"]
-    if not {"model_config", "preset", "model"} <= settings.keys():
-        raise UserError(f"{option}{folder} is not a run of w2v-jax pretrain: give one that is")
-    try:
-        config = ModelConfig.from_dict(settings["model_config"])
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{option}{folder}: its config.json has settings that this version lacks") from error
-    return folder, settings, config, at_round
+def pretraining_settings(init: str) -> tuple[Resolved, tuple[str, ...]]:
+    """Find the configuration of a pre-training model; no array is read, and jax is not started.
 
-
-def pretraining_config(init: str) -> ModelConfig:
-    """The configuration of a pre-training model; its arrays are not looked at, nor is jax started.
+    Returns:
+        Its own settings, those that it does not state from the preset of its shape; and lines for the user.
 
     Raises:
         UserError: no such model, or one without the quantizer.
     """
+    notes: tuple[str, ...] = ()
     if init.startswith(HUGGING_FACE):
         folder = Path(init.removeprefix(HUGGING_FACE))
         with blaming("--init"):
-            config, kind = read_config_of_folder(folder), kind_of(folder)
+            stated, kind = read_stated(folder), kind_of(folder)
+        notes = stated.notes
     else:
-        _, settings, config, _ = _run_settings(init)
-        kind = settings.get("kind", PRE_TRAINING)
+        folder, settings, config, _ = run_settings(init)
+        stated, kind = stated_by(folder, settings, config), settings.get("kind", PRE_TRAINING)
     if kind != PRE_TRAINING:
         raise UserError(
             f"--init {init} is a {kind}, without the quantizer that pre-training needs: give a {PRE_TRAINING}"
         )
-    return config
+    return stated.resolve(), notes
 
 
-def load_pretraining(init: str) -> Parameters:
-    """A whole pre-training model, quantizer and projections too (NumPy).
+def pretraining_choice(init: str, model: str | None, out: Path | None) -> tuple[str, ModelConfig]:
+    """Choose the preset whose recipe a pre-training run follows, and its model's configuration.
+
+    Args:
+        init: the model that it begins from.
+        model: the preset that the user names; it must have the model's shape.
+        out: the run folder that the user names. A run that is there already keeps its choice.
+
+    Raises:
+        UserError: no such model, or one of another shape.
+    """
+    if out is not None and (out / "config.json").is_file():
+        held = read_config(out)["settings"]
+        if held.get("init") == init and "model_config" in held and model in (None, held["model"]):
+            return held["model"], ModelConfig.from_dict(held["model_config"])
+    resolved, _ = pretraining_settings(init)
+    if model is not None:
+        check_shape(resolved.config, model_config.PRESETS[model], init, model)
+    return resolved.preset, resolved.config
+
+
+def load_pretraining(init: str) -> Source:
+    """Load a whole pre-training model, quantizer and projections too (NumPy).
 
     Raises:
         UserError: no such model, or its arrays do not fit.
     """
-    config = pretraining_config(init)
+    resolved, notes = pretraining_settings(init)
     if init.startswith(HUGGING_FACE):
-        return read_model(Path(init.removeprefix(HUGGING_FACE))).parameters
-    return open_run(init).parameters(abstract(config, PRE_TRAINING, {}))
-
-
-SHAPES = (
-    "conv_channels", "conv_kernels", "conv_strides", "conv_bias", "feature_norm", "hidden_dim",
-    "num_layers", "num_heads", "feed_forward_dim", "positional_kernel", "positional_groups", "pre_norm",
-)  # fmt: skip
-
-
-def same_shape(one: ModelConfig, other: ModelConfig) -> bool:
-    """Whether two encoders have parameters of the same shapes."""
-    return all(getattr(one, name) == getattr(other, name) for name in SHAPES)
+        model = read_model(Path(init.removeprefix(HUGGING_FACE)))
+        parameters, notes = model.parameters, model.stated.notes
+    else:
+        parameters = open_run(init).parameters(abstract(resolved.config, PRE_TRAINING, {}))
+    description = {
+        "init": init,
+        "parameters_sha256": fingerprint(parameters),
+        "settings": table(resolved),
+    }
+    return Source(resolved.config, parameters, description, (*describe(resolved), *notes))
 
 
 def check_shape(held: ModelConfig, wanted: ModelConfig, init: str, model: str) -> None:
-    """The fields that give parameters their shapes must agree.
+    """Check that the fields that give parameters their shapes agree.
 
     Raises:
         UserError: they do not.
     """
-    for name in SHAPES:
+    for name in ENCODER_SHAPE:
         here, there = getattr(wanted, name), getattr(held, name)
         if here != there:
             raise UserError(
@@ -228,7 +218,7 @@ def check_shape(held: ModelConfig, wanted: ModelConfig, init: str, model: str) -
 
 
 def _check_arrays(parameters: Parameters, config: ModelConfig, init: str) -> None:
-    """Every array has the shape that the configuration gives it."""
+    """Check that every array has the shape that the configuration gives it."""
     make, _ = bind(lambda key: Encoder(config, key))
     expected = dict(jax.tree_util.tree_leaves_with_path(jax.eval_shape(make, jax.random.key(0))))
     for path, value in jax.tree_util.tree_leaves_with_path(parameters):
@@ -241,7 +231,7 @@ def _check_arrays(parameters: Parameters, config: ModelConfig, init: str) -> Non
 
 
 def fingerprint(parameters: Parameters) -> str:
-    """A fingerprint, so that a run that continues is known to have begun from the same encoder."""
+    """Hash a model's arrays, so that a run that continues is known to have begun from the same ones."""
     digest = hashlib.sha256()
     for path, value in sorted(jax.tree_util.tree_leaves_with_path(parameters), key=lambda item: str(item[0])):
         digest.update(jax.tree_util.keystr(path).encode())

@@ -1,4 +1,4 @@
-"""Command lines: tyro parses, and mistakes come out as one line with exit status 2."""
+"""Parse command lines with tyro; a mistake becomes one line with exit status 2."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ def parse(kind: type[Arguments], argv: Sequence[str], program: str) -> Arguments
     """Parse `argv` into a dataclass; `--help` prints and exits 0.
 
     Raises:
-        UsageError: unknown option, bad value; the message names it and the nearest right spelling.
+        UsageError: an option is unknown or a value is bad; the message names it and the nearest right one.
     """
     import tyro
 
@@ -32,7 +32,7 @@ def parse(kind: type[Arguments], argv: Sequence[str], program: str) -> Arguments
         if stop.code in (0, None):
             raise
         raise UsageError(explain(kind, argv, program) or one_line(printed.getvalue())) from None
-    # tyro takes what is without values for a tuple of none, be it given so or left out.
+    # tyro gives an empty tuple for an option without values and for one that was left out.
     empty = [name for name, value in vars(parsed).items() if value == ()]
     if any(option_name(name) in argv or name not in vars(kind) for name in empty):
         raise UsageError(explain(kind, argv, program))
@@ -40,7 +40,7 @@ def parse(kind: type[Arguments], argv: Sequence[str], program: str) -> Arguments
 
 
 def one_line(boxed: str) -> str:
-    """The words of a boxed message up to its help footer, on one line."""
+    """Join the words of a boxed message, up to its help footer, into one line."""
     words: list[str] = []
     for line in boxed.splitlines()[1:]:
         text = line.strip("╭╮╰╯│─ ")
@@ -56,7 +56,7 @@ def complain(message: str) -> None:
 
 
 def option_of(path: str, argv: Sequence[str]) -> str | None:
-    """The option whose value is a path, or a folder above it."""
+    """Find the option whose value is the path or a folder above it."""
     words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
     for option, value in itertools.pairwise(words):
         there = Path(value).absolute()
@@ -66,20 +66,20 @@ def option_of(path: str, argv: Sequence[str]) -> str | None:
 
 
 def check_choice(option: str, word: str, choices: Iterable[str]) -> None:
-    """See that an option's value is one of its choices.
+    """Check that an option's value is one of its choices.
 
     Raises:
-        UsageError: it is not; the message names the option and the nearest right spelling.
+        UsageError: it is not; the message names the option and the nearest choice.
     """
     if word not in (choices := list(choices)):
         raise UsageError(nearest(word, choices, option))
 
 
 def check_at_least(least: int, options: Any, *fields: str) -> None:
-    """See that numbers, one or a tuple of them or None in each field, are not below `least`.
+    """Check that no number is below `least`; a field holds a number, a tuple of them or None.
 
     Raises:
-        UsageError: one is; the message names its option.
+        UsageError: a number is below; the message names its option.
     """
     for field in fields:
         value = getattr(options, field)
@@ -89,10 +89,10 @@ def check_at_least(least: int, options: Any, *fields: str) -> None:
 
 
 def check_exists(option: str, path: Path, expected: str) -> None:
-    """See that there is something at the path that an option names.
+    """Check that the file or folder exists that an option names.
 
     Raises:
-        UsageError: nothing is.
+        UsageError: it does not.
     """
     if not path.exists():
         raise UsageError(f"{option}: no such file or folder: {path} (expected {expected})")
@@ -100,10 +100,10 @@ def check_exists(option: str, path: Path, expected: str) -> None:
 
 @contextlib.contextmanager
 def blaming(option: str) -> Iterator[None]:
-    """What is wrong in here is wrong with an option: errors of the packages, which know none, name it.
+    """Put an option's name before the message of an error that its value causes within.
 
     Raises:
-        UserError: the same, with the option before its words.
+        UserError: the same error with the longer message.
     """
     try:
         yield

@@ -2,4 +2,4 @@
 
 
 class UsageError(Exception):
-    """A mistake on the command line, in one line."""
+    """A mistake on the command line; its message is one line."""

@@ -1,6 +1,6 @@
-"""What is wrong with a command line that did not parse: the option at fault, and what would be right.
+"""Explain a command line that did not parse: name the option at fault and what would be right.
 
-tyro decides what parses. Its own words are long, and say a mistake of one letter in the types of Python.
+tyro decides what parses. Its own messages are long, and describe a typing mistake by Python's types.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ class Option(NamedTuple):
     """An option, or a positional argument, as its dataclass declares it.
 
     Attributes:
-        name: --crop-seconds; FILES of a positional argument.
+        name: name on the command line, as --crop-seconds; FILES for a positional argument.
         leaf: type of one value; bool for a flag.
-        many: takes any number of values.
-        may_be_none: takes the word None, too.
-        required: has no default.
+        many: whether it takes any number of values.
+        may_be_none: whether it also takes the word None.
+        required: whether it has no default.
     """
 
     name: str
@@ -35,18 +35,18 @@ class Option(NamedTuple):
 
     @property
     def positional(self) -> bool:
-        """Whether it is named by its place."""
+        """Whether its place names it."""
         return not self.name.startswith("-")
 
     @property
     def wants(self) -> str:
-        """What a value must be, in words."""
+        """Describe the values that it takes."""
         if choices := typing.get_args(self.leaf):
             return f"one of {', '.join(choices)}"
         return {**NUMBERS, Path: "a path"}.get(self.leaf, "one or more" if self.many else "one")
 
     def refuses(self, word: str) -> str | None:
-        """Why a word cannot be its value, if so."""
+        """Explain why a word cannot be its value; None if it can."""
         if self.may_be_none and word == "None":
             return None
         if choices := typing.get_args(self.leaf):
@@ -60,7 +60,7 @@ class Option(NamedTuple):
 
 
 def options_of(kind: Any) -> list[Option]:
-    """The options that a dataclass declares."""
+    """List the options that a dataclass declares."""
     import tyro
 
     found, hints = [], typing.get_type_hints(kind, include_extras=True)
@@ -88,12 +88,12 @@ def options_of(kind: Any) -> list[Option]:
 
 
 def explain(kind: Any, argv: Sequence[str], program: str) -> str | None:
-    """The first mistake of a command line, in one line; None where none is found.
+    """Explain the first mistake of a command line in one line; None if none is found.
 
     Args:
         kind: dataclass of the command's options.
         argv: words after the command.
-        program: the command itself, as `w2v-jax pretrain`.
+        program: the command, as `w2v-jax pretrain`.
     """
     options = options_of(kind)
     places = [option for option in options if option.positional]
@@ -112,7 +112,7 @@ def explain(kind: Any, argv: Sequence[str], program: str) -> str | None:
             taken = 0
         else:
             if not words:
-                return f"{spelling} is without its value: give {option.wants}"
+                return f"{spelling} needs a value: give {option.wants}"
             taken = len(words) if option.many else 1
         for word in words[:taken]:
             if why := option.refuses(word):
@@ -131,7 +131,7 @@ def _spellings(option: Option) -> tuple[str, ...]:
 
 
 def _split(argv: Sequence[str], options: list[Option]) -> Iterator[tuple[str, Option | None, list[str]]]:
-    """(option as it was typed, the option or None, words after it); first the words before all options."""
+    """Yield (option as typed, the option or None, words after it), first for the words before all options."""
     named = {spelling: option for option in options for spelling in _spellings(option)}
     spelling, words = "", list[str]()
     for word in argv:
@@ -145,7 +145,7 @@ def _split(argv: Sequence[str], options: list[Option]) -> Iterator[tuple[str, Op
 
 
 def _misplaced(free: list[str], places: list[Option], options: list[Option], program: str) -> str | None:
-    """Words that no option and no place takes."""
+    """Explain words that no option and no place takes."""
     extra = [] if any(place.many for place in places) else free[len(places) :]
     if not extra:
         return None
@@ -157,7 +157,7 @@ def _misplaced(free: list[str], places: list[Option], options: list[Option], pro
 
 
 def _missing(kind: Any, options: list[Option], given: set[str], free: list[str], program: str) -> str | None:
-    """Required options that are not given, with the command's example."""
+    """Name the required options that are missing, with the command's example."""
     left, absent = len(free), []
     for option in options:
         if option.positional:

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 
 
 def option_name(field: str) -> str:
-    """How a field is spelt on the command line: crop_seconds is --crop-seconds."""
+    """Spell a field as on the command line: crop_seconds is --crop-seconds."""
     return f"--{field.replace('_', '-')}"
 
 
 def closest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that was probably meant: alike but for case and a few letters, or the only one so begun."""
+    """Find the choice that was meant: it differs by case or a few letters, or alone begins so."""
     spelt = {choice.lower(): choice for choice in choices}
     alike = difflib.get_close_matches(word.lower(), spelt, 1)
     longer = [choice for choice in spelt if word and choice.startswith(word.lower())]
@@ -20,10 +20,10 @@ def closest(word: str, choices: Iterable[str]) -> str | None:
 
 
 def nearest(word: str, choices: Sequence[str], what: str) -> str:
-    """An error text for an unknown choice, with the nearest right spelling first.
+    """Make the error text for an unknown choice, with the nearest choice first.
 
     Args:
-        what: the option at fault, or what is chosen from.
+        what: the option at fault, or the kind of thing that is chosen.
     """
     close = closest(word, choices)
     hint = f": did you mean {close}?" if close else ""

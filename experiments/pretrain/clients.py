@@ -1,13 +1,16 @@
-"""Recorded speech as federated clients: where w2v_jax's corpora meet fed's protocol."""
+"""Corpora -> federated clients: who is held out, which clips a client has, and its work in a round."""
 
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from fed.keys import Draw, generator
+from experiments.data import corpora, corruption, partitions
+from experiments.pretrain.settings import LossWindow, Settings
+from fed.keys import Stream, stream_generator
 from fed.protocols import ClientPlan
 from w2v_jax.batch import Batch
-from w2v_jax.config import SAMPLE_RATE_HZ
+from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
 from w2v_jax.data.batches.crops import stable_id, training_batches
 from w2v_jax.data.common_voice import Corpus, Utterance, column, lengths, take
 from w2v_jax.errors import CorpusError
@@ -18,7 +21,7 @@ HELDOUT_SHARE = 0.22
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Heldout:
-    """Clips for training and clips of speakers that no client holds."""
+    """Clips to train on, and clips of held-out speakers, whom no client has."""
 
     training: Sequence[Utterance]
     heldout: Sequence[Utterance]
@@ -29,10 +32,10 @@ def set_aside(corpus: Corpus, speakers: int | None, num_clients: int, seed: int)
     """Choose held-out speakers by the seed.
 
     Args:
-        speakers: how many; None takes about a fifth, at most 28, and leaves a speaker per client.
+        speakers: how many; None takes about a fifth, at most 28, and leaves a speaker for each client.
 
     Raises:
-        CorpusError: more than leaves a speaker for every client.
+        CorpusError: too few speakers would be left for the clients.
     """
     by_speaker = corpus.speakers()
     total = len(by_speaker)
@@ -45,7 +48,7 @@ def set_aside(corpus: Corpus, speakers: int | None, num_clients: int, seed: int)
             f"{speakers} held-out speakers; ask for fewer clients or another --heldout-speakers"
         )
     names = sorted(by_speaker)
-    order = generator(Draw.HELDOUT, seed).permutation(total)
+    order = stream_generator(Stream.HELDOUT, seed).permutation(total)
     chosen = {names[index] for index in order[:speakers]}
     speakers_of_clips = column(corpus.clips, "client_id")
     inside = [index for index, speaker in enumerate(speakers_of_clips) if speaker not in chosen]
@@ -59,23 +62,30 @@ def set_aside(corpus: Corpus, speakers: int | None, num_clients: int, seed: int)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LocalWork:
-    """A client's work in a round: a number of steps, or of epochs over its clips."""
+    """A client's work in a round: a number of steps, or of epochs over its clips.
+
+    Attributes:
+        loss_window: the steps over which the loss is taken that loss weighting uses: all of the round, or
+            those of the client's last epoch.
+    """
 
     batch_size: int
     crop_samples: int
     steps: int | None
     epochs: int | None
+    loss_window: LossWindow
 
     def plan(self, clips: Sequence[Utterance]) -> ClientPlan:
-        """Steps, the first step of the last epoch, and seconds of audio as the weight."""
+        """Count the steps and find the first one of the loss; the weight is the seconds of audio."""
         epoch = math.ceil(len(clips) / self.batch_size)
         steps = self.steps if self.steps is not None else epoch * (self.epochs or 1)
+        first = 0 if self.loss_window == "round" else max(0, steps - epoch)
         seconds = float(lengths(clips).sum()) / SAMPLE_RATE_HZ
-        return ClientPlan(num_steps=steps, loss_from_step=max(0, steps - epoch), weight=seconds)
+        return ClientPlan(num_steps=steps, loss_from_step=first, weight=seconds)
 
 
 class SpeechClients:
-    """fed's ClientSource over clips, in memory or read when they are needed."""
+    """A ClientSource of fed over clips, which are in memory or read when they are needed."""
 
     def __init__(self, clients: Mapping[str, Sequence[Utterance]], work: LocalWork, seed: int):
         self._clients = clients
@@ -95,13 +105,101 @@ class SpeechClients:
             batch_size=self._work.batch_size,
             crop_samples=self._work.crop_samples,
             num_steps=self._plans[client_id].num_steps,
-            identity=(Draw.CLIENT_BATCHES, self._seed, round_index, stable_id(client_id)),
+            identity=(Stream.CLIENT_BATCHES, self._seed, round_index, stable_id(client_id)),
         )
 
     def seconds(self) -> list[float]:
-        """Audio per client."""
+        """Compute the seconds of audio of each client."""
         return [float(lengths(clips).sum()) / SAMPLE_RATE_HZ for clips in self._clients.values()]
 
     def slot_seconds(self) -> float:
-        """Audio that one step could hold if nothing were padded."""
+        """Compute the seconds of audio that one step holds where nothing is padded."""
         return self._work.batch_size * self._work.crop_samples / SAMPLE_RATE_HZ
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClientData:
+    """The clips of a run and who holds them.
+
+    Attributes:
+        split: the corpus's clips to train on, and its held-out ones.
+        clients: client id -> its clips, as it trains on them.
+        corrupted: clients whose clips are spoilt.
+        partition: content of partition.json; None where there are no clients.
+        speakers_also_in: split -> how many speakers of the training clips are also in it.
+    """
+
+    corpus: Corpus
+    split: Heldout
+    clients: Mapping[str, Sequence[Utterance]]
+    corrupted: list[str]
+    partition: dict[str, Any] | None
+    speakers_also_in: dict[str, int]
+
+    def record(self, corruption_kind: str) -> dict[str, Any]:
+        """Make the content of clips.json."""
+        corpus, dealt = self.corpus, self.partition
+        spoilt = {"corruption": {"kind": corruption_kind, "clients": self.corrupted}}
+        return {
+            "clips": len(corpus.clips),
+            "seconds": corpus.seconds,
+            "speakers": len(corpus.speakers()),
+            "heldout_speakers": self.split.heldout_speakers,
+            "partition": dealt and {"rule": dealt["rule"], **dealt["summary"]},
+            "speakers_also_in": self.speakers_also_in,
+            "clients": {
+                name: {
+                    "speakers": len(set(column(clips, "client_id"))),
+                    "clips": len(clips),
+                    "seconds": float(lengths(clips).sum()) / SAMPLE_RATE_HZ,
+                }
+                for name, clips in self.clients.items()
+            },
+            "skipped_by_reason": corpus.skipped_by_reason(),
+            "skipped": [dataclasses.asdict(skip) for skip in corpus.skipped],
+        } | (spoilt if self.corrupted else {})
+
+
+def load(settings: Settings, config: ModelConfig) -> ClientData:
+    """Read the corpus, set speakers aside and deal the other clips to clients.
+
+    Clips that are shorter than one mask span of the model are left out: they have nothing to predict.
+
+    Raises:
+        UserError, FederationError: the corpus cannot be read, or has too little for the clients.
+    """
+    needed = settings.clients or settings.clients_per_round
+    min_samples = config.receptive_field_samples + (config.mask_span - 1) * math.prod(config.conv_strides)
+    corpus = corpora.load(
+        settings.data, settings.split, min_samples=min_samples, seed=settings.seed, clients=needed
+    )
+    others = {
+        split: corpora.speakers_of(corpus, split) for split in ("dev", "test") if split != settings.split
+    }
+    excluded = {name: others.get(name, set()) for name in settings.exclude_speakers_of}
+    corpus = partitions.without_speakers(corpus, set().union(*excluded.values()))
+    split = set_aside(corpus, settings.heldout_speakers, needed, settings.seed)
+    partition, clients = None, {"centralised": split.training}
+    if not settings.centralised:
+        dealt = partitions.deal(
+            split.training,
+            settings.partition,
+            settings.clients,
+            settings.seed,
+            alpha=settings.dirichlet_alpha,
+            skewed=settings.dirichlet_column,
+        )
+        clients = partitions.clips_of_clients(split.training, dealt)
+        partition = partitions.to_file(split.training, dealt)
+    corrupted: list[str] = []
+    if (kind := settings.corruption) != "none":
+        corrupted = corruption.choose(list(clients), settings.corrupted_clients, settings.seed)
+        clients = corruption.spoil(clients, corrupted, kind, settings.seed)
+    return ClientData(
+        corpus=corpus,
+        split=split,
+        clients=clients,
+        corrupted=corrupted,
+        partition=partition,
+        speakers_also_in=partitions.overlap(split.training, others),
+    )

@@ -9,10 +9,13 @@ import tyro
 
 from experiments.options import arguments
 from experiments.options.errors import UsageError
-from experiments.pretrain import recipes
+from experiments.pretrain import curves, recipes
 from experiments.pretrain import report as pretraining_report
 from experiments.pretrain.report import total_seconds
-from experiments.process.files import read_json, replace_file, write_json
+from experiments.process.files import read_json, replace_file
+from experiments.report.figures import picture
+from experiments.report.tables import table
+from experiments.report.writer import write_report
 from experiments.runs.folder import read_config, read_metrics
 from experiments.runs.metric_columns import series
 
@@ -32,7 +35,7 @@ class CompareArguments:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run as read from its folder."""
+    """A run, read from its folder."""
 
     folder: Path
     label: str
@@ -45,7 +48,7 @@ def read_run(folder: Path) -> Run:
     """Read a run folder.
 
     Raises:
-        UsageError: it is not one, or has no evaluated round yet.
+        UsageError: the folder is not one of `w2v-jax pretrain`, or the run has no evaluated round yet.
     """
     if not (folder / "config.json").exists() or not (folder / "untrained.json").exists():
         raise UsageError(
@@ -68,7 +71,7 @@ def read_run(folder: Path) -> Run:
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """Where a run ended."""
+    """Summarise where a run ended."""
     last = next(line for line in reversed(run.lines) if "heldout_accuracy" in line)
     settings, provenance = run.config["settings"], run.config["provenance"]
     return {
@@ -103,22 +106,25 @@ def main(argv: list[str]) -> None:
     options = arguments.parse(CompareArguments, argv, "w2v-jax compare")
     runs = [read_run(folder) for folder in options.runs]
     rows = [summary(run) for run in runs]
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / "compare.json", {"rows": rows})
-    draw(runs, options.out / "compare.png")
     names = [run.label.replace(", ", "-") for run in runs]
     names = [name if names.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(names, start=1)]
+    write_report(
+        options.out,
+        "compare",
+        {"rows": rows},
+        lambda result: markdown(result["rows"], names),
+        lambda _, path: draw(runs, path),
+    )
     for name, run in zip(names, runs, strict=True):
         keep_report(run.folder, options.out, name)
-    replace_file(options.out / "compare.md", markdown(rows, names))
     print(f"written: {options.out / 'compare.json'}, compare.md, compare.png and {len(runs)} reports")
 
 
 def keep_report(folder: Path, out: Path, name: str) -> None:
-    """A run's report, picture and metrics under a name of their own, beside the comparison."""
-    pretraining_report.draw_run(folder, out / f"{name}.png")
+    """Write a run's report, picture and metrics beside the comparison, under a name of their own."""
+    curves.draw_run(folder, out / f"{name}.png")
     pretraining_report.draw_clients(folder, out / f"{name}-clients.png")
-    files = f"[{name}.jsonl]({name}.jsonl) has a line a round."
+    files = f"[{name}.jsonl]({name}.jsonl) has a line for each round."
     replace_file(
         out / f"{name}.md", pretraining_report.text(folder, f"{name}.png", files, f"{name}-clients.png")
     )
@@ -126,81 +132,86 @@ def keep_report(folder: Path, out: Path, name: str) -> None:
 
 
 def above_untrained(row: dict[str, Any]) -> float:
-    """Accuracy gained over the untrained model, in standard errors of the difference (over clips)."""
+    """Compute the accuracy gained over the untrained model, in standard errors of the difference over clips."""
     error = math.hypot(row["accuracy_standard_error"], row["untrained_accuracy_standard_error"])
     return (row["accuracy"] - row["untrained_accuracy"]) / error if error else math.inf
 
 
 def times(accuracy: float, reference: float) -> str:
-    """How many times a reference an accuracy is; a dash where the reference is zero."""
+    """Format an accuracy as a multiple of a reference; a dash if the reference is zero."""
     return f"{accuracy / reference:.1f}" if reference else "-"
 
 
 def draw(runs: list[Run], path: Path) -> None:
-    """Held-out loss, accuracy over its control and codes, over updates and over audio seen."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    """Draw held-out loss, accuracy with its control, and codes over updates and over audio seen into a PNG."""
     panels = (
-        ("heldout_contrastive", "contrastive", "Contrastive loss (nats, lower is better)"),
-        ("heldout_accuracy", "accuracy", "Accuracy on held-out speakers"),
-        ("heldout_code_perplexity", "code_perplexity", "Codes in use (perplexity)"),
+        ("contrastive", "Contrastive loss (nats, lower is better)"),
+        ("accuracy", "Accuracy on held-out speakers"),
+        ("code_perplexity", "Codes in use (perplexity)"),
     )
-    figure, axes = plt.subplots(2, 3, figsize=(14, 7.5), layout="constrained")
-    for row, (x, label) in enumerate(
-        (("updates", "updates per client"), ("audio_hours", "hours of audio seen"))
-    ):
-        for axis, (name, first, title) in zip(axes[row], panels, strict=True):
-            for number, run in enumerate(runs):
-                at, values = series(run.lines, name, x)
-                axis.plot(
-                    [0, *at],
-                    [run.untrained[first], *values],
-                    "o-",
-                    ms=2.5,
-                    color=f"C{number}",
-                    label=run.label,
-                )
-                if name == "heldout_accuracy":
-                    at, values = series(run.lines, "heldout_shuffled_accuracy", x)
-                    axis.plot(at, values, ":", color=f"C{number}")
-            axis.set(title=title, xlabel=label)
-            axis.set_xscale("symlog", linthresh=100 if x == "updates" else 1)
-            axis.grid(alpha=0.25)
-    axes[0][1].plot([], [], ":", color="grey", label="context shuffled (control)")
-    axes[0][1].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with picture(path, 2, 3, figsize=(14, 7.5)) as axes:
+        for row, (x, label) in zip(
+            axes, (("updates", "updates per client"), ("audio_hours", "hours of audio seen")), strict=True
+        ):
+            for axis, (name, title) in zip(row, panels, strict=True):
+                for number, run in enumerate(runs):
+                    at, values = series(run.lines, f"heldout_{name}", x)
+                    values, color = [run.untrained[name], *values], f"C{number}"
+                    axis.plot([0, *at], values, "o-", ms=2.5, color=color, label=run.label)
+                    if name == "accuracy":
+                        axis.plot(*series(run.lines, "heldout_shuffled_accuracy", x), ":", color=color)
+                axis.set(title=title, xlabel=label)
+                axis.set_xscale("symlog", linthresh=100 if x == "updates" else 1)
+                axis.grid(alpha=0.25)
+        axes[0][1].plot([], [], ":", color="grey", label="context shuffled (control)")
+        axes[0][1].legend(fontsize=8)
 
 
 def markdown(rows: list[dict[str, Any]], names: list[str]) -> str:
-    """The table for readers."""
-    lines = [
-        "# Pre-training runs side by side",
-        "",
-        f"Held-out speakers, {recipes.EVALUATION_CROP_SECONDS} s crops, no Gumbel noise, fixed keys. Ties are wrong.",
-        "`s.e.`: accuracy gained over the untrained model, in standard errors of the difference over clips.",
-        "Time is that of rounds and evaluations.",
-        "",
-        "| run | updates | audio seen | loss (untrained) | accuracy (untrained) | s.e. | x guessing | x shuffled | codes | time |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row, name in zip(rows, names, strict=True):
-        lines.append(
-            f"| [{row['run']}]({name}.md) | {row['updates']} | {row['audio_hours']:.1f} h | "
-            f"{row['contrastive']:.3f} ({row['untrained_contrastive']:.3f}) | "
-            f"{row['accuracy']:.3f} ± {row['accuracy_standard_error']:.3f} ({row['untrained_accuracy']:.3f}) | "
-            f"{above_untrained(row):.0f} | {times(row['accuracy'], row['chance_accuracy'])} | "
-            f"{times(row['accuracy'], row['shuffled_accuracy'])} | {row['code_perplexity']:.0f} | "
-            f"{row['seconds'] / 60:.1f} min |"
+    """Make the comparison for readers.
+
+    Args:
+        rows: the summary of each run.
+        names: stem of each run's report.
+    """
+    head = (
+        "run", "updates", "audio seen", "contrastive loss (untrained)", "accuracy (untrained)", "s.e.",
+        "x guessing", "x shuffled", "codes", "time",
+    )  # fmt: skip
+    cells = [
+        (
+            f"[{row['run']}]({name}.md)",
+            row["updates"],
+            f"{row['audio_hours']:.1f} h",
+            f"{row['contrastive']:.3f} ({row['untrained_contrastive']:.3f})",
+            f"{row['accuracy']:.3f} ± {row['accuracy_standard_error']:.3f} ({row['untrained_accuracy']:.3f})",
+            f"{above_untrained(row):.0f}",
+            times(row["accuracy"], row["chance_accuracy"]),
+            times(row["accuracy"], row["shuffled_accuracy"]),
+            f"{row['code_perplexity']:.0f}",
+            f"{row['seconds'] / 60:.1f} min",
         )
-    lines += ["", "![curves](compare.png)", "", "## How each was made", ""]
-    for row in rows:
-        versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
-        lines += [
-            f"- {row['run']}: `{row['command']}`, commit {row['commit']}, seed {row['seed']}, {row['device']}, "
-            f"{row['cores']} cores, flags `{row['xla_flags']}`, {versions}"
-        ]
-    return "\n".join(lines) + "\n"
+        for row, name in zip(rows, names, strict=True)
+    ]
+    return f"""# Pre-training runs side by side
+
+All values are of held-out speakers: {recipes.EVALUATION_CROP_SECONDS} s crops, no Gumbel noise, fixed keys; ties count as wrong.
+The contrastive loss is in nats per masked frame. `s.e.` is the accuracy gained over the untrained model, in standard
+errors of the difference over clips. Time is that of rounds and evaluations.
+
+{table(head, cells)}
+
+![curves](compare.png)
+
+## How each was made
+
+{chr(10).join(_made(row) for row in rows)}
+"""
+
+
+def _made(row: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+    return (
+        f"- {row['run']}: `{row['command']}`, commit {row['commit']}, seed {row['seed']}, {row['device']}, "
+        f"{row['cores']} cores, flags `{row['xla_flags']}`, {versions}"
+    )

@@ -1,4 +1,4 @@
-"""What stands behind a round's curves: each client's update and local model, before they are averaged."""
+"""Diagnose a round's clients: the update and the local model of each, before they are averaged."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,12 +17,11 @@ Evaluate = Callable[[Any, Any, Sequence[Utterance]], dict[str, float]]
 
 
 class Diagnostics:
-    """Lines of diagnostics.jsonl.
+    """Makes lines of diagnostics.jsonl.
 
-    Costs a round's result its clients' models on the host (fed.round.ClientModels) and as much again
-    for their updates, and clients + 2 evaluations of at most HELDOUT_CLIPS held-out clips and one of
-    at most OWN_CLIPS clips of each client. Reads what it is given and draws nothing, so that a run is
-    the same with it and without.
+    A line needs the clients' models on the host (fed.round.ClientModels) and as much memory again for their
+    updates. It costs clients + 2 evaluations of at most HELDOUT_CLIPS held-out clips, and an evaluation of at
+    most OWN_CLIPS clips of each client. It draws no random numbers, so that a run is the same without it.
     """
 
     def __init__(
@@ -32,10 +31,10 @@ class Diagnostics:
         clients: Mapping[str, Sequence[Utterance]],
         corrupted: Sequence[str],
     ):
-        """Choose the clips that all rounds are judged on.
+        """Choose the clips that the models of all rounds are evaluated on.
 
         Args:
-            evaluate: (parameters, objective state, clips) -> metrics without noise, METRICS among them.
+            evaluate: (parameters, objective state, clips) -> metrics without noise, with METRICS among them.
             heldout: clips of speakers that no client holds.
             clients: client id -> its training clips, as it trains on them.
             corrupted: clients whose clips are spoilt.
@@ -46,10 +45,10 @@ class Diagnostics:
         self._corrupted = set(corrupted)
 
     def line(self, result: RoundResult) -> dict[str, Any]:
-        """A round's line; losses in nats per masked frame.
+        """Make a round's line; losses are in nats per masked frame.
 
         `before` and `after` are METRICS of the global model on the held-out clips. Each of `clients`
-        has its `weight`, `training_loss` (mean over the last local epoch), whether it is `corrupted`,
+        has its `weight`, `training_loss` (over the run's `loss_window`), whether it is `corrupted`,
         `update_norm`, `cosine_to_mean` and `cosine_to_others` (fed.divergence), METRICS of its local
         model on the held-out clips as `heldout_*`, and METRICS of the global model that it started
         from on its own training clips as `own_*`.
@@ -88,7 +87,7 @@ class Diagnostics:
 
 
 def spread(clips: Sequence[Utterance], most: int) -> Sequence[Utterance]:
-    """At most so many clips, evenly spread over their order."""
+    """Choose at most `most` clips, evenly spread over their order."""
     count = len(clips)
     if count <= most:
         return clips

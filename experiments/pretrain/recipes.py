@@ -1,12 +1,13 @@
 """Presets of federated runs and training recipes by model size. Imports no jax."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FederationPreset:
-    """Who takes part: section 4.2 of the paper, scaled to the corpus at hand."""
+    """Numbers of clients, rounds and local steps: section 4.2 of the paper, scaled to small corpora."""
 
     clients: int
     clients_per_round: int
@@ -23,7 +24,7 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingRecipe:
-    """Local training of one model size; see docs/results for what the tiny one reaches."""
+    """Local training of one model size; docs/results shows what the tiny one reaches."""
 
     batch_size: int
     crop_seconds: float
@@ -42,7 +43,7 @@ RECIPES = {
         clip_norm=1.0,
         weight_decay=0.01,
     ),
-    # After fairseq's base recipe; its batches are larger than one client's here. Not run yet.
+    # This follows fairseq's base recipe, whose batches are larger than a client's here. It was not run yet.
     "base": TrainingRecipe(
         batch_size=4,
         crop_seconds=5.5,
@@ -57,8 +58,19 @@ RECIPES["large"] = RECIPES["large-lv60"] = RECIPES["base"]
 
 Aggregation = Literal["fedavg", "loss-weighted", "uniform"]
 ServerOptimizer = Literal["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad"]
-Partition = Literal["balanced", "speakers", "iid", "dirichlet"]
+Partition = Literal["balanced", "speakers", "iid", "dirichlet", "dirichlet-equal"]
+SKEWED_PARTITIONS = ("dirichlet", "dirichlet-equal")  # those that deal a column unevenly
 Corruption = Literal["none", "noise", "clip", "quiet"]
 SkewedColumn = Literal["accent", "age", "gender"]
 EVALUATION_CROP_SECONDS = 2.5
 EVALUATION_BATCH_SIZE = 16
+
+
+def privacy_caveat(settings: Mapping[str, Any]) -> str | None:
+    """Say that clients are not speakers in a private run with the iid partition; None otherwise."""
+    if settings.get("dp_clip_norm") is None or settings["partition"] != "iid":
+        return None
+    return (
+        "warning: privacy protects clients, and with --partition iid a speaker's clips are spread over many "
+        "clients: no speaker is protected; use another --partition for that"
+    )

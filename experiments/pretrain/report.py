@@ -3,45 +3,48 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.pretrain import diagnostics_report
+from experiments.pretrain import curves as curves_picture
+from experiments.pretrain import diagnostics_report, recipes
+from experiments.pretrain.curves import WINDOW
 from experiments.process.files import read_json, replace_file
 from experiments.report.page import self_contained_html
-from experiments.report.units import duration
+from experiments.report.tables import facts, table
+from experiments.report.units import byte_size, duration, percent
 from experiments.runs.folder import DIAGNOSTICS, read_config, read_metrics
-from experiments.runs.metric_columns import series
 
-FILES = """Files: `metrics.jsonl` (a line a round; `events/` for TensorBoard), `diagnostics.jsonl` (with `--diagnose-every`), `untrained.json`, `clips.json` (clients, skipped clips),
-`checkpoints/`, `config.json`, `starts.jsonl` (commit and versions of every start). Running the same command
-again continues an interrupted run."""
+FILES = """Files: `metrics.jsonl` (a line for each round; the same numbers in `events/` for TensorBoard),
+`diagnostics.jsonl` (with `--diagnose-every`), `untrained.json`, `clips.json` (clients and skipped clips),
+`checkpoints/`, `config.json`, `starts.jsonl` (commit and versions of every start). The same command
+continues an interrupted run; a larger `--rounds` lengthens a finished one."""
+# The steps over which a client's loss is taken that loss weighting uses, by the setting WINDOW.
+LOSS_WINDOWS = {
+    "round": "all local steps of the round",
+    "last-epoch": "the client's last local epoch (Gao et al. 2022)",
+}
 
 
 def write(folder: Path) -> None:
-    """Write curves.png, diagnostics.png where clients were looked at, report.md and report.html."""
-    draw_run(folder, folder / "curves.png")
+    """Write curves.png, report.md and report.html, and diagnostics.png if clients were diagnosed."""
+    curves_picture.draw_run(folder, folder / "curves.png")
     draw_clients(folder, folder / "diagnostics.png")
     page = text(folder, "curves.png", FILES, "diagnostics.png")
     replace_file(folder / "report.md", page)
     replace_file(folder / "report.html", self_contained_html(page, folder, "w2v-jax pre-training"))
 
 
-def draw_run(folder: Path, path: Path) -> None:
-    """A run's curves as PNG."""
-    draw_curves(read_metrics(folder / "metrics.jsonl"), read_json(folder / "untrained.json"), path)
-
-
 def draw_clients(folder: Path, path: Path) -> None:
-    """The picture of a run's clients as PNG; none where they were not looked at."""
+    """Draw a run's clients into a PNG, if they were diagnosed."""
     if lines := read_metrics(folder / DIAGNOSTICS):
         diagnostics_report.draw(lines, path)
 
 
 def text(folder: Path, curves: str, files: str, clients: str) -> str:
-    """A run's report as Markdown.
+    """Make a run's report as Markdown.
 
     Args:
-        curves: the picture that it shows.
-        files: what it says of the files beside it.
-        clients: the picture of the clients, shown where they were looked at.
+        curves: name of the picture of its curves.
+        files: the paragraph about the files beside it.
+        clients: name of the picture of its clients, which is shown if they were diagnosed.
     """
     lines = read_metrics(folder / "metrics.jsonl")
     untrained = read_json(folder / "untrained.json")
@@ -53,67 +56,8 @@ def text(folder: Path, curves: str, files: str, clients: str) -> str:
 
 
 def total_seconds(lines: list[dict[str, Any]]) -> float:
-    """Time of rounds and evaluations."""
+    """Add up the seconds of rounds and evaluations."""
     return sum(line["round_seconds"] + line.get("evaluation_seconds", 0.0) for line in lines)
-
-
-def draw_curves(lines: list[dict[str, Any]], untrained: dict[str, float], path: Path) -> None:
-    """Loss, accuracy, perplexity and round time over rounds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
-    loss, accuracy, codes, clients = axes.flat
-
-    loss.plot(*series(lines, "contrastive"), color="C0", alpha=0.6, label="training")
-    rounds, values = series(lines, "heldout_contrastive")
-    loss.plot(
-        [0, *rounds], [untrained["contrastive"], *values], "o-", ms=3, color="C1", label="held-out speakers"
-    )
-    loss.axhline(untrained["contrastive"], color="grey", ls=":", label="untrained model")
-    loss.set(title="Contrastive loss (lower is better)", ylabel="nats per masked frame")
-
-    rounds, values = series(lines, "heldout_accuracy")
-    accuracy.plot(
-        [0, *rounds], [untrained["accuracy"], *values], "o-", ms=3, color="C1", label="held-out speakers"
-    )
-    rounds, values = series(lines, "heldout_shuffled_accuracy")
-    accuracy.plot(
-        [0, *rounds],
-        [untrained["shuffled_accuracy"], *values],
-        color="C3",
-        label="same model, context shuffled",
-    )
-    rounds, values = series(lines, "heldout_chance_accuracy")
-    accuracy.plot([0, *rounds], [untrained["chance_accuracy"], *values], "--", color="grey", label="guessing")
-    accuracy.set(title="Picks the right frame (higher is better)", ylabel="share of masked frames")
-    accuracy.set_ylim(bottom=0)
-
-    codes.plot(*series(lines, "code_perplexity"), color="C0", alpha=0.6, label="training, with noise")
-    rounds, values = series(lines, "heldout_code_perplexity")
-    codes.plot(
-        [0, *rounds], [untrained["code_perplexity"], *values], "o-", ms=3, color="C1", label="held-out"
-    )
-    codes.axhline(2, color="red", ls=":", label="collapse")
-    codes.set(title="Codes in use (perplexity)", ylabel="of all codebook entries")
-    codes.set_ylim(bottom=0)
-
-    taught = [line for line in lines if line.get("client_loss_min") is not None]
-    low, high = series(taught, "client_loss_min"), series(taught, "client_loss_max")
-    if low[0]:
-        clients.fill_between(low[0], low[1], high[1], alpha=0.3, label="best to worst client")
-        clients.set(title="Local loss across clients", ylabel="nats per masked frame")
-    else:
-        clients.plot(*series(lines, "update_norm"), label="size of the update")
-        clients.set(title="Parameter change per stretch", ylabel="norm")
-    for axis in axes.flat:
-        axis.set_xlabel("round")
-        axis.grid(alpha=0.25)
-        axis.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def markdown(
@@ -123,84 +67,153 @@ def markdown(
     clips: dict[str, Any],
     curves: str,
 ) -> str:
-    """The page's text."""
-    settings, provenance = config["settings"], config["provenance"]
-    last = lines[-1]
+    """Make the page's text.
+
+    Args:
+        lines: of metrics.jsonl.
+        untrained: content of untrained.json.
+        config: content of config.json.
+        clips: content of clips.json.
+        curves: name of the picture of the curves.
+    """
+    settings, last = config["settings"], lines[-1]
     final = {name.removeprefix("heldout_"): last[name] for name in last if name.startswith("heldout_")}
-    ratio, control = final["accuracy"] / max(final["chance_accuracy"], 1e-9), final["shuffled_accuracy"]
-    audio = sum(line["audio_seconds"] for line in lines)
-    seconds = total_seconds(lines)
-    sent = sum(line["bytes_up"] + line["bytes_down"] for line in lines)
-    federated = settings["preset"] != "centralised"
-    who = (
-        f"{settings['clients_per_round']} of {len(clips['clients'])} simulated clients took part in each of "
-        f"{len(lines)} rounds and trained on their own speakers; their models were combined by "
-        f"`{settings['aggregation']}`."
-        if federated
-        else f"One model was trained on all speakers for {len(lines)} stretches, each as long as a round."
-    )
-    skipped = ", ".join(f"{count} {reason}" for reason, count in clips["skipped_by_reason"].items()) or "none"
+    control = final["shuffled_accuracy"]
     rows = [
-        ("contrastive loss (nats)", untrained["contrastive"], final["contrastive"], "lower"),
-        ("accuracy", untrained["accuracy"], final["accuracy"], "higher"),
-        ("accuracy by guessing", untrained["chance_accuracy"], final["chance_accuracy"], "-"),
-        ("accuracy, context shuffled", untrained["shuffled_accuracy"], control, "-"),
-        ("codes in use (perplexity)", untrained["code_perplexity"], final["code_perplexity"], "not 2"),
+        (name, f"{untrained[column]:.4g}", f"{final[column]:.4g}", better)
+        for name, column, better in (
+            ("contrastive loss (nats)", "contrastive", "lower"),
+            ("accuracy", "accuracy", "higher"),
+            ("accuracy by guessing", "chance_accuracy", None),
+            ("accuracy, context shuffled", "shuffled_accuracy", None),
+            ("codes in use (perplexity)", "code_perplexity", "not 2"),
+        )
     ]
-    table = "\n".join(
-        f"| {name} | {before:.4g} | {after:.4g} | {better} |" for name, before, after, better in rows
+    head = (f"on {len(clips['heldout_speakers'])} held-out speakers", "untrained", "now", "better")
+    return f"""# Pre-training report
+
+The model hears speech with stretches of it hidden, and learns to pick the right content of each
+hidden 20 ms frame among up to 100 distractors from the same clip. {_training(settings, clips, len(lines))}
+
+{table(head, rows)}
+
+It picks the right frame {final["accuracy"] / max(final["chance_accuracy"], 1e-9):.1f} times as often as guessing would, and
+{against_control(final["accuracy"], control, final["accuracy_standard_error"])}
+The control is the same model with its context shuffled in time: it keeps what the frames of a clip share.
+The standard error of the accuracy over clips is {final["accuracy_standard_error"]:.2g}.
+
+![curves]({curves})
+
+How to read the curves: compare the accuracy with the dashed line (guessing) and the red one (the
+control), not with zero. While few codes are in use, distractors often share the right code and are
+left out, so guessing scores high too; a perplexity near 2 would mean collapse. Untrained codes are
+many but arbitrary: usually their number falls first and then rises.
+{_losses(settings)}
+## What was run
+
+{facts(_facts(lines, config, clips))}
+
+```
+{config["provenance"]["command"]}
+```
+"""
+
+
+def against_control(accuracy: float, control: float, standard_error: float) -> str:
+    """Compare the accuracy with its control, in a sentence; less than two standard errors is no difference."""
+    if abs(accuracy - control) < 2 * standard_error:
+        return (
+            f"no better or worse than its control ({accuracy:.4f} and {control:.4f}: less than two standard "
+            "errors apart)."
+        )
+    return f"{accuracy / max(control, 1e-9):.1f} times as often as its control."
+
+
+def _training(settings: dict[str, Any], clips: dict[str, Any], rounds: int) -> str:
+    """Say in a sentence who trained, and for how long."""
+    if settings["preset"] == "centralised":
+        return f"One model was trained on all speakers for {rounds} stretches, each as long as a round."
+    return (
+        f"{settings['clients_per_round']} of {len(clips['clients'])} simulated clients took part in each of "
+        f"{rounds} rounds and trained on their own speakers; their models were combined by "
+        f"`{settings['aggregation']}`."
     )
+
+
+def _losses(settings: dict[str, Any]) -> str:
+    """Say over which local steps the losses of clients are taken; empty without clients."""
+    if settings["preset"] == "centralised":
+        return ""
+    window = LOSS_WINDOWS[settings.get(WINDOW, "last-epoch")]
+    band = "all local steps of the round, and so is `loss`, which lies within it"
+    if WINDOW not in settings:
+        band = f"{window} in rounds that an older version ran; `loss` is over all local steps"
+    used = (
+        "which loss weighting used" if settings["aggregation"] == "loss-weighted" else "one for each client"
+    )
+    return f"""
+The band from the best to the worst client's loss is over {band}.
+The column `client_losses`, {used}, is over {window}.
+"""
+
+
+def _facts(
+    lines: list[dict[str, Any]], config: dict[str, Any], clips: dict[str, Any]
+) -> list[tuple[str, Any]]:
+    """Make the rows of what was run."""
+    settings, provenance = config["settings"], config["provenance"]
+    skipped = ", ".join(f"{count} {reason}" for reason, count in clips["skipped_by_reason"].items()) or "none"
     source = (
         f"`{settings['data']}`"
         if settings["data"]
         else "the built-in synthetic corpus (generated, not speech)"
     )
-    return f"""# Pre-training report
+    data = f"{clips['clips']} clips, {clips['seconds'] / 3600:.2f} h, {clips['speakers']} speakers"
+    updates = lines[-1]["updates"] // len(lines)
+    crops = f"{settings['batch_size']} x {settings['crop_seconds']} s"
+    sent = sum(line["bytes_up"] + line["bytes_down"] for line in lines)
+    padded = sum(line["padded_share"] for line in lines) / len(lines)
+    left_out = sum(line["skipped_clients"] for line in lines)
+    return [
+        ("data", f"{source}: {data}; skipped: {skipped}"),
+        ("model", f"{settings['model']}, {settings['precision']}, method {settings.get('method', 'plain')}"),
+        ("clients", _clients(clips)),
+        *_corruption(clips, lines),
+        ("local training", f"{updates} updates a round of {crops}, peak rate {settings['learning_rate']}"),
+        *_lengthened(config),
+        ("audio trained on", f"{sum(line['audio_seconds'] for line in lines) / 3600:.2f} h (with repeats)"),
+        (
+            "time of rounds and evaluations",
+            f"{duration(total_seconds(lines))} on {provenance['device']}, {provenance['cores']} cores",
+        ),
+        ("model bytes sent", f"{byte_size(sent)} up and down"),
+        ("clients left out", f"{left_out} updates: not finite, or nothing learnt from"),
+        *_fruitless(lines),
+        *([("privacy", caveat)] if (caveat := recipes.privacy_caveat(settings)) else []),
+        ("padding", f"{percent(padded, 1)} of the audio slots"),
+        ("seed", settings["seed"]),
+        ("commit", provenance["commit"]),
+        ("versions", ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())),
+        ("XLA flags", f"`{provenance['xla_flags']}`"),
+    ]
 
-The model hears speech with stretches of it hidden, and learns to pick the right content of each
-hidden 20 ms frame among up to 100 distractors from the same clip. {who}
 
-| on {len(clips["heldout_speakers"])} held-out speakers | untrained | now | better |
-|---|---|---|---|
-{table}
+def _fruitless(lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Make the row that counts federated rounds without any update; none if there are no such rounds."""
+    rounds = [line for line in lines if "client_weights" in line and not any(line["client_weights"])]
+    return [("rounds without any client's update", f"{len(rounds)} of {len(lines)}")] if rounds else []
 
-It picks the right frame {ratio:.1f} times as often as guessing would, and {final["accuracy"] / max(control, 1e-9):.1f}
-times as often as the same model with its context shuffled in time, the control for what a clip's
-frames all share. The standard error of the accuracy over clips is {final["accuracy_standard_error"]:.2g}.
 
-![curves]({curves})
-
-How to read the curves: the accuracy counts against the dashed line (guessing) and the red one (the
-control), not against zero. While few codes are in use, distractors often share the right code and are
-left out, so guessing scores high too; a perplexity near 2 would mean collapse. Untrained codes are
-many but arbitrary: falling at first and then rising is the usual course.
-
-## What was run
-
-| | |
-|---|---|
-| data | {source}: {clips["clips"]} clips, {clips["seconds"] / 3600:.2f} h, {clips["speakers"]} speakers; skipped: {skipped} |
-| model | {settings["model"]}, {settings["precision"]}, method {settings.get("method", "plain")} |
-| clients | {_clients(clips)} |
-{_corruption(clips, lines)}| local training | {last["updates"] // len(lines)} updates a round of {settings["batch_size"]} x {settings["crop_seconds"]} s, peak rate {settings["learning_rate"]} |
-| audio trained on | {audio / 3600:.2f} h (with repeats) |
-| time of rounds and evaluations | {duration(seconds)} on {provenance["device"]}, {provenance["cores"]} cores |
-| model bytes sent | {sent / 1e6:.1f} MB up and down |
-| clients left out | {sum(line["skipped_clients"] for line in lines)} updates: not finite, or nothing learnt from |
-| padding | {100 * sum(line["padded_share"] for line in lines) / len(lines):.1f} % of the audio slots |
-| seed | {settings["seed"]} |
-| commit | {provenance["commit"]} |
-| versions | {", ".join(f"{name} {version}" for name, version in provenance["versions"].items())} |
-| XLA flags | `{provenance["xla_flags"]}` |
-
-```
-{provenance["command"]}
-```
-"""
+def _lengthened(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """Make the row of a run that was lengthened: its plans, and when each ended."""
+    plans = [f"{step['planned']} until round {step['after']}" for step in config.get("lengthened", [])]
+    now = config["settings"].get("rounds")
+    words = f"{', then '.join(plans)}, then {now}; the learning rate followed the plan of the time"
+    return [("planned rounds", words)] if plans else []
 
 
 def _clients(clips: dict[str, Any]) -> str:
-    """How the corpus was dealt, and whether speakers of evaluation splits were heard."""
+    """Say how the corpus was dealt, and whether speakers of evaluation splits were heard."""
     dealt = clips.get("partition")
     words = "none: one model on everything"
     if dealt:
@@ -215,15 +228,16 @@ def _clients(clips: dict[str, Any]) -> str:
     )
 
 
-def _corruption(clips: dict[str, Any], lines: list[dict[str, Any]]) -> str:
-    """The row that says whose audio was spoilt and what weight they had; empty where nobody's was."""
+def _corruption(clips: dict[str, Any], lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Make the row of the clients whose audio was spoilt, with their weight; none without such clients."""
     spoilt = clips.get("corruption")
     if not spoilt:
-        return ""
+        return []
     share = sum(line["corrupted_weight"] for line in lines) / len(lines)
     fair = len(spoilt["clients"]) / len(clips["clients"])
-    return (
-        f"| corrupted clients | {len(spoilt['clients'])} of {len(clips['clients'])} trained on spoilt audio "
+    words = (
+        f"{len(spoilt['clients'])} of {len(clips['clients'])} trained on spoilt audio "
         f"({spoilt['kind']}): {', '.join(spoilt['clients'])}; their weight was {share:.3f} on average, their "
-        f"share of the clients is {fair:.3f} |\n"
+        f"share of the clients is {fair:.3f}"
     )
+    return [("corrupted clients", words)]

@@ -1,4 +1,4 @@
-"""Make this process one of several."""
+"""Join the processes of a distributed run."""
 
 import re
 from typing import Any
@@ -7,17 +7,17 @@ from experiments.options.errors import UsageError
 
 
 def join_processes(where: str) -> bool:
-    """Make this process one of several; to be called after `configure_xla` and before jax starts.
+    """Make this process one of several. Call it after `configure_xla` and before jax starts.
 
     Args:
-        where: "auto" under a scheduler that jax knows (SLURM, Kubernetes, MPI, TPU pods), else
+        where: "auto" under a scheduler that jax knows (SLURM, Kubernetes, MPI, TPU pods), otherwise
             "INDEX/COUNT@HOST:PORT" with the address of process 0.
 
     Returns:
-        Whether it is the first one, which writes for all.
+        Whether this process is the first one, which writes for all.
 
     Raises:
-        UsageError: `where` is neither, or no scheduler is recognised.
+        UsageError: `where` has neither form, or no scheduler is recognised.
     """
     import jax
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def finite_or_none(value: Any) -> Any:
-    """NaN and infinities, which JSON lacks, as None; containers likewise."""
+    """Replace NaN and infinities, which JSON lacks, by None, also within dicts and lists."""
     if isinstance(value, dict):
         return {key: finite_or_none(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Huge pages for the arrays of a CPU run, where Linux gives them to those who ask."""
+"""Get huge pages for the arrays of a CPU run where Linux gives them on request."""
 
 import itertools
 import os
@@ -8,16 +8,16 @@ from pathlib import Path
 
 ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 TUNABLE = "glibc.malloc.hugetlb"
-STARTED_OVER = "W2V_JAX_STARTED_OVER"  # programs with privileges lose their tunables on the way
-GLIBC = (2, 35)  # the first one that has it
+STARTED_OVER = "W2V_JAX_STARTED_OVER"  # programs with privileges lose their tunables when they start over
+GLIBC = (2, 35)  # the first version with the tunable
 
 
 def start_over_with_huge_pages() -> None:
-    """Start this process over, once, with a malloc that asks for huge pages; to be called before all else.
+    """Start this process over, once, with a malloc that asks for huge pages. Call it before anything else.
 
-    A training step of base goes through a gigabyte in pages of 4 KiB: with huge ones it takes a quarter less
-    time on two cores in bf16 (docs/decisions/0012). malloc reads its settings at a program's start alone.
-    GLIBC_TUNABLES=glibc.malloc.hugetlb=0 leaves it as it is.
+    A training step of base uses a gigabyte. With huge pages instead of pages of 4 KiB it takes a quarter less
+    time on two cores in bf16 (docs/decisions/0012). malloc reads its settings only when a program starts.
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=0 turns this off.
     """
     if not wanted(os.environ) or sys.gettrace() is not None:  # a debugger would lose its process
         return
@@ -30,9 +30,9 @@ def start_over_with_huge_pages() -> None:
 
 
 def spares_memory(words: Sequence[str]) -> bool:
-    """Whether a command's words ask for it: then small pages, since of huge ones the last is never full.
+    """Whether a command's words ask for less memory: huge pages would cost some, as the last is never full.
 
-    Commands that measure several methods start their processes with pages of their own choice.
+    Commands that measure several methods choose the pages of the processes that they start.
     """
     if "--memory-budget" in words or any(word.startswith("--memory-budget=") for word in words):
         return True
@@ -42,7 +42,7 @@ def spares_memory(words: Sequence[str]) -> bool:
 
 
 def wanted(environment: Mapping[str, str]) -> bool:
-    """Whether the kernel waits to be asked, this C library can ask, and nobody has decided yet."""
+    """Whether the kernel gives huge pages on request, the C library can ask, and no setting decides."""
     decided = TUNABLE in environment.get("GLIBC_TUNABLES", "") or STARTED_OVER in environment
     if decided or not sys.executable:
         return False

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, plain lines without one."""
+"""Show the progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import time
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import rich.console
 import rich.progress
 
-COLLAPSED_PERPLEXITY = 4.0  # two groups with two entries each in use
+COLLAPSED_PERPLEXITY = 4.0  # each of the two groups uses two entries
 
 
 class Progress:
-    """Reports steps of long work as they end, with the time left."""
+    """Reports each step of long work when it ends, with the time left."""
 
     def __init__(self, total: int, done: int, unit: str = "round", *, quiet: bool = False):
         self._console = rich.console.Console(highlight=False, soft_wrap=True, quiet=quiet)
@@ -36,21 +36,22 @@ class Progress:
         self._console.print(text)
 
     def report(self, done: int, text: str, seconds: float) -> None:
-        """Print what the last step, of so many seconds, came to, and move the bar."""
+        """Print the result of the last step and its seconds, and move the bar."""
         each = (time.perf_counter() - self._started) / max(1, done - self._first)
         left = f"{duration(each * (self._total - done))} left"
         self._console.print(f"{self._unit} {done}/{self._total}  {text}  {seconds:.1f} s  {left}")
         self._bar.update(self._task, completed=done, left=left)
 
     def round(self, line: dict[str, Any]) -> None:
-        """Report a round of pre-training by its line of metrics."""
+        """Report a round of pre-training from its line of metrics.jsonl."""
         text = (
             f"loss {line['loss']:.3f}  contrastive {line['contrastive']:.3f}  "
             f"codes {line['code_perplexity']:.0f}"
         )
         if "heldout_accuracy" in line:
             text += (
-                f"  held-out loss {line['heldout_contrastive']:.3f} accuracy {line['heldout_accuracy']:.3f} "
+                f"  held-out contrastive {line['heldout_contrastive']:.3f} "
+                f"accuracy {line['heldout_accuracy']:.3f} "
                 f"(chance {line['chance_accuracy']:.3f})"
             )
         if line["clients"] == 0 and line.get("dropped_clients", 0) + line.get("late_clients", 0):
@@ -75,5 +76,5 @@ def duration(seconds: float) -> str:
 
 
 def stage(text: str) -> None:
-    """Say on standard error what a command does now, so that long work is seen to go on."""
+    """Print on standard error what a command does now, so that long work does not look stuck."""
     rich.console.Console(stderr=True, highlight=False, soft_wrap=True).print(f"{text} ...")

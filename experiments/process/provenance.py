@@ -1,4 +1,4 @@
-"""Record how a result came about: command, commit, versions, device, flags and seed."""
+"""Record how a result was made: command, commit, versions, device, flags and seed."""
 
 import importlib.metadata
 import os
@@ -15,7 +15,7 @@ PACKAGES = ("w2v-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nu
 
 
 def record_provenance(command: str, seed: int | None = None) -> dict[str, Any]:
-    """What a result file records about how it came about."""
+    """Collect what a result file records about how it was made."""
     import jax
 
     versions = {"python": platform.python_version()}
@@ -27,7 +27,7 @@ def record_provenance(command: str, seed: int | None = None) -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "command": f"w2v-jax {command} {shlex.join(sys.argv[1:])}".strip()
-        if Path(sys.argv[0]).name not in ("w2v-jax", "__main__.py")  # one command's module, run alone
+        if Path(sys.argv[0]).name not in ("w2v-jax", "__main__.py")  # a command's module was run directly
         else shlex.join(["w2v-jax", *sys.argv[1:]]),
         "commit": commit(),
         "versions": versions,
@@ -42,10 +42,10 @@ def record_provenance(command: str, seed: int | None = None) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The checkout's commit, or W2V_JAX_COMMIT where there is none; uncommitted changes are marked."""
+    """Find the checkout's commit, or W2V_JAX_COMMIT without a checkout; uncommitted changes are marked."""
     root = Path(__file__).resolve().parents[2]
     unknown = os.environ.get("W2V_JAX_COMMIT", "unknown")
-    if not (root / ".git").exists():  # installed, perhaps inside of a checkout of something else
+    if not (root / ".git").exists():  # installed, perhaps inside the checkout of another project
         return unknown
 
     def git(*words: str) -> str:

@@ -6,13 +6,14 @@ from pathlib import Path
 CPU_FLAGS = (
     # The default scheduler trades memory for parallelism, and lanes are parallel already.
     "--xla_cpu_enable_concurrency_optimized_scheduler=false",
-    # XLA takes vectors of 256 bits unless it is told; elementwise work is faster with all that there are.
+    # XLA uses vectors of 256 bits by default; elementwise work is faster with the widest that the CPU has.
     "--xla_cpu_prefer_vector_width=512",
 )
-# With a lane on every core, an operation has no other core to spread to.
+# With a lane on every core, no core is left for an operation to spread to.
 LANES_FLAGS = ("--xla_cpu_multi_thread_eigen=false",)
-# YNNPACK's packed copies of wide fp32 products are in no memory plan; its sums over time are slow, so that
-# bf16 takes its products alone. Small models are faster with all of it (docs/decisions/0012).
+# No memory plan shows YNNPACK's packed copies of wide fp32 products, and its sums over time are slow. So fp32
+# does without YNNPACK, and bf16 uses only its products. Small models are faster with all of it
+# (docs/decisions/0012).
 SMALL_MODELS = ("tiny",)
 WIDE_FLAGS = {
     "fp32": ("--xla_cpu_experimental_ynn_fusion_type=",),
@@ -23,20 +24,20 @@ WIDE_FLAGS = {
 
 
 def usable_cores() -> int:
-    """Cores this process may run on."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def configure_xla(
     cpu_devices: int | None = None, *, model: str = SMALL_MODELS[0], precision: str = "fp32"
 ) -> None:
-    """Set XLA flags and the compilation cache; to be called before jax starts its backend.
+    """Set XLA flags and the compilation cache. Call it before jax starts its backend.
 
     Args:
-        cpu_devices: virtual CPU devices, the lanes of a CPU run; the usable cores by default.
-            Flags that the user's XLA_FLAGS set already win.
-        model: preset that is trained.
-        precision: fp32, or what its products' operands are rounded to.
+        cpu_devices: number of virtual CPU devices, which are the lanes of a CPU run; by default one for each
+            usable core. A flag that the user's XLA_FLAGS sets keeps its value.
+        model: the preset that is trained.
+        precision: fp32, or the precision to which the operands of products are rounded.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     devices = cpu_devices or usable_cores()
@@ -52,7 +53,7 @@ def configure_xla(
     os.environ["XLA_FLAGS"] = flags
     import jax
 
-    # XLA:CPU splits loops by the cores it sees, which is in no key of the cache.
+    # XLA:CPU splits loops by the number of cores, and the keys of the cache do not contain it.
     share = f"{usable_cores()}-cores-{devices}-devices"
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "w2v-jax" / "xla" / share
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -61,9 +62,9 @@ def configure_xla(
 
 
 def spare_memory() -> None:
-    """Keep this process as small as its arrays: what is freed goes back to the system, at a few page faults.
+    """Return freed memory to the system at once, so that this process stays as small as its arrays.
 
-    For training methods that spare memory; where the system is Linux with glibc.
+    Training methods that spare memory use it; it costs a few page faults, and works on Linux with glibc.
     """
     from profiling import process_memory
 

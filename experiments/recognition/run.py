@@ -63,7 +63,7 @@ class Finetuning:
     def __init__(self, settings: dict[str, Any], folder: RunFolder):
         self.settings, self.folder = settings, folder
         self.source = encoders.load(settings["init"], settings["model"])
-        self.recipe = recipes.FINE_TUNING.get(self.source.description["model"], recipes.FINE_TUNING["base"])
+        self.recipe = recipes.FINE_TUNING[encoders.recipe_of(self.source, folder.path)]
         rules = TextRules(
             accents=settings["accents"], apostrophes=settings["apostrophes"], language=settings["language"]
         )
@@ -104,7 +104,9 @@ class Finetuning:
 
     def _begin(self, rules: TextRules) -> None:
         self.folder.begin()
-        self.folder.pin("encoder.json", self.source.description)
+        self.folder.pin(encoders.ENCODER_FILE, self.source.description, encoders.ADDED)
+        for note in self.source.notes:
+            print(note, flush=True)
         self.folder.pin(
             "data.json",
             {

@@ -29,3 +29,11 @@ def picture(path: Path, rows: int = 1, columns: int = 1, **settings: Any) -> Ite
         figure.savefig(path, dpi=DOTS_PER_INCH)
     finally:
         plt.close(figure)
+
+
+def count_axis(*axes: Any) -> None:
+    """Put the ticks of x axes that count rounds, updates or the like on whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    for axis in axes:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

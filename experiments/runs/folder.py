@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -20,13 +20,20 @@ if TYPE_CHECKING:
 LOCK = ".lock"  # held while a process runs in the folder
 LOCK_TRIES, LOCK_RETRY_SECONDS = 10, 0.02
 METRICS = "metrics.jsonl"
-EVENTS = "events"  # the same for TensorBoard
+EVENTS = "events"  # the folder of the same numbers for TensorBoard
 DIAGNOSTICS = "diagnostics.jsonl"
-OTHER_LINES = (DIAGNOSTICS,)  # files of a line a round that a run may have besides
+OTHER_LINES = (DIAGNOSTICS,)  # further files with a line for each round, which some runs have
 
 
 class RunFolder:
-    """One run on disk. Opening it checks that it belongs to the same settings."""
+    """One run on disk. Opening it checks that it belongs to the same settings.
+
+    Attributes:
+        path: the folder.
+        settings: the run's settings, with those that the folder keeps.
+        writes: whether this process writes; others of the same run only read.
+        planned_before: length of the former plan of a run that is lengthened; None for any other run.
+    """
 
     def __init__(
         self,
@@ -36,45 +43,70 @@ class RunFolder:
         absent: dict[str, Any] | None = None,
         *,
         writes: bool = True,
+        keeps: Sequence[str] = (),
+        may_grow: str | None = None,
     ):
         """Lock the folder, new or old; `begin` writes its config.json.
 
         Args:
             absent: values of settings that folders of older versions lack.
             writes: False in all but one of the processes of a run: they only read.
+            keeps: settings for which the value in the folder counts, where there is one.
+            may_grow: the setting that is the run's length, which may be larger than in the folder.
 
         Raises:
             UserError: it holds a run with other settings, or another process is running in it.
         """
-        self.path = path
-        config = path / "config.json"
-        settings = json.loads(json.dumps(settings))
-        self._config = {"settings": settings, "provenance": provenance}
-        self.writes, self._lock = writes, None
+        self.path, self.writes = path, writes
+        self.planned_before: int | None = None
+        self._longer: dict[str, Any] = {}
+        self._lock: IO[str] | None = None
         self._events: EventFiles | None = None
-        if not writes:
-            return
-        if path.exists() and not path.is_dir():
+        settings = json.loads(json.dumps(settings))
+        self._config: dict[str, Any] = {"settings": settings, "provenance": provenance}
+        config = path / "config.json"
+        if writes and path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file: choose another --out")
         if config.exists():
-            held = upgraded((absent or {}) | read_config(path)["settings"])
-            if held != settings:
-                raise UserError(
-                    f"{path} holds a run with other settings ({_differences(held, settings)}): "
-                    "choose another --out, or give the same options to continue it"
-                )
-        elif path.exists() and (path / "metrics.jsonl").exists():
+            self._continue(read_config(path), absent or {}, keeps, may_grow)
+        elif writes and (path / "metrics.jsonl").exists():
             raise UserError(f"{path} holds a run without its config.json: choose another --out")
+        if not writes:
+            return
         path.mkdir(parents=True, exist_ok=True)
         self._lock = (path / LOCK).open("w")
         if not _locked(self._lock):
             self._lock.close()
             raise UserError(f"{path} is in use by another process: wait for it or choose another --out")
 
-    def begin(self) -> None:
-        """Make it this run's folder. Input that turns out bad before leaves no settings behind.
+    def _continue(
+        self, config: dict[str, Any], absent: dict[str, Any], keeps: Sequence[str], may_grow: str | None
+    ) -> None:
+        """Compare the settings with those in the folder; only the process that writes refuses others."""
+        settings, held = self.settings, upgraded(absent | config["settings"])
+        settings |= {name: held[name] for name in keeps if name in held}
+        if held == settings or not self.writes:
+            return
+        length = may_grow or ""
+        before, now = held.get(length), settings.get(length)
+        grown = isinstance(before, int) and isinstance(now, int) and now > before
+        if not grown or held | {length: now} != settings:
+            raise UserError(
+                f"{self.path} holds a run with other settings ({_differences(held, settings)}): "
+                "choose another --out, or give the same options to continue it"
+            )
+        self.planned_before = before
+        # The provenance of the run's beginning stays; that of this start comes into starts.jsonl.
+        self._longer = {"lengthened": [], **config, "settings": config["settings"] | {length: now}}
 
-        `starts.jsonl` gets a line with the provenance of every start, continuations included.
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self._config["settings"]
+
+    def begin(self) -> None:
+        """Write config.json, and this start's provenance into starts.jsonl.
+
+        Call it once the input has been checked, so that bad input leaves no settings behind.
         """
         if not self.writes:
             return
@@ -83,16 +115,24 @@ class RunFolder:
         with (self.path / "starts.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps(self._config["provenance"]) + "\n")
 
-    def pin(self, name: str, value: Any) -> None:
+    def pin(self, name: str, value: Any, added: Sequence[str] = ()) -> None:
         """Write a JSON file once; a run that continues must find the same.
 
+        Args:
+            name: the file.
+            value: its content.
+            added: keys of a table that files of older versions lack, and then go without.
+
         Raises:
-            UserError: it is there and says something else.
+            UserError: the file exists with another content.
         """
         if not self.writes:
             return
         value = json.loads(json.dumps(finite_or_none(value)))
         path = self.path / name
+        if path.exists() and added:
+            held = read_json(path)
+            value = {key: one for key, one in value.items() if key in held or key not in added}
         if path.exists() and read_json(path) != value:
             raise UserError(
                 f"{path} differs from what this run would use now: its data, or the run that it starts from, "
@@ -102,11 +142,11 @@ class RunFolder:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """How this start came about."""
+        """The provenance of this start."""
         return self._config["provenance"]
 
     def close(self) -> None:
-        """Let another process have the folder."""
+        """Release the folder, so that another process can run in it."""
         if self._events is not None:
             self._events.close()
         if self._lock is not None:
@@ -119,10 +159,14 @@ class RunFolder:
     def rewind(self, done: int, unit: str = "round") -> None:
         """Drop lines of rounds (or another unit) after `done`, and any cut short by a kill.
 
-        TensorBoard's events are brought to the same lines, and follow them from here on.
+        TensorBoard's events are brought to the same lines, and follow them from here on. The config.json of a
+        run that is lengthened gets its new length, and in `lengthened` where the former plan ended.
         """
         if not self.writes:
             return
+        if self.planned_before is not None:
+            self._longer["lengthened"] += [{"planned": self.planned_before, "after": done}]
+            write_json(self.path / "config.json", self._longer)
         from experiments.runs.tensorboard import EventFiles
 
         for path in (self.metrics_path, *(self.path / name for name in OTHER_LINES)):
@@ -134,7 +178,7 @@ class RunFolder:
         self._events = EventFiles(self.path / EVENTS, read_metrics(self.metrics_path), unit)
 
     def append(self, line: dict[str, Any], name: str = METRICS) -> None:
-        """Add one round's line to a .jsonl; numbers that are not finite become null."""
+        """Add one round's line to a .jsonl file; numbers that are not finite become null."""
         if not self.writes:
             return
         line = finite_or_none(line)
@@ -147,7 +191,10 @@ class RunFolder:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process is running in a run's folder."""
+    """Whether a process is running in a run's folder.
+
+    It takes the lock as a shared one for an instant, needs no right to write, and leaves no file behind.
+    """
     try:
         with (folder / LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -159,21 +206,21 @@ def in_use(folder: Path) -> bool:
 
 
 def _locked(lock: IO[str]) -> bool:
-    """Lock a folder for this process; False where another one runs in it."""
+    """Lock a folder for this process; return False if another process runs in it."""
     for _ in range(LOCK_TRIES):
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
-        time.sleep(LOCK_RETRY_SECONDS)  # `in_use` holds it for an instant
+        time.sleep(LOCK_RETRY_SECONDS)  # `in_use` may hold it for an instant
     return False
 
 
 @contextlib.contextmanager
 def continuing_after_disk_errors() -> Iterator[None]:
-    """Turn a full or unwritable disk into one line that says how to go on.
+    """Turn the error of a full or unwritable disk into one line that says how to go on.
 
     Raises:
-        UserError: in place of the disk's error; others pass.
+        UserError: in place of the disk's error; other errors pass.
     """
     try:
         yield
@@ -187,7 +234,7 @@ def continuing_after_disk_errors() -> Iterator[None]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Lines of a metrics.jsonl or its like; a last line cut short is left out."""
+    """Read the lines of a metrics.jsonl or a like file; a last line cut short is left out."""
     if not path.exists():
         return []
     lines = []
@@ -200,7 +247,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def upgraded(settings: dict[str, Any]) -> dict[str, Any]:
-    """A run's settings with its model's fields as they are called today, new ones at their defaults."""
+    """Bring a run's model_config up to date: today's names, and new fields at their defaults."""
     if not isinstance(settings.get("model_config"), dict):
         return settings
     config = dataclasses.asdict(ModelConfig.from_dict(settings["model_config"]))
@@ -208,10 +255,10 @@ def upgraded(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A run's config.json: `settings` and `provenance`.
+    """Read a run's config.json: `settings`, `provenance`, and `lengthened` if the run was.
 
     Raises:
-        UserError: it is not one that a command of w2v-jax wrote.
+        UserError: no command of w2v-jax wrote it.
     """
     path = folder / "config.json"
     try:
@@ -224,7 +271,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings as one level, `outer.inner`."""
+    """Flatten nested settings to one level, named `outer.inner`."""
     return {
         (f"{name}.{inner}" if inner else name): value
         for name, held in settings.items()

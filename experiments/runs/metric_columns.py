@@ -1,12 +1,12 @@
-"""What the columns of a metrics.jsonl are: their groups, and which of them are a line's time."""
+"""Sort the columns of metrics.jsonl into groups, and find those that are the time of a line."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-# Columns by group; those with a prefix are in the group of that name, all others are of training.
+# Columns by group. A column with a prefix is in the group of that name; all others are in `train`.
 GROUPS = {
-    "heldout": ("chance_accuracy",),  # heldout_chance_accuracy again
+    "heldout": ("chance_accuracy",),  # the same as heldout_chance_accuracy
     "federation": (
         "clients", "skipped_clients", "too_large_clients", "dropped_clients", "late_clients",
         "effective_clients", "corrupted_weight", "client_loss_min", "client_loss_max", "update_norm",
@@ -26,7 +26,7 @@ _GROUP_OF = {column: group for group, columns in GROUPS.items() for column in co
 
 
 def grouped_name(column: str) -> str:
-    """A column's name with its group before it: train/loss, heldout/accuracy, federation/clients."""
+    """Put a column's group before its name: train/loss, heldout/accuracy, federation/clients."""
     prefix, _, rest = column.partition("_")
     if prefix in PREFIXES and rest:
         return f"{prefix}/{rest}"
@@ -34,7 +34,7 @@ def grouped_name(column: str) -> str:
 
 
 def scalars(line: Mapping[str, Any], unit: str) -> dict[str, float]:
-    """The finite numbers of a line but for its `unit` (round or update), by grouped name; no lists."""
+    """Select the finite numbers of a line by grouped name, without its `unit` (round or update)."""
     return {
         grouped_name(column): value
         for column, value in line.items()
@@ -46,11 +46,16 @@ def scalars(line: Mapping[str, Any], unit: str) -> dict[str, float]:
 
 
 def line_seconds(line: Mapping[str, Any]) -> float:
-    """Seconds that the work of a line took, evaluation included."""
+    """Add up the seconds of a line's work, with its evaluation."""
     return sum(line.get(name) or 0.0 for name in SECONDS)
 
 
 def series(lines: list[dict[str, Any]], name: str, x: str = "round") -> tuple[list[float], list[float]]:
-    """(x, y) of the rounds that have a value."""
+    """Collect (x, y) of the lines with a value in column `name`."""
     pairs = [(line[x], line[name]) for line in lines if line.get(name) is not None]
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def finite_or_nan(value: float | None) -> float:
+    """Read a number of a JSON file, in which null stands for one that was not finite."""
+    return float("nan") if value is None else value

@@ -1,4 +1,4 @@
-"""TensorBoard's event files of a run: the numbers of metrics.jsonl again, as scalars."""
+"""Write the numbers of metrics.jsonl as scalars into TensorBoard's event files of a run."""
 
 import os
 import re
@@ -15,23 +15,24 @@ from tensorboardX.record_writer import masked_crc32c
 from experiments.runs.metric_columns import line_seconds, scalars
 
 FILES = "events.out.tfevents.*"
-FILE_VERSION = "brain.Event:2"  # what TensorBoard looks for
+FILE_VERSION = "brain.Event:2"  # the version that TensorBoard expects
 
 
 class EventFiles:
     """A folder of event files, one for each start of a run, which together have each line's step once.
 
-    Former files are cut off after the last line that the run goes on from. The new one begins with the mark
-    at which a TensorBoard that is open forgets what it has read beyond (the fast loader: as values come).
+    Former files are cut off after the last line that the run continues from. The new file begins with a mark:
+    there a TensorBoard that is open forgets the later steps that it has read. The mark alone
+    (`purge_step`) would leave those steps in the files for every other reader.
     """
 
     def __init__(self, folder: Path, lines: list[dict[str, Any]], unit: str):
         """Begin a file.
 
         Args:
-            lines: of metrics.jsonl, as far as the run goes on from them. Where the former files lack any, as
-                in a run of before there were events, all are written anew.
-            unit: the column that is the step, round or update.
+            lines: the lines of metrics.jsonl that the run continues from. If the former files lack any, as
+                in a run of an older version without events, all are written again.
+            unit: the column that is the step: round or update.
         """
         self._unit = unit
         folder.mkdir(exist_ok=True)
@@ -41,11 +42,11 @@ class EventFiles:
         known = [held for path in former for held in _cut_off(path, last)]
         missing: list[tuple[dict[str, Any], float]] = []
         if [step for step, _ in known] != steps:
-            # Emptied and not removed: a TensorBoard that is open reads on from one file to the next.
+            # Empty the files and keep them: a TensorBoard that is open goes on from one file to the next.
             for path in former:
                 _cut_off(path, 0)
             missing, last = list(zip(lines, _ended(lines, dict(known), unit), strict=True)), 0
-        # TensorBoard reads files in the order of their names. It would put the machine's name there too.
+        # TensorBoard reads files in the order of their names. They leave out the machine's name.
         self._writer = RecordWriter(str(_next_name(folder, former)))
         self._write(Event(wall_time=time.time(), file_version=FILE_VERSION))
         start = SessionLog(status=SessionLog.START)
@@ -55,7 +56,7 @@ class EventFiles:
         self._writer.flush()
 
     def append(self, line: dict[str, Any]) -> None:
-        """Add a line that has just come about."""
+        """Add a line at the present time."""
         self._add(line, time.time())
         self._writer.flush()
 
@@ -74,7 +75,7 @@ class EventFiles:
 
 
 def _next_name(folder: Path, former: list[Path]) -> Path:
-    """A file's name that comes after the others', whatever the clock says."""
+    """Name a file so that it comes after the others, even if the clock was set back."""
     before = [
         float(seconds[1]) for path in former if (seconds := re.match(r".*tfevents\.(\d+\.\d+)", path.name))
     ]
@@ -83,7 +84,7 @@ def _next_name(folder: Path, former: list[Path]) -> Path:
 
 
 def read_events(path: Path) -> list[tuple[Event, int]]:
-    """The events of a file, each with the byte where it ends, up to one that was cut short or is damaged."""
+    """Read the events of a file, each with the byte where it ends, up to one that is cut short or damaged."""
     held, at, events = path.read_bytes(), 0, []
     while at + 12 <= len(held):
         length, checksum = struct.unpack_from("<QI", held, at)
@@ -99,7 +100,7 @@ def read_events(path: Path) -> list[tuple[Event, int]]:
 
 
 def _cut_off(path: Path, last: int) -> list[tuple[int, float]]:
-    """Cut a file off after a step; (step, wall time) of what is left."""
+    """Cut a file off after a step, and return (step, wall time) of the events that are left."""
     kept, end = [], 0
     for event, ends in read_events(path):
         if event.HasField("summary"):
@@ -113,7 +114,7 @@ def _cut_off(path: Path, last: int) -> list[tuple[int, float]]:
 
 
 def _ended(lines: list[dict[str, Any]], known: dict[int, float], unit: str) -> list[float]:
-    """Wall times of lines; an unknown one is when the work of the next line began, or now."""
+    """Find the wall times of lines; an unknown one is when the next line's work began, or now."""
     ended, after = [], time.time()
     for line in reversed(lines):
         after = known.get(line[unit], after)

@@ -1,4 +1,4 @@
-"""`w2v-jax watch`: runs as they go on, in the terminal. Imports no jax, to be there at once."""
+"""`w2v-jax watch`: show runs in the terminal while they go on. Imports no jax, so that it starts at once."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from rich.live import Live
 
 from experiments.options import arguments
 from experiments.options.errors import UsageError
-from experiments.watch.run_state import Watched
+from experiments.watch.run_state import RunReader
 from experiments.watch.view import view
 
 WIDTH_WITHOUT_TERMINAL = 120  # characters
@@ -22,19 +22,19 @@ WIDTH_WITHOUT_TERMINAL = 120  # characters
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WatchArguments:
-    """Show how runs of pretrain or finetune go on: progress, metrics, curves. Ends when all are done.
+    """Show progress, metrics and curves of runs of pretrain or finetune. It ends when all runs are done.
 
-    It only reads the folders; Ctrl-C ends the view and no run.
+    It only reads the folders; Ctrl-C ends the view and stops no run.
 
     example: w2v-jax watch runs/ten-clients-tiny-fedavg
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders; several are shown in a row each."""
+    """Run folders; each of several is shown in one row."""
     every_seconds: float = 2.0
-    """Seconds between looks."""
+    """Seconds between two looks at the folders."""
     once: bool = False
-    """Print it once and end, as is done where the output is no terminal."""
+    """Print the view once and end, as happens anyway when the output is no terminal."""
 
 
 def main(argv: list[str]) -> None:
@@ -42,23 +42,23 @@ def main(argv: list[str]) -> None:
     options = arguments.parse(WatchArguments, argv, "w2v-jax watch")
     if not (math.isfinite(options.every_seconds) and options.every_seconds > 0):
         raise UsageError(f"--every-seconds must be positive and finite, got {options.every_seconds}")
-    runs = [Watched(folder) for folder in options.runs]
+    runs = [RunReader(folder) for folder in options.runs]
     console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL, highlight=False)
     if options.once or not sys.stdout.isatty() or console.is_dumb_terminal:
-        console.print(view([run.look() for run in runs]))
+        console.print(view([run.read() for run in runs]))
         return
     follow(runs, console, options.every_seconds)
 
 
-def follow(runs: Sequence[Watched], console: Console, every_seconds: float) -> None:
+def follow(runs: Sequence[RunReader], console: Console, every_seconds: float) -> None:
     """Show runs until all are done, or Ctrl-C."""
     try:
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                looks = [run.look() for run in runs]
-                live.update(view(looks), refresh=True)
-                if all(look.state == "done" for look in looks):
+                states = [run.read() for run in runs]
+                live.update(view(states), refresh=True)
+                if all(run.state == "done" for run in states):
                     return
                 time.sleep(every_seconds)
     except KeyboardInterrupt:
-        return  # the way to leave
+        return  # Ctrl-C is how to leave

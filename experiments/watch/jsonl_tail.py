@@ -1,4 +1,4 @@
-"""The lines of a .jsonl that another process is writing."""
+"""Read the lines of a .jsonl file that another process is writing."""
 
 import json
 import os
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 
-class Tail:
-    """Reads what has come since the last look; from the start again where the file was replaced.
+class JsonLines:
+    """Reads the lines that were added since the last call; starts again if the file was replaced.
 
     Attributes:
-        lines: so far, without their lists: those of all clients of all rounds would fill the memory.
-        modified_seconds: when the file was last written, since the epoch; None where there is none.
+        lines: all lines so far, without their lists: lists of all clients and rounds would fill the memory.
+        modified_seconds: time of the last write, in seconds since the epoch; None without a file.
     """
 
     def __init__(self, path: Path):
@@ -23,8 +23,8 @@ class Tail:
         self.modified_seconds: float | None = None
         self._identity, self._read_bytes = identity, 0
 
-    def look(self) -> list[dict[str, Any]]:
-        """All lines so far; one that is not whole yet is left for the next look."""
+    def read(self) -> list[dict[str, Any]]:
+        """Return all lines so far; a line that is not whole yet waits for the next call."""
         try:
             file = self.path.open("rb")
         except FileNotFoundError:
@@ -45,7 +45,7 @@ class Tail:
 
 
 def _parsed(text: bytes) -> dict[str, Any] | None:
-    """A line without its lists, or None where it is no JSON object."""
+    """Parse a line and drop its lists; None if it is no JSON object."""
     try:
         line = json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""A run as seen from outside while it goes on: what it is, how far it is, whether anything is running."""
+"""The state of a run as another process sees it: its settings, its progress, whether it is running."""
 
 import dataclasses
 import time
@@ -9,26 +9,26 @@ from experiments.options.errors import UsageError
 from experiments.process.files import read_json
 from experiments.runs.folder import METRICS, in_use, read_config
 from experiments.runs.metric_columns import line_seconds
-from experiments.watch.jsonl_tail import Tail
+from experiments.watch.jsonl_tail import JsonLines
 from w2v_jax.errors import UserError
 
 State = Literal["starting", "running", "finishing", "stopped", "done"]
-RECENT_LINES = 20  # that a step's seconds are taken from
-REPORT = "report.html"  # what a run writes last
+RECENT_LINES = 20  # the seconds of a step are their mean
+REPORT = "report.html"  # the file that a run writes last
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class RunState:
     """A run at one moment.
 
     Attributes:
-        folder: as it was named.
-        settings: of its config.json.
-        unit: what its lines count, round or update.
-        lines: of its metrics.jsonl, without lists.
-        total: steps of the whole run; None where a fine-tuning run has not said yet.
-        state: `stopped` where no process is at work and it is not done.
-        silent_seconds: since the last line; None where there is none.
+        folder: the run folder, as the user named it.
+        settings: settings of its config.json.
+        unit: the unit that its lines count: round or update.
+        lines: lines of its metrics.jsonl, without lists.
+        total: rounds or updates of the whole run; None while a fine-tuning run has not written it yet.
+        state: `stopped` if no process is at work and the run is not done.
+        silent_seconds: seconds since the last line; None without lines.
     """
 
     folder: Path
@@ -41,12 +41,12 @@ class Look:
 
     @property
     def done(self) -> int:
-        """Steps that have been made."""
+        """Rounds or updates that are finished."""
         return self.lines[-1][self.unit] if self.lines else 0
 
     @property
     def step_seconds(self) -> float | None:
-        """Mean seconds of recent steps, evaluations included; the first line, which compiled, left out."""
+        """Mean seconds of recent rounds or updates with evaluations, but for the first, which compiled."""
         if not self.lines:
             return None
         recent = self.lines[1:][-RECENT_LINES:] or self.lines
@@ -56,24 +56,24 @@ class Look:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the last step's end, if it goes on as it did; None of a run that does not go on."""
+        """Seconds until the end at the recent pace; None if the run is not running."""
         if self.state != "running" or self.total is None or self.step_seconds is None:
             return None
         return max(0.0, self.step_seconds * (self.total - self.done) - (self.silent_seconds or 0.0))
 
     def latest(self, column: str) -> dict[str, Any] | None:
-        """The last line with a value in a column."""
+        """Find the last line with a value in a column."""
         return next((line for line in reversed(self.lines) if line.get(column) is not None), None)
 
 
-class Watched:
-    """A run folder of pretrain or finetune that is looked at again and again."""
+class RunReader:
+    """Reads the state of a run of pretrain or finetune from its folder, again and again."""
 
     def __init__(self, folder: Path):
-        """Check what it is.
+        """Check that the folder is a run folder.
 
         Raises:
-            UsageError, UserError: it is no such folder.
+            UsageError, UserError: it is none.
         """
         self.folder = folder
         if not folder.exists():
@@ -92,22 +92,25 @@ class Watched:
         self._settings = read_config(folder)["settings"]
         if not {"rounds", "updates"} & self._settings.keys():
             raise UsageError(
-                f"{folder / 'config.json'} is of another command: name a run of w2v-jax pretrain or finetune"
+                f"{folder / 'config.json'} was written by another command: name a run of w2v-jax pretrain or "
+                "finetune"
             )
         self._unit = "round" if "rounds" in self._settings else "update"
-        self._tail = Tail(folder / METRICS)
+        self._lines = JsonLines(folder / METRICS)
 
-    def look(self) -> Look:
-        """How it is now.
+    def read(self) -> RunState:
+        """Read the run's state of this moment.
 
         Raises:
             UserError: the folder is gone.
         """
         if not self.folder.is_dir():
             raise UserError(f"{self.folder} is gone: name a run folder that is there")
-        busy = in_use(self.folder)  # before its lines: what ends in between is seen as running once more
-        lines = [line for line in self._tail.look() if isinstance(line.get(self._unit), int)]
-        total, modified = self._total(), self._tail.modified_seconds
+        busy = in_use(
+            self.folder
+        )  # before its lines: a run that ends in between is shown as running once more
+        lines = [line for line in self._lines.read() if isinstance(line.get(self._unit), int)]
+        total, modified = self._total(), self._lines.modified_seconds
         complete = bool(lines) and lines[-1][self._unit] == total
         state: State
         if busy:
@@ -115,7 +118,7 @@ class Watched:
         else:
             state = "done" if complete and (self.folder / REPORT).exists() else "stopped"
         silent = max(0.0, time.time() - modified) if lines and modified is not None else None
-        return Look(self.folder, self._settings, self._unit, lines, total, state, silent)
+        return RunState(self.folder, self._settings, self._unit, lines, total, state, silent)
 
     def _total(self) -> int | None:
         if self._unit == "round":

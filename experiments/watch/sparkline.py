@@ -1,4 +1,4 @@
-"""A curve in a line of text, as wide as there is room."""
+"""Draw a curve in a line of text, as wide as there is room."""
 
 import dataclasses
 import itertools
@@ -15,7 +15,7 @@ WIDEST = 40  # characters
 
 @dataclasses.dataclass(frozen=True)
 class Sparkline:
-    """A rich renderable: values in order, the lowest at the bottom, means where they are more than fit."""
+    """A rich renderable: values in order, the lowest at the bottom; means of neighbours if too many."""
 
     values: Sequence[float]
     style: str = ""
@@ -30,7 +30,7 @@ class Sparkline:
 
 
 def drawn(values: Sequence[float], width: int, levels: str = LEVELS) -> str:
-    """Finite values as one character each, or as `width` means of about as many values each."""
+    """Draw finite values as one character each; more than `width` values as `width` means of neighbours."""
     if len(values) > width:
         bounds = [index * len(values) // width for index in range(width + 1)]
         values = [sum(values[i:j]) / (j - i) for i, j in itertools.pairwise(bounds)]

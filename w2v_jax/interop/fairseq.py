@@ -1,7 +1,7 @@
 """Checkpoints of fairseq's wav2vec 2.0 (*.pt): its names become transformers', its settings ours.
 
-Shapes are read off the arrays; what they do not tell (strides, heads, dropout) off the settings that the file
-keeps, or it is as in the published models.
+Shapes are read off the arrays. Strides, heads and training settings are read from the settings that the
+file keeps (`fairseq_settings`); a shape that neither tells is as in the published models, and noted.
 """
 
 import re
@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from w2v_jax.config import ModelConfig
+from w2v_jax.config import TRAINING_SETTINGS, ModelConfig
 from w2v_jax.errors import UserError
 from w2v_jax.interop import huggingface_names, torch_pickles
+from w2v_jax.interop.fairseq_settings import Read, held_settings, read_settings
 from w2v_jax.interop.huggingface_names import Parameters
-from w2v_jax.interop.inert_pickles import Record
+from w2v_jax.interop.stated import Stated
 
 HEAD_DIM = 64  # of all published models
 CONVOLUTION = "feature_extractor.conv_layers"
@@ -38,31 +39,29 @@ _NAMES = (
     (r"project_q\.(.+)", r"project_q.\1"),
     (r"final_proj\.(.+)", r"project_hid.\1"),
 )
-# Our settings -> fairseq's, where arrays do not tell.
-_SETTINGS = {
-    "dropout": "dropout",
-    "attention_dropout": "attention_dropout",
-    "activation_dropout": "activation_dropout",
-    "input_dropout": "dropout_input",
-    "feature_dropout": "dropout_features",
-    "layer_drop": "encoder_layerdrop",
-    "num_heads": "encoder_attention_heads",
-    "positional_groups": "conv_pos_groups",
-    "codebook_groups": "latent_groups",
-    "num_negatives": "num_negatives",
-    "contrastive_temperature": "logit_temp",
-    "mask_probability": "mask_prob",
-    "mask_span": "mask_length",
-    "encoder_gradient_scale": "feature_grad_mult",
-    "pre_norm": "layer_norm_first",
+# The weight norm of the positional convolution, as newer versions of torch call its two arrays.
+_NEWER = {
+    ".parametrizations.weight.original0": ".weight_g",
+    ".parametrizations.weight.original1": ".weight_v",
 }
 
 
 def read(path: Path) -> tuple[ModelConfig, Parameters]:
-    """Configuration and parameters (NumPy, fp32) of a pre-training checkpoint.
+    """Read configuration and parameters (NumPy, fp32) of a pre-training checkpoint.
 
     Raises:
-        UserError: it names code, holds another model, or arrays are missing, extra or misshapen.
+        UserError: see `read_model`.
+    """
+    stated, parameters = read_model(path)
+    return stated.resolve().config, parameters
+
+
+def read_model(path: Path) -> tuple[Stated, Parameters]:
+    """Read what a pre-training checkpoint states, and its parameters (NumPy, fp32).
+
+    Raises:
+        UserError: it names code, holds another model, states a setting that this project does not follow,
+            or arrays are missing, extra or misshapen.
     """
     held = torch_pickles.read(path)
     arrays = held.get("model") if isinstance(held, dict) else None
@@ -70,12 +69,20 @@ def read(path: Path) -> tuple[ModelConfig, Parameters]:
         raise UserError(f"{path} is not a pre-training checkpoint of fairseq's wav2vec 2.0 (no mask_emb)")
     if not all(type(name) is str and type(value) is np.ndarray for name, value in arrays.items()):
         raise UserError(f"{path} holds something else than named arrays under 'model'")
+    arrays = {_older_name(name): value for name, value in arrays.items()}
     state = {transformers_name(name): np.asarray(value, np.float32) for name, value in arrays.items()}
     try:
-        config = config_of(arrays, settings_of(held))
+        stated = _stated(path, arrays, read_settings(held_settings(held)))
+        config = stated.shape()
     except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a wav2vec 2.0 that this project knows ({error})") from error
-    return config, huggingface_names.from_state_dict(state, config)
+    return stated, huggingface_names.from_state_dict(state, config)
+
+
+def _older_name(name: str) -> str:
+    for newer, older in _NEWER.items():
+        name = name.removesuffix(newer) + older if name.endswith(newer) else name
+    return name
 
 
 def transformers_name(name: str) -> str:
@@ -86,64 +93,55 @@ def transformers_name(name: str) -> str:
     return name
 
 
-def settings_of(held: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's settings in a checkpoint: of `cfg.model`, or of `args` in older ones."""
-    for source in (_fields(held.get("cfg")).get("model"), held.get("args")):
-        fields = _fields(source)
-        if fields:
-            return fields
-    return {}
+def _stated(path: Path, arrays: Mapping[str, np.ndarray], read: Read) -> Stated:
+    """What arrays and settings state together; what neither tells is as in the published models, and noted.
 
-
-def _fields(value: Any) -> dict[str, Any]:
-    if isinstance(value, Record):
-        fields = value.fields
-        content = fields.get("_content")  # omegaconf keeps its nodes there, and values in theirs
-        if isinstance(content, dict):
-            return {str(name): _plain(node) for name, node in content.items()}
-        return fields
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _plain(node: Any) -> Any:
-    if isinstance(node, Record) and "_val" in node.fields:
-        return node.fields["_val"]
-    return node
-
-
-def config_of(arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> ModelConfig:
-    """Our configuration of fairseq's arrays and settings."""
+    Raises:
+        ValueError, KeyError: arrays are missing, or contradict the settings.
+    """
+    values = dict(read.values)
     count = len({m[1] for name in arrays if (m := re.fullmatch(rf"{CONVOLUTION}\.(\d+)\.0\.weight", name))})
     kernels = [arrays[f"{CONVOLUTION}.{index}.0.weight"] for index in range(count)]
-    layers = len({m[1] for name in arrays if (m := re.match(r"encoder\.layers\.(\d+)\.", name))})
+    channels, widths = tuple(k.shape[0] for k in kernels), tuple(k.shape[2] for k in kernels)
     hidden = arrays["post_extract_proj.weight"].shape[0]
-    default = ModelConfig()
-    told = {ours: settings[theirs] for ours, theirs in _SETTINGS.items() if settings.get(theirs) is not None}
     layer_norm = f"{CONVOLUTION}.1.2.1.weight" in arrays
-    codes, per_code = arrays["quantizer.vars"].shape[1:]
-    groups = int(told.pop("codebook_groups", default.codebook_groups))
-    if count != len(default.conv_strides):
-        raise ValueError(f"{count} convolutions, of unknown strides")
     direction = arrays["encoder.pos_conv.0.weight_v"]
-    return ModelConfig(
-        **{
-            "num_heads": hidden // HEAD_DIM,
-            "pre_norm": layer_norm,
-            "positional_groups": hidden // direction.shape[1],
-            **told,
-        },
-        conv_channels=tuple(kernel.shape[0] for kernel in kernels),
-        conv_kernels=tuple(kernel.shape[2] for kernel in kernels),
-        conv_strides=default.conv_strides,
-        conv_bias=f"{CONVOLUTION}.0.0.bias" in arrays,
-        feature_norm="layer" if layer_norm else "group",
-        normalise_waveform=layer_norm,
-        hidden_dim=hidden,
-        num_layers=layers,
-        feed_forward_dim=arrays["encoder.layers.0.fc1.weight"].shape[0],
-        positional_kernel=direction.shape[2],
-        codebook_groups=groups,
-        codebook_entries=codes // groups,
-        codevector_dim=per_code * groups,
-        projection_dim=arrays["project_q.weight"].shape[0],
-    )
+    assumed: dict[str, Any] = {}
+    if read.layers is None:
+        assumed["conv_strides"] = ModelConfig.conv_strides
+        if count != len(ModelConfig.conv_strides):
+            raise ValueError(f"{count} convolutions, of unknown strides")
+    elif [layer[:2] for layer in read.layers] != list(zip(channels, widths, strict=True)):
+        raise ValueError("conv_feature_layers has other convolutions than the arrays")
+    else:
+        values["conv_strides"] = tuple(stride for _, _, stride in read.layers)
+    for field, default in (
+        ("num_heads", hidden // HEAD_DIM),
+        ("pre_norm", layer_norm),
+        ("normalise_waveform", layer_norm),
+        ("codebook_groups", ModelConfig.codebook_groups),
+    ):
+        if field not in values:
+            assumed[field] = default
+    values = {"positional_groups": hidden // direction.shape[1], **values, **assumed}
+    groups = values["codebook_groups"]
+    codes, per_code = arrays["quantizer.vars"].shape[1:]
+    values |= {
+        "conv_channels": channels,
+        "conv_kernels": widths,
+        "conv_bias": f"{CONVOLUTION}.0.0.bias" in arrays,
+        "feature_norm": "layer" if layer_norm else "group",
+        "hidden_dim": hidden,
+        "num_layers": len({m[1] for name in arrays if (m := re.match(r"encoder\.layers\.(\d+)\.", name))}),
+        "feed_forward_dim": arrays["encoder.layers.0.fc1.weight"].shape[0],
+        "positional_kernel": direction.shape[2],
+        "codebook_entries": codes // groups,
+        "codevector_dim": per_code * groups,
+        "projection_dim": arrays["project_q.weight"].shape[0],
+    }
+    notes = [f"{path}: {note}" for note in read.notes]
+    if assumed:
+        told = ", ".join(f"{name} {value}" for name, value in assumed.items())
+        notes.append(f"{path} does not state, so it is as in the published models: {told}")
+    origins = {name: origin for name, origin in read.origins.items() if name in TRAINING_SETTINGS}
+    return Stated(values, origins, tuple(notes))

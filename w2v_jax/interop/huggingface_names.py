@@ -10,6 +10,7 @@ import numpy as np
 
 from w2v_jax.config import ModelConfig
 from w2v_jax.errors import UserError
+from w2v_jax.interop.foreign_files import named
 
 Parameters = dict[str, Any]
 Kind = Literal["Wav2Vec2ForPreTraining", "Wav2Vec2Model", "Wav2Vec2ForCTC"]
@@ -17,6 +18,7 @@ PRE_TRAINING, ENCODER, CTC = KINDS = ("Wav2Vec2ForPreTraining", "Wav2Vec2Model",
 WeightNorm = Literal["parametrizations", "weight_g"]
 MASK_EMBEDDING = "masked_spec_embed"
 HEAD = "head"  # of a CTC model's parameters, beside those of its encoder
+SCORES = "lm_head.weight"
 
 
 class Entry(NamedTuple):
@@ -128,6 +130,25 @@ _OLD_SPELLINGS = {
 }
 
 
+# Arrays of the classes' heads; a checkpoint of one class may hold those of another beside its own.
+_HEADS = {PRE_TRAINING: ("quantizer.", "project_hid.", "project_q."), CTC: ("lm_head.",), ENCODER: ()}
+
+
+def of_class(state: Mapping[str, np.ndarray], kind: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Split a checkpoint's arrays: those of one class, by its names, and names of other classes' heads.
+
+    Args:
+        state: arrays by name. Those of `Wav2Vec2Model` may have the prefix that the other classes give them.
+        kind: the class.
+    """
+    others = tuple(prefix for of, heads in _HEADS.items() if of != kind for prefix in heads)
+    aside = sorted(name for name in state if name.startswith(others))
+    kept = {name: value for name, value in state.items() if not name.startswith(others)}
+    if kind == ENCODER:
+        kept = {name.removeprefix(_PREFIX): value for name, value in kept.items()}
+    return kept, aside
+
+
 def _renamed(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     renamed = {}
     for name, value in state.items():
@@ -149,6 +170,7 @@ def encoder_from_state_dict(state: Mapping[str, np.ndarray], config: ModelConfig
     if not any(name.startswith(_PREFIX) for name in renamed):
         renamed = {f"{_PREFIX}{name}": value for name, value in renamed.items()}
     table = [entry for entry in entries(config) if entry.name.startswith(_PREFIX)]
+    renamed = _with_mask_embedding(renamed, table, config)
     if missing := sorted({entry.name for entry in table} - renamed.keys()):
         raise UserError(
             f"checkpoint of another architecture: it lacks {len(missing)} arrays of wav2vec 2.0's encoder, "
@@ -172,14 +194,11 @@ def from_state_dict(
         shapes: what each must have (`shapes_of`); not looked at by default.
 
     Raises:
-        UserError: missing, extra or misshapen keys, listed by name. Nothing is ever re-initialised silently,
-            but the mask embedding where transformers has none, which is zero.
+        UserError: missing, extra or misshapen keys, listed by name. Nothing is re-initialised except the mask
+            embedding, which transformers leaves out of models that mask nothing: it is zero.
     """
-    renamed = _renamed(state)
     table = entries(config, kind)
-    masks = {entry.name for entry in table if entry.name.endswith(MASK_EMBEDDING)}
-    if kind != PRE_TRAINING:  # left out by models that mask nothing
-        renamed = {name: np.zeros(config.hidden_dim, np.float32) for name in masks} | renamed
+    renamed = _with_mask_embedding(_renamed(state), table, config)
     expected = {entry.name for entry in table}
     wrong = {
         "missing": sorted(expected - renamed.keys()),
@@ -191,9 +210,17 @@ def from_state_dict(
         ],
     }
     if any(wrong.values()):
-        told = "; ".join(f"{what} {', '.join(names)}" for what, names in wrong.items() if names)
+        told = "; ".join(f"{what} {named(names)}" for what, names in wrong.items() if names)
         raise UserError(f"checkpoint does not fit {kind}: {told}")
     return _assemble(table, renamed)
+
+
+def _with_mask_embedding(
+    state: dict[str, np.ndarray], table: list[Entry], config: ModelConfig
+) -> dict[str, np.ndarray]:
+    """Add a mask embedding of zeros where there is none."""
+    names = {entry.name for entry in table if entry.name.endswith(MASK_EMBEDDING)}
+    return {name: np.zeros(config.hidden_dim, np.float32) for name in names} | state
 
 
 def shapes_of(parameters: Parameters, config: ModelConfig, kind: str) -> dict[str, tuple[int, ...]]:

@@ -1,92 +1,194 @@
-"""The vocabulary of a Hugging Face CTC model: vocab.json and tokenizer_config.json, in both directions."""
+"""The vocabulary of a Hugging Face CTC model: vocab.json and its tokenizer's settings, in both directions."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from w2v_jax.errors import UserError
+from w2v_jax.interop.foreign_files import named, read_optional, read_settings
 from w2v_jax.text.tokenizers import CharacterTokenizer, Tokenizer, VocabularyTokenizer
 
-DELIMITER = "|"
-_SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+VOCABULARY_FILE, SETTINGS_FILE = "vocab.json", "tokenizer_config.json"
+# transformers' defaults. It adds the special ones that a vocabulary lacks behind its last token, in this
+# order.
+_SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+_DEFAULTS: dict[str, Any] = _SPECIAL | {
+    "word_delimiter_token": "|",
+    "replace_word_delimiter_char": " ",
+    "do_lower_case": False,
+}
+_CLASSES = ("Wav2Vec2CTCTokenizer", "Wav2Vec2Tokenizer")
 
 
-def read_vocabulary(folder: Path, blank: int, num_tokens: int) -> VocabularyTokenizer:
-    """The tokens of a folder, the blank first.
+class Vocabulary(NamedTuple):
+    """A vocabulary of a folder.
+
+    Attributes:
+        tokenizer: ours; its blank is the first token.
+        settings: of transformers' tokenizer, for `write_vocabulary`.
+        notes: lines for the user on what is assumed or left aside.
+    """
+
+    tokenizer: VocabularyTokenizer
+    settings: dict[str, Any]
+    notes: list[str]
+
+
+def read_vocabulary(folder: Path, model_settings: Mapping[str, Any], num_tokens: int) -> Vocabulary:
+    """Read the tokens of a folder as transformers' tokenizer has them.
 
     Args:
-        folder: of Hugging Face.
-        blank: its pad_token_id.
-        num_tokens: scores of the model, which may be more than the vocabulary's entries.
+        folder: the folder.
+        model_settings: its config.json, whose pad_token_id is compared.
+        num_tokens: scores of the model, which may be more or fewer than the vocabulary's entries.
 
     Raises:
-        UserError: no vocab.json, or one that is no single list of tokens.
+        UserError: no vocab.json, one that is no single list of tokens, a tokenizer of another class, or one
+            whose padding token, which is the blank, has no score.
     """
-    path = folder / "vocab.json"
-    held = _json(path)
-    if not held or not all(isinstance(number, int) for number in held.values()):
+    path = folder / VOCABULARY_FILE
+    held = read_settings(path, "a vocabulary, which a CTC model needs")
+    if not held or not all(type(number) is int for number in held.values()):
         raise UserError(f"{path} is not one vocabulary, token by token (several languages are not read)")
-    config = _json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-    by_id = {number: token for token, number in held.items()}
-    if blank not in by_id or max(by_id) >= num_tokens:
+    settings, added = _settings(folder, model_settings)
+    by_id = _by_id(held, added, settings)
+    blank = {token: number for number, token in by_id.items()}[settings["pad_token"]]
+    if blank >= num_tokens:
         raise UserError(
-            f"{path} has ids up to {max(by_id)}; the model has {num_tokens} scores, its blank is {blank}"
+            f"{path}: the padding token {settings['pad_token']}, which is the blank, has id {blank}, but the "
+            f"model has {num_tokens} scores: name the blank as pad_token in {SETTINGS_FILE}"
         )
+    notes = _notes(path, by_id, set(held) | set(added), blank, model_settings, num_tokens)
     order = [blank, *(number for number in range(num_tokens) if number != blank)]
     tokens = [by_id.get(number, f"<{number}>") for number in order]
-    without_text = {token for number, token in zip(order, tokens, strict=True) if number not in by_id}
-    delimiter = _text(config.get("word_delimiter_token", DELIMITER))
-    # Like transformers' own decoding, ours shows the tokens of a sentence's begin and end if they are chosen.
-    return VocabularyTokenizer(tokens, order, delimiter, without_text)
+    holes = [token for number, token in zip(order, tokens, strict=True) if number not in by_id]
+    # Like transformers' decoding, ours writes out special tokens other than the blank if they are chosen,
+    # and the token for unknown ones where an id has no token.
+    tokenizer = VocabularyTokenizer(
+        tokens,
+        order,
+        settings["word_delimiter_token"],
+        holes,
+        silent_text=settings["unk_token"],
+        space=settings["replace_word_delimiter_char"],
+        lower_case=settings["do_lower_case"],
+    )
+    return Vocabulary(tokenizer, settings, notes)
 
 
-def write_vocabulary(folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Write vocab.json and tokenizer_config.json; what config.json must say of them.
+def _notes(
+    path: Path,
+    by_id: dict[int, str],
+    written: set[str],
+    blank: int,
+    model_settings: Mapping[str, Any],
+    num_tokens: int,
+) -> list[str]:
+    """Lines for the user: another padding token in config.json, ids without token, tokens without score."""
+    notes = []
+    stated = model_settings.get("pad_token_id")
+    if stated != blank:
+        notes.append(
+            f"{path.parent}: the blank is {by_id[blank]}, id {blank} of the tokenizer; config.json states "
+            f"pad_token_id {stated}"
+        )
+    holes = sorted(set(range(num_tokens)) - by_id.keys())
+    if holes:
+        notes.append(f"{path} has no token for ids {named(list(map(str, holes)))}: written as unknown")
+    beyond = [token for number, token in by_id.items() if number >= num_tokens and token in written]
+    if beyond:
+        notes.append(f"{path} has tokens without a score, which are left out: {named(beyond)}")
+    return notes
+
+
+def _settings(folder: Path, model_settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
+    """Read the settings of transformers' tokenizer, and the tokens that other files add to vocab.json.
+
+    Raises:
+        UserError: a tokenizer of another class, or settings that are none.
+    """
+    path = folder / SETTINGS_FILE
+    held = read_optional(path, "a tokenizer_config.json")
+    known = str(held.get("tokenizer_class") or model_settings.get("tokenizer_class") or _CLASSES[0])
+    if known not in _CLASSES and known.endswith("Tokenizer"):
+        raise UserError(
+            f"{path} names the tokenizer {known}: only {_CLASSES[0]} is read; finetune --init hf:FOLDER can "
+            "take the encoder alone"
+        )
+    if "added_tokens_decoder" in held:
+        decoder = held["added_tokens_decoder"]
+        added = {_text(token): int(number) for number, token in decoder.items()}
+    else:  # older files
+        held = held | read_optional(folder / "special_tokens_map.json", "a special_tokens_map.json")
+        added = read_optional(folder / "added_tokens.json", "a table of added tokens")
+    settings = {name: _text(held.get(name, default)) for name, default in _DEFAULTS.items()}
+    if type(settings["do_lower_case"]) is not bool:
+        raise UserError(f"{path} has do_lower_case {settings['do_lower_case']!r}: it must be true or false")
+    for name in ("pad_token", "unk_token", "replace_word_delimiter_char"):
+        if type(settings[name]) is not str:
+            raise UserError(f"{path} has {name} {settings[name]!r}: it must be a text")
+    return settings, added
+
+
+def _by_id(held: Mapping[str, int], added: Mapping[str, int], settings: Mapping[str, Any]) -> dict[int, str]:
+    """Tokens by id: of vocab.json, then added ones, then special ones that neither has."""
+    by_id = {number: token for token, number in held.items()}
+    for token, number in added.items():
+        if token not in held:
+            by_id.setdefault(number, token)
+    following = len({*held, *added})
+    for name in _SPECIAL:
+        token = settings[name]
+        if token is not None and token not in by_id.values():
+            by_id.setdefault(following, token)
+            following += 1
+    if settings["pad_token"] not in by_id.values():
+        by_id[max(by_id) + 1] = settings["pad_token"]
+    return by_id
+
+
+def write_vocabulary(
+    folder: Path, tokenizer: Tokenizer, settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write vocab.json and tokenizer_config.json; return what config.json must state of them.
+
+    Args:
+        folder: made if need be.
+        tokenizer: of a recognizer.
+        settings: of the tokenizer that it was read from (`Vocabulary.settings`).
 
     Raises:
         UserError: tokens are pieces of words, which transformers' tokenizer of this model does not join.
     """
     if isinstance(tokenizer, CharacterTokenizer):
-        tokens = [_SPECIAL["pad_token"], *(DELIMITER if c == " " else c for c in tokenizer.alphabet)]
-        ids, delimiter = list(range(len(tokens))), DELIMITER
+        pad, delimiter = _SPECIAL["pad_token"], _DEFAULTS["word_delimiter_token"]
+        tokens = [pad, *(delimiter if c == " " else c for c in tokenizer.alphabet)]
+        ids, silent = list(range(len(tokens))), []
     elif isinstance(tokenizer, VocabularyTokenizer):
-        tokens, ids, delimiter = tokenizer.tokens, tokenizer.ids, tokenizer.delimiter
+        tokens, ids, delimiter, silent = (
+            tokenizer.tokens,
+            tokenizer.ids,
+            tokenizer.delimiter,
+            tokenizer.silent,
+        )
     else:
         raise UserError(
             "transformers' tokenizer of wav2vec 2.0 joins characters, not pieces of words: only runs with "
             "--tokens characters can be converted"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = {token: number for number, token in sorted(zip(ids, tokens, strict=True))}
-    _write(folder / "vocab.json", vocabulary)
-    _write(
-        folder / "tokenizer_config.json",
-        _SPECIAL
-        | {
-            "pad_token": tokens[0],
-            "tokenizer_class": "Wav2Vec2CTCTokenizer",
-            "processor_class": "Wav2Vec2Processor",
-            "word_delimiter_token": delimiter,
-            "do_lower_case": False,
-            "replace_word_delimiter_char": " ",
-        },
-    )
+    pairs = sorted(zip(ids, tokens, strict=True))
+    _write(folder / VOCABULARY_FILE, {token: number for number, token in pairs if token not in silent})
+    written = _DEFAULTS | dict(settings or {}) | {"pad_token": tokens[0], "word_delimiter_token": delimiter}
+    classes = {"tokenizer_class": _CLASSES[0], "processor_class": "Wav2Vec2Processor"}
+    _write(folder / SETTINGS_FILE, written | classes)
     return {"vocab_size": len(tokens), "pad_token_id": ids[0]}
 
 
-def _text(token: Any) -> str:
+def _text(token: Any) -> Any:
     """A token, which may be written as a record of its own."""
-    return str(token.get("content")) if isinstance(token, dict) else str(token)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({error}): a CTC model needs its vocabulary") from error
-    if not isinstance(held, dict):
-        raise UserError(f"{path} is not a table of tokens")
-    return held
+    return token.get("content") if isinstance(token, dict) else token
 
 
 def _write(path: Path, value: Any) -> None:

@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from w2v_jax.errors import UserError
+from w2v_jax.interop.foreign_files import refuse_pointer
 from w2v_jax.interop.inert_pickles import Record, RefusedError, TensorSpec, loads
 
 _STORAGES: dict[str, Any] = {
@@ -44,6 +45,7 @@ def read(path: Path) -> Any:
         UserError: it is no such file, it is of the old format that is no archive, or it names something that
             no array needs. Nothing of it has been run then.
     """
+    refuse_pointer(path)
     try:
         with zipfile.ZipFile(path) as archive:
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]

@@ -10,6 +10,8 @@ from w2v_jax.text.rules import TextRules
 from w2v_jax.text.tokenizers import CharacterTokenizer, PieceTokenizer, Tokenizer, VocabularyTokenizer
 
 SETTINGS_FILE, MODEL_FILE = "tokenizer.json", "tokenizer.model"
+_VOCABULARY = ("tokens", "ids", "delimiter", "silent")
+_LATER = ("silent_text", "space", "lower_case")  # fields of a vocabulary that older files lack
 
 
 def save_tokenizer(folder: Path, tokenizer: Tokenizer, rules: TextRules) -> None:
@@ -31,7 +33,7 @@ def save_tokenizer(folder: Path, tokenizer: Tokenizer, rules: TextRules) -> None
     if isinstance(tokenizer, PieceTokenizer):
         (folder / MODEL_FILE).write_bytes(tokenizer.model)
     if isinstance(tokenizer, VocabularyTokenizer):
-        more = {name: getattr(tokenizer, name) for name in ("tokens", "ids", "delimiter", "silent")}
+        more = {name: getattr(tokenizer, name) for name in _VOCABULARY + _LATER}
     settings = more | {
         "kind": kinds[type(tokenizer)],
         "alphabet": tokenizer.alphabet,
@@ -69,10 +71,9 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, TextRules]:
         tokenizer = CharacterTokenizer(alphabet)
     elif kind == "pieces":
         tokenizer = _read_pieces(folder / MODEL_FILE)
-    elif kind == "vocabulary" and {"tokens", "ids", "delimiter", "silent"} <= settings.keys():
-        tokenizer = VocabularyTokenizer(
-            settings["tokens"], settings["ids"], settings["delimiter"], settings["silent"]
-        )
+    elif kind == "vocabulary" and settings.keys() >= set(_VOCABULARY):
+        later = {name: settings[name] for name in _LATER if name in settings}
+        tokenizer = VocabularyTokenizer(*(settings[name] for name in _VOCABULARY), **later)
     else:
         raise UserError(
             f'{path} has kind {kind!r}: give "characters", with an alphabet, "pieces", or "vocabulary", with '

@@ -136,17 +136,31 @@ class PieceTokenizer:
 class VocabularyTokenizer:
     """A tokenizer with a foreign checkpoint's vocabulary, in its order except that the blank is first."""
 
-    def __init__(self, tokens: list[str], ids: list[int], delimiter: str, silent: Iterable[str]):
+    def __init__(
+        self,
+        tokens: list[str],
+        ids: list[int],
+        delimiter: str | None,
+        silent: Iterable[str],
+        *,
+        silent_text: str = "",
+        space: str = " ",
+        lower_case: bool = False,
+    ):
         """Keep a vocabulary.
 
         Args:
             tokens: spellings, the blank first.
-            ids: the id of each token in the checkpoint.
-            delimiter: token that stands for a space.
-            silent: names of ids that have no token.
+            ids: the id that each token has in the checkpoint.
+            delimiter: the token between words; None if there is none.
+            silent: names, among `tokens`, of ids that have no token.
+            silent_text: what is written for them.
+            space: what is written for the delimiter.
+            lower_case: the tokens are upper-case letters, and the text is written in lower case.
         """
         self.tokens, self.ids, self.delimiter = tokens, ids, delimiter
-        self.silent = sorted(set(silent))
+        self.silent, self.silent_text = sorted(set(silent)), silent_text
+        self.space, self.lower_case = space, lower_case
         shown = {" " if token == delimiter else token for token in tokens[1:] if token not in self.silent}
         self.alphabet = "".join(sorted(token for token in shown if len(token) == 1))
         self._ids = {" " if t == delimiter else t: number for number, t in enumerate(tokens) if number}
@@ -161,7 +175,9 @@ class VocabularyTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         named = [self.tokens[number] for number in _without_blanks(ids, self.num_tokens)]
-        return "".join(" " if t == self.delimiter else t for t in named if t not in self.silent)
+        written = dict.fromkeys(self.silent, self.silent_text) | {self.delimiter: self.space}
+        text = "".join(written.get(token, token) for token in named)
+        return text.lower() if self.lower_case else text
 
     def unknown(self, text: str) -> set[str]:
         return {char for char in text if not {char, char.upper()} & set(self.alphabet)}

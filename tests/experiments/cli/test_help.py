@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -19,10 +20,13 @@ HEAVY = {"jax", "flax", "optax", "matplotlib", "scipy", "fedjax", "grain", "tens
 def test_the_list_of_commands_imports_next_to_nothing():
     code = (
         "import sys; from experiments.cli.main import main; main(['--help']); main(['reproduce']); "
+        "assert main(['--version']) == 0; "
         f"assert not {HEAVY | {'tyro', 'numpy'}} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pretrain" in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert last == f"w2v-jax {version('w2v-jax')} (jax {version('jax')})"
 
 
 def test_no_help_imports_what_takes_a_second():

@@ -131,13 +131,13 @@ def test_a_run_spoils_training_clips_of_its_clients_and_no_held_out_ones(locale,
         assert same == (name not in said["clients"])
         if not same:
             np.testing.assert_allclose(spoilt.waveform, clean.waveform / 1000, atol=0.6 / 32767)
-    held = {kind: [c.samples for c in run.split.heldout] for kind, run in made.items()}
+    held = {kind: [c.samples for c in run.data.split.heldout] for kind, run in made.items()}
     for ours, theirs in zip(held["quiet"], held["none"], strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_run_of_before_goes_on_where_the_new_settings_are_at_their_defaults(tmp_path):
-    settings = resolve(PretrainArguments())
+    settings = resolve(PretrainArguments(local_epochs=1))
     assert {name: settings[name] for name in ABSENT_SETTINGS} == ABSENT_SETTINGS
     old = {name: value for name, value in settings.items() if name not in ABSENT_SETTINGS}
     (tmp_path / "run").mkdir()

@@ -84,12 +84,18 @@ def test_too_many_held_out_speakers_are_refused(corpus):
 
 
 @pytest.mark.parametrize(
-    ("steps", "epochs", "expected"),
-    [(10, None, (10, 7)), (2, None, (2, 0)), (None, 1, (3, 0)), (None, 2, (6, 3))],
+    ("steps", "epochs", "window", "expected"),
+    [
+        (10, None, "last-epoch", (10, 7)),  # as runs of older versions go on
+        (10, None, "round", (10, 0)),
+        (2, None, "last-epoch", (2, 0)),
+        (None, 1, "last-epoch", (3, 0)),
+        (None, 2, "last-epoch", (6, 3)),
+    ],
 )
-def test_local_work_in_steps_or_epochs(corpus, steps, epochs, expected):
+def test_local_work_in_steps_or_epochs(corpus, steps, epochs, window, expected):
     # Five clips in batches of two are three steps an epoch.
-    work = LocalWork(batch_size=2, crop_samples=16_000, steps=steps, epochs=epochs)
+    work = LocalWork(batch_size=2, crop_samples=16_000, steps=steps, epochs=epochs, loss_window=window)
     plan = work.plan(corpus.clips[:5])
     assert (plan.num_steps, plan.loss_from_step) == expected
     np.testing.assert_allclose(plan.weight, sum(clip.seconds for clip in corpus.clips[:5]))

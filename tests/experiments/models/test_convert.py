@@ -20,7 +20,8 @@ from tests.experiments.cli.test_commands import fails
 from tests.torch_files import Evil, Tensor
 from w2v_jax.config import PRESETS, TINY
 from w2v_jax.interop import fairseq, huggingface_names
-from w2v_jax.interop.huggingface_folder import read_model, settings_of
+from w2v_jax.interop.huggingface_config import model_settings_of
+from w2v_jax.interop.huggingface_folder import read_model
 from w2v_jax.interop.huggingface_names import CTC, ENCODER, HEAD, KINDS, PRE_TRAINING, WeightNorm
 from w2v_jax.objective.pretraining import bind_model
 from w2v_jax.recognition.ctc import RecognizerConfig, collapse, recognizer
@@ -54,7 +55,7 @@ def write_folder(folder, config, kind, spelling: WeightNorm = "parametrizations"
         changes = {"vocab_size": len(TOKENS), "pad_token_id": 1} | changes
     state = huggingface_names.to_state_dict(parameters, config, kind, spelling)
     save_file(state, folder / "model.safetensors")
-    settings = settings_of(config, kind, {"tokenizer_class": "kept", **changes}) | changes
+    settings = model_settings_of(config, kind, {"tokenizer_class": "kept", **changes}) | changes
     (folder / "config.json").write_text(json.dumps(settings))
     return folder
 

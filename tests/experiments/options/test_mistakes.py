@@ -46,7 +46,7 @@ def test_misspelt_and_missing_values(name):
     for option in OPTIONS[name]:
         if option.positional or option.leaf is bool:
             continue
-        assert said(name, option.name).startswith(f"{option.name} is without its value: give ")
+        assert said(name, option.name).startswith(f"{option.name} needs a value: give ")
         for choice in typing.get_args(option.leaf):
             for words in ([option.name, misspelt(choice)], [f"{option.name}={misspelt(choice)}"]):
                 expected = f"unknown {option.name} '{misspelt(choice)}': did you mean {choice}? (choose from"

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -138,6 +139,31 @@ def test_the_same_command_again_changes_nothing(corpus, finished):
     assert (parameters(out), (out / "metrics.jsonl").read_text()) == before
 
 
+def test_a_finished_run_goes_on_to_more_rounds(corpus, finished, tmp_path, capfd):
+    out, _ = finished
+    longer = tmp_path / "longer"
+    shutil.copytree(out, longer)
+    said = run(corpus, longer, *CLIENTS, "--rounds", "6")
+    assert "began with --rounds 4 and now has --rounds 6: from round 5 on" in " ".join(said.split())
+    lines, before = untimed(longer), untimed(out)
+    assert [line["round"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[:4] == before
+    assert "heldout_loss" in lines[-1]
+    config = read_json(longer / "config.json")
+    assert config["settings"]["rounds"] == 6
+    assert config["lengthened"] == [{"planned": 4, "after": 4}]
+    assert "4 until round 4, then 6" in (longer / "report.md").read_text()
+    assert_events_are_metrics(longer, "round")
+    # The longer plan is now the run's own: the same command finds it, a shorter one is refused.
+    run(corpus, longer, *CLIENTS, "--rounds", "6")
+    assert read_json(longer / "config.json") == config
+    shorter = subprocess.run(
+        command(corpus, longer, *CLIENTS, "--rounds", "5"), capture_output=True, text=True
+    )
+    assert shorter.returncode == 2
+    assert "rounds: 6 there, 5 here" in shorter.stderr
+
+
 def kill_after(process, metrics: Path, lines: int) -> None:
     """SIGKILL once so many rounds are in the metrics."""
     limit = time.monotonic() + 240
@@ -184,7 +210,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(corpus, finished, tmp_path)
     # 200 kB a file; a checkpoint's arrays take more.
     code = (
         "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
-        "runpy.run_module('experiments.pretrain.command', run_name='__main__')"
+        "runpy.run_module('experiments', run_name='__main__')"
     )
     argv = command(corpus, filled, *CLIENTS, "--rounds", "4")
     argv[1:3] = ["-c", code]
@@ -273,9 +299,28 @@ def test_a_run_of_before_methods_had_names_continues(tmp_path):
     for name in ("rematerialise_cnn", "rematerialise_layers", "encoder_block_frames", "micro_batch"):
         del model[name]
     model["rematerialise"] = False
-    del held["settings"]["method"], held["settings"]["optimizer"]
+    del held["settings"]["method"], held["settings"]["optimizer"], held["settings"]["loss_window"]
     path.write_text(json.dumps(held))
-    RunFolder(tmp_path / "run", settings, {}, absent=ABSENT_SETTINGS).close()
+    again = RunFolder(tmp_path / "run", settings, {}, absent=ABSENT_SETTINGS, keeps=("loss_window",))
+    again.close()
+    # Its weights follow the losses that they followed when it began.
+    assert (settings["loss_window"], again.settings["loss_window"]) == ("round", "last-epoch")
+    assert again.planned_before is None
+
+
+def test_a_privacy_budget_is_for_the_rounds_that_it_was_planned_for():
+    from experiments.options.errors import UsageError
+    from experiments.pretrain.options import PretrainArguments
+    from experiments.pretrain.settings import Settings, check_lengthening, resolve
+
+    options = {"rounds": 9, "dp_clip_norm": 1.0, "aggregation": "uniform"}
+    check_lengthening(Settings(**resolve(PretrainArguments(**options, dp_noise_multiplier=1.0))), 5)
+    spent = Settings(**resolve(PretrainArguments(**options, dp_epsilon=3.0)))
+    check_lengthening(spent, None)
+    with pytest.raises(
+        UsageError, match=r"--rounds 9: the run's noise spends --dp-epsilon 3.0 in its 5 rounds"
+    ):
+        check_lengthening(spent, 5)
 
 
 def test_the_chunk_of_an_accelerator_is_measured_once_and_kept(corpus, tmp_path, monkeypatch):
@@ -335,7 +380,7 @@ def test_options_reach_the_run(corpus, tmp_path):
     folder.close()
     assert (made.config.compute_dtype, made.config.masked_group_norm) == ("bfloat16", True)
     assert (made.layout, made.config.convolution_form) == ((1, 2, 1), "product")
-    work = {"batch_size": 2, "crop_samples": 11_200, "steps": None, "epochs": 3}
+    work = {"batch_size": 2, "crop_samples": 11_200, "steps": None, "epochs": 3, "loss_window": "last-epoch"}
     assert vars(made.work) == work
 
 
@@ -474,7 +519,9 @@ def test_a_private_run_says_what_it_has_spent(corpus, tmp_path):
     out = tmp_path / "run"
     options = ["--aggregation", "uniform", "--dp-clip-norm", "0.05", "--dp-noise-multiplier", "1.5"]
     options += ["--dp-delta", "1e-3", "--dp-clipping", "layer", "--clients", "4", "--clients-per-round", "2"]
-    run(corpus, out, "--preset", "hundred-clients", "--rounds", "3", *options)
+    # No update is small enough: the noise alone moves the model.
+    options += ["--partition", "iid", "--max-update-norm", "1e-9"]
+    printed = run(corpus, out, "--preset", "hundred-clients", "--rounds", "3", *options)
     lines = read_metrics(out / "metrics.jsonl")
     expected = [
         accounting.epsilon(1.5, sampling_probability=0.5, rounds=rounds, delta=1e-3) for rounds in (1, 2, 3)
@@ -485,6 +532,12 @@ def test_a_private_run_says_what_it_has_spent(corpus, tmp_path):
         # Updates of such a run are far larger than the clip norm.
         assert line["clipped_share"] > 0.5 or line["clients"] == 0
         assert line["update_norm"] > 0.0
+        said = f"round {line['round']} used no client's update ({line['clients']} too large)" in printed
+        assert said == (line["clients"] > 0)
+    report = (out / "report.md").read_text()
+    for text in (printed, report):
+        assert "no speaker is protected" in text
+    assert "| rounds without any client's update | 3 of 3 |" in re.sub(" +", " ", report)
 
 
 def test_late_and_superfluous_clients_are_counted(corpus, tmp_path):

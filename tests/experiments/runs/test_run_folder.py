@@ -3,7 +3,7 @@ import json
 import pytest
 
 from experiments.process.files import finite_or_none
-from experiments.runs.folder import DIAGNOSTICS, RunFolder, read_metrics
+from experiments.runs.folder import DIAGNOSTICS, RunFolder, read_config, read_metrics
 from w2v_jax.errors import UserError
 
 SETTINGS = {"rounds": 3, "model": "tiny"}
@@ -18,6 +18,42 @@ def test_same_settings_open_again_and_others_are_refused(tmp_path):
     with pytest.raises(UserError, match="rounds: 3 there, 4 here"):
         RunFolder(tmp_path / "run", SETTINGS | {"rounds": 4}, {})
     assert json.loads((tmp_path / "run" / "config.json").read_text())["settings"] == SETTINGS
+
+
+def test_a_longer_run_keeps_what_it_has_until_it_goes_on(tmp_path):
+    run = RunFolder(tmp_path / "run", SETTINGS, {"commit": "first"})
+    run.begin()
+    run.append({"round": 1})
+    run.close()
+    longer = SETTINGS | {"rounds": 4}
+    with pytest.raises(UserError, match="model: tiny there, base here"):
+        RunFolder(tmp_path / "run", longer | {"model": "base"}, {}, may_grow="rounds")
+    with pytest.raises(UserError, match="rounds: 3 there, 2 here"):
+        RunFolder(tmp_path / "run", SETTINGS | {"rounds": 2}, {}, may_grow="rounds")
+    run = RunFolder(tmp_path / "run", longer, {"commit": "second"}, may_grow="rounds")
+    assert run.planned_before == 3
+    run.begin()  # what is refused from here on leaves the run as it was
+    assert read_config(run.path)["settings"] == SETTINGS
+    run.rewind(1)
+    run.close()
+    lengthened = [{"planned": 3, "after": 1}]
+    assert read_config(run.path) == {
+        "settings": longer, "provenance": {"commit": "first"}, "lengthened": lengthened,
+    }  # fmt: skip
+    run = RunFolder(tmp_path / "run", SETTINGS | {"rounds": 9}, {}, may_grow="rounds")
+    run.rewind(1)
+    run.close()
+    assert read_config(run.path)["lengthened"] == [*lengthened, {"planned": 4, "after": 1}]
+
+
+def test_a_folder_keeps_settings_that_follow_from_others(tmp_path):
+    run = RunFolder(tmp_path / "run", SETTINGS | {"every": 2}, {})
+    run.begin()
+    run.close()
+    for writes in (True, False):  # other processes of the same run read the same
+        run = RunFolder(tmp_path / "run", SETTINGS | {"every": 3}, {}, keeps=("every",), writes=writes)
+        assert run.settings["every"] == 2
+        run.close()
 
 
 def test_two_runs_at_once_are_refused(tmp_path):

@@ -4,6 +4,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,8 +18,8 @@ from experiments.cli import main as cli
 from experiments.runs.folder import METRICS, RunFolder, in_use, read_metrics
 from experiments.watch import command as watch
 from experiments.watch.command import follow
-from experiments.watch.jsonl_tail import Tail
-from experiments.watch.run_state import Watched
+from experiments.watch.jsonl_tail import JsonLines
+from experiments.watch.run_state import RunReader
 from experiments.watch.sparkline import ASCII_LEVELS, Sparkline, drawn
 from experiments.watch.view import view
 from tests.experiments.cli.test_commands import fails
@@ -66,7 +67,7 @@ def begun(folder, settings=SETTINGS):
 def shown(*folders, width=120):
     """The words of one look."""
     console = Console(file=io.StringIO(), width=width)
-    console.print(view([Watched(folder).look() for folder in folders]))
+    console.print(view([RunReader(folder).read() for folder in folders]))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -105,7 +106,9 @@ def test_a_run_that_is_cut_off_and_continued(corpus, tmp_path, monkeypatch, capf
     assert f"round 4/{ROUNDS}" in said
     assert "left" not in said
 
+    capfd.readouterr()
     assert pretrain(corpus, out) == 0
+    reported = capfd.readouterr().out
     assert_events_are_metrics(out, "round")
     assert [event.step for event in summaries(out)] == list(range(1, ROUNDS + 1))
     capfd.readouterr()
@@ -116,6 +119,10 @@ def test_a_run_that_is_cut_off_and_continued(corpus, tmp_path, monkeypatch, capf
     assert "done, last line" in said
     assert f"round {ROUNDS}/{ROUNDS}" in said
     assert f"{last['loss']:.3f}" in said
+    # Both commands give the same number the same name.
+    shown_loss = f"{last['heldout_contrastive']:.3f}"
+    assert f"held-out contrastive {shown_loss}" in reported
+    assert re.search(rf"held-out contrastive +{shown_loss}", said)
     assert f"{last['heldout_accuracy']:.3f}" in said
     assert f"(chance {last['chance_accuracy']:.3f})" in said
     assert "clients: 2 in round 6; over the run 0 skipped, 0 late, 0 dropped, 0 too large" in said
@@ -170,7 +177,7 @@ def test_recognition_is_shown_in_updates_beside_its_best(tmp_path):
     row = next(row for row in said.splitlines() if row.startswith("validation WER"))
     assert row.split()[2:6] == ["35.0", "%", "+5.0", "%"]
     assert "(best 30.0 % at 200)" in row
-    assert "gradients not finite: 3" in said
+    assert "gradients were not finite: 3" in said
 
 
 def test_several_runs_are_a_row_each(tmp_path):
@@ -191,40 +198,40 @@ def test_several_runs_are_a_row_each(tmp_path):
 def test_a_line_that_is_half_written_waits_until_it_is_whole(tmp_path):
     run = begun(tmp_path / "run")
     run.append(round_line(1))
-    watched = Watched(run.path)
+    watched = RunReader(run.path)
     whole = json.dumps(round_line(2)) + "\n"
     for cut in (10, len(whole) - 1):
         with run.metrics_path.open("a") as out:
             out.write(whole[:cut])
-        assert [line["round"] for line in watched.look().lines] == [1]
+        assert [line["round"] for line in watched.read().lines] == [1]
         assert "round 1/10" in shown(run.path)
         os.truncate(run.metrics_path, run.metrics_path.stat().st_size - cut)
     with run.metrics_path.open("a") as out:
         out.write(whole[:10])
         out.flush()
-        watched.look()
+        watched.read()
         out.write(whole[10:])
-    assert [line["round"] for line in watched.look().lines] == [1, 2]
+    assert [line["round"] for line in watched.read().lines] == [1, 2]
     run.close()
 
 
 def test_a_tail_reads_what_is_new_and_begins_again_with_another_file(tmp_path):
     path = tmp_path / METRICS
-    tail = Tail(path)
-    assert tail.look() == []
+    tail = JsonLines(path)
+    assert tail.read() == []
     path.write_text('{"round": 1, "client_ids": ["a"]}\nno line\n[2]\n')
-    assert tail.look() == [{"round": 1}]
+    assert tail.read() == [{"round": 1}]
     with path.open("a") as out:
         out.write('{"round": 2}\n{"rou')
-    first = tail.look()[0]
-    assert tail.look() == [{"round": 1}, {"round": 2}]
-    assert tail.look()[0] is first  # not read again
+    first = tail.read()[0]
+    assert tail.read() == [{"round": 1}, {"round": 2}]
+    assert tail.read()[0] is first  # not read again
     other = tmp_path / "other"
     other.write_text('{"round": 7}\n{"round": 8}\n{"round": 9}\n{"round": 10}\n{"round": 11}\n')
     other.replace(path)
-    assert [line["round"] for line in tail.look()] == [7, 8, 9, 10, 11]
+    assert [line["round"] for line in tail.read()] == [7, 8, 9, 10, 11]
     path.write_text("")
-    assert tail.look() == []
+    assert tail.read() == []
 
 
 def test_it_follows_a_run_until_it_is_done(tmp_path, monkeypatch):
@@ -243,7 +250,7 @@ def test_it_follows_a_run_until_it_is_done(tmp_path, monkeypatch):
 
     monkeypatch.setattr(watch.time, "sleep", goes_on)
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    follow([Watched(run.path)], console, 0.5)
+    follow([RunReader(run.path)], console, 0.5)
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert slept == [0.5, 0.5, 0.5]
     order = [said.index(words) for words in ("starting", "running", "finishing", "done")]
@@ -257,7 +264,7 @@ def test_ctrl_c_ends_the_view_alone(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(watch.time, "sleep", interrupt)
-    follow([Watched(run.path)], Console(file=io.StringIO(), force_terminal=True), 1.0)
+    follow([RunReader(run.path)], Console(file=io.StringIO(), force_terminal=True), 1.0)
     run.close()
 
 
@@ -293,18 +300,18 @@ def test_what_is_no_run_is_one_line(tmp_path, capfd):
     config = tmp_path / "metrics" / "config.json"
     (tmp_path / "metrics" / METRICS).touch()
     config.write_text('{"settings": {"scale": 1}, "provenance": {}}')
-    assert "is of another command" in fails(capfd, "watch", str(config.parent))
+    assert "was written by another command" in fails(capfd, "watch", str(config.parent))
     config.write_text("{}")
     assert "is not a config.json of a w2v-jax run" in fails(capfd, "watch", str(config.parent))
 
 
 def test_a_folder_that_goes_away_is_said(tmp_path):
     run = begun(tmp_path / "run")
-    watched = Watched(run.path)
+    watched = RunReader(run.path)
     run.close()
     shutil.rmtree(run.path)
     with pytest.raises(UserError, match="is gone"):
-        watched.look()
+        watched.read()
 
 
 def test_time_since_the_last_line_and_time_left_go_together(tmp_path):
@@ -313,10 +320,10 @@ def test_time_since_the_last_line_and_time_left_go_together(tmp_path):
     run.append(round_line(2))
     ago = time.time() - 30
     os.utime(run.metrics_path, (ago, ago))
-    look = Watched(run.path).look()
+    state = RunReader(run.path).read()
     run.close()
-    assert look.silent_seconds == pytest.approx(30, abs=10)
-    assert look.seconds_left == pytest.approx(8 * 6 - 30, abs=10)
+    assert state.silent_seconds == pytest.approx(30, abs=10)
+    assert state.seconds_left == pytest.approx(8 * 6 - 30, abs=10)
 
 
 def test_curves():

@@ -107,6 +107,8 @@ def test_weights_in_several_files_are_put_together(tmp_path):
     names = sorted(state)
     for number, part in enumerate((names[::2], names[1::2])):
         save_file({name: state[name] for name in part}, folder / f"model-{number}.safetensors")
+    mapping = {name: f"model-{place % 2}.safetensors" for place, name in enumerate(names)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": mapping}))
     chex.assert_trees_all_equal(read_encoder(folder)[1], encoder_alone(parameters_of(SMALL)))
 
 

@@ -11,6 +11,7 @@ from tests import torch_files
 from tests.torch_files import Evil, Tensor
 from w2v_jax.errors import UserError
 from w2v_jax.interop import fairseq, torch_pickles
+from w2v_jax.interop.fairseq_settings import held_settings
 from w2v_jax.interop.inert_pickles import Record
 
 VALUES = {
@@ -200,4 +201,4 @@ def test_names_of_omegaconf_are_inert(tmp_path):
     held = torch_pickles.read(
         write(tmp_path / "m.pt", program(b"}" + text("cfg") + b"}" + text("model") + config + b"ss"))
     )
-    assert fairseq.settings_of(held) == {"conv_pos": 7}
+    assert held_settings(held).model == {"conv_pos": 7}

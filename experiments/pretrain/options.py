@@ -1,0 +1,250 @@
+"""The options of `w2v-jax pretrain`, and which of them can be combined. Imports no jax."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from experiments.costs import memory_budget
+from experiments.options.errors import UsageError
+from experiments.options.spelling import option_name
+from experiments.pretrain.recipes import (
+    SKEWED_PARTITIONS,
+    Aggregation,
+    Corruption,
+    Partition,
+    ServerOptimizer,
+    SkewedColumn,
+)
+from w2v_jax import memory_methods
+from w2v_jax.config import OptimizerName
+
+MAX_SEED = 2**31
+CENTRALISED = "centralised"
+MAY_BE_ZERO = ("seed", "proximal", "client_dropout", "speed_spread", "dp_noise_multiplier")
+FEDERATED_ONLY = (
+    "clients", "clients_per_round", "local_epochs", "aggregation", "temperature", "lanes", "chunk",
+    "partition", "corruption", "diagnose_every", "server_optimizer", "server_learning_rate", "proximal",
+    "client_dropout", "overshoot", "speed_spread", "deadline_steps", "max_update_norm", "dp_clip_norm",
+    "shards", "distributed",
+)  # fmt: skip
+PRIVATE_ONLY = ("dp_clipping", "dp_noise_multiplier", "dp_epsilon", "dp_delta")
+SKEWED_ONLY = ("dirichlet_alpha", "dirichlet_column")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainArguments:
+    """Pre-train wav2vec 2.0 across simulated clients; run the same command again to continue.
+
+    example: w2v-jax pretrain --data corpora/en --model tiny --preset ten-clients
+    """
+
+    data: Path | None = None
+    """Folder of a Common Voice locale, or its parent. Default: a synthetic corpus."""
+    out: Path | None = None
+    """Run folder. Default: runs/<preset>-<model>-<aggregation>, with -<corruption> if audio is spoilt."""
+    model: str | None = None
+    """Model preset: tiny, base, large or large-lv60. Default: tiny, or the preset of --init's shape."""
+    init: str | None = None
+    """Begin from this model and not from random parameters: a run folder of w2v-jax pretrain (RUN@ROUND for
+    an earlier checkpoint) or convert, or hf:FOLDER of a Wav2Vec2ForPreTraining."""
+    preset: str = "ten-clients"
+    """ten-clients, hundred-clients (20 a round) or centralised."""
+    rounds: int | None = None
+    """Rounds of the run; schedules span them. A larger number lengthens a run. Default: the preset's."""
+    aggregation: Aggregation = "fedavg"
+    """Weights of client updates: audio seconds, a softmax over negative training losses, or all alike."""
+    temperature: float = 1.0
+    """Temperature of the loss-weighted softmax."""
+    server_optimizer: ServerOptimizer = "fedavg"
+    """How the server uses the clients' mean update: it adds it (fedavg), adds it with momentum 0.9 (fedavgm),
+    or takes it as a gradient for Adam, Yogi or Adagrad (fedadam, fedyogi, fedadagrad: Reddi et al. 2021)."""
+    server_learning_rate: float = 1.0
+    """Learning rate of the server's optimizer; the adaptive ones need less, about 0.01."""
+    proximal: float = 0.0
+    """FedProx's mu: how strongly local parameters are pulled towards those at the round's beginning."""
+    clients: int | None = None
+    """Number of clients. Default: the preset's."""
+    clients_per_round: int | None = None
+    """Clients that take part in a round. Default: the preset's."""
+    local_steps: int | None = None
+    """Updates of each client in a round. Default: the preset's."""
+    local_epochs: int | None = None
+    """Epochs over its clips that each client trains in a round, instead of --local-steps."""
+    batch_size: int | None = None
+    """Crops in an update. Default: the recipe of the model."""
+    crop_seconds: float | None = None
+    """Seconds of a training crop. Default: the recipe of the model."""
+    optimizer: OptimizerName = "adamw"
+    """The client optimizer. adamw keeps two arrays of the model's size, lion one, adafactor only sums along
+    axes, sgd none. The learning rates of recipes are for adamw; lion needs a tenth of them, sgd far more."""
+    learning_rate: float | None = None
+    """Peak learning rate of the client optimizer. Default: the recipe of the model."""
+    heldout_speakers: int | None = None
+    """Speakers set aside for evaluation. Default: about a fifth, at most 28."""
+    partition: Partition = "balanced"
+    """balanced: clients share no speaker and have about equal seconds. speakers: each speaker is a client.
+    iid: clips at random. dirichlet: clients share no speaker; each value of a column is shared out among the
+    clients by Dirichlet (Yurochkin et al. 2019, as in Flower). dirichlet-equal: clients share no speaker and
+    have about equal seconds; each client's mix of the column's values is drawn from Dirichlet (Hsu et al.
+    2019)."""
+    dirichlet_alpha: float = 0.5
+    """Concentration of the dirichlet partitions: small values skew the column more."""
+    dirichlet_column: SkewedColumn = "accent"
+    """The column that the dirichlet partitions skew."""
+    split: str = "validated"
+    """The table of clips to pre-train on."""
+    exclude_speakers_of: tuple[Literal["dev", "test"], ...] = ()
+    """Splits whose speakers are kept out of pre-training: `validated` also holds dev and test."""
+    corruption: Corruption = "none"
+    """Spoil the training audio of some clients, which the seed chooses. noise: add white noise as strong as
+    the clip. clip: 30 dB louder, saturated. quiet: 60 dB softer, rounded to 16 bits again."""
+    corrupted_clients: int = 2
+    """Number of clients whose training audio --corruption spoils."""
+    client_dropout: float = 0.0
+    """Share of the clients asked in a round that never answer."""
+    overshoot: float = 1.0
+    """Clients asked for each client wanted; the earliest answers count."""
+    speed_spread: float = 0.0
+    """How unlike clients' devices are: standard deviation of the logarithm of their seconds for a step."""
+    deadline_steps: float | None = None
+    """A round closes when a device of median speed has done this many steps; later clients are left out."""
+    max_update_norm: float | None = None
+    """Client updates with a larger norm are left out, like those that are not finite."""
+    dp_clip_norm: float | None = None
+    """Norm to which updates are clipped, for differential privacy of clients. It needs --aggregation uniform.
+    Each client is then drawn by itself, so that cohorts differ in size. Only the model is private:
+    noise and draws come from --seed, and metrics.jsonl names clients and losses."""
+    dp_clipping: Literal["whole", "layer"] = "whole"
+    """whole: clip the update as a whole. layer: clip each parameter array of each layer by itself."""
+    dp_noise_multiplier: float | None = None
+    """Standard deviation of the noise on the sum of updates, in clip norms."""
+    dp_epsilon: float | None = None
+    """Epsilon that the whole run may spend, instead of --dp-noise-multiplier."""
+    dp_delta: float = 1e-5
+    """Delta of the privacy; it should be well below one over the number of clients."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 rounds the operands of matrix products; everything else stays fp32."""
+    method: str = "plain"
+    """How gradients are computed: names with commas between, which w2v-jax bench memory --list explains.
+    exact: all that need less memory and change no gradient."""
+    memory_budget: str | None = None
+    """Memory of the process, as 4GB or 800MB, instead of --method: the exact combination with the fewest
+    operations that fits is picked and printed. On an accelerator clients are counted one by one: give
+    --chunk 1."""
+    masked_group_norm: bool = False
+    """Normalise over valid frames only, so that padding changes nothing."""
+    evaluate_every: int | None = None
+    """Rounds between evaluations. Default: about twenty evaluations in a run."""
+    diagnose_every: int | None = None
+    """Rounds between diagnoses of each client's update and local model (diagnostics.jsonl); each costs about
+    clients + 2 short evaluations. Default: never."""
+    checkpoint_every: int = 5
+    """Rounds between checkpoints."""
+    keep_checkpoints: int = 2
+    """Number of newest checkpoints that are kept; finetune --init RUN@ROUND takes an earlier one."""
+    lanes: int | None = None
+    """Devices that train side by side. Default: all devices (on a CPU, one for each core)."""
+    chunk: int | None = None
+    """Clients vmapped on one device. Default: one on a CPU; elsewhere the fastest number, which is measured
+    at the start."""
+    shards: int = 1
+    """Devices that share the models of a lane, if one device cannot hold a client."""
+    distributed: str | None = None
+    """Run as one of several processes that share the run folder; start each with the same command. auto under
+    SLURM, Kubernetes, MPI or on a TPU pod, otherwise INDEX/COUNT@HOST:PORT with the address of process 0."""
+    seed: int = 0
+    """Seed of everything random."""
+
+
+def check(options: PretrainArguments) -> None:
+    """Check values, and options against one another.
+
+    Raises:
+        UserError, UsageError: a value is out of range, or two options cannot be combined.
+    """
+    _check_numbers(options)
+    _check_combinations(options)
+    _check_faults(options)
+    _check_privacy(options)
+    _check_memory(options)
+
+
+def _check_numbers(options: PretrainArguments) -> None:
+    for name, value in vars(options).items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if not math.isfinite(value):
+            raise UsageError(f"{option_name(name)} must be finite, got {value}")
+        if name in MAY_BE_ZERO and name != "seed" and value < 0:
+            raise UsageError(f"{option_name(name)} must not be negative, got {value}")
+        if name not in MAY_BE_ZERO and value <= 0:
+            raise UsageError(f"{option_name(name)} must be positive, got {value}")
+    if not 0 <= options.seed < MAX_SEED:
+        raise UsageError(f"--seed must be between 0 and {MAX_SEED - 1}, got {options.seed}")
+
+
+def _check_combinations(options: PretrainArguments) -> None:
+    """Refuse options that have no meaning without, or beside, another one."""
+    if options.local_steps and options.local_epochs:
+        raise UsageError("give either --local-steps or --local-epochs, not both")
+    if options.preset == CENTRALISED and (given := _changed(options, FEDERATED_ONLY)):
+        raise UsageError(f"{option_name(given[0])} has no meaning with --preset centralised")
+    if options.aggregation != "loss-weighted" and _changed(options, ["temperature"]):
+        raise UsageError("--temperature has a meaning with --aggregation loss-weighted alone")
+    if options.partition == "speakers" and options.clients:
+        raise UsageError("--clients has no meaning with --partition speakers: every speaker is a client")
+    if options.partition not in SKEWED_PARTITIONS and (given := _changed(options, SKEWED_ONLY)):
+        raise UsageError(
+            f"{option_name(given[0])} has a meaning with --partition {' and '.join(SKEWED_PARTITIONS)} alone"
+        )
+    if options.corruption == "none" and _changed(options, ["corrupted_clients"]):
+        raise UsageError("--corrupted-clients has a meaning with --corruption noise, clip or quiet alone")
+
+
+def _check_faults(options: PretrainArguments) -> None:
+    if options.client_dropout >= 1:
+        raise UsageError(f"--client-dropout must be below 1, got {options.client_dropout}")
+    if options.overshoot < 1:
+        raise UsageError(f"--overshoot must be at least 1, got {options.overshoot}")
+    if options.speed_spread and options.deadline_steps is None and options.overshoot == 1:
+        raise UsageError("--speed-spread changes nothing without --deadline-steps or --overshoot")
+
+
+def _check_privacy(options: PretrainArguments) -> None:
+    if options.dp_clip_norm is None:
+        if given := _changed(options, PRIVATE_ONLY):
+            raise UsageError(f"{option_name(given[0])} has a meaning with --dp-clip-norm alone")
+        return
+    if options.aggregation != "uniform":
+        raise UsageError("--dp-clip-norm needs --aggregation uniform: other weights come from the data")
+    if (options.dp_noise_multiplier is None) == (options.dp_epsilon is None):
+        raise UsageError("give either --dp-noise-multiplier or --dp-epsilon with --dp-clip-norm")
+    if options.local_epochs:
+        raise UsageError(
+            "--dp-clip-norm needs --local-steps: with epochs the schedule depends on who takes part"
+        )
+    if options.dp_delta >= 1:
+        raise UsageError(f"--dp-delta must be below 1, got {options.dp_delta}")
+    if given := _changed(options, ("overshoot", "deadline_steps", "speed_spread")):
+        raise UsageError(
+            f"{option_name(given[0])} cannot be combined with --dp-clip-norm: leaving out late clients would "
+            "change the sampling that privacy is accounted for"
+        )
+
+
+def _check_memory(options: PretrainArguments) -> None:
+    if options.memory_budget is None:
+        return
+    memory_budget.parse(options.memory_budget)
+    if options.method != memory_methods.PLAIN:
+        raise UsageError("give either --method or --memory-budget: the latter picks a method")
+    if options.distributed:
+        raise UsageError("--memory-budget is for one process: give --method with --distributed")
+
+
+def _changed(options: PretrainArguments, names: Sequence[str]) -> list[str]:
+    """Find the options that differ from their defaults."""
+    fields = PretrainArguments.__dataclass_fields__
+    return [name for name in names if getattr(options, name) != fields[name].default]

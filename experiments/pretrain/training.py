@@ -1,0 +1,51 @@
+"""A run's settings -> its model and its local training, as they are computed on the devices at hand."""
+
+from experiments.pretrain.settings import Settings
+from fed import cohort
+from fed.client import LocalTraining
+from fed.cohort import Layout
+from w2v_jax import memory_methods, optim
+from w2v_jax.config import ModelConfig
+from w2v_jax.model.convolutions import form_for_clients
+from w2v_jax.objective.pretraining import Objective
+
+
+def choose_layout(settings: Settings) -> Layout:
+    """Choose how a round's clients are laid out on the devices."""
+    if settings.centralised:
+        return Layout(1, 1)
+    return cohort.choose_layout(
+        settings.clients_per_round, lanes=settings.lanes, chunk=settings.chunk, shards=settings.shards
+    )
+
+
+def model_config(settings: Settings, chunk: int) -> ModelConfig:
+    """Make the configuration of the model as the run computes it.
+
+    Args:
+        chunk: clients that are vmapped on one device.
+    """
+    held = ModelConfig.from_dict(dict(settings.model_config))
+    return memory_methods.configured(held, settings.method).replace(
+        compute_dtype="bfloat16" if settings.precision == "bf16" else "float32",
+        masked_group_norm=settings.masked_group_norm,
+        convolution_form=form_for_clients(chunk),
+    )
+
+
+def local_training(settings: Settings, objective: Objective, steps_per_round: int) -> LocalTraining:
+    """Make the clients' optimizer, with a schedule that spans all rounds."""
+    total = settings.rounds * steps_per_round
+    config = optim.OptimizerConfig(
+        name=settings.optimizer,
+        learning_rate=settings.learning_rate,
+        warmup_steps=max(1, round(settings.warmup_share * total)),
+        total_steps=total,
+        final_share=0.1,
+        clip_norm=settings.clip_norm,
+        weight_decay=settings.weight_decay,
+        **memory_methods.optimizer_changes(settings.method),
+    )
+    return LocalTraining(
+        objective, optim.make_optimizer(config), optim.make_learning_rate(config), settings.proximal
+    )

@@ -1,0 +1,86 @@
+"""Files and folders of other projects' models: JSON, pointers in place of files, models one folder deeper."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from w2v_jax.errors import UserError
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+ANNEX_POINTER = b"/annex/objects/"
+MOST_NAMED = 6  # names in a message
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuse a file that only stands for another one.
+
+    Raises:
+        UserError: it is a Git LFS or git-annex pointer, or a link to a file that is not there.
+    """
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path} is a link to a file that is not there: download the model again")
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(LFS_POINTER))
+    except OSError:
+        return  # the reader of the file says why
+    if start == LFS_POINTER:
+        raise UserError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull in its clone")
+    if start.startswith(ANNEX_POINTER):
+        raise UserError(f"{path} is a git-annex pointer, not the file itself: run git annex get in its clone")
+
+
+def read_settings(path: Path, what: str) -> dict[str, Any]:
+    """Read a JSON file that holds one table.
+
+    Args:
+        path: the file, in UTF-8, with a byte order mark or without.
+        what: what it should be, for messages: "a config.json of a Hugging Face model".
+
+    Raises:
+        UserError: it is missing, a pointer, no JSON, or no table.
+    """
+    refuse_pointer(path)
+    try:
+        held = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not {what} ({error})") from error
+    if not isinstance(held, dict):
+        raise UserError(f"{path} is not {what} (it holds no table of settings)")
+    return held
+
+
+def read_optional(path: Path, what: str) -> dict[str, Any]:
+    """Read a JSON file as `read_settings` does; an empty table if there is no such file.
+
+    Raises:
+        UserError: it is a pointer, no JSON, or no table.
+    """
+    return read_settings(path, what) if path.exists() or path.is_symlink() else {}
+
+
+def refuse_outer_folder(folder: Path) -> None:
+    """Refuse a folder whose model is in a folder inside it, and name that one.
+
+    Raises:
+        UserError: it holds no config.json, and folders in it do: a hub cache, a trainer's output.
+    """
+    if (folder / "config.json").exists() or not folder.is_dir():
+        return
+    reference = folder / "refs" / "main"
+    snapshot = folder / "snapshots" / (reference.read_text().strip() if reference.is_file() else "")
+    if reference.is_file() and snapshot.is_dir():
+        inside = [snapshot]
+    else:
+        patterns = ("*/config.json", "snapshots/*/config.json", "models--*/snapshots/*/config.json")
+        inside = sorted({path.parent for pattern in patterns for path in folder.glob(pattern)})
+    if inside:
+        hub = (folder / "snapshots").is_dir()
+        whole = "the root of a model in a Hugging Face cache" if hub else "a folder around models"
+        raise UserError(f"{folder} is {whole}: give {' or '.join(map(str, inside[:MOST_NAMED]))}")
+
+
+def named(names: list[str]) -> str:
+    """Some names for a message, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
