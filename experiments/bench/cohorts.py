@@ -11,7 +11,7 @@ import numpy as np
 from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
-from experiments.process.child_process import in_child
+from experiments.process.child_process import run_in_child
 from experiments.process.files import replace_file, write_json
 from experiments.process.provenance import record_provenance
 
@@ -124,7 +124,7 @@ def main(argv: list[str]) -> None:
     rows = []
     first = options.cohorts[0]
     for population, cohort in ((first, first), *((options.population, size) for size in options.cohorts)):
-        rows.append(in_child(child, options.model, population, cohort))
+        rows.append(run_in_child(child, options.model, population, cohort))
         print(sentence(rows[-1]), flush=True)
     xla_flags.configure_xla()
     result = {"model": options.model, "rows": rows, "provenance": record_provenance("bench cohorts", 0)}

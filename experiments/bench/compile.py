@@ -10,7 +10,7 @@ from typing import Any
 from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
-from experiments.process.child_process import in_child
+from experiments.process.child_process import run_in_child
 from experiments.process.files import replace_file, write_json
 from experiments.process.provenance import record_provenance
 
@@ -113,7 +113,7 @@ def main(argv: list[str]) -> None:
         }
         for kind in ("cold", "cached"):
             given = (options.model, options.batch, options.seconds)
-            rows[kind] = in_child(child, *given, environment=environment)
+            rows[kind] = run_in_child(child, *given, environment=environment)
             print(f"{kind}: {rows[kind]}", flush=True)
     xla_flags.configure_xla()
     result = {

@@ -15,7 +15,7 @@ import numpy as np
 from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
-from experiments.process.child_process import in_child
+from experiments.process.child_process import run_in_child
 from experiments.process.files import replace_file, write_json
 from experiments.process.provenance import record_provenance
 
@@ -166,17 +166,17 @@ def main(argv: list[str]) -> None:
         write_tarball(tarball, options.clips, options.speakers, (0.3, 0.7))
         result["tarball_bytes"] = tarball.stat().st_size
         for name, call in (
-            ("prepare", lambda: in_child(measured, "prepare", str(tarball), str(large))),
-            ("first_batch", lambda: in_child(measured, "first_batch", str(large))),
-            ("throughput_short", lambda: in_child(measured, "throughput", str(large))),
+            ("prepare", lambda: run_in_child(measured, "prepare", str(tarball), str(large))),
+            ("first_batch", lambda: run_in_child(measured, "first_batch", str(large))),
+            ("throughput_short", lambda: run_in_child(measured, "throughput", str(large))),
         ):
             result[name] = call()
             print(f"{name}: {json.dumps(result[name])}", flush=True)
         tarball.unlink()
         long_tar, long_folder = Path(folder) / "long.tar", Path(folder) / "long"
         write_tarball(long_tar, LONG_CLIPS, 100, (LONG_SECONDS - 2, LONG_SECONDS + 2))
-        result["prepare_long"] = in_child(measured, "prepare", str(long_tar), str(long_folder))
-        result["throughput_long"] = in_child(measured, "throughput", str(long_folder))
+        result["prepare_long"] = run_in_child(measured, "prepare", str(long_tar), str(long_folder))
+        result["throughput_long"] = run_in_child(measured, "throughput", str(long_folder))
         print(f"throughput_long: {json.dumps(result['throughput_long'])}", flush=True)
     result["provenance"] = record_provenance("bench data", 0)
     write_json(options.out / "data.json", result)

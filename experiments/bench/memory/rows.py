@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments.bench.memory.runs import Measured, OutOfMemory, measure
-from experiments.process.child_process import in_child
+from experiments.process.child_process import run_in_child
 from experiments.process.progress import stage
 from w2v_jax import memory_methods
 from w2v_jax.config import PRESETS
@@ -125,7 +125,7 @@ def gradient_error(model: str, method: str, precision: str, batch: int, seconds:
         measured at.
     """
     micro = memory_methods.configured(PRESETS[model], method).micro_batch
-    return in_child(_gradient_error, model, method, precision, max(batch, 2 * (micro or 0)), seconds)
+    return run_in_child(_gradient_error, model, method, precision, max(batch, 2 * (micro or 0)), seconds)
 
 
 def _gradient_error(model: str, method: str, precision: str, batch: int, seconds: float) -> dict[str, Any]:

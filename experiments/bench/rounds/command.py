@@ -16,7 +16,7 @@ from experiments.bench.rounds.runners import CHILDREN, FEDJAX_RUNNERS, RUNNERS, 
 from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
-from experiments.process.child_process import in_child
+from experiments.process.child_process import run_in_child
 from experiments.process.files import replace_file, write_json
 from experiments.process.provenance import record_provenance
 from experiments.report.units import duration
@@ -265,7 +265,7 @@ def this_device() -> Machine:
     if device.platform == "cpu":
         # This process's own settings are for lanes: another one measures.
         own = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-        return Machine("cpu", in_child(measured_rates, environment=own))
+        return Machine("cpu", run_in_child(measured_rates, environment=own))
     known = named_like(device.device_kind)
     rates = DEVICES[known].peak_flops if known else {}
     return Machine(device.platform, {str(precision): rate for precision, rate in rates.items()})
