@@ -1,4 +1,4 @@
-"""Memory and seconds of a training step on every device, from plans, the step-time model and measurements."""
+"""Memory and time of a training step on every device: plans, the step-time model, measurements if any."""
 
 from typing import Any
 
@@ -13,33 +13,26 @@ from profiling.devices import DEVICES, Device, Precision
 
 LIMIT_SECONDS = 60.0
 SHORTEST_SECONDS = 0.5
-# Memory is judged at the paper's "more desirable" setting (section 3.1).
+# The paper's "more desirable" setting (section 3.1), by which memory is judged.
 DESIRED_BATCH, DESIRED_SECONDS = 8, 12.0
 REFERENCE = "a40"
 COMPARED_BATCH = 4
 
 
 class DeviceCosts:
-    """Price steps on devices. A measurement on a device replaces the model's factor for it."""
+    """Prices steps on devices, with measurements in place of the model's factor where there are any."""
 
     def __init__(
         self, measured: list[Any], headroom: float | None = None, extra: dict[str, Device] | None = None
     ):
-        """Fit the step-time model to Table 2 and calibrate it with the measurements.
-
-        Args:
-            measured: `timings.Measured` of boards.
-            headroom: share of the memory that training does not get; by default that of the device's class.
-            extra: further devices by name, beside the catalogue.
-        """
         self.devices = DEVICES | (extra or {})
         self.headroom = headroom
         self.plan_fit_errors = plan_surface.fit_errors()
         model = step_time.fit(table2.cells())
-        # The largest factor between Table 2 and the data sheets alone, over devices and in either direction.
+        # How far data sheets alone were from Table 2, device by device, in either direction.
         self.worst_factor = max(max(factor, 1 / factor) for factor in model.factors.values())
         self._source = dict.fromkeys(paper.TABLE_2, "Table 2")
-        # (device, model, method, precision, batch, seconds) -> printed or measured seconds of a step, or OOM.
+        # (device, model, method, precision, batch, seconds) -> seconds of a step, or OOM, as somebody saw it.
         self._seen: dict[tuple[Any, ...], tuple[float | str, str]] = {
             (name, model_name, "plain", _fp32_or_mixed(half), batch, paper.TABLE_2_SECONDS): (
                 value,
@@ -50,7 +43,7 @@ class DeviceCosts:
         }
         for m in measured:
             if m.device not in self.devices:
-                continue  # the catalogue has no such device to calibrate
+                continue  # nothing in the catalogue to calibrate
             s = m.settings
             if s["optimizer"] == "adamw":
                 setting = (s["model"], s["method"], _fp32_or_mixed(s["precision"]), s["batch"], s["seconds"])
@@ -63,12 +56,12 @@ class DeviceCosts:
             try:
                 model = model.calibrated(cell)
             except ValueError:
-                continue  # the catalogue has no rates for the device
+                continue  # the catalogue does not know its rates
             self._source[m.device] = "timings.json"
         self._model = model
 
     def describe(self, name: str) -> dict[str, Any]:
-        """Describe a device, and name the source of its step times."""
+        """What is known of a device, and what its times go by."""
         device = self.devices[name]
         return {
             "title": device.title,
@@ -81,7 +74,7 @@ class DeviceCosts:
         }
 
     def _rates(self, name: str) -> str:
-        """Name the source of an uncalibrated device's rates."""
+        """Where an uncalibrated device's rates are from."""
         if name == this_machine.NAME:
             return "rates measured here"
         return "its data sheet alone" if self.devices[name].peak_flops else "nothing"
@@ -89,10 +82,10 @@ class DeviceCosts:
     def row(
         self, name: str, model: str, method: str, precision: str, batch: int, seconds: float
     ) -> dict[str, Any]:
-        """Price one setting on one device: memory, verdict, seconds of a step.
+        """One setting on one device: memory, verdict, seconds of a step.
 
-        Printed and measured seconds replace modelled ones. A printed OOM does not replace the verdict by a
-        plan, because the paper does not say how much memory its boards had.
+        What somebody saw goes before what is modelled; but a printed OOM not before a plan, since the paper
+        does not say how much memory its boards had.
         """
         device = self.devices[name]
         planned = plan_surface.plan(device, model, method, precision, batch, seconds)
@@ -119,7 +112,7 @@ class DeviceCosts:
     def step_seconds(
         self, device: Device, model: str, method: str, precision: str, batch: int, seconds: float
     ) -> float | None:
-        """Model the seconds of a step; None where the device's rates are unknown."""
+        """Modelled; None where the device's rates are unknown."""
         exact = half_of(device) if precision != "fp32" else "fp32"
         if exact is None or exact not in device.peak_flops:
             return None
@@ -128,12 +121,7 @@ class DeviceCosts:
         return self._model.seconds(device, exact, surface(model, traced, method, platform)(batch, seconds))
 
     def fastest(self, name: str, model: str) -> tuple[float | None, dict[str, Any]]:
-        """Find the setting at 5.5 s that fits and has the least time per utterance.
-
-        Returns:
-            (seconds of its step, its batch, precision and method); (None, {"batch": None, "why": verdict})
-            where no setting fits or no time is known.
-        """
+        """Seconds of a step at 5.5 s by the setting with the least time per utterance that fits."""
         rows = [
             self.row(name, model, method, precision, batch, paper.TABLE_2_SECONDS)
             for method in METHODS
@@ -147,7 +135,7 @@ class DeviceCosts:
         return best["step_seconds"], {key: best[key] for key in ("batch", "precision", "method")}
 
     def longest(self, name: str, model: str, method: str) -> dict[str, Any]:
-        """Find the longest clip at batch 1 in fp32; None where no clip fits or the memory is unknown."""
+        """The longest clip at batch 1 in fp32; None where none fits or nothing is known."""
         device = self.devices[name]
         usable = feasibility.usable_bytes(device, self.headroom)
         if usable is None or plan_surface.plan(device, model, method, "fp32", 1, SHORTEST_SECONDS) is None:
@@ -162,11 +150,11 @@ class DeviceCosts:
         return {"device": name, "model": model, "method": method, "known": True, "seconds": found}
 
     def judge(self, name: str, bytes_ratio: float) -> dict[str, Any]:
-        """Judge a device for base by four ratios that must each reach one; None for an unknown ratio.
+        """Are we there yet? For base: compute, memory, bytes, energy, each as a ratio that must reach one.
 
-        compute: speed of a step of batch 4 x 5.5 s over the A40's. memory: usable bytes over needed bytes for
-        batch 8 x 12 s, by each method. bytes: a client's raw audio over the bytes that its rounds move.
-        energy: joules of the A40 over joules of this device for the same step.
+        compute: how fast a step of batch 4 x 5.5 s is, the A40's being one. memory: usable over needed for
+        batch 8 x 12 s, by each method. bytes: a client's raw audio over what its rounds move. energy: joules
+        of the A40 over this device's for the same step. None: unknown.
         """
         device, reference = self.devices[name], self.devices[REFERENCE]
         ours, theirs = self._step(name), self._step(REFERENCE)
@@ -191,7 +179,7 @@ class DeviceCosts:
         }
 
     def _step(self, name: str) -> float | None:
-        """Return the seconds of a plain step of base in the faster of fp32 and 16 bits."""
+        """The faster of fp32 and 16 bits."""
         times = [
             self.row(name, "base", "plain", precision, COMPARED_BATCH, paper.TABLE_2_SECONDS)["step_seconds"]
             for precision in ("fp32", "mixed")
@@ -205,6 +193,6 @@ def _fp32_or_mixed(precision: str) -> str:
 
 
 def half_of(device: Device) -> Precision | None:
-    """Return a device's 16-bit precision: bf16 where it has it, else fp16; None where neither is known."""
+    """The 16 bits that a device computes in: bf16 where it has it, else fp16; None where neither is known."""
     halves: tuple[Precision, Precision] = ("bf16", "fp16")
     return next((half for half in halves if half in device.peak_flops), None)

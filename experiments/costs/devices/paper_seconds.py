@@ -102,7 +102,7 @@ def name_of(key: Key) -> str:
 
 
 def memory_verdicts() -> list[dict[str, Any]]:
-    """Return, for every printed cell, the plan for its device, the usable memory and the verdict."""
+    """Every printed cell: the plan for its device, what is usable, and what follows."""
     rows = []
     for device, printed in paper.TABLE_2.items():
         usable = feasibility.usable_bytes(DEVICES[device])

@@ -162,8 +162,8 @@ def markdown(result: dict[str, Any]) -> str:
     options = {name: value for row in result["options"].values() for name, value in row.items()}
     parts = [
         f"# Memory plans: {result['model']}, SGD, one training step",
-        "The table shows the memory that the compiler plans for the program, in GB: parameters, batch and all "
-        "temporaries. It is not measured: the driver and the context take memory beside it. The paper's "
+        "The table shows the memory that the compiler plans for the program, in GB: parameters, batch and "
+        "all temporaries. It is not measured: the driver and the context take memory beside it. The paper's "
         "figures are those of an eager framework in fp32.",
         table(("target", "batch", *variants, "the paper"), lines),
         "remat computes each CNN and transformer layer again in the backward pass. Volta (sm_72) has no bf16 "

@@ -134,9 +134,7 @@ def build(settings: StepSettings, config: ModelConfig | None = None) -> Training
         UserError: the method does not go with the optimizer or the precision.
     """
     config = config or settings.config
-    objective = pretraining_objective(config)
-    optimizer = make_optimizer(settings.optimizer_config)
-    layerwise = memory_methods.is_layerwise(settings.method)
+    objective, optimizer = pretraining_objective(config), make_optimizer(settings.optimizer_config)
     _check(settings, config)
 
     def step(state, batch, key, index):
@@ -176,9 +174,9 @@ def build(settings: StepSettings, config: ModelConfig | None = None) -> Training
         return (*state, LossScale(jnp.float32(INITIAL_LOSS_SCALE), jnp.int32(0))) if scaled else state
 
     scaled = config.compute_dtype == "float16"
-    state = jax.eval_shape(begin, abstract_key())
-    batch = abstract_batch(settings.batch, settings.samples)
+    state, batch = jax.eval_shape(begin, abstract_key()), abstract_batch(settings.batch, settings.samples)
     index = jax.ShapeDtypeStruct((), jnp.int32)
+    layerwise = memory_methods.is_layerwise(settings.method)
     function = descending_step if layerwise else scaled_step if scaled else step
     return TrainingStep(function, (state, batch, abstract_key(), index), loss, begin)
 
