@@ -19,7 +19,7 @@ def loss(parameters, batch, form: str):
 
 
 def convolution(x, kernel, stride: int, form: str):
-    """Convolve without padding: by lax.conv, also with own derivatives (`own`), or by products over blocks."""
+    """Convolve without padding: by lax.conv (`own`: with own derivatives) or by products over blocks."""
     taps, channels, out = kernel.shape
     if form == "lax":
         return jax.lax.conv_general_dilated(
