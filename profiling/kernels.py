@@ -16,7 +16,7 @@ from profiling.flops import Direction
 from profiling.timeline import scope_of_operation
 from profiling.xla_messages import parse
 
-MOST_UNATTRIBUTED = 0.2  # of the device's time
+MOST_UNATTRIBUTED = 0.2  # as a share of the device's time
 # The time of these operations is the time of operations within them.
 _CONTAINERS = frozenset(["while", "conditional", "call", "async-start", "async-done"])
 

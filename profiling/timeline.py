@@ -163,7 +163,7 @@ def read(compiled: Any, live_ranges: str) -> Timeline:
 
 
 def _read_ranges(text: str) -> tuple[list[str], dict[tuple[str, tuple[int, ...]], tuple[int, int]]]:
-    """(instructions in the order they run, buffer -> first and last moment)."""
+    """Return (instructions in the order in which they run, buffer -> first and last moment)."""
     moments, ranges = [], {}
     for line in text.splitlines():
         if "Live ranges at" in line:
@@ -177,7 +177,7 @@ def _read_ranges(text: str) -> tuple[list[str], dict[tuple[str, tuple[int, ...]]
 
 
 def _occupied(buffers: list[_Buffer], moments: int) -> np.ndarray:
-    """Bytes of the arena that hold something, at each moment; buffers that share a place count once."""
+    """Count the bytes of the arena in use at each moment; buffers that share a place count once."""
     live = np.zeros(moments, np.int64)
     by_moment: list[list[_Buffer]] = [[] for _ in range(moments)]
     for buffer in buffers:
@@ -189,7 +189,7 @@ def _occupied(buffers: list[_Buffer], moments: int) -> np.ndarray:
 
 
 def _places(present: list[_Buffer]) -> list[tuple[_Buffer, int]]:
-    """(buffer, bytes of its place that no buffer before it has), in the order of places."""
+    """Return (buffer, bytes of its place that no buffer before it uses) in the order of places."""
     found, reached = [], 0
     for buffer in sorted(present, key=lambda b: (b.offset, -b.size)):
         end = buffer.offset + buffer.size
@@ -199,19 +199,19 @@ def _places(present: list[_Buffer]) -> list[tuple[_Buffer, int]]:
     return found
 
 
-def _at(moment: int, buffers: list[_Buffer], paths: dict[str, str]) -> list[Held]:
-    """What is live at a moment, by origin, largest first."""
+def _at(moment: int, buffers: list[_Buffer], paths: dict[str, str]) -> list[LiveTemporaries]:
+    """Group the temporaries that are live at a moment by origin, largest first."""
     present = [buffer for buffer in buffers if buffer.start <= moment <= buffer.end]
     rows: dict[tuple[str, Direction, str], list[int]] = {}
     for buffer, size in _places(present):
         path = paths.get(buffer.name) or _neighbour(buffer, buffers, paths)
         rows.setdefault(scope_of_operation(path), []).append(size)
-    held = [Held(*key, sum(sizes), len(sizes)) for key, sizes in rows.items()]
-    return sorted(held, key=lambda row: -row.bytes)
+    groups = [LiveTemporaries(*key, sum(sizes), len(sizes)) for key, sizes in rows.items()]
+    return sorted(groups, key=lambda row: -row.bytes)
 
 
 def _neighbour(buffer: _Buffer, buffers: list[_Buffer], paths: dict[str, str]) -> str:
-    """The path of what fills a loop's buffer: the nearest in time that has a path and the same place."""
+    """Find the path of the operation that fills a loop's buffer: the nearest in time with the same place."""
     same = [
         other
         for other in buffers
@@ -221,7 +221,7 @@ def _neighbour(buffer: _Buffer, buffers: list[_Buffer], paths: dict[str, str]) -
 
 
 def scope_of_operation(path: str) -> tuple[str, Direction, str]:
-    """(scope, direction, primitive) of an operation's path such as jit(f)/jvp(Model)/layer/while/body/add."""
+    """Split an operation's path such as jit(f)/jvp(Model)/layer/add into (scope, direction, primitive)."""
     parts = path.split("/")
     kept = [part for part in parts[:-1] if not _STRUCTURE.fullmatch(part)]
     scope, direction = scope_of("/".join(kept))

@@ -14,7 +14,7 @@ from experiments.process import xla_flags
 from experiments.process.provenance import record_provenance
 
 STEPS, BATCH_SIZE, SECONDS, LEARNING_RATE = 4, 4, 1.0, 0.05
-MOST_DIFFERENCE = 1e-4  # of the parameters' norm
+MOST_DIFFERENCE = 1e-4  # as a share of the parameters' norm
 WORKLOAD = (
     f"tiny model in fp32, {STEPS} local SGD steps a client, batches of {BATCH_SIZE} crops of {SECONDS} s of "
     "noise, FedAvg, batches resident in host memory"

@@ -17,7 +17,7 @@ from experiments.report.units import duration
 from w2v_jax.errors import UserError
 
 REFERENCES = ("loop", "torch_fp32", "fedjax_jit", "ours_fp32")  # the first one that takes part
-AGREE = 1e-4  # of the parameters' global norm
+AGREE = 1e-4  # largest distance, as a share of the parameters' norm
 WARM_UP = 2  # rounds that are not timed
 TURN_SECONDS = 1.0  # a turn is one round, or more where they are shorter than this
 SLOWER = 1.3  # forms that take longer than this times their runner's best form are not timed further

@@ -18,7 +18,7 @@ from experiments.process.files import read_json, write_json
 from experiments.process.provenance import record_provenance
 
 KEPT = Path(__file__).with_name("plan_grid.json")
-METHODS = ("plain", "remat", "exact")  # of w2v_jax.memory_methods
+METHODS = ("plain", "remat", "exact")  # names of w2v_jax.memory_methods
 MODELS = ("base", "large")
 OPTIMIZER: Literal["adamw"] = "adamw"
 # Batch and seconds: the paper's settings, and enough others to fit a quadratic in the length and to check it.

@@ -12,7 +12,7 @@ def draw(result: dict[str, Any], folder: Path) -> list[str]:
     draw_layers(result["layers"], result["description"], folder / "layers.png")
     draw_roofline(result, folder / "roofline.png")
     if not result["compiled"]["timeline"]:
-        (folder / "timeline.png").unlink(missing_ok=True)  # of another run in the same folder
+        (folder / "timeline.png").unlink(missing_ok=True)  # an earlier run in this folder may have drawn it
         return ["layers.png", "roofline.png"]
     draw_timeline(result, folder / "timeline.png")
     return ["layers.png", "roofline.png", "timeline.png"]

@@ -19,7 +19,7 @@ from profiling.traffic import Traffic
 from profiling.xla import memory_plan, operations
 from w2v_jax.platforms import lowering_for
 
-MOST_MOMENTS = 1000  # of a timeline that is kept
+MOST_MOMENTS = 1000  # moments that are kept from a timeline
 
 
 def profile(

@@ -5,6 +5,7 @@ from typing import Any
 
 from experiments import paper
 from experiments.bench.memory.report import scatter
+from experiments.report.units import gigabytes
 from experiments.reproduce.frontier import sections as frontier
 from w2v_jax import memory_methods
 

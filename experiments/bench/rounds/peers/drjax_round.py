@@ -1,4 +1,4 @@
-"""DrJAX: map and reduce over a placement of clients, on one device or over a mesh of them."""
+"""Run DrJAX: map and reduce over a placement of clients, on one device or over a mesh of devices."""
 
 import contextlib
 import logging
