@@ -1,19 +1,17 @@
 """Strict JAX in all tests; real corpora where they are, skipped by name where they are not."""
 
 import os
-import tempfile
 from pathlib import Path
 
-from tests.xla import fast_flags
+from tests.xla import compile_cache, fast_flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", f"{fast_flags(8)} --xla_cpu_enable_concurrency_optimized_scheduler=false")
 
-# Most of a test's time is compiling what another test has compiled: one cache for a run, its workers and
-# their children, which inherit the variable. Whoever made it removes it.
+# Most of a test's time is compiling what another test, or an earlier run, has compiled. Workers and child
+# processes inherit the variables.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    _CACHE = tempfile.TemporaryDirectory(prefix="w2v-jax-tests-", ignore_cleanup_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(compile_cache())
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 

@@ -12,8 +12,11 @@ from experiments.process import xla_flags
 from experiments.process.provenance import record_provenance
 from experiments.recognition import recipes
 from w2v_jax import config as model_config
+from w2v_jax.text.rules import DOTLESS
 
 MAX_SEED = 2**31
+
+ABSENT_SETTINGS = {"language": ""}  # settings that run folders of older versions lack, and their values then
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,9 @@ class FinetuneArguments:
     """fold writes è as e."""
     apostrophes: Literal["keep", "fold"] = "keep"
     """fold writes an apostrophe as a space."""
+    language: str | None = None
+    """Language of the transcripts, such as tr, for letter case. Default: the name of the data's folder where
+    it is that of a language with a dotless i (tr, az), else none."""
     train_minutes: float | None = None
     """Use at most this much of the training split; smaller budgets are contained in larger ones."""
     max_seconds: float = recipes.MAX_FINE_TUNING_SECONDS
@@ -120,9 +126,20 @@ def resolve(options: FinetuneArguments) -> dict[str, Any]:
         raise UsageError(
             f"--batch-seconds {batch_seconds} cannot hold a clip of --max-seconds {options.max_seconds}"
         )
-    settings = dataclasses.asdict(options) | {"data": str(options.data) if options.data else None}
+    settings = dataclasses.asdict(options) | {
+        "data": str(options.data) if options.data else None,
+        "language": language_of(options.data) if options.language is None else options.language,
+    }
     del settings["out"]
     return settings
+
+
+def language_of(data: Path | None) -> str:
+    """Find a corpus's language by its folder's name, where that has a letter case of its own; else empty."""
+    if data is None:
+        return ""
+    names = [data.name, *(path.parent.name for path in data.glob("*/clips"))]
+    return next((name for name in names if name.split("-")[0] in DOTLESS), "")
 
 
 def default_folder(settings: dict[str, Any]) -> Path:
@@ -142,6 +159,6 @@ def main(argv: list[str]) -> None:
 
     with continuing_after_disk_errors():
         provenance = record_provenance("finetune", settings["seed"])
-        folder = RunFolder(options.out or default_folder(settings), settings, provenance)
+        folder = RunFolder(options.out or default_folder(settings), settings, provenance, ABSENT_SETTINGS)
         with contextlib.closing(folder):
             Finetuning(settings, folder).run()

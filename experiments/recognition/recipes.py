@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FineTuningRecipe:
-    """Fine-tuning of one model size."""
+    """Fine-tuning settings for one model size."""
 
     epochs: int
     batch_seconds: float
@@ -15,7 +15,7 @@ class FineTuningRecipe:
     head_learning_rate: float
 
 
-# SpeechBrain's Italian recipe (facts): batches of 12 clips of up to 8 s.
+# SpeechBrain's Italian recipe: batches of 12 clips of up to 8 s.
 _ITALIAN = FineTuningRecipe(
     epochs=45,
     batch_seconds=96.0,

@@ -39,7 +39,7 @@ def write(folder: Path) -> None:
 
 
 def draw(lines: list[dict[str, Any]], result: dict[str, Any], path: Path) -> None:
-    """Loss, error rates and learning rates over updates, and error rates by speaker."""
+    """Draw loss, error rates and learning rates over updates, and error rates by speaker."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -75,7 +75,7 @@ def draw(lines: list[dict[str, Any]], result: dict[str, Any], path: Path) -> Non
 def markdown(
     result: dict[str, Any], config: dict[str, Any], data: dict[str, Any], encoder: dict[str, Any]
 ) -> str:
-    """The report's text."""
+    """Write the report's text."""
     settings, provenance, test = config["settings"], result["provenance"], result["test"]
     what = "log-mel bands" if settings["features"] == "log-mel" else f"encoder from {encoder['init']}"
     control = (
@@ -155,7 +155,7 @@ came out empty. Greedy decoding, no language model. The checkpoint of update {re
 
 
 def percent(value: float | None) -> str:
-    """A share as a percentage; none where there is no finite value."""
+    """Format a share as a percentage, "none" where it is not finite."""
     return "-" if value is None else f"{100 * value:.1f} %"
 
 

@@ -1,6 +1,7 @@
-"""One fine-tuning run: transcribed speech -> updates -> the best checkpoint -> error rates."""
+"""A fine-tuning run: transcribed speech -> updates -> best checkpoint -> error rates."""
 
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -8,19 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.data import transcribed
 from experiments.models import encoders
-from experiments.process.files import write_json
 from experiments.process.progress import Progress
-from experiments.recognition import recipes
-from experiments.recognition import report as finetuning_report
-from experiments.recognition.scoring import Recognised, make_recognise, recognise
+from experiments.recognition import labelled_splits, recipes
+from experiments.recognition.results import finish
+from experiments.recognition.schedule import learning_rates
+from experiments.recognition.scoring import LONGEST_WHOLE_SECONDS, Recognised, Scorer
 from experiments.runs.folder import RunFolder, read_metrics
 from w2v_jax.checkpoint import Checkpoints
-from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
+from w2v_jax.config import ModelConfig
 from w2v_jax.data.batches import pipeline
-from w2v_jax.data.batches.augmentation import NONE, Augmentation
-from w2v_jax.data.batches.labelled import LabelledBatches
 from w2v_jax.errors import DIVERGED, UserError
 from w2v_jax.model.convolutions import form_for_clients
 from w2v_jax.recognition.ctc import RecognizerConfig, recognizer
@@ -32,24 +30,22 @@ from w2v_jax.recognition.training import (
     make_optimizer,
     make_statistics_update,
     make_update,
-    tri_stage,
 )
+from w2v_jax.recognition.windows import FRAME_SAMPLES
 from w2v_jax.text.rules import TextRules
 from w2v_jax.text.storage import save_tokenizer
-from w2v_jax.text.tokenizers import CharacterTokenizer, Tokenizer, train_characters, train_pieces
 
 MAX_VALIDATIONS = 50
-# Training batches that the running statistics are estimated on before a validation: what they were
-# before then weighs 0.9^40, under 2 %.
+# Training batches that estimate the running statistics before a validation; older values keep a weight of
+# 0.9^40, under 2 %.
 STATISTICS_BATCHES = 40
-ADAM_HEAD_RATE = 1e-3
 
 
 def model_of(settings: dict[str, Any], config: ModelConfig) -> ModelConfig:
-    """The configuration that a run computes with.
+    """Build the model configuration that a run computes with.
 
-    Group normalisation runs over valid frames alone: a transcript must not depend on what else is in
-    its batch.
+    Group normalisation runs over valid frames alone: a transcript must not depend on the other
+    clips of its batch.
     """
     dropout = settings["dropout"]
     changes = {} if dropout is None else {"dropout": dropout, "activation_dropout": dropout}
@@ -68,9 +64,18 @@ class Finetuning:
         self.settings, self.folder = settings, folder
         self.source = encoders.load(settings["init"], settings["model"])
         self.recipe = recipes.FINE_TUNING.get(self.source.description["model"], recipes.FINE_TUNING["base"])
-        rules = TextRules(accents=settings["accents"], apostrophes=settings["apostrophes"])
+        rules = TextRules(
+            accents=settings["accents"], apostrophes=settings["apostrophes"], language=settings["language"]
+        )
         self.model = model_of(settings, self.source.config)
-        self._load(rules)
+        self.splits = labelled_splits.load(
+            settings,
+            rules,
+            self.recipe,
+            self.model.receptive_field_samples,
+            self._frame_samples(),
+        )
+        self.train_batches, self.tokenizer = self.splits.train, self.splits.tokenizer
         self.config = RecognizerConfig(
             model=self.model,
             head=HeadConfig(
@@ -87,56 +92,15 @@ class Finetuning:
         self.evaluate_every = settings["evaluate_every"] or max(
             self.train_batches.steps_per_epoch, -(-self.updates // MAX_VALIDATIONS)
         )
-        self._recognise = make_recognise(self.recognizer)
+        self._scorer = Scorer(self.recognizer, self.tokenizer)
         self._update_statistics = jax.jit(make_statistics_update(self.recognizer))
         self._begin(rules)
 
-    def _load(self, rules: TextRules) -> None:
-        settings = self.settings
-        self.splits = transcribed.load(
-            settings["data"],
-            rules,
-            min_samples=self.model.receptive_field_samples,
-            max_samples=round(settings["max_seconds"] * SAMPLE_RATE_HZ),
-            seed=settings["seed"],
-        )
-        train = self.splits["train"]
-        if settings["train_minutes"]:
-            train = transcribed.within_minutes(train, settings["train_minutes"])
-        self.tokenizer = self._make_tokenizer(train.texts)
-        if settings["shuffle_transcripts"]:
-            train = transcribed.shuffled(train, settings["seed"])
-        self.splits["train"] = train
-        batch_seconds = settings["batch_seconds"] or self.recipe.batch_seconds
-        if batch_seconds < settings["max_seconds"]:
-            raise UserError(
-                f"batches of {batch_seconds:g} s cannot hold clips of --max-seconds "
-                f"{settings['max_seconds']:g}: give a larger --batch-seconds"
-            )
-        batch_samples = round(batch_seconds * SAMPLE_RATE_HZ)
-        self.unknown, made = {}, {}
-        for split, held in self.splits.items():
-            labels, self.unknown[split] = transcribed.labels_of(held, self.tokenizer)
-            made[split] = LabelledBatches(
-                held.clips,
-                labels,
-                batch_samples=batch_samples,
-                num_buckets=self.recipe.buckets,
-                identity=(settings["seed"],),
-                augmentation=Augmentation() if split == "train" and settings["augment"] else NONE,
-            )
-        self.batches: dict[str, LabelledBatches] = made
-        self.train_batches = made["train"]
-
-    def _make_tokenizer(self, texts: list[str]) -> Tokenizer:
-        settings = self.settings
-        if settings["tokens"] == "pieces":
-            return train_pieces(texts, settings["pieces"])
-        if settings["alphabet"] is None:
-            return train_characters(texts)
-        tokenizer = CharacterTokenizer(settings["alphabet"] + " ")
-        tokenizer.encode("".join(texts))  # all that it lacks at once
-        return tokenizer
+    def _frame_samples(self) -> int:
+        """Count the samples between the frames that are recognised."""
+        if self.settings["features"] == "log-mel":
+            return FRAME_SAMPLES
+        return math.prod(self.model.conv_strides)
 
     def _begin(self, rules: TextRules) -> None:
         self.folder.begin()
@@ -144,9 +108,9 @@ class Finetuning:
         self.folder.pin(
             "data.json",
             {
-                **{split: held.summary() for split, held in self.splits.items()},
+                **{split: held.summary() for split, held in self.splits.transcribed.items()},
                 "tokens": self.tokenizer.num_tokens,
-                "characters_without_token": self.unknown,
+                "characters_without_token": self.splits.unknown,
                 "updates": self.updates,
                 "steps_per_epoch": self.train_batches.steps_per_epoch,
                 "evaluate_every": self.evaluate_every,
@@ -182,10 +146,13 @@ class Finetuning:
                     best.save(line["update"], _scored(state))
                 progress.report(line["update"], _text(line), line["train_seconds"])
         checkpoints.close()
-        self._finish(state, best, lines)
+        chosen = best_line(lines, self.settings["select_by"])
+        state = state._replace(**best.restore(chosen["update"], _scored(state)))
+        best.close()
+        finish(self.folder, self.recognise("test", state), chosen, lines)
 
     def _train(self, state: TrainingState, key: Any, done: int, lines: list[dict[str, Any]]):
-        """(line of metrics, state) at every validation."""
+        """Train, and yield a line of metrics and the state at every validation."""
         update = jax.jit(make_update(self.recognizer, self.optimizer), donate_argnums=(0,))
         newbob = NewBob()
         for line in lines:
@@ -193,7 +160,7 @@ class Finetuning:
         stream = pipeline.stream(self.train_batches, first_step=done, num_steps=self.updates)
         total, started, trained = None, time.perf_counter(), done
         for step in range(done, self.updates):
-            rates = self.rates(step, newbob)
+            rates = learning_rates(self.settings, self.recipe, step, self.updates, newbob)
             batch = next(stream)
             state, sums = update(state, batch, jax.random.fold_in(key, step), rates)
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
@@ -228,7 +195,7 @@ class Finetuning:
             total, started, trained = None, time.perf_counter(), step + 1
 
     def _statistics(self, state: TrainingState, key: Any, step: int) -> Any:
-        """The head's running statistics for the parameters as they are, from the last training batches."""
+        """Estimate the head's running statistics for the current parameters from the last batches."""
         statistics = state.statistics
         for earlier in range(max(0, step + 1 - STATISTICS_BATCHES), step + 1):
             batch = self.train_batches[earlier]
@@ -237,87 +204,48 @@ class Finetuning:
             )
         return statistics
 
-    def rates(self, update: int, newbob: NewBob) -> dict[str, np.float32]:
-        """Learning rates of an update, counted from 0."""
-        settings = self.settings
-        encoder, head = settings["encoder_learning_rate"], settings["head_learning_rate"]
-        if encoder is None:
-            encoder = self.recipe.encoder_learning_rate
-        if head is None:
-            adadelta = settings["head_optimizer"] == "adadelta"
-            head = self.recipe.head_learning_rate if adadelta else ADAM_HEAD_RATE
-        if settings["freeze"] == "encoder" or update < settings["head_only_updates"]:
-            encoder = 0.0
-        if settings["schedule"] == "newbob":
-            scale = newbob.scales
-        else:
-            scale = dict.fromkeys(("encoder", "head"), tri_stage(update, self.updates))
-        return {
-            "encoder": np.float32(encoder * scale["encoder"]),
-            "head": np.float32(head * scale["head"]),
-        }
-
     def recognise(self, split: str, state: TrainingState) -> Recognised:
-        """Greedy transcripts of a split, scored."""
-        return recognise(
-            self._recognise, self.recognizer, state, self.batches[split], self.splits[split], self.tokenizer
-        )
+        """Transcribe a split greedily, and score it."""
+        return self._scorer.recognise(state, self.splits.evaluation[split], self.splits.transcribed[split])
 
     def describe(self, done: int) -> str:
-        """One line about the run."""
+        """Describe the run in one line."""
         shapes = jax.eval_shape(self.recognizer.objective.init, jax.random.key(0))[0]
         counts = {
             group: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(held))
             for group, held in shapes.items()
         }
-        train = self.splits["train"]
+        train = self.splits.transcribed["train"]
         start = f", continuing after update {done}" if done else ""
         return (
             f"{self.settings['features']} from {self.settings['init']}, {counts['encoder']:,} parameters and "
             f"{counts['head']:,} in the head; {len(train.clips)} clips of {train.seconds / 60:.1f} min, "
             f"{self.train_batches.steps_per_epoch} updates an epoch; "
-            f"{self.tokenizer.num_tokens} tokens{start}"
+            f"{self.tokenizer.num_tokens} tokens{self._told()}{start}"
         )
 
-    def _finish(self, state: TrainingState, best: Checkpoints, lines: list[dict[str, Any]]) -> None:
-        chosen = best_line(lines, self.settings["select_by"])
-        held = best.restore(chosen["update"], _scored(state))
-        best.close()
-        state = state._replace(**held)
-        test = self.recognise("test", state)
-        result = {
-            "test": test.rates(),
-            "dev": {name: chosen[f"dev_{name}"] for name in ("wer", "cer", "loss")},
-            "best_update": chosen["update"],
-            "updates": self.updates,
-            "audio_seconds": sum(line["audio_seconds"] for line in lines),
-            "train_seconds": sum(line["train_seconds"] for line in lines),
-            "per_speaker": test.by_speaker(),
-            "worst": test.worst(),
-            "provenance": self.folder.provenance,
-        }
-        paths = [clip.row.path for clip in test.transcribed.clips]
-        finetuning_report.write_transcripts(self.folder.path, paths, test.transcribed.texts, test.hypotheses)
-        write_json(self.folder.path / "results.json", result)
-        finetuning_report.write(self.folder.path)
-        rates = result["test"]
-        print(f"test: WER {100 * rates['wer']:.1f} %, CER {100 * rates['cer']:.1f} %")
-        print(f"report: {self.folder.path / 'report.html'}")
+    def _told(self) -> str:
+        """Describe the assumed language and the clips that are read in windows, if any."""
+        language = self.settings["language"]
+        long = sum(len(clips.long) for clips in self.splits.evaluation.values())
+        return f", letter case of {language} (--language)" * bool(language) + (
+            f", {long} clips of over {LONGEST_WHOLE_SECONDS:.0f} s recognised in windows" * bool(long)
+        )
 
 
 def best_line(lines: list[dict[str, Any]], select_by: str) -> dict[str, Any]:
-    """The validation that is lowest in WER, CER or loss; ties go by the other two, then the earlier one."""
+    """Find the validation with the lowest WER, CER or loss; the other two, then the order, break ties."""
     order = sorted(("wer", "cer", "loss"), key=lambda name: name != select_by)
     return min(lines, key=lambda line: tuple(_number(line[f"dev_{name}"]) for name in order))
 
 
 def _number(value: float | None) -> float:
-    """A value of a log, where null stands for what is not finite."""
+    """Read a value of a log, where null stands for a value that is not finite."""
     return float("inf") if value is None or not np.isfinite(value) else float(value)
 
 
 def _scored(state: TrainingState) -> dict[str, Any]:
-    """What of a training state transcribes."""
+    """The part of a training state that transcription needs."""
     return {"parameters": state.parameters, "statistics": state.statistics}
 
 

@@ -1,4 +1,4 @@
-"""`w2v-jax transcribe`: audio files -> text, by a fine-tuned run."""
+"""`w2v-jax transcribe`: turn audio files into text with a fine-tuned run."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ SHORTEST_WINDOW_SECONDS = 8.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscribeArguments:
-    """Transcribe audio files (wav, flac, mp3, ogg; any rate, any length): a line each, file and text.
+    """Transcribe audio files (wav, flac, mp3, ogg) of any rate and length; print a line each, file and text.
 
     example: w2v-jax transcribe interview.mp3 clips/*.flac --run runs/asr
     """

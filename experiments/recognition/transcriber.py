@@ -1,4 +1,4 @@
-"""A fine-tuned run as a transcriber of whole files."""
+"""Transcribe whole files with a fine-tuned run."""
 
 import math
 from pathlib import Path
@@ -15,13 +15,13 @@ from w2v_jax.recognition.ctc import collapse
 
 
 class Transcriber:
-    """Loads a run's best checkpoint once; transcribes files of any length."""
+    """Loads a run's best checkpoint once, and transcribes files of any length."""
 
     def __init__(self, run: Path, window_seconds: float):
         """Open a run of `w2v-jax finetune`.
 
         Raises:
-            UserError: it is none, or has no validated checkpoint yet.
+            UserError: the folder holds no such run, or the run has no validated checkpoint yet.
         """
         opened = open_recognizer(run, f"--run {run}")
         self._config, self._tokenizer = opened.config, opened.tokenizer
@@ -33,10 +33,10 @@ class Transcriber:
         self._window_samples = windows.whole_frames(round(window_seconds * SAMPLE_RATE_HZ))
 
     def file(self, path: Path) -> str:
-        """The text of an audio file.
+        """Transcribe an audio file.
 
         Raises:
-            ClipError: it is no audio, or too short.
+            ClipError: the file is no audio, or too short.
         """
         samples = audio.decode(
             path, min_samples=self._config.model.receptive_field_samples, max_seconds=math.inf
@@ -44,7 +44,7 @@ class Transcriber:
         return self.samples(audio.to_float(samples))
 
     def samples(self, samples: np.ndarray) -> str:
-        """The text of float32 [sample] at 16 kHz."""
+        """Transcribe samples, float32 [sample] at 16 kHz."""
         logits = windows.stitched_scores(samples, self._scores, self._window_samples)
         best = logits.argmax(-1)
         return " ".join(self._tokenizer.decode(collapse(best, len(best))).split())

@@ -118,6 +118,7 @@ def test_quoted_efficiencies_are_those_of_the_kept_result():
     assert f"median error is {median.group(1)} %" in text
 
 
+@pytest.mark.slow
 def test_a_rehearsed_line_that_fails_fails(tmp_path):
     path = tmp_path / "page.md"
     path.write_text(

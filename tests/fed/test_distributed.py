@@ -56,8 +56,15 @@ def assert_same(found, expected):
     np.testing.assert_allclose(found["weights"], expected.weights, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("optimizer", "rounds"), [("sgd", 10), ("adamw", 1)])
-@pytest.mark.parametrize(("processes", "devices_each"), [(1, 8), (2, 4)])
+@pytest.mark.parametrize(
+    ("optimizer", "rounds", "processes", "devices_each"),
+    [
+        ("sgd", 10, 2, 4),
+        pytest.param("sgd", 10, 1, 8, marks=pytest.mark.slow),
+        pytest.param("adamw", 1, 2, 4, marks=pytest.mark.slow),
+        pytest.param("adamw", 1, 1, 8, marks=pytest.mark.slow),
+    ],
+)
 def test_eight_devices_in_one_or_two_processes_end_where_one_device_does(
     optimizer, rounds, processes, devices_each, tmp_path
 ):

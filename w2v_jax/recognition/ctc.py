@@ -26,7 +26,7 @@ Features = Literal["encoder", "log-mel"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecognizerConfig:
-    """What reads the speech, the head on it, and what of it is frozen."""
+    """Configuration of a recognizer: encoder, head, input features, and which parameters are frozen."""
 
     model: ModelConfig
     head: HeadConfig
@@ -35,7 +35,7 @@ class RecognizerConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RecognizerConfig":
-        """The inverse of dataclasses.asdict, also after a way through JSON."""
+        """Build a configuration from the dict that dataclasses.asdict gave, JSON included."""
         model, head = ModelConfig.from_dict(values["model"]), HeadConfig(**values["head"])
         return cls(**{**values, "model": model, "head": head})
 
@@ -45,7 +45,7 @@ class RecognizerConfig:
         return self.model.hidden_dim if self.features == "encoder" else log_mel.FEATURE_DIM
 
     def frame_lengths(self, num_samples: Int[Array, " batch"]) -> Int[Array, " batch"]:
-        """Frames of utterances of `num_samples`."""
+        """Count the frames of utterances of `num_samples`."""
         if self.features == "encoder":
             return frame_lengths(num_samples, self.model)
         return log_mel.frame_lengths(num_samples)
@@ -70,7 +70,7 @@ class Recognizer(NamedTuple):
 def needed_frames(
     labels: Int[Array, "batch label"], num_labels: Int[Array, " batch"]
 ) -> Int[Array, " batch"]:
-    """Frames that CTC needs at least: one a label, and a blank between equal neighbours."""
+    """Count the frames that CTC needs: one a label, and one for the blank between equal neighbours."""
     both = jnp.arange(1, labels.shape[1])[None, :] < num_labels[:, None]
     repeats = ((labels[:, 1:] == labels[:, :-1]) & both).sum(1)
     return num_labels + repeats
@@ -82,7 +82,7 @@ def ctc_losses(
     labels: Int[Array, "batch label"],
     num_labels: Int[Array, " batch"],
 ) -> tuple[Float[Array, " batch"], Bool[Array, " batch"]]:
-    """Negative log-likelihood of each transcript in nats, and whether its row is feasible.
+    """Compute the negative log-likelihood of each transcript in nats, and whether its row is feasible.
 
     A row that has fewer frames than its transcript needs, or none at all, has loss and gradient zero.
     """
@@ -101,7 +101,7 @@ def ctc_losses(
 
 
 def recognizer(config: RecognizerConfig) -> Recognizer:
-    """Speech recognition of one configuration.
+    """Build the recognizer of one configuration.
 
     The loss of a batch is its negative log-likelihood over its number of labels, in nats per label.
     """
@@ -124,7 +124,7 @@ def recognizer(config: RecognizerConfig) -> Recognizer:
                 parameters["encoder"],
                 waveform,
                 num_samples,
-                # What is frozen is also used as it is: without dropout.
+                # A frozen encoder is used without dropout.
                 dropout_keys=None if config.frozen == "encoder" else dropout_keys,
                 frozen=config.frozen,
             )
@@ -188,7 +188,7 @@ def recognizer(config: RecognizerConfig) -> Recognizer:
 
 
 def summarise(sums: Sums) -> dict[str, float]:
-    """Nats per label, infeasible rows and audio seconds of all sums."""
+    """Convert sums into nats per label, infeasible rows and audio seconds."""
     total, labels = (float(np.asarray(value)) for value in sums["loss"])
     return {
         "loss": total / labels if labels else float("nan"),
@@ -198,7 +198,7 @@ def summarise(sums: Sums) -> dict[str, float]:
 
 
 def collapse(best: np.ndarray, num_frames: int) -> list[int]:
-    """Greedy decoding: one utterance's best token of every frame, repeats merged, blanks dropped."""
+    """Decode one utterance greedily: merge repeats of the best token of every frame, and drop blanks."""
     tokens = np.asarray(best)[:num_frames]
     if not len(tokens):
         return []
@@ -207,5 +207,5 @@ def collapse(best: np.ndarray, num_frames: int) -> list[int]:
 
 
 def decode_batch(best: np.ndarray, num_frames: Sequence[int] | np.ndarray) -> list[list[int]]:
-    """Greedy decoding of a batch of best tokens [batch, time]."""
+    """Decode a batch of best tokens [batch, time] greedily."""
     return [collapse(row, int(frames)) for row, frames in zip(best, num_frames, strict=True)]

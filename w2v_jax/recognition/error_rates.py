@@ -10,7 +10,7 @@ import jiwer
 class Errors:
     """Edits (substitutions, insertions, deletions) against a reference of `length` words or characters.
 
-    Their sum over utterances is the corpus's: `sum(errors, Errors(0, 0))`.
+    `sum(errors, Errors(0, 0))` over utterances gives the errors of the corpus.
     """
 
     edits: int
@@ -18,7 +18,7 @@ class Errors:
 
     @property
     def rate(self) -> float:
-        """Edits over length, 1.0 being 100 %; without a reference nan, or inf if there are edits."""
+        """Edits over length, where 1.0 is 100 %; with an empty reference nan, or inf if there are edits."""
         if self.length:
             return self.edits / self.length
         return math.inf if self.edits else math.nan
@@ -28,7 +28,7 @@ class Errors:
 
 
 def word_errors(reference: str, hypothesis: str) -> Errors:
-    """The fewest word edits that make `hypothesis` of `reference`; words are what whitespace separates."""
+    """Count the fewest word edits from `reference` to `hypothesis`; whitespace separates words."""
     expected, found = reference.split(), hypothesis.split()
     if not expected or not found:
         return Errors(len(expected) + len(found), len(expected))
@@ -36,7 +36,7 @@ def word_errors(reference: str, hypothesis: str) -> Errors:
 
 
 def character_errors(reference: str, hypothesis: str) -> Errors:
-    """The fewest character edits; a space between words counts, more whitespace than that does not."""
+    """Count the fewest character edits; one space between words counts, further whitespace does not."""
     expected, found = _collapse(reference), _collapse(hypothesis)
     if not expected or not found:
         return Errors(len(expected) + len(found), len(expected))
@@ -44,9 +44,9 @@ def character_errors(reference: str, hypothesis: str) -> Errors:
 
 
 def alignment(reference: str, hypothesis: str) -> str:
-    """The words of both one above the other, *** for none, and below them S, I and D where they differ.
+    """Align two texts word by word, *** for no word, with S, I and D below the words that differ.
 
-    Two lines (REF, HYP) where nothing differs, otherwise three.
+    The result has two lines (REF, HYP) where nothing differs, and three otherwise.
     """
     output = jiwer.process_words(_collapse(reference), _collapse(hypothesis))
     drawn = jiwer.visualize_alignment(output, show_measures=False, skip_correct=False)

@@ -14,7 +14,7 @@ from w2v_jax.model.products import ComputeDtype
 from w2v_jax.randomness import dropout, fold_in_all
 
 STATISTICS_MOMENTUM = 0.1
-INITIAL_BLANKS = 6.0  # frames of blank per frame of anything else, at first
+INITIAL_BLANKS = 6.0  # frames of blank for each frame of another token, in the initial bias
 DROPPED_BLOCKS = 2  # the first two blocks end in dropout
 
 Statistics = dict[str, Any]
@@ -40,8 +40,8 @@ class HeadConfig:
 class FrameNorm(Scoped):
     """Batch normalisation over the valid frames of a batch, eps 1e-5, in fp32.
 
-    Running statistics are not parameters: they come in and go out, as exponential averages
-    with momentum 0.1 (the variance unbiased, as torch keeps it).
+    Running statistics are arguments and results, not parameters. They are exponential averages with momentum
+    0.1; the variance is unbiased, as in torch.
     """
 
     def __init__(self, dim: int):
@@ -90,7 +90,7 @@ class HeadBlock(Scoped):
 
 
 class CTCHead(Scoped):
-    """Frames -> scores of tokens. Its input is normalised first, whatever made it."""
+    """Scores of tokens for every frame. The input is normalised first."""
 
     def __init__(self, in_dim: int, config: HeadConfig, key: Key[Array, ""], dtype: ComputeDtype):
         keys = jax.random.split(key, config.num_blocks + 1)
@@ -99,7 +99,7 @@ class CTCHead(Scoped):
             setattr(self, f"blocks_{index}", HeadBlock(in_dim, config.width, keys[index], dtype))
             in_dim = config.width
         self.output = Linear(in_dim, config.num_tokens, keys[-1], dtype=dtype)
-        # Most frames are blank. Starting there spares the updates that would only learn it.
+        # Most frames are blank: the initial bias says so, which spares updates.
         blanks = math.log(INITIAL_BLANKS * max(config.num_tokens - 1, 1))
         self.output.bias[...] = self.output.bias[...].at[0].set(blanks)
         self.config = config
@@ -113,7 +113,7 @@ class CTCHead(Scoped):
         training: bool = False,
         dropout_keys: Key[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, "batch time token"], Statistics]:
-        """Scores (logits), and the running statistics after this batch."""
+        """Compute scores (logits), and the running statistics after this batch."""
         found: Statistics = {}
         x, found["input_norm"] = self.input_norm(x, valid, statistics["input_norm"], training)
         for index in range(self.config.num_blocks):

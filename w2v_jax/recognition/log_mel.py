@@ -1,4 +1,4 @@
-"""Log-mel features at the encoder's frame rate: the baseline of the probe."""
+"""Log-mel features at the encoder's frame rate, the baseline of linear probes."""
 
 import functools
 
@@ -19,13 +19,13 @@ FEATURE_DIM = NUM_BANDS * STACKED
 
 
 def frame_lengths(num_samples: Int[Array, " batch"]) -> Int[Array, " batch"]:
-    """Frames of 20 ms; 0 where a clip is too short."""
+    """Count frames of 20 ms; 0 where a clip is too short."""
     windows = jnp.maximum((num_samples - WINDOW_SAMPLES) // HOP_SAMPLES + 1, 0)
     return windows // STACKED
 
 
 def log_mel(waveform: Float[Array, "batch sample"]) -> Float[Array, "batch time feature"]:
-    """80 log-mel bands of Hann windows of 25 ms every 10 ms, two windows a frame: 160 numbers, fp32."""
+    """Compute 80 log-mel bands of Hann windows of 25 ms every 10 ms; two windows make a frame of 20 ms."""
     windows = (waveform.shape[1] - WINDOW_SAMPLES) // HOP_SAMPLES + 1
     frames = windows // STACKED
     starts = np.arange(frames * STACKED)[:, None] * HOP_SAMPLES
@@ -38,7 +38,7 @@ def log_mel(waveform: Float[Array, "batch sample"]) -> Float[Array, "batch time 
 
 @functools.cache
 def mel_filters() -> np.ndarray:
-    """Triangles on O'Shaughnessy's mel scale, float32 [frequency, band], from 0 Hz to 8 kHz."""
+    """Make triangular filters on O'Shaughnessy's mel scale, float32 [frequency, band], from 0 Hz to 8 kHz."""
     top = 2595.0 * np.log10(1.0 + SAMPLE_RATE_HZ / 2 / 700.0)
     corners_hz = 700.0 * (10.0 ** (np.linspace(0.0, top, NUM_BANDS + 2) / 2595.0) - 1.0)
     frequencies_hz = np.fft.rfftfreq(FFT_SAMPLES, 1.0 / SAMPLE_RATE_HZ)[:, None]
@@ -51,7 +51,7 @@ def mel_filters() -> np.ndarray:
 def normalised(
     features: Float[Array, "batch time feature"], valid: Array
 ) -> Float[Array, "batch time feature"]:
-    """Zero mean and unit variance of every feature over an utterance's valid frames."""
+    """Normalise every feature to zero mean and unit variance over an utterance's valid frames."""
     share = valid.astype(features.dtype)[..., None]
     count = jnp.maximum(share.sum(1, keepdims=True), 1.0)
     mean = (features * share).sum(1, keepdims=True) / count

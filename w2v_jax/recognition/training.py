@@ -19,7 +19,7 @@ Rates = Mapping[str, Float[Array, ""] | float]
 
 
 class TrainingState(NamedTuple):
-    """Everything that a fine-tuning update changes."""
+    """The state of fine-tuning: parameters, running statistics and optimizer state."""
 
     parameters: Parameters
     statistics: Parameters
@@ -27,7 +27,10 @@ class TrainingState(NamedTuple):
 
 
 def make_optimizer(head: HeadOptimizer, clip_norm: float) -> optax.GradientTransformation:
-    """Adam (fairseq's betas) on the encoder, Adadelta (rho 0.95, eps 1e-8) or Adam on the head; no rates."""
+    """Make the optimizer: Adam with fairseq's betas on the encoder, Adadelta or Adam on the head.
+
+    Adadelta has rho 0.95 and eps 1e-8. Learning rates are no part of it; `make_update` takes them at every update.
+    """
     of_head = optax.scale_by_adadelta(rho=0.95, eps=1e-8) if head == "adadelta" else optax.scale_by_adam()
     return optax.chain(
         optax.clip_by_global_norm(clip_norm),
@@ -41,7 +44,7 @@ def make_optimizer(head: HeadOptimizer, clip_norm: float) -> optax.GradientTrans
 def initial_state(
     recognizer: Recognizer, optimizer: optax.GradientTransformation, key: Key[Array, ""]
 ) -> TrainingState:
-    """Parameters, running statistics and optimizer state before the first update.
+    """Make the parameters, running statistics and optimizer state before the first update.
 
     Args:
         recognizer: of `ctc.recognizer`.
@@ -53,9 +56,9 @@ def initial_state(
 
 
 def make_update(recognizer: Recognizer, optimizer: optax.GradientTransformation) -> Callable:
-    """(state, batch, key, rates by group) -> (state, sums).
+    """Make the update: (state, batch, key, rates by group) -> (state, sums).
 
-    An update whose gradients are not finite changes nothing and counts in `sums["skipped"]` alone.
+    An update whose gradients are not finite changes nothing; `sums["skipped"]` counts it.
     """
 
     def update(
@@ -86,11 +89,13 @@ def make_update(recognizer: Recognizer, optimizer: optax.GradientTransformation)
 
 
 def make_statistics_update(recognizer: Recognizer) -> Callable:
-    """(parameters, statistics, batch, key) -> running statistics after a batch; nothing is trained.
+    """Make a function that computes the running statistics after a batch, without training.
 
-    Run over some batches before a validation, it makes the statistics those of the parameters as they are.
-    While the encoder moves, the averages lag behind it. Wu and Johnson 2021, section 3, call it precise
-    batch normalisation. Under jit the gradients, which nobody looks at, are not computed.
+    Its arguments are (parameters, statistics, batch, key).
+
+    The averages lag behind an encoder that moves. Some batches before a validation give the statistics of the
+    current parameters (precise batch normalisation: Wu and Johnson 2021, section 3). jit leaves the unused
+    gradients out.
     """
 
     def update(parameters: Parameters, statistics: Parameters, batch: LabelledBatch, key: Key[Array, ""]):
@@ -101,9 +106,9 @@ def make_statistics_update(recognizer: Recognizer) -> Callable:
 
 @dataclasses.dataclass
 class NewBob:
-    """Learning rates that fall whenever the validation loss improves by too little.
+    """Scales of the learning rates, which fall whenever the validation loss improves by too little.
 
-    Factors, threshold and patience 0 are SpeechBrain's (facts: its Italian recipe).
+    Factors, threshold and patience 0 are those of SpeechBrain's Italian recipe.
     """
 
     factors: dict[str, float] = dataclasses.field(default_factory=lambda: {"encoder": 0.9, "head": 0.8})
@@ -112,7 +117,7 @@ class NewBob:
     previous: float | None = None
 
     def observe(self, loss: float) -> None:
-        """Take in a validation loss."""
+        """Update the scales by a validation loss."""
         if self.previous is not None and np.isfinite(loss):
             improvement = (self.previous - loss) / abs(self.previous) if self.previous else 0.0
             if improvement < self.threshold:
@@ -122,7 +127,7 @@ class NewBob:
 
 
 def tri_stage(update: int, total: int, warmup: float = 0.1, hold: float = 0.4, final: float = 0.05) -> float:
-    """fairseq's fine-tuning schedule as a share of the peak rate: linear rise, flat, exponential fall.
+    """Compute fairseq's schedule as a share of the peak rate: linear rise, constant, exponential fall.
 
     Args:
         update: from 0.

@@ -1,4 +1,4 @@
-"""Scores of recordings of any length, from windows that overlap."""
+"""Score recordings of any length in windows that overlap."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ STEP_SAMPLES = 2 * 16_000  # a short recording is padded to a multiple, so that 
 
 
 class Window(NamedTuple):
-    """A stretch of a recording, and the part whose frames are kept; in samples."""
+    """A window of a recording, and the part of it whose frames are kept; in samples."""
 
     start: int
     stop: int
@@ -21,12 +21,12 @@ class Window(NamedTuple):
 
 
 def whole_frames(num_samples: int) -> int:
-    """The nearest number of samples, from below, that windows may have."""
+    """Round a number of samples down to whole frames, as windows need."""
     return num_samples // FRAME_SAMPLES * FRAME_SAMPLES
 
 
 def plan(num_samples: int, window_samples: int) -> list[Window]:
-    """Windows that cover a recording; each keeps the middle, the first and the last keep their ends.
+    """Divide a recording into windows; each keeps its middle, and the first and last keep their ends.
 
     Raises:
         ValueError: windows are not whole frames, or hold nothing but context.
@@ -46,12 +46,12 @@ def plan(num_samples: int, window_samples: int) -> list[Window]:
 
 
 def stitched_scores(samples: np.ndarray, scores: Callable, window_samples: int) -> np.ndarray:
-    """Scores of every frame of a recording, float32 [frame, token].
+    """Compute the scores of every frame of a recording, float32 [frame, token].
 
     Args:
         samples: float32 [sample] at 16 kHz.
         scores: (waveform [1, sample], num_samples [1]) -> (scores [1, frame, token], num_frames [1]).
-        window_samples: at most so many at a time; a shorter recording is one window.
+        window_samples: length of a window; a shorter recording is one window.
     """
     pieces = []
     for window in plan(len(samples), window_samples):

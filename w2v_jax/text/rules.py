@@ -1,34 +1,78 @@
-"""Normalise transcripts: letter case, accents, apostrophes, quotation marks."""
+"""Normalise transcripts: letter case, accents, apostrophes, quotation marks, marks inside of words."""
 
 import dataclasses
 import re
 import unicodedata
 from typing import Literal
 
-APOSTROPHES = "'’‘‛ʼ`´′＇"
+APOSTROPHES = "'’‘‛ʼ`´′＇׳"  # the last is the Hebrew geresh
+MIDDLE_DOT, GERSHAYIM = "·", "״"
+# Characters that are neither letters, marks nor digits, and that a word may hold inside of it.
+INNER_MARKS = MIDDLE_DOT + GERSHAYIM
+DOTS, DOUBLE_QUOTES = "·‧•∙", '״"“”„'
+# Languages in which I is the capital of ı, and İ that of i.
+DOTLESS = ("tr", "az", "crh", "tt", "ba", "gag")
+COMPOSED = ("<compat>", "<wide>", "<narrow>", "<initial>", "<medial>", "<final>", "<isolated>")
+# Words that begin or end with an apostrophe for a sound that is not spoken: 'sto, po'.
+ELIDED_STARTS = {
+    "n",
+    "na",
+    "no",
+    "nu",
+    "sta",
+    "ste",
+    "sti",
+    "sto",
+    "em",
+    "tis",
+    "twas",
+    "til",
+    "cause",
+    "s",
+    "t",
+}
+ELIDED_ENDS = {"po", "mo", "be", "di", "fa", "da", "va", "sta", "to", "ca", "n", "o", "ol"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextRules:
-    """What `normalise` keeps apart; "fold" makes è an e, and an apostrophe a space."""
+    """Rules of `normalise`.
+
+    Attributes:
+        accents: "fold" writes è as e.
+        apostrophes: "fold" writes an apostrophe as a space.
+        language: code as Common Voice writes it (tr, az, ca, sv-SE), or empty. Turkish, Azerbaijani and other
+            languages with a dotless ı have letter case of their own.
+    """
 
     accents: Literal["keep", "fold"] = "keep"
     apostrophes: Literal["keep", "fold"] = "keep"
+    language: str = ""
 
 
 def normalise(text: str, rules: TextRules) -> str:
-    """Lower-case words of letters, marks and digits with single spaces between them; idempotent.
+    """Write text as lower-case words with single spaces between them; normalising again changes nothing.
 
-    The text becomes NFC and lower case, and every apostrophe-like character an apostrophe. Other
-    punctuation and symbols become spaces. Apostrophes that are next to no letter are quotation marks and
-    go, as do doubled ones at the edge of a word. Invisible format characters (soft hyphens, joiners)
-    and marks that stand on no letter or digit go without leaving a space.
+    Words hold letters, marks and digits. The text becomes NFC and lower case, ligatures become their letters,
+    and every character that looks like an apostrophe becomes one. A middle dot between two l (Catalan l·l)
+    and gershayim between Hebrew letters stay; other punctuation and symbols become spaces. Apostrophes that
+    are next to no letter are quotation marks and go, as do doubled ones at the edge of a word and pairs
+    around words.
+    Invisible format characters (soft hyphens, joiners) and marks that stand on no letter or digit go without
+    leaving a space.
     """
-    visible = "".join(char for char in text if not _is_invisible(char))
-    lowered = unicodedata.normalize("NFC", unicodedata.normalize("NFC", visible).lower())
+    while (once := _normalise_once(text, rules)) != text:  # what goes may make neighbours of apostrophes
+        text = once
+    return text
+
+
+def _normalise_once(text: str, rules: TextRules) -> str:
+    visible = "".join(_without_ligature(char) for char in text if not _is_invisible(char))
+    lowered = _lower(unicodedata.normalize("NFC", visible), rules.language)
     if rules.accents == "fold":
         lowered = _without_accents(lowered)
-    spaced = _only_words(lowered)
+    marked = re.sub(f"[{APOSTROPHES}]", "'", _with_inner_marks(lowered))
+    spaced = _only_words(_without_quoting_pairs(marked))
     if rules.apostrophes == "fold":
         spaced = spaced.replace("'", " ")
     return " ".join(_without_quotation_marks(spaced).split())
@@ -36,6 +80,21 @@ def normalise(text: str, rules: TextRules) -> str:
 
 def _is_invisible(char: str) -> bool:
     return unicodedata.category(char) == "Cf" or 0xFE00 <= ord(char) <= 0xFE0F  # variation selectors
+
+
+def _without_ligature(char: str) -> str:
+    """Spell a ligature or a letter of another width with its letters: ﬁ as fi."""
+    if unicodedata.decomposition(char).startswith(COMPOSED) and unicodedata.category(char)[0] == "L":
+        return unicodedata.normalize("NFKC", char)
+    return char
+
+
+def _lower(text: str, language: str) -> str:
+    """Lower case of NFC text; without the dot that Unicode leaves on the i of İ, which is no letter."""
+    if language.split("-")[0].lower() in DOTLESS:
+        text = text.replace("I", "ı")
+    lowered = text.replace("İ", "i").lower().replace("i\u0307", "i")
+    return unicodedata.normalize("NFC", lowered)
 
 
 def _without_accents(text: str) -> str:
@@ -46,26 +105,37 @@ def _without_accents(text: str) -> str:
     )
 
 
+def _with_inner_marks(text: str) -> str:
+    """Write the dot of l·l, and the double mark between Hebrew letters, each in one way."""
+    text = re.sub(f"(?<=l)[{DOTS}](?=l)", MIDDLE_DOT, text)
+    return re.sub(f"(?<=[א-ת])[{DOUBLE_QUOTES}](?=[א-ת])", GERSHAYIM, text)
+
+
 def _only_words(text: str) -> str:
-    """Letters, digits and the marks on them, apostrophes as ', and a space for anything else."""
+    """Keep letters, digits, the marks on and inside of them, apostrophes as '; a space for anything else."""
     kept: list[str] = []
     carries_marks = False
-    for char in text:
+    for place, char in enumerate(text):
         kind = unicodedata.category(char)[0]
-        if char in APOSTROPHES:  # before the category: ʼ is a letter to Unicode
-            kept.append("'")
+        if char == "'":
+            kept.append(char)
             carries_marks = False
         elif kind == "M":
             if carries_marks:
                 kept.append(char)
         else:
             carries_marks = kind in "LN"
-            kept.append(char if carries_marks else " ")
+            kept.append(char if carries_marks or _is_inner_mark(text, place) else " ")
     return "".join(kept)
 
 
+def _is_inner_mark(text: str, place: int) -> bool:
+    around = text[max(place - 1, 0) : place + 2]
+    return bool(re.fullmatch(f"l{MIDDLE_DOT}l|[א-ת]{GERSHAYIM}[א-ת]", around))
+
+
 def _without_quotation_marks(text: str) -> str:
-    """A space for apostrophes that are next to no letter, and for doubled ones unless inside a word."""
+    """Put a space for apostrophes that are next to no letter, and for doubled ones unless inside a word."""
 
     def replacement(run: re.Match[str]) -> str:
         before, after = text[: run.start()][-1:], text[run.end() :][:1]
@@ -74,3 +144,31 @@ def _without_quotation_marks(text: str) -> str:
         return "'" if is_apostrophe else " "
 
     return re.sub("'+", replacement, text)
+
+
+def _without_quoting_pairs(text: str) -> str:
+    """Drop the apostrophes around quoted words, 'buon giorno', and keep those of elided ones, 'sto and po'.
+
+    A pair begins before a word and ends after the same or a later one. It is no pair around a single letter
+    (rock 'n' roll), or where its first or last word is known to be elided.
+    """
+    dropped, opening = set[int](), None
+    for mark in re.finditer("'", text):
+        place = mark.start()
+        before, after = text[:place], text[place + 1 :]
+        if re.match(r"\w", after) and not re.search(r"[\w']$", before):
+            if _word_at(after) not in ELIDED_STARTS:
+                opening = place
+        elif opening is not None and not re.match(r"[\w']", after) and re.search(r"[^\s']$", before):
+            quoted = before[opening + 1 :]
+            if re.split(r"\W", quoted)[-1] in ELIDED_ENDS and " " in quoted:
+                continue
+            if len(quoted) > 1:
+                dropped |= {opening, place}
+            opening = None
+    return "".join(char for place, char in enumerate(text) if place not in dropped)
+
+
+def _word_at(text: str) -> str:
+    """The word that a text begins with."""
+    return re.split(r"\W", text, maxsplit=1)[0]

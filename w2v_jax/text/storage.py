@@ -13,15 +13,15 @@ SETTINGS_FILE, MODEL_FILE = "tokenizer.json", "tokenizer.model"
 
 
 def save_tokenizer(folder: Path, tokenizer: Tokenizer, rules: TextRules) -> None:
-    """Write tokenizer.json and, for pieces, tokenizer.model into `folder`, made if need be.
+    """Write tokenizer.json and, for pieces, tokenizer.model into `folder`, which is made where it is missing.
 
     Args:
-        folder: a run's.
-        tokenizer: one of this module's.
-        rules: of the transcripts that it was trained on.
+        folder: a run folder.
+        tokenizer: characters, pieces or a vocabulary.
+        rules: text rules of its training transcripts.
 
     Raises:
-        TypeError: a tokenizer of another kind.
+        TypeError: the tokenizer is of another kind.
     """
     kinds = {CharacterTokenizer: "characters", PieceTokenizer: "pieces", VocabularyTokenizer: "vocabulary"}
     if not isinstance(tokenizer, CharacterTokenizer | PieceTokenizer | VocabularyTokenizer):
@@ -43,10 +43,10 @@ def save_tokenizer(folder: Path, tokenizer: Tokenizer, rules: TextRules) -> None
 
 
 def load_tokenizer(folder: Path) -> tuple[Tokenizer, TextRules]:
-    """What `save_tokenizer` wrote.
+    """Read a tokenizer and its text rules from a run folder.
 
     Raises:
-        UserError: a file that is missing, malformed, or at odds with the other.
+        UserError: a file is missing, malformed, or contradicts the other.
     """
     path = folder / SETTINGS_FILE
     try:
@@ -56,10 +56,13 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, TextRules]:
     try:
         kind, alphabet, num_tokens = (settings[key] for key in ("kind", "alphabet", "num_tokens"))
         accents, apostrophes = (settings["rules"][key] for key in ("accents", "apostrophes"))
-    except (KeyError, TypeError):
+        language = settings["rules"].get("language", "")  # older runs have none
+    except (KeyError, TypeError, AttributeError):
         raise UserError(
             f"{path} lacks what a tokenizer has: kind, alphabet, num_tokens and rules (accents, apostrophes)"
         ) from None
+    if not isinstance(language, str):
+        raise UserError(f"{path} has language {language!r} in its rules: it must be a code, such as tr")
     if not (accents in ("keep", "fold") and apostrophes in ("keep", "fold")):
         raise UserError(f'{path} has rules {accents!r} and {apostrophes!r}: each must be "keep" or "fold"')
     if kind == "characters" and alphabet and isinstance(alphabet, str):
@@ -80,7 +83,7 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, TextRules]:
             f"{path} says {num_tokens} tokens, but the tokenizer in {folder} has {tokenizer.num_tokens} or "
             "another alphabet: copy its files again from the run that made them"
         )
-    return tokenizer, TextRules(accents=accents, apostrophes=apostrophes)
+    return tokenizer, TextRules(accents=accents, apostrophes=apostrophes, language=language)
 
 
 def _read_pieces(path: Path) -> PieceTokenizer:

@@ -1,4 +1,4 @@
-"""Transcripts to token ids and back, for CTC: id 0 is the blank, which `encode` never gives."""
+"""Convert transcripts to token ids and back, for CTC. Id 0 is the blank, which `encode` never gives."""
 
 import io
 import re
@@ -14,7 +14,7 @@ BLANK = 0
 PIECE_SPACE = "▁"  # how SentencePiece writes a space
 
 
-# Results depend on how SentencePiece splits its sums over threads, so their number is fixed.
+# SentencePiece's results depend on its number of threads, which is therefore fixed.
 PIECE_THREADS = 4
 
 LONGEST_SENTENCE_BYTES = 2**20  # SentencePiece silently skips longer ones
@@ -22,23 +22,23 @@ LONGEST_SENTENCE_BYTES = 2**20  # SentencePiece silently skips longer ones
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to token ids and back; text is what `normalise` gives."""
+    """Converts normalised text to token ids and back."""
 
     @property
     def num_tokens(self) -> int:
-        """How many ids there are, 0 to num_tokens - 1, the blank among them."""
+        """Number of ids, which run from 0 to num_tokens - 1, the blank included."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, none of them the blank.
+        """Convert `text` to token ids, without blanks.
 
         Raises:
-            UserError: characters that no token stands for.
+            UserError: a character has no token.
         """
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; skips blanks and does not merge repeats.
+        """Convert `ids` to text, without blanks; repeats are not merged.
 
         Raises:
             UserError: an id outside 0 to num_tokens - 1.
@@ -46,12 +46,12 @@ class Tokenizer(Protocol):
         ...
 
     def unknown(self, text: str) -> set[str]:
-        """The characters of `text` that no token stands for."""
+        """Find the characters of `text` that have no token."""
         ...
 
 
 class CharacterTokenizer:
-    """One token per character: id 1 is the first of the sorted `alphabet`."""
+    """A tokenizer with one token per character; id 1 is the first of the sorted `alphabet`."""
 
     def __init__(self, alphabet: str):
         """Sort the alphabet's distinct characters (in NFC).
@@ -83,21 +83,21 @@ class CharacterTokenizer:
 
 
 def train_characters(sentences: Iterable[str]) -> CharacterTokenizer:
-    """A token for every character of `sentences`, and for the space."""
+    """Make a tokenizer with a token for every character of `sentences`, and for the space."""
     return CharacterTokenizer("".join({" "}.union(*sentences)))
 
 
 class PieceTokenizer:
-    """The pieces of a SentencePiece model; the id of its unknown piece, 0, is the blank's."""
+    """A tokenizer with the pieces of a SentencePiece model; the blank takes id 0 from the unknown piece."""
 
     def __init__(self, model: bytes):
         """Read a serialised model.
 
         Args:
-            model: what `train_pieces` made, or another whose only special piece is the unknown one, at 0.
+            model: a serialised model whose only special piece is the unknown one, at id 0.
 
         Raises:
-            UserError: not a SentencePiece model, or one with other special pieces.
+            UserError: it is no SentencePiece model, or has other special pieces.
         """
         processor = sentencepiece.SentencePieceProcessor()
         try:
@@ -134,15 +134,15 @@ class PieceTokenizer:
 
 
 class VocabularyTokenizer:
-    """The tokens of a checkpoint from elsewhere, in its own order but for the blank, which is first here."""
+    """A tokenizer with a foreign checkpoint's vocabulary, in its order except that the blank is first."""
 
     def __init__(self, tokens: list[str], ids: list[int], delimiter: str, silent: Iterable[str]):
         """Keep a vocabulary.
 
         Args:
-            tokens: the blank's first.
-            ids: what each was there.
-            delimiter: stands for a space.
+            tokens: spellings, the blank first.
+            ids: the id of each token in the checkpoint.
+            delimiter: token that stands for a space.
             silent: names of ids that have no token.
         """
         self.tokens, self.ids, self.delimiter = tokens, ids, delimiter
@@ -168,14 +168,14 @@ class VocabularyTokenizer:
 
 
 def train_pieces(sentences: Iterable[str], num_tokens: int) -> PieceTokenizer:
-    """Unigram pieces (SentencePiece) from `sentences`; the same ones every time.
+    """Train a SentencePiece unigram model on `sentences`; the same sentences give the same pieces.
 
     Args:
         sentences: normalised transcripts.
-        num_tokens: how many ids there shall be, the blank among them.
+        num_tokens: number of ids, the blank included.
 
     Raises:
-        UserError: no text, fewer tokens than characters, or more than the text can give.
+        UserError: there is no text, or num_tokens is too small for its characters or too large for the text.
     """
     chosen = [sentence for sentence in sentences if sentence.strip()]
     if not chosen:

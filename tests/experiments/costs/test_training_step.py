@@ -21,12 +21,13 @@ def make_batch():
 
 @pytest.fixture(scope="module")
 def steps():
-    """(step in fp32, step in fp16, both with the same first state)."""
+    """Steps in fp32 and fp16 with the same first state, each with its program."""
     plain = training_step.build(SETTINGS, CALM)
     scaled = training_step.build(SETTINGS, CALM.replace(compute_dtype="float16"))
     return plain, jax.jit(plain.function), scaled, jax.jit(scaled.function)
 
 
+@pytest.mark.slow
 def test_half_precision_trains_like_single(steps):
     plain, run_plain, scaled, run_scaled = steps
     states = [step.begin(jax.random.key(0)) for step in (plain, scaled)]

@@ -70,7 +70,8 @@ def ended(out) -> tuple[dict[str, bytes], list[dict]]:
     }, lines
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.slow  # three kills at chosen moments are in test_pretrain.py
+@pytest.mark.parametrize("kills", [3, 100])
 def test_kills_at_random_moments_lose_nothing(start, tmp_path, kills):
     whole = tmp_path / "whole"
     finish(start(whole))  # which also fills the cache

@@ -43,11 +43,11 @@ def noise_batches(samples):
 @pytest.mark.parametrize(
     ("optimizer", "method"),
     [
-        ("sgd", "exact"),
         ("adamw", "exact"),
-        ("adafactor", "exact"),
-        ("lion", "remat,micro-2"),
         ("sgd", "layerwise,remat"),
+        pytest.param("sgd", "exact", marks=pytest.mark.slow),
+        pytest.param("adafactor", "exact", marks=pytest.mark.slow),
+        pytest.param("lion", "remat,micro-2", marks=pytest.mark.slow),
     ],
 )
 def test_ten_steps_follow_the_plain_losses(optimizer, method):
@@ -113,6 +113,7 @@ def test_what_does_not_go_together_is_said():
         )
 
 
+@pytest.mark.slow
 def test_half_precision_scales_the_loss_of_micro_batches():
     settings = StepSettings(model="tiny", seconds=0.2, batch=3, precision="fp16", method="remat,micro-1")
     config = SMALL.replace(compute_dtype="float16")

@@ -78,6 +78,7 @@ def assert_same(ours, theirs):
     assert squares**0.5 <= 1e-5 * sum(float(np.square(value).sum()) for value in theirs.values()) ** 0.5
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_does_and_go_on_where_they_ended(start, tmp_path):
     alone, both = tmp_path / "alone", tmp_path / "both"
     said(start(alone, 2))

@@ -625,3 +625,11 @@ def test_the_best_validation_by_its_rates_then_its_loss():
     assert best_line(lines, "cer") is lines[3]
     assert best_line([*lines, line(0.5, 0.2, 1.5)], "wer") is lines[2]
     assert best_line([line(None, None, None), line(1.0, 1.0, None)], "wer")["dev_wer"] == 1.0
+
+
+@pytest.mark.parametrize(("name", "language"), [("tr", "tr"), ("az", "az"), ("it", ""), ("corpus", "")])
+def test_the_letter_case_of_a_corpus_is_that_of_its_language(tmp_path, name, language):
+    (tmp_path / "release" / name / "clips").mkdir(parents=True)
+    for data in (tmp_path / "release" / name, tmp_path / "release"):
+        assert resolve(FinetuneArguments(data=data))["language"] == language
+    assert resolve(FinetuneArguments(data=tmp_path / "release", language="ca"))["language"] == "ca"

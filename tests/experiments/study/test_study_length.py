@@ -65,6 +65,7 @@ def test_the_report_follows_the_numbers(tmp_path):
     assert "no more than the largest spread" in close
 
 
+@pytest.mark.slow
 def test_costs_grow_with_length():
     one, eight = study_length.costs(1.0), study_length.costs(8.0)
     assert one["batch"] == 8

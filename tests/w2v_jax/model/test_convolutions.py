@@ -34,15 +34,16 @@ def assert_same_with_gradients(ours, theirs, x, kernel):
         np.testing.assert_allclose(gradient, expected_gradient, atol=1e-4)
 
 
-@given(
-    taps=st.integers(1, 11),
-    stride=st.integers(1, 6),
-    extra=st.integers(0, 23),
-    channels=st.integers(1, 3),
-    form=st.sampled_from(["product", "lax"]),
-)
-@settings(max_examples=40, deadline=None)
-def test_strided_convolution_and_its_gradients(taps, stride, extra, channels, form):
+SHAPES = {
+    "taps": st.integers(1, 11),
+    "stride": st.integers(1, 6),
+    "extra": st.integers(0, 23),
+    "channels": st.integers(1, 3),
+    "form": st.sampled_from(["product", "lax"]),
+}
+
+
+def check_strided_convolution(taps, stride, extra, channels, form):
     rng = np.random.default_rng(taps * 100 + stride)
     x = jnp.asarray(rng.standard_normal((2, taps + extra, channels)), jnp.float32)
     kernel = jnp.asarray(rng.standard_normal((taps, channels, 4)), jnp.float32)
@@ -52,6 +53,21 @@ def test_strided_convolution_and_its_gradients(taps, stride, extra, channels, fo
 
     assert ours(x, kernel).shape == (2, extra // stride + 1, 4)
     assert_same_with_gradients(ours, lambda x, k: reference(x, k, stride), x, kernel)
+
+
+@pytest.mark.parametrize("form", ["product", "lax"])
+@pytest.mark.parametrize(
+    ("taps", "stride", "extra", "channels"), [(10, 5, 23, 1), (3, 2, 7, 3), (2, 2, 0, 2), (1, 6, 5, 2)]
+)
+def test_strided_convolution_and_its_gradients(taps, stride, extra, channels, form):
+    check_strided_convolution(taps, stride, extra, channels, form)
+
+
+@pytest.mark.slow
+@given(**SHAPES)
+@settings(max_examples=60, deadline=None)
+def test_strided_convolution_of_any_shape(taps, stride, extra, channels, form):
+    check_strided_convolution(taps, stride, extra, channels, form)
 
 
 @pytest.mark.parametrize("form", ["product", "lax"])

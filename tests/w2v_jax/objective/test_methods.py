@@ -217,7 +217,7 @@ def test_truncated_clips_are_the_beginnings_of_clips():
     )
     found, sums = gradients_of(memory_methods.configured(BASE_LIKE, "truncated-1"), batch)
     expected, expected_sums = gradients_of(BASE_LIKE, cut)
-    assert distance(found, expected) == 0.0
+    assert distance(found, expected) <= 1e-6
     assert sums["audio_seconds"].total == expected_sums["audio_seconds"].total
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import unicodedata
 
@@ -18,7 +19,12 @@ from w2v_jax.text.tokenizers import (
 )
 
 KEEP = TextRules()
-ALL_RULES = [TextRules(accents=a, apostrophes=b) for a in ("keep", "fold") for b in ("keep", "fold")]
+ALL_RULES = [
+    TextRules(accents=a, apostrophes=b, language=c)
+    for a in ("keep", "fold")
+    for b in ("keep", "fold")
+    for c in ("", "tr")
+]
 SENTENCES = [
     "il gatto è sul tavolo della cucina",
     "la casa rossa è sulla collina",
@@ -46,7 +52,15 @@ SENTENCES = [
         ("ti ❤\ufe0f amo", "ti amo"),
         ("\u0301 e", "e"),
         ("हिन्दी में", "हिन्दी में"),
-        ("İstanbul STRASSE straße", "i\u0307stanbul strasse straße"),
+        ("İstanbul STRASSE straße", "istanbul strasse straße"),
+        ("COL·LEGI il‧lusió paral•lel xŀl a·b", "col·legi il·lusió paral·lel xl·l a b"),
+        ('צה״ל ש"ס ג׳ורג׳', "צה״ל ש״ס ג'ורג'"),
+        ("״שלום״ אמר", "שלום אמר"),
+        ("disse 'ciao' e 'buon giorno' e", "disse ciao e buon giorno e"),
+        ("‘Hello there,’ she said", "hello there she said"),
+        ("'sto gatto ha un po' fame", "'sto gatto ha un po' fame"),
+        ("the dogs' owner said 'yes'", "the dogs' owner said yes"),
+        ("ﬁnal oﬃce ĲSSEL ﬂuß", "final office ijssel fluß"),
         ("... ! '", ""),
     ],
 )
@@ -54,16 +68,28 @@ def test_what_is_kept(text, expected):
     assert normalise(text, KEEP) == expected
 
 
+@pytest.mark.parametrize("language", ["tr", "az", "tr-TR"])
+def test_letter_case_of_languages_with_a_dotless_i(language):
+    rules = TextRules(language=language)
+    assert normalise("İzmir güzel, ILIK IŞIK", rules) == "izmir güzel ılık ışık"
+    alphabet = train_characters([normalise("İzmir I\u0307zmir", rules)]).alphabet
+    assert "\u0307" not in alphabet
+
+
+def test_the_dot_of_a_capital_i_is_no_token_in_any_language():
+    assert "\u0307" not in train_characters([normalise("İzmir I\u0307zmir", KEEP)]).alphabet
+
+
 def test_what_is_folded():
     text = "È l’università, perché no? Ångström Øre İ"
     assert normalise(text, TextRules(accents="fold")) == "e l'universita perche no angstrom øre i"
-    assert normalise(text, TextRules(apostrophes="fold")) == "è l università perché no ångström øre i\u0307"
+    assert normalise(text, TextRules(apostrophes="fold")) == "è l università perché no ångström øre i"
     assert normalise("l'acqua", TextRules(apostrophes="fold")) == "l acqua"
     assert normalise("हिन्दी", TextRules(accents="fold")).startswith("हि")  # its vowel signs are no accents
 
 
 # Plain text() seldom puts the characters that interact next to one another.
-anything = st.text() | st.text("aÈΣ1 '’`´.\u0301\u0327\u00ad\ufe0f\u200dİϓ≠")
+anything = st.text() | st.text("aÈΣ1 '’`´.\u0301\u0327\u00ad\ufe0f\u200dİϓ≠l·שׁ״Iﬁŉ")
 
 
 @settings(deadline=None)
@@ -73,7 +99,7 @@ def test_normalising_again_changes_nothing(text, rules):
     assert normalise(once, rules) == once
     assert unicodedata.normalize("NFC", once) == once == once.lower()
     assert once == " ".join(once.split())
-    assert all(unicodedata.category(char)[0] in "LMN" or char in " '" for char in once)
+    assert all(unicodedata.category(char)[0] in "LMN" or char in " '·״" for char in once)
     if rules.apostrophes == "fold":
         assert "'" not in once
     if rules.accents == "fold":
@@ -208,7 +234,7 @@ def test_saved_and_loaded(tmp_path, kind, rules, pieces):
     saved = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     assert saved["kind"] == kind
     assert saved["num_tokens"] == tokenizer.num_tokens
-    assert saved["rules"] == {"accents": rules.accents, "apostrophes": rules.apostrophes}
+    assert saved["rules"] == dataclasses.asdict(rules)
 
 
 def refused(folder, message):
