@@ -1,8 +1,8 @@
 """Weighted means of client updates, accumulated client by client.
 
 Every rule is a softmax over log weights: FedAvg takes the logarithm of the data's size, the
-loss-weighted rule the negative loss. A streaming softmax with a running maximum needs no second
-pass, although losses are known only after training, and cannot underflow.
+loss-weighted rule the negative loss. Losses are known only after training: the streaming softmax with a
+running maximum needs no second pass over the clients, and cannot underflow.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ LogWeight = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def fedavg(loss: jax.Array, data_weight: jax.Array) -> jax.Array:
-    """log(data weight): McMahan et al. 2017, the mean weighted by the size of the data."""
+    """Take log(data weight): the mean weighted by the size of the data (McMahan et al. 2017)."""
     del loss
     return jnp.log(data_weight)
 
 
 def loss_weighted(temperature: float = 1.0) -> LogWeight:
-    """-loss / temperature: alpha_k = exp(-L_k) / sum_j exp(-L_j) (Gao et al., ICASSP 2022).
+    """Take -loss / temperature: alpha_k = exp(-L_k) / sum_j exp(-L_j) (Gao et al., ICASSP 2022).
 
     The loss is the mean per masked frame over the client's last local epoch, a few nats; a loss
     summed over frames would let one client take all. Data sizes play no part.
@@ -37,7 +37,7 @@ def loss_weighted(temperature: float = 1.0) -> LogWeight:
 
 
 def uniform(loss: jax.Array, data_weight: jax.Array) -> jax.Array:
-    """0: every client alike. Under privacy the only rule, as the others' weights come from the data."""
+    """Take 0: all clients count alike. Privacy allows this rule only: other weights come from the data."""
     del loss
     return jnp.zeros_like(data_weight)
 
@@ -58,7 +58,7 @@ class Accumulator(NamedTuple):
 
 
 def empty(like: PyTree) -> Accumulator:
-    """An accumulator without clients, for values shaped like `like`."""
+    """Make an accumulator without clients, for values shaped like `like`."""
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), like)
     return Accumulator(jnp.float32(-jnp.inf), jnp.float32(0.0), zeros)
 
@@ -67,6 +67,7 @@ def add(accumulator: Accumulator, values: PyTree, log_weights: jax.Array) -> Acc
     """Fold clients in.
 
     Args:
+        accumulator: of the clients so far.
         values: leaves [client, ...], finite wherever the log weight is.
         log_weights: [client]; -inf leaves a client out, whatever its values are.
     """
@@ -99,23 +100,23 @@ def combine(accumulators: Accumulator) -> Accumulator:
 
 
 def finish(accumulator: Accumulator) -> PyTree:
-    """The weighted mean; zero where no client took part."""
+    """Compute the weighted mean; zero if no client took part."""
     divisor = jnp.where(accumulator.weight > 0, accumulator.weight, 1.0)
     return jax.tree.map(lambda leaf: leaf / divisor, accumulator.values)
 
 
 def total(accumulator: Accumulator) -> PyTree:
-    """The weighted sum; zero where no client took part."""
+    """Compute the weighted sum; zero if no client took part."""
     scale = jnp.exp(accumulator.log_scale)
     return jax.tree.map(lambda leaf: scale * leaf, accumulator.values)
 
 
 def _weighted_sum(shares: jax.Array, leaf: jax.Array) -> jax.Array:
-    """Sum over the leading axis; not a product, which accelerators may round to fewer bits."""
+    """Sum over the leading axis; a matrix product would be rounded to fewer bits on accelerators."""
     return (shares.reshape(shares.shape + (1,) * (leaf.ndim - 1)) * leaf).sum(0)
 
 
 def zero_where(condition: jax.Array, leaf: jax.Array) -> jax.Array:
-    """`leaf` [client, ...] with the rows of some clients replaced by zeros (0 x inf is NaN)."""
+    """Replace the rows of some clients of `leaf` [client, ...] by zeros (multiplying gives 0 x inf = NaN)."""
     shape = condition.shape + (1,) * (leaf.ndim - 1)
     return jnp.where(condition.reshape(shape), jnp.zeros_like(leaf), leaf)

@@ -1,18 +1,18 @@
-"""Which of the clients that were asked answer in time: devices that drop out, and slow ones.
+"""Which invited clients answer in time: some devices drop out, some are slow.
 
-A function of seed, round and client alone. Clients that would be dropped or late are not trained, as
-nothing of theirs would reach the server; what a round of theirs would have cost is not counted.
+Everything is a function of seed, round and client. Clients that are dropped or late are not trained, as
+their updates would not reach the server, and the cost of their work is not counted.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from fed.keys import Draw, client_number, generator
+from fed.keys import Stream, client_number, stream_generator
 
 
 class Attendance(NamedTuple):
-    """Those asked, in three lists that have each of them once."""
+    """The invited clients, split into present, dropped and late."""
 
     present: list[str]
     dropped: list[str]
@@ -23,14 +23,14 @@ Attend = Callable[[int, Sequence[str]], Attendance]
 
 
 class Faults(NamedTuple):
-    """What goes wrong, in a simulation.
+    """What goes wrong in a simulation.
 
     Attributes:
         dropout: probability that a client never answers, drawn anew each round.
-        speed_spread: standard deviation of the logarithm of clients' seconds a step; a client's speed
-            stays the same. 0: all alike.
-        deadline_steps: the round closes when a client of median speed has done so many steps.
-        wanted: the server takes this many answers, the earliest; None for all in time.
+        speed_spread: standard deviation of the logarithm of clients' seconds per step. A client keeps its
+            speed over rounds. 0 makes all clients alike.
+        deadline_steps: the round closes when a client of median speed has done this many steps.
+        wanted: the server takes this many of the earliest answers; None takes all that are in time.
     """
 
     dropout: float = 0.0
@@ -40,24 +40,27 @@ class Faults(NamedTuple):
 
 
 def all_answer(round_index: int, asked: Sequence[str]) -> Attendance:
-    """Nothing goes wrong."""
+    """Let all invited clients answer."""
     return Attendance(list(asked), [], [])
 
 
 def slowness(client_id: str, faults: Faults, seed: int) -> float:
-    """A client's seconds a step over those of a median client."""
-    rng = generator(Draw.SPEED, seed, client_number(client_id))
+    """Compute a client's seconds per step relative to a median client."""
+    rng = stream_generator(Stream.SPEED, seed, client_number(client_id))
     return math.exp(faults.speed_spread * rng.standard_normal())
 
 
 def attend(
     asked: Sequence[str], steps: Mapping[str, int], faults: Faults, *, seed: int, round_index: int
 ) -> Attendance:
-    """Who answers in time.
+    """Split the invited clients into those present, dropped and late.
 
     Args:
-        asked: client ids; the order is kept, and decides nothing.
+        asked: ids of the invited clients; their order is kept and decides nothing.
         steps: local steps of each.
+        faults: what goes wrong.
+        seed: of the run.
+        round_index: from 0.
     """
     dropped = [client for client in asked if _drops(client, faults, seed, round_index)]
     gone = set(dropped)
@@ -66,7 +69,7 @@ def attend(
     }
     in_time = sorted(
         (client for client, when in finish.items() if when <= faults.deadline_steps),
-        # Of those that finish together any may be first, another one in another round.
+        # Ties are broken at random, anew each round.
         key=lambda client: (finish[client], _arrival(client, seed, round_index), client),
     )
     taken = set(in_time[: faults.wanted])
@@ -78,11 +81,11 @@ def attend(
 
 
 def _arrival(client_id: str, seed: int, round_index: int) -> float:
-    return float(generator(Draw.ARRIVAL, seed, round_index, client_number(client_id)).random())
+    return float(stream_generator(Stream.ARRIVAL, seed, round_index, client_number(client_id)).random())
 
 
 def _drops(client_id: str, faults: Faults, seed: int, round_index: int) -> bool:
     if not faults.dropout:
         return False
-    rng = generator(Draw.DROPOUT, seed, round_index, client_number(client_id))
+    rng = stream_generator(Stream.DROPOUT, seed, round_index, client_number(client_id))
     return bool(rng.random() < faults.dropout)

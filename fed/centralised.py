@@ -1,4 +1,4 @@
-"""Plain training without clients, through the same local steps, for comparison."""
+"""Plain training without clients, by the same local steps as a client's, for comparison."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -15,16 +15,16 @@ from fed.protocols import PyTree
 
 
 class CentralState(NamedTuple):
-    """Everything a centralised run needs to go on."""
+    """All that a centralised run needs to continue."""
 
     parameters: PyTree
     objective_state: PyTree
     optimizer_state: PyTree
-    round_index: jax.Array  # int32: stretches of training finished
+    round_index: jax.Array  # int32: number of finished stretches
 
 
 class StretchResult(NamedTuple):
-    """A stretch of training, as long as a federated round in audio seen."""
+    """A finished stretch of training, which sees as much audio as a federated round."""
 
     round_index: int
     state: CentralState
@@ -35,7 +35,7 @@ class StretchResult(NamedTuple):
 
 
 def init(training: LocalTraining, key: jax.Array) -> CentralState:
-    """The state before training."""
+    """Make the state before training."""
     parameters, objective_state = training.objective.init(key)
     return CentralState(parameters, objective_state, training.optimizer.init(parameters), jnp.int32(0))
 
@@ -51,11 +51,20 @@ def run(
     seed: int,
     block_steps: int = 16,
 ) -> Iterator[StretchResult]:
-    """Train on, one stretch at a time; the optimizer's state carries over.
+    """Train one stretch after the other; the optimizer's state carries over.
 
     Args:
+        training: the objective, the optimizer and the learning rate.
+        state: from `init` or a checkpoint.
         batches: stretch index -> its batches.
         sums: abstract sums of one step.
+        num_stretches: length of the whole run, including stretches before this call.
+        steps_per_stretch: steps of each stretch.
+        seed: of the keys.
+        block_steps: steps per call of the jitted program.
+
+    Yields:
+        One result per stretch.
     """
     number = np.uint32(client_number("centralised"))
 

@@ -1,6 +1,6 @@
-"""How many clients to vmap on an accelerator: an estimate of memory first, then measurements.
+"""How many clients to vmap on an accelerator: estimate the memory, then measure the time.
 
-On CPU lanes of one client each win (docs/decisions/0003) and nothing is measured.
+On CPU, lanes of one client each are fastest (docs/decisions/0003), and nothing is measured.
 """
 
 import math
@@ -20,8 +20,8 @@ from fed.round import Engine
 from fed.server import ServerState
 
 REPEATS = 3
-GAIN = 0.02  # a larger chunk has to be faster by this, since it takes more memory
-MEMORY_SHARE = 0.85  # of what the device has, for the program and all that stands beside it
+GAIN = 0.02  # a larger chunk takes more memory: it must be faster by this share
+MEMORY_SHARE = 0.85  # share of the device's memory that the program and its arguments may take
 
 
 class Trial(NamedTuple):
@@ -29,9 +29,9 @@ class Trial(NamedTuple):
 
     Attributes:
         chunk: clients side by side on a lane.
-        planned_bytes: XLA's plan of a group's program, on one device; 0 where none was made.
-        cohort_seconds: a lane's share of a cohort, from the time of a group's block of steps; None where it
-            does not fit.
+        planned_bytes: memory of a group's program on one device by XLA's plan; 0 if XLA made no plan.
+        cohort_seconds: time of a lane's share of a cohort, computed from a group's block of steps; None if
+            the chunk does not fit.
     """
 
     chunk: int
@@ -40,9 +40,9 @@ class Trial(NamedTuple):
 
 
 def candidates(clients_per_lane: int) -> list[int]:
-    """Chunks worth trying, largest first: all at once, in two groups, in four, ..., one by one.
+    """List the chunks worth trying, largest first: all at once, in two groups, in four, ..., one by one.
 
-    Groups are of equal size as far as they can be, so that few places of the last one stay empty.
+    Groups are as equal in size as possible, so that few places of the last one stay empty.
     """
     found, groups = [], 1
     while groups < clients_per_lane:
@@ -58,20 +58,20 @@ def measure(
     steps: int,
     memory_bytes: float | None,
 ) -> list[Trial]:
-    """Try one by one, then the largest chunk that fits by an estimate, and smaller ones while they win.
+    """Try one client at a time, the largest chunk that is likely to fit, and smaller ones while they win.
 
-    Every trial compiles a program for a group, and runs it on batches of zeros. Of several processes all have
-    to ask, and learn the same.
+    Every trial compiles a program for a group and runs it on batches of zeros. All of several processes
+    must call this, and get the same trials.
 
     Args:
-        build: chunk -> the engine that would train so many clients side by side.
+        build: chunk -> the engine that trains this many clients side by side.
         server: a state; it is not consumed.
         clients_per_lane: of a cohort.
-        steps: local steps of a client's round, of which an engine's block may hold a part.
-        memory_bytes: of a device, or None where nobody knows.
+        steps: local steps of a client's round; an engine's block may hold a part of them.
+        memory_bytes: of a device, or None if it is not known.
 
     Returns:
-        Trials in the order in which they were made; the first is of one client at a time.
+        Trials in the order in which they were made; the first is that of one client at a time.
     """
     limit = _agreed(math.inf if memory_bytes is None else MEMORY_SHARE * memory_bytes, min)
     trials = [_try(build(1), server, clients_per_lane, steps, math.inf)]
@@ -91,14 +91,14 @@ def measure(
 
 
 def fastest(trials: list[Trial]) -> int:
-    """The chunk to use: the smallest among those that are as fast as the fastest but for `GAIN`."""
+    """Choose the smallest chunk whose time is within `GAIN` of the fastest."""
     ran = [(trial.cohort_seconds, trial.chunk) for trial in trials if trial.cohort_seconds is not None]
     best = min(ran)[0]
     return min(chunk for seconds, chunk in ran if seconds <= best * (1.0 + GAIN))
 
 
 def device_memory_bytes() -> float | None:
-    """What the first device's allocator may hand out, if it tells."""
+    """Read how many bytes the first device's allocator may hand out; None if it does not tell."""
     held = jax.local_devices()[0].memory_stats() or {}
     return held.get("bytes_limit")
 
@@ -120,7 +120,7 @@ def _try(engine: Engine, server: ServerState, clients_per_lane: int, steps: int,
         if _agreed(float(planned), max) <= limit:
             seconds = _block_seconds(compiled, *arguments)
     except jax.errors.JaxRuntimeError as error:
-        # One process cannot tell the others.
+        # With several processes, the others would wait for this one.
         if several or chunk == 1 or "RESOURCE_EXHAUSTED" not in str(error):
             raise
     blocks = math.ceil(clients_per_lane / chunk) * steps / engine.block_steps
@@ -129,7 +129,7 @@ def _try(engine: Engine, server: ServerState, clients_per_lane: int, steps: int,
 
 
 def _block_seconds(compiled: Any, accumulator: Any, *others: Any) -> float:
-    """Median time of a group's program, after a first one."""
+    """Median time of a group's program in seconds, after one run to warm up."""
     times = []
     for _ in range(1 + REPEATS):
         started = time.perf_counter()
@@ -140,7 +140,7 @@ def _block_seconds(compiled: Any, accumulator: Any, *others: Any) -> float:
 
 
 def _arguments(engine: Engine, server: ServerState) -> tuple[Any, ...]:
-    """What a group's program takes, with batches of zeros; how long it runs does not depend on them."""
+    """Arguments of a group's program, with batches of zeros, on which its time does not depend."""
     programs = engine.programs
     server = replicate(server, model_shardings(programs.mesh, server))
     model = (server.parameters, server.objective_state)
@@ -163,7 +163,7 @@ def _arguments(engine: Engine, server: ServerState) -> tuple[Any, ...]:
 
 
 def _agreed(value: float, choose: Callable[[list[float]], float]) -> float:
-    """What all of several processes go by: the least or the greatest of their values."""
+    """The value that all processes use: the least or the greatest of theirs."""
     if jax.process_count() == 1:
         return value
     return choose([float(held) for held in multihost_utils.process_allgather(np.float64(value)).ravel()])

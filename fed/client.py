@@ -1,4 +1,4 @@
-"""The local update of ONE client: a scan over its steps. No client axis here."""
+"""The local update of one client: a scan over its steps. There is no client axis here."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +14,7 @@ LearningRate = Callable[[jax.Array], jax.Array]
 
 
 class ClientState(NamedTuple):
-    """What a client carries from step to step; dropped when its round ends."""
+    """What a client carries from step to step; it is dropped when the round ends."""
 
     parameters: PyTree
     optimizer_state: PyTree
@@ -24,7 +24,7 @@ class ClientState(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A run of local steps, stacked. A step that is not valid changes nothing."""
+    """Consecutive local steps, stacked. A step that is not valid changes nothing."""
 
     batches: PyTree  # leaves [step, ...]
     valid: jax.Array  # bool [step]
@@ -48,9 +48,11 @@ class LocalTraining(NamedTuple):
 
 
 def start(training: LocalTraining, parameters: PyTree, objective_state: PyTree, sums: PyTree) -> ClientState:
-    """A client at the beginning of its round.
+    """Make a client's state at the beginning of its round.
 
     Args:
+        training: how the client trains.
+        parameters, objective_state: the server's.
         sums: abstract or concrete sums, for their shapes.
     """
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums)
@@ -76,12 +78,14 @@ def train_block(
     """Run one block of local steps.
 
     Args:
+        training: how the client trains.
+        client: its state before the block.
+        block: batches and flags of the steps.
         client_number: uint32 identity, for the keys.
         key: the round's key.
         first_step: global step of the round's first local step, for schedules.
-        anchor: the parameters that the round began with, towards which `proximal` pulls; not looked
-            at where it is zero.
-        read: what the objective is given of a block's batch.
+        anchor: the round's first parameters, towards which `proximal` pulls; not read if it is zero.
+        read: a block's batch -> the objective's batch.
     """
 
     def update(client: ClientState, inputs: Block) -> ClientState:
@@ -97,7 +101,7 @@ def train_block(
             gradients = jax.tree.map(
                 lambda g, p, start: g + training.proximal * (p - start), gradients, client.parameters, anchor
             )
-        # optax's own arithmetic does not pass strict dtype and rank promotion.
+        # optax's own arithmetic fails under strict dtype and rank promotion.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             updates, optimizer_state = training.optimizer.update(
                 gradients, client.optimizer_state, client.parameters

@@ -13,10 +13,9 @@ class Divergence(NamedTuple):
 
     Attributes:
         norms: [client], Euclidean over all parameters.
-        cosine_to_mean: [client], to the weighted mean update. A client that has all the weight is its
-            own mean, with cosine one, whatever the others do.
-        cosine_to_others: [client], to the plain mean of the other clients' updates, which knows
-            nothing of weights.
+        cosine_to_mean: [client], to the weighted mean update. A client with all the weight has cosine
+            one, as it is its own mean.
+        cosine_to_others: [client], to the unweighted mean of the other clients' updates.
         mean_norm: norm of the weighted mean update.
     """
 
@@ -27,19 +26,19 @@ class Divergence(NamedTuple):
 
 
 def divergence(updates: PyTree, weights: np.ndarray) -> Divergence:
-    """Agreement of clients' updates.
+    """Measure how far clients' updates agree.
 
     Args:
-        updates: NumPy leaves [client, ...]. A client with a value that is not finite has NaN for its
-            results and counts for none of the others.
-        weights: [client], non-negative; as in the aggregation, they are taken to sum to one.
+        updates: NumPy leaves [client, ...]. A client with a value that is not finite gets NaN for its
+            results and is left out of those of the others.
+        weights: [client], non-negative, as in the aggregation; they are not normalised here.
     """
     products, finite = inner_products(updates)
     weights = np.where(finite, np.asarray(weights, np.float64), 0.0)
     squares = np.diag(products)
     with_mean = products @ weights
     mean_square = float(weights @ with_mean)
-    # The sum of the others, which has the direction of their mean.
+    # The sum of the other clients' updates has the direction of their mean.
     with_others = products.sum(1) - squares
     others_square = products.sum() - 2 * products.sum(1) + squares
 
@@ -55,10 +54,9 @@ def divergence(updates: PyTree, weights: np.ndarray) -> Divergence:
 
 
 def inner_products(updates: PyTree) -> tuple[np.ndarray, np.ndarray]:
-    """(float64 [client, client], bool [client]: all of its values are finite).
+    """Compute inner products, float64 [client, client], and which clients are finite, bool [client].
 
-    Rows and columns of clients that are not finite are zero. Leaf by leaf, so that no more than the
-    largest leaf is held in float64.
+    Rows and columns of clients that are not finite are zero. Only one leaf at a time is held in float64.
     """
     rows = [np.reshape(leaf, (len(leaf), -1)) for leaf in jax.tree.leaves(updates)]
     finite = np.all([np.isfinite(row).all(1) for row in rows], axis=0)
@@ -70,8 +68,8 @@ def inner_products(updates: PyTree) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cosine(product: np.ndarray, square: np.ndarray, other_square: np.ndarray) -> np.ndarray:
-    """product / sqrt(square x other_square); NaN where a side has no length."""
-    # Differences of sums leave rounding where nothing is left.
+    """product / sqrt(square x other_square); NaN where a vector has no length."""
+    # Differences of sums that should be zero leave rounding errors.
     scale = np.sqrt(np.maximum(square, 0.0) * np.maximum(other_square, 0.0))
     defined = scale > 1e-12 * np.max(square, initial=0.0)
     return np.where(defined, np.clip(product / np.where(defined, scale, 1.0), -1.0, 1.0), np.nan)

@@ -1,8 +1,9 @@
-"""fedjax's interfaces: its FederatedData and samplers feed our rounds, and our rounds are offered
-as a fedjax.FederatedAlgorithm. fedjax is imported lazily; nothing else of `fed` needs it.
+"""fedjax's interfaces: its FederatedData and samplers feed our rounds, which are also offered as a
+fedjax.FederatedAlgorithm. fedjax is imported lazily; nothing else in `fed` needs it.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,9 @@ import optax
 from fed import server, simulation
 from fed.aggregation import LogWeight
 from fed.client import LocalTraining
-from fed.cohort import Layout
+from fed.cohort import Layout, RoundSettings
 from fed.keys import client_number
-from fed.protocols import ClientPlan, PyTree
+from fed.protocols import ClientPlan, FederationError, PyTree
 from fed.round import run_round
 from fed.sampling import Sampler
 from fed.server import ServerState
@@ -29,22 +30,23 @@ ToBatch = Callable[[dict[str, Any]], PyTree]
 
 
 def client_name(client_id: Any) -> str:
-    """fedjax's client ids are bytes; ours are strings."""
+    """Convert fedjax's client id, which is bytes, to a string."""
     return client_id.decode("utf-8", "surrogateescape") if isinstance(client_id, bytes) else str(client_id)
 
 
 class FedjaxSource:
     """A ClientSource over a fedjax.FederatedData.
 
-    Rows of a ClientDataset must have one shape: hold indices there for ragged audio and read in
-    `to_batch`. Batches are fedjax's own: shuffled, repeated for `num_epochs`, all of `batch_size`.
+    Rows of a ClientDataset must have one shape: for audio of unlike lengths, let the rows be indices and
+    read the audio in `to_batch`. Batches are fedjax's own: shuffled, repeated for `num_epochs`, all of
+    `batch_size`. A client without examples makes no step and changes nothing.
 
     Args:
-        data: whose clients are the population; ids of bytes become strings.
+        data: its clients are the population; their ids, which are bytes, become strings.
         batch_size: rows of a batch.
-        num_epochs: over a client's rows in a round; the client's loss is that of the last one.
-        seed: of the shuffling, with round and client.
-        to_batch: columns of a batch, each [batch, ...] -> what the objective takes.
+        num_epochs: passes over a client's rows in a round; the client's loss is that of the last one.
+        seed: of the shuffling, together with round and client.
+        to_batch: columns of a batch, each [batch, ...] -> the objective's batch.
     """
 
     def __init__(
@@ -66,12 +68,12 @@ class FedjaxSource:
         return list(self._ids)
 
     def plan(self, client_id: str, round_index: int) -> ClientPlan:
-        """Steps that make up the epochs; weighted by the number of examples."""
+        """Plan the steps that make up the epochs; the weight is the number of examples."""
         size = self._data.client_size(self._ids[client_id])
         return _plan(size, self._batch_size, self._epochs)
 
     def client_batches(self, client_id: str, round_index: int) -> Iterator[PyTree]:
-        """Batches shuffled by seed and round."""
+        """Read batches, shuffled by seed, round and client."""
         dataset = self._data.get_client(self._ids[client_id])
         plan = self.plan(client_id, round_index)
         seed = _shuffle_seed(self._seed, round_index, client_id)
@@ -79,10 +81,18 @@ class FedjaxSource:
 
 
 class _RoundSource:
-    """The clients that fedjax hands to `apply`, as a ClientSource for one round."""
+    """The clients that fedjax hands to `apply`, as a ClientSource for one round.
+
+    A client that is there again has a name of its own each time, and so its own shuffling and keys.
+    """
 
     def __init__(self, clients: Sequence[tuple], batch_size: int, epochs: int, seed: int, to_batch: ToBatch):
-        self._datasets = {client_name(client_id): dataset for client_id, dataset, _ in clients}
+        names, times = [], Counter[str]()
+        for client_id, _, _ in clients:
+            name = client_name(client_id)
+            names.append(f"{name}\0{times[name]}" if times[name] else name)
+            times[name] += 1
+        self._datasets = {name: dataset for name, (_, dataset, _) in zip(names, clients, strict=True)}
         self._batch_size, self._epochs, self._seed, self._to_batch = batch_size, epochs, seed, to_batch
 
     def client_ids(self) -> list[str]:
@@ -119,9 +129,9 @@ def _batches(
 def lazy_federated_data(
     clients: Mapping[str, Sequence[int]], read: Callable[[np.ndarray], dict[str, np.ndarray]]
 ) -> "fedjax.FederatedData":
-    """A fedjax.FederatedData whose examples are read when a batch is asked for.
+    """Make a fedjax.FederatedData that reads examples when a batch is asked for.
 
-    It holds the numbers of the examples alone, so that a corpus need not fit into memory.
+    It holds only the numbers of the examples, so that a corpus need not fit into memory.
 
     Args:
         clients: client id -> numbers of its examples.
@@ -135,11 +145,21 @@ def lazy_federated_data(
 
 
 def sampler(fedjax_sampler: "fedjax.client_samplers.ClientSampler") -> Sampler:
-    """A fedjax client sampler as ours. It must allow `set_round_num`, so that runs can resume.
+    """Turn a fedjax client sampler into ours.
 
-    Its random keys are left aside: they depend on round and position, ours on seed, round, client
-    and step.
+    Its random keys are not used: they depend on round and position, ours on seed, round, client and
+    step.
+
+    Raises:
+        FederationError: it does not allow `set_round_num`, which runs need in order to resume.
     """
+    try:
+        fedjax_sampler.set_round_num(0)
+    except NotImplementedError as error:
+        raise FederationError(
+            f"{type(fedjax_sampler).__name__} cannot be set to a round, which runs need in order to resume: "
+            "use fedjax's UniformGetClientSampler"
+        ) from error
 
     def sample(round_index: int) -> list[str]:
         fedjax_sampler.set_round_num(round_index)
@@ -160,23 +180,24 @@ def federated_algorithm(
     seed: int = 0,
     to_batch: ToBatch = lambda examples: examples,
 ) -> "fedjax.FederatedAlgorithm":
-    """Our vectorised rounds as a fedjax.FederatedAlgorithm.
+    """Offer our vectorised rounds as a fedjax.FederatedAlgorithm.
 
     `init(key)` gives a ServerState, a pytree; `apply(state, clients)` trains the clients that a
     fedjax sampler drew and returns the new state and diagnostics by client id: `loss`, `weight`
-    and `accepted`. Schedules advance by `steps_per_round`, best the longest client's steps.
+    and `accepted`. A client without examples is not accepted and changes nothing. A client that is given
+    twice trains and counts twice, and its diagnostics are those of the last time, as in fedjax.
 
     Args:
         training: how a client trains.
-        rule: how updates are weighted; weights of data are numbers of examples.
-        server_optimizer: applied to the negative mean update.
+        rule: how updates are weighted; the weight of a client's data is its number of examples.
+        server_optimizer: gets the negative mean update as its gradient.
         layout: lanes and chunk.
-        batch_size, num_epochs, seed, to_batch: as of `FedjaxSource`.
-        steps_per_round: local steps by which schedules advance.
+        batch_size, num_epochs, seed, to_batch: as for `FedjaxSource`.
+        steps_per_round: local steps by which schedules advance in a round, best the longest client's.
     """
     import fedjax
 
-    engine = None
+    engine, settings = None, RoundSettings(training, rule, server_optimizer, layout)
 
     def init(key: jax.Array) -> ServerState:
         return server.init(training.objective, server_optimizer, key)
@@ -186,30 +207,34 @@ def federated_algorithm(
         clients = list(clients)
         source = _RoundSource(clients, batch_size, num_epochs, seed, to_batch)
         names = source.client_ids()
+        original = dict(zip(names, (client_id for client_id, _, _ in clients), strict=True))
         round_index = int(state.round_index)
+        # The programs consume their state, and a fedjax caller may keep the old one.
+        copied = jax.tree.map(lambda leaf: leaf.copy(), state)
+        batch = simulation.first_batch(source, names, round_index)
+        if batch is None:
+            return copied._replace(round_index=copied.round_index + 1), _diagnostics(original, None)
         if engine is None:
-            batch = next(source.client_batches(names[0], round_index))
-            engine = simulation.build_engine(
-                training, rule, server_optimizer, layout, state, batch, steps_per_round
-            )
+            engine = simulation.build_engine(settings, state, batch, steps_per_round)
+        first_step = round_index * steps_per_round
         outcome = run_round(
-            engine,
-            # The programs consume their state, and a fedjax caller may keep the old one.
-            jax.tree.map(lambda leaf: leaf.copy(), state),
-            source,
-            names,
-            seed=seed,
-            round_index=round_index,
-            first_step=round_index * steps_per_round,
+            engine, copied, source, names, seed=seed, round_index=round_index, first_step=first_step
         )
         result = simulation.to_result(outcome, round_index)
-        original = {client_name(client_id): client_id for client_id, _, _ in clients}
-        diagnostics = {
-            original[name]: {"loss": loss, "weight": weight, "accepted": name not in result.skipped}
-            for name, loss, weight in zip(result.clients, result.losses, result.weights, strict=True)
-        }
-        return result.server, diagnostics
+        return result.server, _diagnostics(original, result)
 
     # fedjax's own dataclass decorator hides the constructor from type checkers.
     make: Any = fedjax.FederatedAlgorithm
     return make(init, apply)
+
+
+def _diagnostics(original: dict[str, Any], result: simulation.RoundResult | None) -> dict[Any, dict]:
+    """Report on each client by fedjax's id; without a result, no client had any example."""
+    found: dict[str, dict] = {}
+    if result is not None:
+        found = {
+            name: {"loss": loss, "weight": weight, "accepted": name not in result.skipped}
+            for name, loss, weight in zip(result.clients, result.losses, result.weights, strict=True)
+        }
+    nothing = {"loss": 0.0, "weight": 0.0, "accepted": False}
+    return {client_id: found.get(name, dict(nothing)) for name, client_id in original.items()}

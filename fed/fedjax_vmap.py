@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 def vmap_backend(chunk: int = 8) -> "fedjax.core.for_each_client.ForEachClientBackend":
     """A for-each-client backend for `fedjax.set_for_each_client_backend`.
 
-    Clients come in chunks in the order given, and leave in it; no more than a chunk's data and states
-    are held. A client with fewer batches than another of its chunk waits, its state unchanged, and
-    gets no results for steps that it did not make. Batches of one step that differ in shape between clients
-    (a smaller last one) run shape by shape.
+    Clients come and leave in the order given, a chunk at a time, and only one chunk's data and states are
+    held. A client with fewer batches than another one of its chunk waits, its state unchanged, and gets
+    no results for steps that it did not make. Clients of a chunk whose inputs differ in shape, and
+    batches that do (a smaller last one), run shape by shape.
 
     Args:
         chunk: clients side by side. Convolutions become grouped ones under vmap, which are slow on CPU:
             see docs/decisions/0012.
 
     Raises:
-        FederationError: a chunk below 1.
+        FederationError: the chunk is below 1.
     """
     from fedjax.core import for_each_client as base
 
@@ -47,14 +47,14 @@ def vmap_backend(chunk: int = 8) -> "fedjax.core.for_each_client.ForEachClientBa
 
 
 def _for_each_client(client_init: Any, client_step: Any, client_final: Any, chunk: int) -> Any:
-    """What fedjax's algorithms call with the shared input and the clients."""
+    """Build the function that fedjax's algorithms call with the shared input and the clients."""
 
     def masked_step(state: PyTree, batch: PyTree, active: jax.Array) -> tuple[PyTree, PyTree]:
         new, result = client_step(state, batch)
         return jax.tree.map(lambda after, before: jnp.where(active, after, before), new, state), result
 
     def start(shared: PyTree, inputs: PyTree) -> PyTree:
-        # Copies, so that steps can take the state over. Without the size, no inputs would be no clients.
+        # Copies, since steps take over the state's memory. The size is for clients without any input.
         return jax.tree.map(jnp.copy, jax.vmap(client_init, (None, 0), axis_size=chunk)(shared, inputs))
 
     start = jax.jit(start)
@@ -66,24 +66,33 @@ def _for_each_client(client_init: Any, client_step: Any, client_final: Any, chun
         shared_input: PyTree, clients: Iterable[tuple[Any, Iterable[PyTree], PyTree]]
     ) -> Iterator[tuple[Any, PyTree, list[PyTree]]]:
         for members in _chunks(clients, chunk):
-            names, batches, inputs = zip(*members, strict=True)
-            streams = [iter(of_client) for of_client in batches]
-            state = start(shared_input, _stack(_padded(inputs, chunk)))
-            results: list[list[PyTree]] = [[] for _ in names]
-            while alive := [
-                (place, b) for place, s in enumerate(streams) if (b := next(s, None)) is not None
-            ]:
-                for places, stacked in _by_shape(alive, chunk):
-                    if len(places) == len(names):
-                        state, result = step(state, stacked)
-                    else:
-                        active = np.zeros(chunk, bool)
-                        active[places] = True
-                        state, result = some_step(state, stacked, active)
-                    for place, of_client in zip(places, _unstack(result, places), strict=True):
-                        results[place].append(of_client)
-            outputs = _unstack(final(shared_input, state), list(range(len(names))))
-            yield from zip(names, outputs, results, strict=True)
+            found: dict[int, tuple[Any, PyTree, list[PyTree]]] = {}
+            for alike in _groups([(place, client[2]) for place, client in enumerate(members)]):
+                places = [place for place, _ in alike]
+                found |= zip(
+                    places, run_alike(shared_input, [members[place] for place in places]), strict=True
+                )
+            yield from (found[place] for place in range(len(members)))
+
+    def run_alike(shared_input: PyTree, members: list[Any]) -> Iterator[tuple[Any, PyTree, list[PyTree]]]:
+        """Run clients whose inputs have one shape."""
+        names, batches, inputs = zip(*members, strict=True)
+        streams = [iter(of_client) for of_client in batches]
+        state = start(shared_input, _stack(_padded(inputs, chunk)))
+        results: list[list[PyTree]] = [[] for _ in names]
+        while alive := [(place, b) for place, s in enumerate(streams) if (b := next(s, None)) is not None]:
+            for alike in _groups(alive):
+                places, stacked = [place for place, _ in alike], _stacked(alike, chunk)
+                if len(places) == len(names):
+                    state, result = step(state, stacked)
+                else:
+                    active = np.zeros(chunk, bool)
+                    active[places] = True
+                    state, result = some_step(state, stacked, active)
+                for place, of_client in zip(places, _unstack(result, places), strict=True):
+                    results[place].append(of_client)
+        outputs = _unstack(final(shared_input, state), list(range(len(names))))
+        return zip(names, outputs, results, strict=True)
 
     return run
 
@@ -100,7 +109,7 @@ def _chunks(clients: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _padded(rows: Any, size: int) -> list[Any]:
-    """As many rows as a chunk has: the first one again, so that one program serves all chunks."""
+    """Repeat the first row up to a chunk's size, so that one program serves all chunks."""
     return [*rows, *[rows[0]] * (size - len(rows))]
 
 
@@ -114,23 +123,31 @@ def _stack_leaves(leaves: tuple[Any, ...]) -> Any:
     return jnp.stack(leaves)
 
 
-def _by_shape(alive: list[tuple[int, PyTree]], chunk: int) -> Iterator[tuple[list[int], PyTree]]:
-    """(places, batches [chunk, ...]) of the clients whose batches have one shape."""
+def _groups(placed: list[tuple[int, PyTree]]) -> list[list[tuple[int, PyTree]]]:
+    """Group (place, tree) by the trees' structure, shapes and dtypes."""
     groups: dict[Any, list[tuple[int, PyTree]]] = {}
-    for place, batch in alive:
-        leaves, structure = jax.tree.flatten(batch)
-        shape = (structure, *((np.shape(leaf), np.result_type(leaf)) for leaf in leaves))
-        groups.setdefault(shape, []).append((place, batch))
-    for members in groups.values():
-        rows = [members[0][1]] * chunk
-        for place, batch in members:
-            rows[place] = batch
-        yield [place for place, _ in members], _stack(rows)
+    for place, tree in placed:
+        leaves, structure = jax.tree.flatten(tree)
+        shape = (structure, *((np.shape(leaf), _dtype(leaf)) for leaf in leaves))
+        groups.setdefault(shape, []).append((place, tree))
+    return list(groups.values())
+
+
+def _dtype(leaf: Any) -> Any:
+    return leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf)
+
+
+def _stacked(alike: list[tuple[int, PyTree]], chunk: int) -> PyTree:
+    """Batches [chunk, ...], each in its client's place; the first one fills the other places."""
+    rows = [alike[0][1]] * chunk
+    for place, batch in alike:
+        rows[place] = batch
+    return _stack(rows)
 
 
 @jax.jit
 def _split(tree: PyTree) -> list[PyTree]:
-    """Leaves [client, ...] as a tree for each client, in one dispatch."""
+    """Split leaves [client, ...] into a tree for each client, in one dispatch."""
     size = len(jax.tree.leaves(tree)[0])
     return [jax.tree.map(lambda leaf, row=row: leaf[row], tree) for row in range(size)]
 

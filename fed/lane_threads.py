@@ -1,4 +1,4 @@
-"""Programs for lanes that share a CPU: each compiled for its share of the cores."""
+"""Programs for lanes that share a CPU; each is compiled for its share of the cores."""
 
 import contextlib
 import os
@@ -11,12 +11,12 @@ _TASKS = Path("/proc/self/task")  # this process's threads
 
 @contextlib.contextmanager
 def compiling_for(cores: int) -> Iterator[None]:
-    """Let XLA:CPU compile as if there were so many cores (Linux; elsewhere it does nothing).
+    """Let XLA:CPU compile as if there were `cores` cores (on Linux; elsewhere it does nothing).
 
-    XLA splits every loop over all the cores that its compiling thread may use, and has no option for it.
-    Lanes whose loops are split for cores that other lanes keep busy wait for one another all the time
-    (docs/decisions/0012 has the figures). XLA compiles on threads of its own, so all threads of this
-    process are confined while it does.
+    XLA splits every loop over all cores that its compiling thread may use, and has no option for it.
+    Lanes whose loops are split over cores that other lanes keep busy wait for one another all the time
+    (docs/decisions/0012 has the figures). XLA compiles on its own threads: all threads of this process
+    are confined until it is done.
     """
     if not _TASKS.exists():
         yield
@@ -29,16 +29,16 @@ def compiling_for(cores: int) -> Iterator[None]:
             _confine(thread, confined)
         yield
     finally:
-        # Threads that were born meanwhile took over the confinement.
+        # Threads that started meanwhile have inherited the confinement.
         for thread in _affinities():
             _confine(thread, before.get(thread, whole))
 
 
 def _affinities() -> dict[int, set[int]]:
-    """Cores that each thread may use."""
+    """The cores that each thread may use, by thread id."""
     found = {}
     for path in _TASKS.iterdir():
-        with contextlib.suppress(ProcessLookupError):  # it has ended
+        with contextlib.suppress(ProcessLookupError):  # the thread has ended
             found[int(path.name)] = os.sched_getaffinity(int(path.name))
     return found
 
@@ -66,12 +66,12 @@ class LaneProgram:
         return self._jitted._cache_size()
 
     def lower(self, *arguments: Any) -> Any:
-        """As of the jitted program."""
+        """Lower the jitted program."""
         return self._jitted.lower(*arguments)
 
 
 def for_lanes(jitted: Callable, lanes: int) -> Any:
-    """A jitted program as so many lanes of a CPU are to call it: as it is, if there is one."""
+    """Wrap a jitted program for `lanes` lanes of a CPU; with one lane it stays as it is."""
     if lanes == 1 or not hasattr(os, "sched_getaffinity"):
         return jitted
     return LaneProgram(jitted, lanes)

@@ -15,7 +15,7 @@ SHARDS = "shards"  # the mesh's axis over which one model is spread
 
 
 def shard_spec(shape: tuple[int, ...], shards: int) -> P:
-    """How a model's array is spread: along its longest axis that so many devices divide, or not at all."""
+    """Spread a model's array along its longest axis that `shards` divides, or not at all."""
     divisible = [axis for axis, size in enumerate(shape) if size % shards == 0 and size > 1]
     if shards == 1 or not divisible:
         return P()
@@ -24,15 +24,15 @@ def shard_spec(shape: tuple[int, ...], shards: int) -> P:
 
 
 def model_shardings(mesh: Mesh, tree: PyTree) -> PyTree:
-    """Shardings of a server's state: alike in every lane, over its shards within."""
+    """Build the shardings of a server's state: the same in every lane, spread over the lane's shards."""
     return jax.tree.map(lambda leaf: NamedSharding(mesh, shard_spec(leaf.shape, mesh.shape[SHARDS])), tree)
 
 
 def lanes_of_this_process(mesh: Mesh) -> slice:
-    """Places in the mesh's first axis whose devices this process owns.
+    """Find the lanes, by their place in the mesh's first axis, whose devices this process owns.
 
     Raises:
-        FederationError: they are not next to each other, or there are none.
+        FederationError: they are not next to each other, or this process owns none.
     """
     owners = [
         {device.process_index for device in lane} for lane in mesh.devices.reshape(len(mesh.devices), -1)
@@ -47,16 +47,17 @@ def lanes_of_this_process(mesh: Mesh) -> slice:
 
 
 def put(tree: PyTree, sharding: NamedSharding) -> PyTree:
-    """NumPy arrays onto the mesh; each process gives its own rows of what is sharded."""
+    """Move NumPy arrays onto the mesh; each process gives its own rows of a sharded array."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), tree)
 
 
 def replicate(tree: PyTree, shardings: PyTree) -> PyTree:
-    """Arrays that every process has alike, onto the mesh.
+    """Move arrays that are the same in every process onto the mesh.
 
     Args:
+        tree: NumPy or JAX arrays.
         shardings: one for all arrays, or one for each.
     """
     if jax.process_count() == 1:
@@ -78,7 +79,7 @@ def replicate(tree: PyTree, shardings: PyTree) -> PyTree:
 
 
 def same_everywhere(number: int) -> bool:
-    """Whether all processes come with the same 32-bit number; all of them have to ask."""
+    """Tell whether all processes have the same 32-bit number; all of them must call this."""
     if jax.process_count() == 1:
         return True
     found = np.asarray(multihost_utils.process_allgather(np.uint32(number)))
@@ -86,14 +87,14 @@ def same_everywhere(number: int) -> bool:
 
 
 def first_process_says(number: int) -> int:
-    """A number that the first of several processes knows; all of them have to ask."""
+    """Get the first process's number in all processes; all of them must call this."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def fetch(tree: PyTree) -> PyTree:
-    """NumPy arrays with all rows, in every process."""
+    """Copy arrays to the host as NumPy arrays with all rows, in every process."""
 
     def one(leaf: Any) -> np.ndarray:
         if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):

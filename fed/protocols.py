@@ -1,4 +1,4 @@
-"""What federated rounds ask of a model and of the data; both sides only need the right shape."""
+"""What federated rounds require of a model and of the data; any object with these members will do."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -25,9 +25,10 @@ class ClientPlan(NamedTuple):
     """A client's work in one round, known before its data are read.
 
     Attributes:
-        num_steps: local updates.
+        num_steps: local updates; 0 for a client that has nothing to train on.
         loss_from_step: first step of the last local epoch, over which the client's loss is taken.
-        weight: the client's weight under FedAvg, e.g. seconds of audio or examples; positive.
+        weight: the client's weight under FedAvg, such as seconds of audio or examples; positive if there
+            are steps.
     """
 
     num_steps: int
@@ -40,27 +41,27 @@ class ClientSource(Protocol):
     """Where the data of clients come from."""
 
     def client_ids(self) -> Sequence[str]:
-        """The population."""
+        """List the population."""
         ...
 
     def plan(self, client_id: str, round_index: int) -> ClientPlan:
-        """How many steps a client makes in a round, and its weight."""
+        """Tell how many steps a client makes in a round, and its weight."""
         ...
 
     def client_batches(self, client_id: str, round_index: int) -> Iterator[PyTree]:
-        """The batches of a client's round: NumPy pytrees of one and the same shape."""
+        """Read the batches of a client's round: NumPy pytrees of the same shape."""
         ...
 
 
 class Resident(NamedTuple):
-    """Data that stay on the devices for a whole run; a source's batches then only say which of them.
+    """Data that stay on the devices for a whole run; batches then only select a part of them.
 
-    A source that has them carries them as its attribute `resident`. What is worth it: data of a population
-    that fits, and models so small that moving batches takes longer than training on them.
+    A source has them as its attribute `resident`. They pay off if a population's data fit on a device and
+    the model is so small that moving batches takes longer than training on them.
 
     Attributes:
         data: a pytree of arrays, the same on every device of the run.
-        read: (data, batch of a source) -> batch of the objective; runs inside the step.
+        read: (data, batch of the source) -> batch of the objective; it runs inside the step.
     """
 
     data: PyTree
@@ -68,4 +69,4 @@ class Resident(NamedTuple):
 
 
 class FederationError(Exception):
-    """A federated setting that cannot work; the message says what would."""
+    """A federated setting cannot work; the message says which one would."""

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fed.client import Block
-from fed.cohort import ClientReport, Layout, Programs, Shared
+from fed.cohort import ClientReport, Layout, Shared
 from fed.keys import client_number, noise_key, round_key
 from fed.placement import fetch, model_shardings, put, replicate
+from fed.programs import Programs
 from fed.protocols import ClientPlan, ClientSource, FederationError, PyTree
 from fed.server import ServerState
 
@@ -22,28 +23,21 @@ BLOCKS_UNDER_WAY = 2
 
 
 class Engine(NamedTuple):
-    """The programs of a run and how clients and steps are laid out on them.
-
-    `block_steps` is chosen once for a run, so that the block program compiles once whatever
-    clients a round draws; `batch` gives the shapes and dtypes of every batch; `data` are those of
-    `protocols.Resident`, on the devices.
-    """
+    """The programs of a run, and how clients and steps are laid out on them."""
 
     programs: Programs
     layout: Layout
-    block_steps: int
-    batch: PyTree
-    data: PyTree = ()
+    block_steps: int  # one number for a whole run: the block program compiles once
+    batch: PyTree  # shapes and dtypes of every batch
+    data: PyTree = ()  # `protocols.Resident.data`, on the devices
 
 
 class ClientModels(NamedTuple):
-    """The models of a round before they were averaged: NumPy arrays on the host.
-
-    Takes (clients + 1) times the memory of one model and its state, on the host alone.
+    """The models of a round before they were averaged: (clients + 1) models with their states, on the host.
 
     Attributes:
-        before: (parameters, objective state) that every client started from.
-        after: (parameters, objective state) of the clients after their local training, leaves
+        before: (parameters, objective state) that every client started from; NumPy arrays.
+        after: (parameters, objective state) of the clients after their local training; NumPy leaves
             [client, ...] in the order of the outcome's `clients`.
     """
 
@@ -51,19 +45,26 @@ class ClientModels(NamedTuple):
     after: tuple[PyTree, PyTree]
 
     def of(self, client: int) -> tuple[PyTree, PyTree]:
-        """(parameters, objective state) of one client, by its place in `clients`."""
+        """Select (parameters, objective state) of one client, by its place in `clients`."""
         return jax.tree.map(lambda leaf: leaf[client], self.after)
 
     def updates(self) -> PyTree:
-        """Local minus initial parameters: leaves [client, ...]; as much memory again."""
+        """Subtract the initial from the local parameters: leaves [client, ...]; as much memory again."""
         return jax.tree.map(lambda after, before: after - before[None], self.after[0], self.before[0])
 
 
 class RoundOutcome(NamedTuple):
     """A finished round; sums and state are still on the device.
 
-    `reports` are NumPy arrays aligned with `clients`; `step_slots` counts every step computed or
-    reserved, padding included; `models` are there if they were asked for.
+    Attributes:
+        server: the state after the round.
+        sums: totals over all accepted clients.
+        mean_update_norm: norm of the update that the server got.
+        clients: the clients that took part.
+        reports: NumPy arrays aligned with `clients`.
+        steps: local steps done.
+        step_slots: local steps computed or reserved, padding included.
+        models: the clients' models, if the round was asked to keep them.
     """
 
     server: ServerState
@@ -77,7 +78,7 @@ class RoundOutcome(NamedTuple):
 
 
 def choose_block_steps(max_steps: int, batch_bytes: int, layout: Layout) -> int:
-    """Steps per block: as few blocks as the memory bound allows, of equal size."""
+    """Choose the steps per block: as few blocks as the memory bound allows, of equal size."""
     limit = max(1, BLOCK_BYTES // max(1, batch_bytes * layout.group_size))
     blocks = math.ceil(max_steps / limit)
     return math.ceil(max_steps / blocks)
@@ -91,6 +92,15 @@ class _GroupBlock(NamedTuple):
     plans: list[ClientPlan]
     block: Block
     numbers: jax.Array
+
+
+class _Trained(NamedTuple):
+    """All groups of a round after their training."""
+
+    accumulator: Any
+    reports: list[ClientReport]  # one per group
+    models: list[tuple[PyTree, PyTree]]  # one per group, if they are kept
+    step_slots: int
 
 
 def run_round(
@@ -107,64 +117,94 @@ def run_round(
     """Train a cohort and step the server. Nothing is fetched before the last step is under way.
 
     Args:
-        cohort: client ids; their order changes nothing but the order of summation. Without any, all
-            that changes is the round's number, and under privacy what its noise does.
+        engine: from `simulation.prepare` or `simulation.build_engine`.
+        server: the state before the round; it is consumed.
+        source: the clients' data.
+        cohort: client ids; their order changes nothing but the order of summation. A client without
+            steps is reported as NOTHING_LEARNT. A client that is there twice trains and counts twice.
+            An empty cohort changes the round's number alone, and under privacy adds the noise.
+        seed: of the round's keys.
+        round_index: from 0.
         first_step: global step of the round's first local step.
-        keep_models: copy the clients' models to the host (ClientModels) before they are dropped. The
-            same programs run on the same values, so the round's result is the same; each group is
-            waited for.
+        keep_models: copy the clients' models to the host. The result is the same; each group is waited for.
 
     Raises:
-        FederationError: a client without steps, or one with fewer batches than steps.
+        FederationError: a client has fewer batches than steps, or steps and a weight that is not positive.
     """
-    plans = {client_id: source.plan(client_id, round_index) for client_id in cohort}
-    for client_id, plan in plans.items():
-        if plan.num_steps < 1 or not plan.weight > 0:
-            raise FederationError(
-                f"client {client_id} has {plan.num_steps} steps and weight {plan.weight}: "
-                "both must be positive"
-            )
-    programs, layout = engine.programs, engine.layout
-    # Clients of like length share a group, so that few steps are padding.
+    plans = _plans(source, cohort, round_index)
+    programs = engine.programs
+    # Clients with similar numbers of steps share a group, so that few steps are padding.
     ordered = sorted(cohort, key=lambda client_id: (-plans[client_id].num_steps, client_id))
     key = replicate(round_key(seed, round_index), programs.replicated)
     first = replicate(np.int32(first_step), programs.replicated)
     server = replicate(server, model_shardings(programs.mesh, server))
-    parameters, objective_state = server.parameters, server.objective_state
-    # The last program consumes the server's state; a view of it would be overwritten.
-    before = jax.tree.map(_copy_to_host, (parameters, objective_state)) if keep_models else None
-    kept: list[tuple[PyTree, PyTree]] = []
-    shared = Shared(parameters, engine.data)
-    accumulator = programs.empty(parameters, objective_state)
+    # The last program consumes the server's state and would overwrite a view of it.
+    model = (server.parameters, server.objective_state)
+    before = jax.tree.map(lambda leaf: fetch(jnp.copy(leaf)), model) if keep_models else None
+    blocks = _prefetch(_group_blocks(engine, source, ordered, plans, round_index))
+    trained = _train_groups(engine, server, blocks, key, first, keep_models)
+    noise = replicate(noise_key(seed, round_index), programs.replicated)
+    new_server, sums, norm = programs.step(server, trained.accumulator, noise)
+    empty = np.zeros(0, np.float32)
+    reports = [fetch(report) for report in trained.reports]
+    reports = reports or [ClientReport(empty, empty, empty.astype(np.int32), empty, empty)]
+    models = trained.models
+    return RoundOutcome(
+        server=new_server,
+        sums=sums,
+        mean_update_norm=norm,
+        clients=ordered,
+        reports=_concatenate(reports, len(ordered)),
+        steps=sum(plans[client_id].num_steps for client_id in ordered),
+        step_slots=trained.step_slots,
+        models=ClientModels(before, _concatenate(models, len(ordered))) if before and models else None,
+    )
+
+
+def _plans(source: ClientSource, cohort: Sequence[str], round_index: int) -> dict[str, ClientPlan]:
+    """Each client's plan, checked."""
+    plans = {client_id: source.plan(client_id, round_index) for client_id in cohort}
+    for client_id, plan in plans.items():
+        if plan.num_steps < 0 or (plan.num_steps > 0 and not plan.weight > 0):
+            raise FederationError(
+                f"client {client_id} has {plan.num_steps} steps and weight {plan.weight}: steps must not be "
+                "negative, and the weight of a client with steps must be positive"
+            )
+    return plans
+
+
+def _train_groups(
+    engine: Engine,
+    server: ServerState,
+    blocks: Iterator[_GroupBlock],
+    key: jax.Array,
+    first_step: jax.Array,
+    keep_models: bool,
+) -> _Trained:
+    """Train one group after the other and accumulate their updates."""
+    programs = engine.programs
+    model = (server.parameters, server.objective_state)
+    shared = Shared(server.parameters, engine.data)
+    accumulator = programs.empty(*model)
     reports: list[ClientReport] = []
+    kept: list[tuple[PyTree, PyTree]] = []
     state, slots = None, 0
     under_way: deque[jax.Array] = deque()
-    for item in _prefetch(_group_blocks(engine, source, ordered, plans, round_index)):
+    for item in blocks:
         slots += item.block.valid.size
+        inputs = (item.block, item.numbers, key, first_step, shared)
         report = None
-        if item.last:
-            weights = np.ones(layout.group_size, np.float32)
-            weights[: len(item.plans)] = [plan.weight for plan in item.plans]
-            weights = put(weights[programs.rows], programs.by_client)
         if item.first and item.last:
-            accumulator, report, state = programs.whole(
-                accumulator,
-                parameters,
-                objective_state,
-                item.block,
-                item.numbers,
-                key,
-                first,
-                shared,
-                weights,
-            )
+            weights = _data_weights(engine, item.plans)
+            accumulator, report, state = programs.whole(accumulator, *model, *inputs, weights)
         else:
             if item.first:
-                state = programs.start(parameters, objective_state)
-            state = programs.block(state, item.block, item.numbers, key, first, shared)
+                state = programs.start(*model)
+            state = programs.block(state, *inputs)
             if item.last:
-                accumulator, report = programs.fold(accumulator, state, parameters, objective_state, weights)
-        # Blocks stay in memory until they have run: never hand over more than a few ahead.
+                weights = _data_weights(engine, item.plans)
+                accumulator, report = programs.fold(accumulator, state, *model, weights)
+        # A block stays in memory until it has run: hand over only a few ahead.
         under_way.append(state.last_loss[1] + 0.0)
         if len(under_way) > BLOCKS_UNDER_WAY:
             under_way.popleft().block_until_ready()
@@ -172,29 +212,15 @@ def run_round(
             reports.append(report)
             if keep_models:
                 kept.append(fetch((state.parameters, state.objective_state)))
-            state = None  # else the next group's state would stand beside it
-    noise = replicate(noise_key(seed, round_index), programs.replicated)
-    new_server, sums, norm = programs.step(server, accumulator, noise)
-    return RoundOutcome(
-        server=new_server,
-        sums=sums,
-        mean_update_norm=norm,
-        clients=ordered,
-        reports=_concatenate([fetch(report) for report in reports], len(ordered)) if reports else no_report(),
-        steps=sum(plan.num_steps for plan in plans.values()),
-        step_slots=slots,
-        models=ClientModels(before, _concatenate(kept, len(ordered))) if before and kept else None,
-    )
+            state = None  # frees it before the next group's state is made
+    return _Trained(accumulator, reports, kept, slots)
 
 
-def no_report() -> ClientReport:
-    """The reports of a round without clients."""
-    empty = np.zeros(0, np.float32)
-    return ClientReport._make((empty, empty, np.zeros(0, np.int32), empty, empty))
-
-
-def _copy_to_host(leaf: jax.Array) -> np.ndarray:
-    return fetch(jnp.copy(leaf))
+def _data_weights(engine: Engine, plans: list[ClientPlan]) -> jax.Array:
+    """A group's weights under FedAvg, on the devices; 1 for the padding of the last group."""
+    weights = np.ones(engine.layout.group_size, np.float32)
+    weights[: len(plans)] = [plan.weight for plan in plans]
+    return put(weights[engine.programs.rows], engine.programs.by_client)
 
 
 def _group_blocks(
@@ -204,21 +230,24 @@ def _group_blocks(
     plans: dict[str, ClientPlan],
     round_index: int,
 ) -> Iterator[_GroupBlock]:
-    """Read, stack and move the blocks of every group, in order; of the clients whose lanes are here."""
+    """Read, stack and move the blocks of every group in order, for the clients whose lanes are here."""
     programs, layout, block_steps = engine.programs, engine.layout, engine.block_steps
     for start in range(0, len(ordered), layout.group_size):
         members = ordered[start : start + layout.group_size]
         group_plans = [plans[client_id] for client_id in members]
-        streams = {
-            client_id: source.client_batches(client_id, round_index) for client_id in members[programs.rows]
-        }
-        longest = max(plan.num_steps for plan in group_plans)
+        # By place, as a client may be there twice.
+        streams = [
+            (client_id, plans[client_id], source.client_batches(client_id, round_index))
+            for client_id in members[programs.rows]
+            if plans[client_id].num_steps > 0
+        ]
+        longest = max(1, *(plan.num_steps for plan in group_plans))
         numbers = np.zeros(layout.group_size, np.uint32)
         numbers[: len(members)] = [client_number(client_id) for client_id in members]
         numbers = put(numbers[programs.rows], programs.by_client)
         done = 0
         while done < longest:
-            block = _stack_block(streams, group_plans[programs.rows], engine, done)
+            block = _stack_block(streams, engine, done)
             yield _GroupBlock(
                 first=done == 0,
                 last=done + block_steps >= longest,
@@ -229,19 +258,17 @@ def _group_blocks(
             done += block_steps
 
 
-def _stack_block(
-    streams: dict[str, Iterator[PyTree]],
-    plans: list[ClientPlan],
-    engine: Engine,
-    done: int,
-) -> Block:
-    """The next batches of this process's clients of a group as one Block of NumPy arrays."""
+def _stack_block(streams: list[tuple[str, ClientPlan, Iterator[PyTree]]], engine: Engine, done: int) -> Block:
+    """The next batches of this process's clients of a group as one Block of NumPy arrays.
+
+    Clients without steps come last in a group, so that every stream is in its row.
+    """
     rows, block_steps = engine.programs.rows, engine.block_steps
     shape = (rows.stop - rows.start, block_steps)
     valid, reported = np.zeros(shape, bool), np.zeros(shape, bool)
     local_step = np.broadcast_to(np.arange(done, done + block_steps, dtype=np.int32), shape)
     batches = jax.tree.map(lambda like: np.zeros(shape + like.shape, like.dtype), engine.batch)
-    for row, ((client_id, stream), plan) in enumerate(zip(streams.items(), plans, strict=True)):
+    for row, (client_id, plan, stream) in enumerate(streams):
         for column in range(min(block_steps, plan.num_steps - done)):
             batch = next(stream, None)
             if batch is None:

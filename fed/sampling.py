@@ -1,22 +1,22 @@
-"""Which clients take part in a round: functions of the round alone, so that runs can resume."""
+"""Which clients are invited to a round: functions of the round alone, so that runs can resume."""
 
 from collections.abc import Callable, Sequence
 
-from fed.keys import Draw, generator
+from fed.keys import Stream, stream_generator
 from fed.protocols import FederationError
 
 Sampler = Callable[[int], list[str]]
 
 
 def everyone(client_ids: Sequence[str]) -> Sampler:
-    """All clients, every round."""
+    """Invite all clients to every round."""
     return lambda round_index: list(client_ids)
 
 
 def poisson(client_ids: Sequence[str], probability: float, seed: int) -> Sampler:
-    """Every client by itself with `probability`, drawn anew from (seed, round).
+    """Invite each client independently with `probability`, drawn anew from (seed, round).
 
-    It is what privacy accountants assume. Cohorts differ in size, and may be empty.
+    Privacy accountants assume this sampling. Cohorts differ in size and may be empty.
 
     Args:
         client_ids: the population; its order changes nothing.
@@ -24,21 +24,21 @@ def poisson(client_ids: Sequence[str], probability: float, seed: int) -> Sampler
         seed: not negative.
 
     Raises:
-        FederationError: a probability that is none.
+        FederationError: the probability is not in (0, 1].
     """
     population = sorted(client_ids)
     if not 0 < probability <= 1:
         raise FederationError(f"sampling probability must be in (0, 1], got {probability}")
 
     def sample(round_index: int) -> list[str]:
-        drawn = generator(Draw.SAMPLING, seed, round_index).random(len(population))
+        drawn = stream_generator(Stream.SAMPLING, seed, round_index).random(len(population))
         return [client for client, value in zip(population, drawn, strict=True) if value < probability]
 
     return sample
 
 
 def uniform(client_ids: Sequence[str], clients_per_round: int, seed: int) -> Sampler:
-    """`clients_per_round` different clients, drawn anew from (seed, round).
+    """Invite `clients_per_round` different clients, drawn anew from (seed, round).
 
     Args:
         client_ids: the population; its order changes nothing.
@@ -46,7 +46,7 @@ def uniform(client_ids: Sequence[str], clients_per_round: int, seed: int) -> Sam
         seed: not negative.
 
     Raises:
-        FederationError: fewer clients than are to be drawn.
+        FederationError: there are fewer clients than are to be drawn.
     """
     population = sorted(client_ids)
     if not 1 <= clients_per_round <= len(population):
@@ -56,7 +56,7 @@ def uniform(client_ids: Sequence[str], clients_per_round: int, seed: int) -> Sam
         )
 
     def sample(round_index: int) -> list[str]:
-        chosen = generator(Draw.SAMPLING, seed, round_index).choice(
+        chosen = stream_generator(Stream.SAMPLING, seed, round_index).choice(
             len(population), clients_per_round, replace=False
         )
         return [population[index] for index in chosen]

@@ -9,16 +9,48 @@ import optax
 
 from fed.protocols import Objective, PyTree
 
-ADAPTIVITY = 1e-3  # tau of Reddi et al. 2021: what is added to the root of the second moment
+ADAPTIVITY = 1e-3  # tau of Reddi et al. 2021: added to the root of the second moment
 
-# By the name of the federated algorithm. The adaptive three follow Reddi et al. 2021, algorithm 2, with
-# optax's bias correction in Adam and Yogi, which the paper leaves out; optax's Adagrad divides by
-# sqrt(v + tau^2) where the paper has sqrt(v) + tau.
+
+def scale_by_yogi(b1: float, b2: float, tau: float) -> optax.GradientTransformation:
+    """Scale by Yogi as in algorithm 2 of Reddi et al. 2021 (arXiv 2003.00295).
+
+    The first moment starts at 0 and the second at tau^2; neither is corrected for its bias. A parameter
+    whose gradients are all zero does not move. `optax.scale_by_yogi` starts both moments at 1e-6 and
+    corrects them, which moves such parameters.
+
+    Args:
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        tau: added to the root of the second moment.
+    """
+
+    def init(parameters: PyTree) -> optax.ScaleByAdamState:
+        zeros = optax.tree.zeros_like(parameters)
+        return optax.ScaleByAdamState(jnp.int32(0), zeros, optax.tree.full_like(parameters, tau**2))
+
+    def update(gradients: PyTree, state: optax.ScaleByAdamState, parameters: PyTree = None):
+        del parameters
+        first = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, gradients)
+        second = jax.tree.map(
+            lambda v, g: v - (1 - b2) * jnp.square(g) * jnp.sign(v - jnp.square(g)), state.nu, gradients
+        )
+        scaled = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + tau), first, second)
+        return scaled, optax.ScaleByAdamState(state.count + 1, first, second)
+
+    return optax.GradientTransformation(init, update)
+
+
+# By the name of the federated algorithm; the adaptive three are those of Reddi et al. 2021, algorithm 2.
+# Two of them differ from the paper: optax's Adam starts its second moment at 0 and corrects both moments
+# for their bias, and optax's Adagrad divides by sqrt(v + tau^2) in place of sqrt(v) + tau.
 OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
     "fedavg": optax.sgd,
     "fedavgm": lambda rate: optax.sgd(rate, momentum=0.9),
     "fedadam": lambda rate: optax.adam(rate, b1=0.9, b2=0.99, eps=ADAPTIVITY),
-    "fedyogi": lambda rate: optax.yogi(rate, b1=0.9, b2=0.99, eps=ADAPTIVITY),
+    "fedyogi": lambda rate: optax.chain(
+        scale_by_yogi(b1=0.9, b2=0.99, tau=ADAPTIVITY), optax.scale_by_learning_rate(rate)
+    ),
     "fedadagrad": lambda rate: optax.adagrad(
         rate, initial_accumulator_value=ADAPTIVITY**2, eps=ADAPTIVITY**2
     ),
@@ -26,20 +58,20 @@ OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
 
 
 class ServerState(NamedTuple):
-    """Everything a run needs to go on: checkpoints hold exactly this."""
+    """All that a run needs to continue; checkpoints hold exactly this."""
 
     parameters: PyTree
     objective_state: PyTree
     optimizer_state: PyTree
-    round_index: jax.Array  # int32, rounds finished
+    round_index: jax.Array  # int32, number of finished rounds
 
 
 def init(objective: Objective, optimizer: optax.GradientTransformation, key: jax.Array) -> ServerState:
-    """The state before the first round.
+    """Make the state before the first round.
 
     Args:
-        objective: whose `init` makes parameters and state.
-        optimizer: the server's, e.g. one of OPTIMIZERS; the same that the simulation is given.
+        objective: its `init` makes parameters and state.
+        optimizer: the server's, such as one of OPTIMIZERS; the simulation needs the same one.
         key: a scalar jax.random.key.
     """
     parameters, objective_state = objective.init(key)

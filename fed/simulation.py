@@ -1,7 +1,7 @@
-"""The host loop over rounds: sample, feed, step. Yields results; prints and writes nothing."""
+"""The host loop over rounds: sample, feed, step. It yields results; it prints and writes nothing."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,9 +11,10 @@ import optax
 from fed.aggregation import LogWeight
 from fed.attendance import Attend, Attendance, all_answer
 from fed.client import LocalTraining
-from fed.cohort import Layout, Verdict, build_programs
+from fed.cohort import ClientReport, Layout, RoundSettings, Verdict
 from fed.placement import fetch, replicate
 from fed.privacy.noise import Privacy
+from fed.programs import build_programs
 from fed.protocols import ClientSource, FederationError, Objective, PyTree, Resident
 from fed.round import ClientModels, Engine, RoundOutcome, choose_block_steps, run_round
 from fed.sampling import Sampler
@@ -24,16 +25,20 @@ class RoundResult(NamedTuple):
     """A finished round on the host.
 
     Attributes:
-        round_index: rounds finished, counting this one.
+        round_index: number of finished rounds, including this one.
         server: the state after the round, on the device; the next round consumes it.
         sums: totals over all accepted clients.
-        clients, losses, weights: per client; weights sum to one, zero where left out.
-        skipped: clients whose update was left out: not finite, too large, or from nothing learnt.
-        too_large: those of them whose update was too large.
-        dropped, late: clients that were asked and did not answer, or not in time; not in `clients`.
-        clipped_share: mean share of a client's arrays that privacy scaled down.
-        update_norms: norm of each client's update; `mean_update_norm` of their weighted mean.
-        steps: local steps done; `step_slots` those computed or reserved, padding included.
+        clients, losses: the clients that answered, and the loss of each.
+        weights: the factor of each client's update in the server's update; 0 for skipped clients. They sum
+            to one, except under privacy, where each is 1 / `Privacy.expected_clients`.
+        skipped: clients whose update was left out: not finite, too large, or nothing learnt.
+        not_finite, too_large: the skipped clients whose update was not finite, or too large.
+        dropped, late: invited clients that did not answer, or not in time; they are not in `clients`.
+        clipped_share: mean over clients of the share of their arrays that privacy scaled down.
+        update_norms: norm of each client's update.
+        mean_update_norm: norm of the update that the server got.
+        steps: local steps done.
+        step_slots: local steps computed or reserved, padding included.
         models: the clients' models before they were averaged, in the rounds that keep them.
     """
 
@@ -44,6 +49,7 @@ class RoundResult(NamedTuple):
     losses: np.ndarray
     weights: np.ndarray
     skipped: list[str]
+    not_finite: list[str]
     too_large: list[str]
     dropped: list[str]
     late: list[str]
@@ -58,7 +64,15 @@ class RoundResult(NamedTuple):
 class Simulation(NamedTuple):
     """A federated run: how clients train, how updates are combined, who takes part.
 
-    `keep_models` says by a round's index from 0 whether its result has the clients' models.
+    Attributes:
+        training, rule, server_optimizer, layout, max_update_norm, privacy: as of `cohort.RoundSettings`.
+        source: the clients' data.
+        sampler: round index -> the invited clients.
+        seed: of all keys of the run.
+        steps_per_round: nominal local steps of a round, by which schedules advance.
+        block_steps: local steps per block; None chooses by memory.
+        keep_models: round index from 0 -> whether the result has the clients' models.
+        attend: which invited clients answer in time.
     """
 
     training: LocalTraining
@@ -68,140 +82,144 @@ class Simulation(NamedTuple):
     sampler: Sampler
     layout: Layout
     seed: int
-    steps_per_round: int  # nominal local steps, by which schedules advance
+    steps_per_round: int
     block_steps: int | None = None
     keep_models: Callable[[int], bool] = lambda round_index: False
     attend: Attend = all_answer
     max_update_norm: float = math.inf
     privacy: Privacy | None = None
 
+    @property
+    def settings(self) -> RoundSettings:
+        """What the programs of its rounds are built from."""
+        return RoundSettings(
+            self.training, self.rule, self.server_optimizer, self.layout, self.max_update_norm, self.privacy
+        )
+
 
 def abstract_sums(objective: Objective, parameters: PyTree, state: PyTree, batch: PyTree) -> PyTree:
-    """Shapes of the sums that one step returns."""
+    """Find the shapes of the sums that one step returns."""
     return jax.eval_shape(objective.value_and_grad, parameters, state, batch, jax.random.key(0), np.int32(0))[
         2
     ]
 
 
 def build_engine(
-    training: LocalTraining,
-    rule: LogWeight,
-    server_optimizer: optax.GradientTransformation,
-    layout: Layout,
+    settings: RoundSettings,
     server: ServerState,
     batch: PyTree,
     max_steps: int,
     *,
-    max_update_norm: float = math.inf,
-    privacy: Privacy | None = None,
     resident: Resident | None = None,
 ) -> Engine:
-    """Programs and block size for a run.
+    """Build the programs of a run and choose its block size.
 
     Args:
+        settings: how clients train, how their updates are combined, and the layout.
         server: a state, for its shapes.
         batch: some client's batch, for its shapes and bytes.
-        max_steps: most local steps that a client makes in a round, as far as known; only the block
-            size follows from it.
-        resident: data that stay on the devices, which the batches point at.
+        max_steps: most local steps that a client makes in a round, as far as known; it decides the block
+            size and nothing else.
+        resident: data that stay on the devices, of which batches select a part.
     """
     whole = batch if resident is None else jax.eval_shape(resident.read, resident.data, batch)
-    sums = abstract_sums(training.objective, server.parameters, server.objective_state, whole)
+    sums = abstract_sums(settings.training.objective, server.parameters, server.objective_state, whole)
     batch_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(batch))
-    programs = build_programs(
-        training,
-        rule,
-        server_optimizer,
-        layout,
-        sums,
-        max_update_norm=max_update_norm,
-        privacy=privacy,
-        read=resident.read if resident else None,
-    )
+    programs = build_programs(settings, sums, read=resident.read if resident else None)
     return Engine(
         programs,
-        layout,
-        choose_block_steps(max_steps, batch_bytes, layout),
+        settings.layout,
+        choose_block_steps(max_steps, batch_bytes, settings.layout),
         jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), batch),
         replicate(resident.data, programs.replicated) if resident else (),
     )
 
 
+def first_batch(source: ClientSource, client_ids: Sequence[str], round_index: int = 0) -> PyTree | None:
+    """Read the first batch of the first client that has a step to make; None if no client has one."""
+    for client_id in client_ids:
+        if source.plan(client_id, round_index).num_steps > 0:
+            return next(iter(source.client_batches(client_id, round_index)), None)
+    return None
+
+
 def prepare(simulation: Simulation, server: ServerState) -> Engine:
-    """The engine of a simulation, from the shape of some client's first batch.
+    """Build the engine of a simulation, from the shape of the first batch that a client has.
 
     Raises:
-        FederationError: there are no clients.
+        FederationError: there are no clients, or none of them has a batch.
     """
-    client_ids = simulation.source.client_ids()
+    source = simulation.source
+    client_ids = source.client_ids()
     if not client_ids:
         raise FederationError("there are no clients")
-    engine = build_engine(
-        simulation.training,
-        simulation.rule,
-        simulation.server_optimizer,
-        simulation.layout,
-        server,
-        next(simulation.source.client_batches(client_ids[0], 0)),
-        simulation.steps_per_round,
-        max_update_norm=simulation.max_update_norm,
-        privacy=simulation.privacy,
-        resident=getattr(simulation.source, "resident", None),
-    )
+    batch = first_batch(source, client_ids)
+    if batch is None:
+        raise FederationError(f"none of the {len(client_ids)} clients has anything to train on")
+    resident = getattr(source, "resident", None)
+    engine = build_engine(simulation.settings, server, batch, simulation.steps_per_round, resident=resident)
     return engine._replace(block_steps=simulation.block_steps or engine.block_steps)
 
 
 def run(simulation: Simulation, server: ServerState, num_rounds: int) -> Iterator[RoundResult]:
-    """Rounds from the server's own round count up to `num_rounds`.
+    """Run rounds from the server's own round count up to `num_rounds`.
 
     The incoming state is consumed (its buffers are donated).
 
     Args:
         simulation: how clients train, who takes part, how updates are combined.
-        server: of `server.init`, or a checkpoint's.
-        num_rounds: length of the whole run, rounds before this call included.
+        server: from `server.init` or a checkpoint.
+        num_rounds: length of the whole run, including rounds before this call.
 
     Yields:
-        A result a round; its `server` is what the next round consumes, so copy what is to be kept.
+        One result per round. The next round consumes its `server`: copy what is to be kept.
 
     Raises:
-        FederationError: no clients, a client without steps, or one with fewer batches than steps.
+        FederationError: there are no clients, a client has fewer batches than steps, or a private round
+            has a client twice.
     """
     engine = prepare(simulation, server)
     for round_index in range(int(server.round_index), num_rounds):
         attendance = simulation.attend(round_index, simulation.sampler(round_index))
+        present = attendance.present
+        if simulation.privacy is not None and len(set(present)) < len(present):
+            raise FederationError(
+                f"round {round_index + 1} has a client twice: it would count twice, and privacy is accounted "
+                "for one update per client"
+            )
         outcome = run_round(
             engine,
             server,
             simulation.source,
-            attendance.present,
+            present,
             seed=simulation.seed,
             round_index=round_index,
             first_step=round_index * simulation.steps_per_round,
             keep_models=simulation.keep_models(round_index),
         )
         server = outcome.server
-        yield to_result(outcome, round_index, attendance)
+        yield to_result(outcome, round_index, attendance, simulation.privacy)
 
 
-def to_result(outcome: RoundOutcome, round_index: int, attendance: Attendance | None = None) -> RoundResult:
-    """Fetch what a log needs of a finished round."""
+def to_result(
+    outcome: RoundOutcome,
+    round_index: int,
+    attendance: Attendance | None = None,
+    privacy: Privacy | None = None,
+) -> RoundResult:
+    """Fetch from a finished round what a log needs."""
     report = outcome.reports
-    accepted = report.verdict == Verdict.ACCEPTED
-    log_weights = np.asarray(report.log_weight, np.float64)
-    weights = np.zeros_like(log_weights)
-    if accepted.any():
-        weights = np.exp(log_weights - log_weights.max())
-        weights /= weights.sum()
+    verdicts = list(zip(outcome.clients, report.verdict, strict=True))
     return RoundResult(
         round_index=round_index + 1,
         server=outcome.server,
         sums=fetch(outcome.sums),
         clients=outcome.clients,
         losses=np.asarray(report.loss),
-        weights=weights,
-        skipped=[c for c, ok in zip(outcome.clients, accepted, strict=True) if not ok],
-        too_large=[c for c, v in zip(outcome.clients, report.verdict, strict=True) if v == Verdict.TOO_LARGE],
+        weights=_weights(report, privacy),
+        skipped=[client for client, verdict in verdicts if verdict != Verdict.ACCEPTED],
+        not_finite=[client for client, verdict in verdicts if verdict == Verdict.NOT_FINITE],
+        too_large=[client for client, verdict in verdicts if verdict == Verdict.TOO_LARGE],
         dropped=attendance.dropped if attendance else [],
         late=attendance.late if attendance else [],
         clipped_share=float(np.mean(report.clipped)) if len(report.clipped) else 0.0,
@@ -211,3 +229,15 @@ def to_result(outcome: RoundOutcome, round_index: int, attendance: Attendance | 
         step_slots=outcome.step_slots,
         models=outcome.models,
     )
+
+
+def _weights(report: ClientReport, privacy: Privacy | None) -> np.ndarray:
+    """The factor of each client's update in the server's: float64 [client], zero where left out."""
+    accepted = report.verdict == Verdict.ACCEPTED
+    if privacy is not None:
+        return np.where(accepted, 1.0 / privacy.expected_clients, 0.0)
+    log_weights = np.asarray(report.log_weight, np.float64)
+    if not accepted.any():
+        return np.zeros_like(log_weights)
+    weights = np.exp(log_weights - log_weights.max())
+    return weights / weights.sum()

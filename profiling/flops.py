@@ -150,8 +150,10 @@ def walk(
         elif name == "while":
             unpriced["while loop"] = unpriced.get("while loop", 0) + times
         elif name == "shard_map":
-            shards = math.prod(parameters["mesh"].shape.values())
-            yield from walk(_open(parameters["jaxpr"]), price, unpriced, here, times * shards)
+            # Inside, arrays are cut along the manual axes and whole along the others (jax renamed these).
+            manual = parameters.get("newly_manual_axes") or parameters["manual_axes"]
+            cuts = math.prod(parameters["mesh"].shape[axis] for axis in manual)
+            yield from walk(_open(parameters["jaxpr"]), price, unpriced, here, times * cuts)
         elif (inner := called(equation)) is not None:
             yield from walk(inner, price, unpriced, here, times)
         elif (cost := price(equation)) is not None:

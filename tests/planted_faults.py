@@ -255,19 +255,22 @@ FAULTS = {
         f"{EQUIVALENCE} -k blocks",
     ),
     "padded clients that count": fault(
-        "fed/cohort.py", "[weight <= 0, ~finite,", "[weight < 0, ~finite,", f"{EQUIVALENCE} -k layout"
+        "fed/programs.py", "[weight <= 0, ~finite,", "[weight < 0, ~finite,", f"{EQUIVALENCE} -k layout"
     ),
     "clients that are not finite kept": fault(
-        "fed/cohort.py", "~finite, norm >", "finite & ~finite, norm >", f"{AGGREGATION} -k finite"
+        "fed/programs.py", "~finite, norm >", "finite & ~finite, norm >", f"{AGGREGATION} -k finite"
     ),
     "states that are not finite kept": fault(
-        "fed/cohort.py", "finite &= jnp.isfinite(optax.tree.norm(change))", "pass", f"{AGGREGATION} -k state"
+        "fed/programs.py",
+        "finite &= jnp.isfinite(optax.tree.norm(change))",
+        "pass",
+        f"{AGGREGATION} -k state",
     ),
     "updates that are too large kept": fault(
-        "fed/cohort.py", "norm > max_update_norm]", "norm > jnp.inf]", f"{ATTENDANCE} -k too_large"
+        "fed/programs.py", "norm > max_update_norm]", "norm > jnp.inf]", f"{ATTENDANCE} -k too_large"
     ),
     "momentum moves a round that nobody answered": fault(
-        "fed/cohort.py",
+        "fed/programs.py",
         "answered = accumulator.weight > 0",
         "answered = accumulator.weight >= 0",
         f"{ATTENDANCE} -k nobody",
@@ -282,7 +285,7 @@ FAULTS = {
         "fed/round.py", "noise_key(seed, round_index)", "noise_key(seed, 0)", PRIVACY
     ),
     "updates that are not clipped": fault(
-        "fed/cohort.py", "update, clipped = clip(update, privacy)", "pass", f"{PRIVACY} -k moves_the_sum"
+        "fed/programs.py", "update, clipped = clip(update, privacy)", "pass", f"{PRIVACY} -k moves_the_sum"
     ),
     "the slowest chunk is chosen": fault(
         "fed/chunks.py", "best = min(ran)[0]", "best = max(ran)[0]", "tests/fed/test_chunks.py"
@@ -527,7 +530,7 @@ FAULTS = {
     ),
     "a reference that lags behind the docstrings": fault(
         "fed/sampling.py",
-        "All clients, every round.",
+        "Invite all clients to every round.",
         "Everyone.",
         "tests/docs/test_api_reference.py -k up_to_date",
     ),
@@ -566,6 +569,24 @@ FAULTS = {
         ".compress_type != zipfile.ZIP_STORED",
         ".compress_type < 0",
         "tests/w2v_jax/interop/test_torch_pickles.py",
+    ),
+    "Yogi's first moment starts above zero": fault(
+        "fed/server.py",
+        "optax.ScaleByAdamState(jnp.int32(0), zeros,",
+        "optax.ScaleByAdamState(jnp.int32(0), optax.tree.full_like(parameters, 1e-6),",
+        "tests/fed/test_server.py -k keep_their_bits",
+    ),
+    "a private sum divided by clients that were asked": fault(
+        "experiments/pretrain/federation.py",
+        'min(settings["clients_per_round"], clients) * (1.0 - settings["client_dropout"])',
+        'min(settings["clients_per_round"], clients) * 1.0',
+        "tests/experiments/pretrain/test_federation.py",
+    ),
+    "a client without examples ends the run": fault(
+        "fed/round.py",
+        "longest = max(1, *(",
+        "longest = max(0, *(",
+        "tests/fed/test_fedjax_bridge.py -k adds_nothing",
     ),
 }
 

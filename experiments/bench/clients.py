@@ -107,7 +107,7 @@ def vectorised(source: Any, method: str, form: str, layout: Any) -> Contender:
     import jax.numpy as jnp
     import optax
 
-    from fed import server, simulation
+    from fed import cohort, server, simulation
     from fed.aggregation import fedavg
     from fed.round import run_round
 
@@ -115,7 +115,8 @@ def vectorised(source: Any, method: str, form: str, layout: Any) -> Contender:
     objective, training = setting(form)
     initial = server.init(objective, optax.sgd(1.0), jax.random.key(0))
     first = next(source.client_batches(names[0], 0))
-    engine = simulation.build_engine(training, fedavg, optax.sgd(1.0), layout, initial, first, STEPS)
+    settings = cohort.RoundSettings(training, fedavg, optax.sgd(1.0), layout)
+    engine = simulation.build_engine(settings, initial, first, STEPS)
 
     def prepare():
         return jax.block_until_ready(jax.tree.map(jnp.copy, initial))

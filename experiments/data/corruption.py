@@ -6,7 +6,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from fed.keys import Draw, generator
+from fed.keys import Stream, stream_generator
 from w2v_jax.data.batches.crops import stable_id
 from w2v_jax.data.common_voice import Utterance, column, lengths, take
 from w2v_jax.data.tables import ClipRow
@@ -53,7 +53,7 @@ def spoiling(kind: str, seed: int) -> Spoiling:
     """
     rules: dict[str, Spoiling] = {
         "noise": lambda samples, path: add_noise(
-            samples, generator(Draw.CORRUPTION_NOISE, seed, stable_id(path))
+            samples, stream_generator(Stream.CORRUPTION_NOISE, seed, stable_id(path))
         ),
         "clip": lambda samples, path: amplify(samples, CLIP_GAIN_DB),
         "quiet": lambda samples, path: amplify(samples, QUIET_GAIN_DB),
@@ -70,7 +70,7 @@ def choose(client_ids: Sequence[str], count: int, seed: int) -> list[str]:
     names = sorted(client_ids)
     if count > len(names):
         raise UserError(f"--corrupted-clients {count} is more than the {len(names)} clients")
-    order = generator(Draw.CORRUPTED_CLIENTS, seed).permutation(len(names))
+    order = stream_generator(Stream.CORRUPTED_CLIENTS, seed).permutation(len(names))
     return sorted(names[index] for index in order[:count])
 
 

@@ -44,11 +44,12 @@ def deal(
 
     Args:
         kind: "balanced" (disjoint speakers, about equal seconds), "speakers" (each speaker a client),
-            "iid" (clips at random, about equal seconds) or "dirichlet" (disjoint speakers, a column
-            skewed).
+            "iid" (clips at random, about equal seconds), "dirichlet" (disjoint speakers, each value of a
+            column shared out unevenly) or "dirichlet-equal" (disjoint speakers, about equal seconds, each
+            client with its own mix of a column's values).
         num_clients: None for all speakers; not for "speakers".
-        alpha: of "dirichlet".
-        skewed: the column of "dirichlet"; a speaker's most frequent value counts, empty ones too.
+        alpha: concentration of the two dirichlet kinds.
+        skewed: column of the two dirichlet kinds; a speaker's most frequent value counts, empty ones too.
 
     Raises:
         FederationError: too few speakers or clips, or a bad alpha.
@@ -66,12 +67,13 @@ def deal(
         dealt, keys = partition.iid(amounts, count, seed), paths
     elif kind == "speakers":
         dealt, keys = partition.single(seconds), speakers
-    elif kind == "dirichlet":
+    elif kind in ("dirichlet", "dirichlet-equal"):
         labels = _labels(speakers, column(clips, skewed))
         if len(set(labels.values())) < 2:
             value = next(iter(labels.values())) or "none given"
             raise CorpusError(f"all speakers have the same {skewed} ({value}): nothing to skew")
-        dealt, keys = partition.dirichlet(seconds, labels, count, alpha, seed), speakers
+        skew = partition.dirichlet if kind == "dirichlet" else partition.dirichlet_equal
+        dealt, keys = skew(seconds, labels, count, alpha, seed), speakers
         rule |= {"alpha": alpha, "column": skewed}
     else:
         dealt, keys = partition.balanced(seconds, count, seed), speakers

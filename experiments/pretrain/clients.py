@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from fed.keys import Draw, generator
+from fed.keys import Stream, stream_generator
 from fed.protocols import ClientPlan
 from w2v_jax.batch import Batch
 from w2v_jax.config import SAMPLE_RATE_HZ
@@ -45,7 +45,7 @@ def set_aside(corpus: Corpus, speakers: int | None, num_clients: int, seed: int)
             f"{speakers} held-out speakers; ask for fewer clients or another --heldout-speakers"
         )
     names = sorted(by_speaker)
-    order = generator(Draw.HELDOUT, seed).permutation(total)
+    order = stream_generator(Stream.HELDOUT, seed).permutation(total)
     chosen = {names[index] for index in order[:speakers]}
     speakers_of_clips = column(corpus.clips, "client_id")
     inside = [index for index, speaker in enumerate(speakers_of_clips) if speaker not in chosen]
@@ -95,7 +95,7 @@ class SpeechClients:
             batch_size=self._work.batch_size,
             crop_samples=self._work.crop_samples,
             num_steps=self._plans[client_id].num_steps,
-            identity=(Draw.CLIENT_BATCHES, self._seed, round_index, stable_id(client_id)),
+            identity=(Stream.CLIENT_BATCHES, self._seed, round_index, stable_id(client_id)),
         )
 
     def seconds(self) -> list[float]:

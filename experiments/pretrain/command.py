@@ -98,11 +98,13 @@ class PretrainArguments:
     """Speakers set aside for evaluation. Default: about a fifth, at most 28."""
     partition: Partition = "balanced"
     """balanced: disjoint speakers, about equal seconds. speakers: each a client. iid: clips at random.
-    dirichlet: disjoint speakers, a column skewed across clients."""
+    dirichlet: disjoint speakers; each value of a column is shared out among the clients by Dirichlet
+    (Yurochkin et al. 2019, as in Flower). dirichlet-equal: disjoint speakers, about equal seconds; each
+    client's mix of the column's values is drawn from Dirichlet (Hsu et al. 2019)."""
     dirichlet_alpha: float = 0.5
-    """Concentration of the dirichlet partition: small gives each value to few clients."""
+    """Concentration of the dirichlet partitions: small values skew the column more."""
     dirichlet_column: SkewedColumn = "accent"
-    """Column that the dirichlet partition skews."""
+    """Column that the dirichlet partitions skew."""
     split: str = "validated"
     """Table to pre-train on."""
     exclude_speakers_of: tuple[Literal["dev", "test"], ...] = ()
@@ -207,8 +209,11 @@ def resolve(options: PretrainArguments) -> dict[str, Any]:
     if options.partition == "speakers" and options.clients:
         raise UsageError("--clients has no meaning with --partition speakers: every speaker is a client")
     skewing = ("dirichlet_alpha", "dirichlet_column")
-    if options.partition != "dirichlet" and (given := _changed(options, skewing)):
-        raise UsageError(f"--{given[0].replace('_', '-')} has a meaning with --partition dirichlet alone")
+    if options.partition not in recipes.SKEWED_PARTITIONS and (given := _changed(options, skewing)):
+        raise UsageError(
+            f"--{given[0].replace('_', '-')} has a meaning with --partition "
+            f"{' and '.join(recipes.SKEWED_PARTITIONS)} alone"
+        )
     if options.corruption == "none" and _changed(options, ["corrupted_clients"]):
         raise UsageError("--corrupted-clients has a meaning with --corruption noise, clip or quiet alone")
     clients = options.clients or preset.clients

@@ -1,9 +1,10 @@
-"""A federated run's settings -> who is asked, who answers, how updates are combined and how privately."""
+"""A federated run's settings -> who is invited, who answers, how updates are combined and how privately."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import optax
 
 from fed import attendance, sampling, server
@@ -12,20 +13,21 @@ from fed.privacy import accounting
 from fed.privacy.noise import Privacy
 from fed.protocols import ClientSource
 from fed.sampling import Sampler
+from fed.simulation import RoundResult
 
 
 def server_optimizer(settings: dict[str, Any]) -> optax.GradientTransformation:
-    """The server's optimizer at its learning rate."""
+    """Build the server's optimizer with its learning rate."""
     return server.OPTIMIZERS[settings["server_optimizer"]](settings["server_learning_rate"])
 
 
 def asked_per_round(settings: dict[str, Any], clients: int) -> int:
-    """Clients that are asked, more than are wanted where some are expected to fail."""
+    """Count the invited clients: more than are wanted if some are expected to fail."""
     return min(clients, math.ceil(settings["clients_per_round"] * settings["overshoot"]))
 
 
 def sampler(settings: dict[str, Any], names: Sequence[str]) -> Sampler:
-    """Who is asked in a round: each client by itself under privacy, else a fixed number."""
+    """Build the rule that invites clients: under privacy each one independently, else a fixed number."""
     if settings["dp_clip_norm"] is not None and settings["clients_per_round"] < len(names):
         return sampling.poisson(names, settings["clients_per_round"] / len(names), settings["seed"])
     asked = asked_per_round(settings, len(names))
@@ -35,7 +37,7 @@ def sampler(settings: dict[str, Any], names: Sequence[str]) -> Sampler:
 
 
 def attend(settings: dict[str, Any], source: ClientSource) -> Attend:
-    """Who of them answers."""
+    """Build the rule that decides which invited clients answer in time."""
     faults = Faults(
         dropout=settings["client_dropout"],
         speed_spread=settings["speed_spread"],
@@ -52,10 +54,23 @@ def attend(settings: dict[str, Any], source: ClientSource) -> Attend:
     return answer
 
 
-def privacy(settings: dict[str, Any], clients: int, stacked: tuple[str, ...]) -> Privacy | None:
-    """How updates are clipped and noised, or None; the noise for an epsilon is found here.
+def expected_clients(settings: dict[str, Any], clients: int) -> float:
+    """Compute the mean number of clients that answer in a private round.
 
     Args:
+        settings: of the run.
+        clients: in the population.
+    """
+    return min(settings["clients_per_round"], clients) * (1.0 - settings["client_dropout"])
+
+
+def privacy(settings: dict[str, Any], clients: int, stacked: tuple[str, ...]) -> Privacy | None:
+    """Decide how updates are clipped and noised; None without privacy.
+
+    The noise multiplier for `dp_epsilon` is computed here.
+
+    Args:
+        settings: of the run.
         clients: in the population.
         stacked: names in the path of parameters whose leading axis counts layers.
     """
@@ -66,24 +81,56 @@ def privacy(settings: dict[str, Any], clients: int, stacked: tuple[str, ...]) ->
     if multiplier is None:
         multiplier = accounting.noise_multiplier(
             settings["dp_epsilon"],
-            sampling_probability=settings["clients_per_round"] / clients,
+            sampling_probability=expected_clients(settings, clients) / clients,
             rounds=settings["rounds"],
             delta=settings["dp_delta"],
         )
     return Privacy(
         clip_norm=settings["dp_clip_norm"],
         noise_multiplier=multiplier,
-        expected_clients=float(settings["clients_per_round"]),
+        expected_clients=expected_clients(settings, clients),
         by_layer=settings["dp_clipping"] == "layer",
         is_stacked=lambda path: any(getattr(part, "key", None) in stacked for part in path),
     )
 
 
 def epsilon_spent(settings: dict[str, Any], held: Privacy, clients: int, rounds: int) -> float:
-    """The epsilon of so many finished rounds, at the run's delta."""
+    """Compute the epsilon of the finished rounds, at the run's delta.
+
+    A client is in a round if it is invited and answers. Both are drawn independently for each client and
+    round, so that this is Poisson sampling with the product of the two probabilities.
+
+    Args:
+        settings: of the run.
+        held: the run's privacy.
+        clients: in the population.
+        rounds: that are finished.
+    """
     return accounting.epsilon(
         held.noise_multiplier,
-        sampling_probability=settings["clients_per_round"] / clients,
+        sampling_probability=expected_clients(settings, clients) / clients,
         rounds=rounds,
         delta=settings["dp_delta"],
     )
+
+
+def effective_clients(weights: np.ndarray) -> float:
+    """Count the clients of equal weight that would average as well: (sum w)^2 / sum w^2; 0 without any."""
+    return float(np.square(weights.sum()) / np.square(weights).sum()) if weights.any() else 0.0
+
+
+def share_of(clients: Sequence[str], result: RoundResult) -> float:
+    """Compute the share that some clients have of all weights of a round; 0 if no client has any."""
+    among = np.array([client in clients for client in result.clients], bool)
+    return float(result.weights[among].sum() / result.weights.sum()) if result.weights.any() else 0.0
+
+
+def fruitless(result: RoundResult) -> str | None:
+    """Describe why no client that answered counted in a round; None if one did, or if none answered."""
+    if not result.clients or len(result.clients) > len(result.skipped):
+        return None
+    reasons = {"not finite": len(result.not_finite), "too large": len(result.too_large)}
+    reasons["without anything learnt"] = len(result.skipped) - sum(reasons.values())
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
+    advice = "; lower --learning-rate if this goes on" if result.not_finite else ""
+    return f"warning: round {result.round_index} used no client's update ({why}){advice}"

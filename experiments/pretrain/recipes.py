@@ -1,7 +1,8 @@
 """Presets of federated runs and training recipes by model size. Imports no jax."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,8 +58,19 @@ RECIPES["large"] = RECIPES["large-lv60"] = RECIPES["base"]
 
 Aggregation = Literal["fedavg", "loss-weighted", "uniform"]
 ServerOptimizer = Literal["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad"]
-Partition = Literal["balanced", "speakers", "iid", "dirichlet"]
+Partition = Literal["balanced", "speakers", "iid", "dirichlet", "dirichlet-equal"]
+SKEWED_PARTITIONS = ("dirichlet", "dirichlet-equal")  # those that deal a column unevenly
 Corruption = Literal["none", "noise", "clip", "quiet"]
 SkewedColumn = Literal["accent", "age", "gender"]
 EVALUATION_CROP_SECONDS = 2.5
 EVALUATION_BATCH_SIZE = 16
+
+
+def privacy_caveat(settings: Mapping[str, Any]) -> str | None:
+    """Say that clients are not speakers in a private run with the iid partition; None otherwise."""
+    if settings.get("dp_clip_norm") is None or settings["partition"] != "iid":
+        return None
+    return (
+        "warning: privacy protects clients, and with --partition iid a speaker's clips are spread over many "
+        "clients: no speaker is protected; use another --partition for that"
+    )

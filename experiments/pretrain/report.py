@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.pretrain import diagnostics_report
+from experiments.pretrain import diagnostics_report, recipes
 from experiments.process.files import read_json, replace_file
 from experiments.report.page import self_contained_html
 from experiments.report.units import duration
@@ -187,7 +187,7 @@ many but arbitrary: falling at first and then rising is the usual course.
 | time of rounds and evaluations | {duration(seconds)} on {provenance["device"]}, {provenance["cores"]} cores |
 | model bytes sent | {sent / 1e6:.1f} MB up and down |
 | clients left out | {sum(line["skipped_clients"] for line in lines)} updates: not finite, or nothing learnt from |
-| padding | {100 * sum(line["padded_share"] for line in lines) / len(lines):.1f} % of the audio slots |
+{_fruitless(lines)}{_caveat(settings)}| padding | {100 * sum(line["padded_share"] for line in lines) / len(lines):.1f} % of the audio slots |
 | seed | {settings["seed"]} |
 | commit | {provenance["commit"]} |
 | versions | {", ".join(f"{name} {version}" for name, version in provenance["versions"].items())} |
@@ -213,6 +213,18 @@ def _clients(clips: dict[str, Any]) -> str:
     return words + (
         f"; speakers heard in training that are also in other splits: {', '.join(heard)}" * bool(heard)
     )
+
+
+def _fruitless(lines: list[dict[str, Any]]) -> str:
+    """The row that counts federated rounds without any update; empty if there are none."""
+    rounds = [line for line in lines if "client_weights" in line and not any(line["client_weights"])]
+    return f"| rounds without any client's update | {len(rounds)} of {len(lines)} |\n" if rounds else ""
+
+
+def _caveat(settings: dict[str, Any]) -> str:
+    """The row that says whom privacy does not protect; empty if there is nothing to say."""
+    caveat = recipes.privacy_caveat(settings)
+    return f"| privacy | {caveat} |\n" if caveat else ""
 
 
 def _corruption(clips: dict[str, Any], lines: list[dict[str, Any]]) -> str:

@@ -23,7 +23,7 @@ from experiments.process.progress import Progress
 from experiments.runs.folder import DIAGNOSTICS, RunFolder
 from fed import aggregation, centralised, chunks, cohort, server, simulation
 from fed.client import LocalTraining
-from fed.keys import Draw, evaluation_key, initial_key
+from fed.keys import Stream, evaluation_key, initial_key
 from fed.placement import fetch, first_process_says, same_everywhere
 from fed.round import Engine
 from profiling import process_memory
@@ -50,6 +50,7 @@ class RoundLog:
     sums: Any
     columns: dict[str, Any]
     diagnosed: simulation.RoundResult | None = None  # a round that kept its clients' models
+    warning: str | None = None
 
 
 class Pretraining:
@@ -229,6 +230,8 @@ class Pretraining:
         rounds, spares = settings["rounds"], settings["method"] != memory_methods.PLAIN
         with Progress(rounds, latest or 0, quiet=not self.folder.writes) as progress:
             progress.note(self.describe(latest))
+            if caveat := recipes.privacy_caveat(settings):
+                progress.note(caveat)
             started = time.perf_counter()
             for log in self._rounds(state):
                 line = self._line(log, time.perf_counter() - started)
@@ -238,6 +241,8 @@ class Pretraining:
                 if log.round_index % settings["checkpoint_every"] == 0 or log.round_index == rounds:
                     checkpoints.save(log.round_index, log.state)
                 progress.round(line)
+                if log.warning:
+                    progress.note(log.warning)
                 if spares:
                     process_memory.give_back()  # what compilations left behind
                     spares = False
@@ -272,17 +277,16 @@ class Pretraining:
 
         def engine(chunk: int) -> Engine:
             self._take_chunk(chunk)
-            return simulation.build_engine(
+            programs_of = cohort.RoundSettings(
                 self.training,
                 rule,
                 self.server_optimizer,
                 self.layout,
-                state,
-                next(self.source.client_batches(names[0], 0)),
-                self.steps_per_round,
-                max_update_norm=self.settings["max_update_norm"] or math.inf,
-                privacy=self._private,
+                self.settings["max_update_norm"] or math.inf,
+                self._private,
             )
+            batch = next(self.source.client_batches(names[0], 0))
+            return simulation.build_engine(programs_of, state, batch, self.steps_per_round)
 
         memory = chunks.device_memory_bytes()
         trials = chunks.measure(engine, state, per_lane, self.steps_per_round, memory)
@@ -384,7 +388,7 @@ class Pretraining:
                     "client_ids": result.clients,
                     "client_losses": result.losses.tolist(),
                     "client_weights": weights.tolist(),
-                    "effective_clients": float(1.0 / np.square(weights).sum()) if weights.any() else 0.0,
+                    "effective_clients": federation.effective_clients(weights),
                     "client_loss_min": _or_nan(np.min, losses),
                     "client_loss_max": _or_nan(np.max, losses),
                     "update_norm": result.mean_update_norm,
@@ -395,6 +399,7 @@ class Pretraining:
                 | self._corrupted_weight(result)
                 | ({"clipped_share": result.clipped_share} if private else {}),
                 result if result.models is not None else None,
+                federation.fruitless(result),
             )
 
     def _spent(self, rounds: int) -> dict[str, float]:
@@ -412,8 +417,7 @@ class Pretraining:
         """The share that clients with spoilt audio had in a round, where there are such clients."""
         if not self.corrupted:
             return {}
-        spoilt = [client in self.corrupted for client in result.clients]
-        return {"corrupted_weight": float(result.weights[np.array(spoilt)].sum())}
+        return {"corrupted_weight": federation.share_of(self.corrupted, result)}
 
     def _central_stretches(self, state: Any) -> Iterator[RoundLog]:
         settings, steps = self.settings, self.steps_per_round
@@ -422,7 +426,7 @@ class Pretraining:
             self.split.training,
             batch_size=settings["batch_size"],
             crop_samples=self.crop_samples,
-            identity=(Draw.CENTRAL_BATCHES, settings["seed"]),
+            identity=(Stream.CENTRAL_BATCHES, settings["seed"]),
         )
 
         def batches(index: int):

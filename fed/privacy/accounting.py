@@ -1,7 +1,7 @@
-"""What rounds with clipped updates and Gaussian noise cost in privacy, by Google's dp-accounting.
+"""The privacy that rounds with clipped updates and Gaussian noise spend, by Google's dp-accounting.
 
-Every client takes part in a round by itself with the sampling probability (Poisson sampling,
-`fed.sampling.poisson`); neighbouring populations differ in one client.
+Each client takes part in a round independently with the sampling probability (Poisson sampling,
+`fed.sampling.poisson`). Neighbouring populations differ in one client.
 """
 
 from typing import Any, Literal
@@ -19,14 +19,15 @@ def epsilon(
     delta: float,
     accountant: Accountant = "pld",
 ) -> float:
-    """The epsilon that so many rounds spend at `delta`.
+    """Compute the epsilon that `rounds` rounds spend at `delta`.
 
     Args:
-        noise_multiplier: standard deviation of the noise over the clip norm; 0 spends all there is.
-        sampling_probability: of a client in a round, above 0, at most 1.
-        rounds: that were released.
+        noise_multiplier: standard deviation of the noise over the clip norm; 0 gives infinity.
+        sampling_probability: probability that a client takes part in a round, above 0, at most 1.
+        rounds: number of rounds that were released.
         delta: of (epsilon, delta).
-        accountant: pld composes privacy loss distributions, the tighter bound; rdp Renyi divergences.
+        accountant: "pld" composes privacy loss distributions, the tighter bound; "rdp" composes Renyi
+            divergences.
 
     Raises:
         FederationError: dp-accounting is not installed, or a value is out of range.
@@ -50,11 +51,11 @@ def noise_multiplier(
     delta: float,
     accountant: Accountant = "pld",
 ) -> float:
-    """The least noise multiplier, to 1e-4, with which `rounds` rounds stay within (epsilon, delta).
+    """Find the least noise multiplier, to 1e-4, with which `rounds` rounds stay within (epsilon, delta).
 
     Args:
         target_epsilon: above 0.
-        sampling_probability, rounds, delta, accountant: as of `epsilon`.
+        sampling_probability, rounds, delta, accountant: as for `epsilon`.
 
     Raises:
         FederationError: dp-accounting is not installed, or a value is out of range.
@@ -76,7 +77,7 @@ def noise_multiplier(
 
 
 def require() -> None:
-    """Find out before a run whether it can be accounted for.
+    """Check before a run that its privacy can be accounted for.
 
     Raises:
         FederationError: dp-accounting is not installed.

@@ -1,7 +1,7 @@
 """Central differential privacy: clipped client updates, their noisy mean (McMahan et al. 2018).
 
-The unit of privacy is the client. A trusted server sees the updates; what it releases, the model, is
-private. Client losses and other reports are not: they are for whoever runs the simulation. Noise comes
+The unit of privacy is the client. A trusted server sees the updates and releases a private model.
+Client losses and other reports are not private: they are for whoever runs the simulation. Noise comes
 from the run's seed, so that runs can be repeated; a deployment would draw it from a secret source.
 """
 
@@ -24,11 +24,11 @@ class Privacy(NamedTuple):
     Attributes:
         clip_norm: the most that one client moves the sum of updates, in the Euclidean norm.
         noise_multiplier: standard deviation of the noise on the sum, in units of `clip_norm`.
-        expected_clients: the sum is divided by this fixed number, not by who answered: the size of a
-            cohort is not private otherwise.
-        by_layer: clip every parameter array by itself, to clip_norm / sqrt(number of arrays).
-        is_stacked: path of a leaf -> whether its leading axis counts layers, which are then arrays of
-            their own under `by_layer`.
+        expected_clients: the mean number of clients that answer in a round. The sum is divided by this
+            fixed number: the number that did answer would reveal the size of the cohort.
+        by_layer: clip every parameter array separately, to clip_norm / sqrt(number of arrays).
+        is_stacked: path of a leaf -> whether its leading axis counts layers; `by_layer` then clips each
+            layer separately.
     """
 
     clip_norm: float
@@ -43,9 +43,10 @@ def clip(update: PyTree, privacy: Privacy) -> tuple[PyTree, jax.Array]:
 
     Args:
         update: one client's, without a client axis; finite.
+        privacy: the norm, and whether arrays are clipped separately.
 
     Returns:
-        The clipped update, of norm `clip_norm` at most, and the share of its arrays that were scaled.
+        The clipped update, whose norm is at most `clip_norm`, and the share of its arrays that were scaled.
     """
     if not privacy.by_layer:
         norm = optax.tree.norm(update)
@@ -69,7 +70,7 @@ def _scale(norm: jax.Array, limit: float) -> jax.Array:
 
 
 def noisy_mean(total: PyTree, privacy: Privacy, key: jax.Array) -> PyTree:
-    """(sum of clipped updates + noise) / expected clients."""
+    """Compute (sum of clipped updates + noise) / expected clients."""
     leaves, structure = jax.tree.flatten(total)
     keys = jax.random.split(key, len(leaves))
     deviation = privacy.noise_multiplier * privacy.clip_norm

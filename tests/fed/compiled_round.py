@@ -1,4 +1,4 @@
-"""The programs of a round lowered and compiled for a target's devices."""
+"""Lower the programs of a round and compile them for a target's devices."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from fed import aggregation, cohort, server
 from fed.client import Block, LocalTraining
+from fed.programs import build_programs
 from fed.simulation import abstract_sums
 from profiling import targets
 from w2v_jax import platforms
@@ -47,7 +48,7 @@ def compile_round(target: str) -> dict[str, Any]:
 
 
 def _programs(devices) -> tuple[dict[str, Any], int]:
-    """(program, its arguments' shapes) by name, and the lanes."""
+    """Return (program, its arguments' shapes) by name, and the number of lanes."""
     objective = pretraining_objective(TINY)
     training = LocalTraining(objective, optax.scale_by_adam(), lambda step: jnp.float32(1e-3))
     optimizer, lanes = optax.sgd(1.0), len(devices)
@@ -57,7 +58,8 @@ def _programs(devices) -> tuple[dict[str, Any], int]:
     )
     sums = abstract_sums(objective, state.parameters, state.objective_state, batch)
     layout = cohort.Layout(lanes, CHUNK)
-    programs = cohort.build_programs(training, aggregation.fedavg, optimizer, layout, sums, devices)
+    settings = cohort.RoundSettings(training, aggregation.fedavg, optimizer, layout)
+    programs = build_programs(settings, sums, devices=devices)
     everywhere, by_client = programs.replicated, programs.by_client
 
     def placed(tree, sharding):

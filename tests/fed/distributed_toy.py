@@ -25,7 +25,7 @@ OPTIMIZERS = {
 
 
 def run(optimizer: str, rounds: int, layout: Layout) -> list:
-    """Results on the host, round by round."""
+    """Run the toy; return its results on the host, round by round."""
     transformation, rate = OPTIMIZERS[optimizer]
     objective, data = toy_objective(), ToySource(STEPS)
     training = LocalTraining(objective, transformation, lambda step: jnp.float32(rate))

@@ -1,4 +1,4 @@
-"""Privacy accounting, against figures known from the literature and from the library itself."""
+"""Compare privacy accounting with figures known from the literature and from the library itself."""
 
 import builtins
 import math

@@ -96,9 +96,20 @@ def test_a_client_that_is_not_finite_is_left_out_and_counted(rule, layout):
         assert result.sums["steps"][0] == 8
 
 
+@pytest.mark.parametrize("layout", [Layout(1, 1), Layout(2, 2)], ids=str)
+def test_a_client_twice_in_a_cohort_counts_twice(layout):
+    twice = train(steps=[3, 2], order=["client0", "client1", "client0"], layout=layout, rounds=1)[0]
+    assert twice.clients == ["client0", "client0", "client1"]
+    np.testing.assert_allclose(twice.weights, [3 / 8, 3 / 8, 2 / 8], rtol=1e-6)
+    assert twice.losses[0] == twice.losses[1]
+    assert twice.steps == 8
+
+
 def test_all_clients_broken_leaves_the_model_as_it_was():
     result = train(steps=[2, 2], poison=(0, 1), rounds=1)[0]
     assert len(result.skipped) == 2
+    assert result.not_finite == result.skipped
+    assert result.too_large == []
     assert result.mean_update_norm == 0.0
     assert result.weights.sum() == 0.0
 

@@ -1,4 +1,4 @@
-"""Who answers, who does not, and who is late."""
+"""Test which clients answer, drop out or are late, and how rounds go on without them."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""How many clients to vmap: candidates, the estimate of memory, and what is chosen."""
+"""Test how many clients are vmapped: candidates, the estimate of memory, and the choice."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from fed import chunks, server, simulation
 from fed.aggregation import fedavg
 from fed.chunks import Trial
 from fed.client import LocalTraining
-from fed.cohort import Layout
+from fed.cohort import Layout, RoundSettings
 from tests.fed.toy import ToySource, toy_objective
 
 
@@ -39,7 +39,7 @@ def test_the_fastest_is_chosen_and_of_equals_the_smallest(trials, expected):
 
 
 def measured(clients, memory_bytes=None, steps=3, block_steps=None):
-    """Trials of the toy, and the chunks that were built."""
+    """Measure the toy; return the trials and the chunks that were built."""
     objective, optimizer = toy_objective(), optax.sgd(1.0)
     data = ToySource([steps] * clients)
     training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
@@ -48,7 +48,8 @@ def measured(clients, memory_bytes=None, steps=3, block_steps=None):
 
     def build(chunk):
         built.append(chunk)
-        engine = simulation.build_engine(training, fedavg, optimizer, Layout(1, chunk), state, batch, steps)
+        settings = RoundSettings(training, fedavg, optimizer, Layout(1, chunk))
+        engine = simulation.build_engine(settings, state, batch, steps)
         return engine._replace(block_steps=block_steps or engine.block_steps)
 
     trials = chunks.measure(build, state, clients, steps, memory_bytes)

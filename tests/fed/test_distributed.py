@@ -22,7 +22,7 @@ def free_port() -> int:
 
 
 def run_processes(folder, processes: int, devices_each: int, *words: str) -> list:
-    """What each of the processes saved."""
+    """Run the toy in several processes; return what each of them saved."""
     address = f"127.0.0.1:{free_port()}"
     started = []
     for number in range(processes):
@@ -47,7 +47,7 @@ def run_processes(folder, processes: int, devices_each: int, *words: str) -> lis
 
 
 def assert_same(found, expected):
-    """Within 1e-5 of the global norm."""
+    """Compare within 1e-5 of the global norm."""
     leaves = jax.tree.leaves((expected.server.parameters, expected.server.objective_state))
     held = [found[f"arr_{index}"] for index in range(len(leaves))]
     difference = np.sqrt(sum(np.square(a - b).sum() for a, b in zip(held, leaves, strict=True)))

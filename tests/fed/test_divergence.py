@@ -1,4 +1,4 @@
-"""Agreement of updates against vectors worked out by hand; models that are kept change no bit of a round."""
+"""Compare the agreement of updates with vectors worked out by hand; keeping models changes no bit."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ STEPS = [5, 3, 1, 4, 2]
 
 
 def stacked(vectors):
-    """Vectors of four as a tree with two leaves."""
+    """Stack vectors of four numbers as a tree with two leaves."""
     values = np.array(vectors, np.float32)
     return {"a": values[:, :1], "b": values[:, 1:].reshape(-1, 1, 3)}
 

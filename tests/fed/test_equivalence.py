@@ -53,7 +53,7 @@ def train(
 
 
 def assert_same(ours, theirs, share=1e-5):
-    """Within `share` of the global norm, parameters and state."""
+    """Compare parameters and state within `share` of the global norm."""
     for mine, other in (
         (ours.server.parameters, theirs.server.parameters),
         (ours.server.objective_state, theirs.server.objective_state),
@@ -65,7 +65,7 @@ def assert_same(ours, theirs, share=1e-5):
 
 
 def one_by_one(optimizer, rounds, steps=STEPS):
-    """FedAvg written plainly: a loop over clients and steps, no programs of ours but the step key."""
+    """Run FedAvg written plainly: a loop over clients and steps that shares only the step keys with ours."""
     transformation, rate, _ = OPTIMIZERS[optimizer]
     objective, data = toy_objective(), ToySource(steps)
     parameters, state = objective.init(jax.random.key(0))
@@ -124,7 +124,7 @@ def test_client_order_changes_nothing(rule):
 
 
 class StandingSource(ToySource):
-    """The same clients with their first round's batches on the device; what they send is where to look."""
+    """The same clients with their first round's batches on the device; a batch is the place of the data."""
 
     def __init__(self, steps):
         super().__init__(steps)

@@ -13,6 +13,7 @@ from fed import fedjax_bridge, server, simulation
 from fed.aggregation import fedavg
 from fed.client import LocalTraining
 from fed.cohort import Layout
+from fed.protocols import FederationError
 from tests.fed.toy import toy_objective
 
 with warnings.catch_warnings():
@@ -90,3 +91,92 @@ def test_offered_as_a_federated_algorithm(data):
     )
     # fedjax's callers may keep the old state.
     chex.assert_trees_all_equal(before, jax.device_get(algorithm.init(jax.random.key(0))))
+
+
+def rows(size, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((size, 5)).astype(np.float32)
+    return {"x": x, "y": np.sin(x).sum(1), "weight": np.ones(size, np.float32)}
+
+
+def cohort_of(*sizes, names=None):
+    """Make (id, dataset, key) of clients with `sizes` examples each, as fedjax's samplers do."""
+    names = names or [f"c{index}".encode() for index in range(len(sizes))]
+    return [
+        (name, fedjax.ClientDataset(rows(size, seed)), jax.random.PRNGKey(0))
+        for seed, (name, size) in enumerate(zip(names, sizes, strict=True))
+    ]
+
+
+@pytest.fixture(scope="module")
+def algorithm():
+    return fedjax_bridge.federated_algorithm(
+        training(), fedavg, optax.sgd(1.0), Layout(1, 2), batch_size=BATCH, steps_per_round=2
+    )
+
+
+@pytest.fixture(scope="module")
+def begun(algorithm):
+    return algorithm.init(jax.random.key(0))
+
+
+def model(state):
+    return jax.device_get((state.parameters, state.objective_state))
+
+
+@pytest.mark.parametrize("sizes", [(), (0,), (0, 0, 0)], ids=str)
+def test_a_cohort_without_any_example_changes_the_rounds_number_alone(sizes, begun):
+    # An algorithm of its own: it has seen no client yet.
+    fresh = fedjax_bridge.federated_algorithm(
+        training(), fedavg, optax.sgd(1.0), Layout(1, 2), batch_size=BATCH, steps_per_round=2
+    )
+    state, diagnostics = fresh.apply(begun, cohort_of(*sizes))
+    chex.assert_trees_all_equal(model(state), model(begun))
+    assert int(state.round_index) == 1
+    assert [held["accepted"] for held in diagnostics.values()] == [False] * len(sizes)
+
+
+@pytest.mark.parametrize("sizes", [(8, 0), (0, 0, 0, 8)], ids=str)
+def test_a_client_without_examples_adds_nothing(sizes, algorithm, begun):
+    """It may come first or last, and there may be whole groups of such clients."""
+    cohort = cohort_of(*sizes)
+    state, diagnostics = algorithm.apply(begun, cohort)
+    expected, _ = algorithm.apply(begun, [client for client in cohort if len(client[1])])
+    chex.assert_trees_all_close(model(state), model(expected), rtol=1e-6)
+    assert {name: held["accepted"] for name, held in diagnostics.items()} == {
+        name: len(dataset) > 0 for name, dataset, _ in cohort
+    }
+
+
+def test_a_client_given_twice_trains_and_counts_twice(algorithm, begun):
+    """It trains on the data that it is given each time, as in fedjax."""
+    twice, diagnostics = algorithm.apply(begun, cohort_of(8, 8, 4, names=[b"c0", b"c0", b"c1"]))
+    expected, _ = algorithm.apply(begun, cohort_of(8, 8, 4, names=[b"c0", b"c0\x001", b"c1"]))
+    once, _ = algorithm.apply(begun, cohort_of(8, 4, names=[b"c0", b"c1"]))
+    chex.assert_trees_all_close(model(twice), model(expected), rtol=1e-6)
+    assert optax.tree.norm(jax.tree.map(np.subtract, model(twice), model(once))) > 1e-3
+    assert set(diagnostics) == {b"c0", b"c1"}
+
+
+@pytest.mark.parametrize("empty", [(0,), (2, 3)], ids=str)
+def test_a_population_with_empty_clients_trains_to_the_end(empty):
+    sizes = [0 if index in empty else 8 for index in range(4)]
+    held = fedjax.InMemoryFederatedData({f"c{i}".encode(): rows(size, i) for i, size in enumerate(sizes)})
+    results = simulate(held, lambda r: ["c0", "c1", "c2", "c3"])
+    assert [result.round_index for result in results] == [1, 2]
+    for result in results:
+        assert sorted(result.skipped) == [f"c{index}" for index in empty]
+        assert result.not_finite == []
+        assert result.steps == 4 * (4 - len(empty))
+
+
+def test_a_population_without_any_example_is_refused_before_the_first_round():
+    held = fedjax.InMemoryFederatedData({b"c0": rows(0), b"c1": rows(0)})
+    with pytest.raises(FederationError, match="none of the 2 clients has anything to train on"):
+        simulate(held, lambda r: ["c0", "c1"])
+
+
+def test_a_sampler_that_cannot_be_set_to_a_round_is_refused_at_once(data):
+    shuffled = fedjax.client_samplers.UniformShuffledClientSampler(data.shuffled_clients(2, 0), 2)
+    with pytest.raises(FederationError, match="use fedjax's UniformGetClientSampler"):
+        fedjax_bridge.sampler(shuffled)

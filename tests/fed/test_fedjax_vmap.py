@@ -1,4 +1,4 @@
-"""fedjax's own algorithms through the vmap backend, unchanged, against fedjax's jit backend."""
+"""Compare fedjax's algorithms through the vmap backend with fedjax's jit backend."""
 
 import warnings
 
@@ -41,7 +41,7 @@ def client_final(shared, state):
 
 
 def clients(batches, sizes=(4,), seed=0):
-    """Clients with so many batches each; the sizes of batches take turns."""
+    """Make clients with `batches` batches each; `sizes` of batches take turns."""
     rng = np.random.default_rng(seed)
     made = []
     for index, count in enumerate(batches):
@@ -80,6 +80,59 @@ def test_smaller_last_batches_run_shape_by_shape():
     made = [clients((2,), sizes, seed)[0] for seed, sizes in enumerate(given)]
     made = [(f"client{i}".encode(), batches, key) for i, (_, batches, key) in enumerate(made)]
     assert_same(vmap_backend(3)(*functions)(SHARED, made), JIT(*functions)(SHARED, made))
+
+
+def test_clients_whose_inputs_differ_in_shape_run_shape_by_shape_and_keep_their_order():
+    """fedjax's APFL has such clients: those that it met before bring their own parameters."""
+
+    def init(shared, client_input):
+        return {"w": shared["w"] + jnp.atleast_2d(client_input["bias"]).sum(0).astype(jnp.float32)}
+
+    def step(state, batch):
+        return {"w": state["w"] + batch["x"].sum(0)}, {"size": jnp.float32(len(batch["y"]))}
+
+    def final(shared, state):
+        return state["w"] - shared["w"]
+
+    shapes = [(3,), (2, 3), (3,), (), (2, 3)]
+    made = [
+        (name, batches, {"bias": np.full(shape, index + 1, np.float32)})
+        for index, ((name, batches, _), shape) in enumerate(
+            zip(clients((2, 1, 0, 3, 2)), shapes, strict=True)
+        )
+    ]
+    made[2] = (*made[2][:2], {"bias": jnp.int32(2)})  # another dtype
+    for chunk in (2, 8):
+        assert_same(
+            vmap_backend(chunk)(init, step, final)(SHARED, made), JIT(init, step, final)(SHARED, made)
+        )
+
+
+def test_inputs_of_unlike_structure_and_new_style_keys_work():
+    def init(shared, client_input):
+        noise = jax.random.normal(client_input["key"], (3,)) if "key" in client_input else 0.0
+        return {"w": shared["w"] + noise}
+
+    def step(state, batch):
+        return {"w": state["w"] + batch["x"].sum(0)}, ()
+
+    def final(shared, state):
+        return state["w"]
+
+    inputs = [{"key": jax.random.key(1)}, {}, {"key": jax.random.key(2)}]
+    made = [(name, b, given) for (name, b, _), given in zip(clients((2, 1, 2)), inputs, strict=True)]
+    assert_same(vmap_backend(3)(init, step, final)(SHARED, made), JIT(init, step, final)(SHARED, made))
+
+
+def test_clip_takes_its_old_names_for_bounds():
+    values = jnp.array([-1.0, 0.5, 2.0])
+    old: dict = {"a_min": 0, "a_max": 1}
+    for found in (jnp.clip(values, **old), jnp.clip(values, 0, 1), jnp.clip(values, min=0, max=1)):
+        np.testing.assert_array_equal(found, [0.0, 0.5, 1.0])
+    np.testing.assert_array_equal(jnp.clip(values, max=1), [-1.0, 0.5, 1.0])
+    before = jnp.clip
+    restore_removed_names()
+    assert jnp.clip is before
 
 
 def test_only_a_chunk_of_clients_is_read_at_a_time():

@@ -3,7 +3,7 @@ import itertools
 import jax
 import numpy as np
 
-from fed.keys import Draw, client_number, evaluation_key, generator, initial_key, round_key, step_key
+from fed.keys import Stream, client_number, evaluation_key, initial_key, round_key, step_key, stream_generator
 
 
 def test_every_seed_round_client_and_step_has_a_key_of_its_own():
@@ -21,8 +21,8 @@ def test_a_clients_number_is_the_same_everywhere():
 
 def test_purposes_never_share_a_generator():
     # A seed sequence of (1,) and (1, 0) is the same: purposes are told apart by a leading number.
-    drawn = {generator(draw, *rest).random() for draw in Draw for rest in ((0,), (0, 1), (1,))}
-    assert len(drawn) == 3 * len(Draw)
+    drawn = {stream_generator(stream, *rest).random() for stream in Stream for rest in ((0,), (0, 1), (1,))}
+    assert len(drawn) == 3 * len(Stream)
 
 
 def test_parameters_and_evaluations_share_no_key_with_a_round():

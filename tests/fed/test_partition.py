@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fed.partition import balanced, dirichlet, iid, single
+from fed.partition import balanced, dirichlet, dirichlet_equal, iid, single
 from fed.protocols import FederationError
 from fed.sampling import everyone, uniform
 
@@ -46,6 +46,7 @@ def test_every_kind_deals_everything_once_and_leaves_nobody_empty(seconds, clien
     for deal in (
         lambda: iid(amounts, clients, seed),
         lambda: dirichlet(amounts, label_of, clients, 0.3, seed),
+        lambda: dirichlet_equal(amounts, label_of, clients, 0.3, seed),
         lambda: balanced(amounts, clients, seed),
     ):
         dealt = deal()
@@ -94,9 +95,41 @@ def test_small_alphas_skew_labels_and_large_ones_do_not():
     assert largest_share(0.05) > 0.5
 
 
-def test_a_bad_alpha_is_refused():
+def mixes_of(deal, alpha, clients=10, count=2000):
+    """Deal four labels, one of them rare; return each client's amount and the share of its largest label."""
+    amounts = {f"s{i}": 1.0 + i % 3 for i in range(count)}
+    labels = {name: f"accent{(0, 0, 0, 1, 1, 1, 2, 2, 2, 3)[i % 10]}" for i, name in enumerate(amounts)}
+    held, largest = [], []
+    for group in deal(amounts, labels, clients, alpha, 0):
+        by_label = [sum(amounts[n] for n in group if labels[n] == f"accent{k}") for k in range(4)]
+        held.append(sum(by_label))
+        largest.append(max(by_label) / sum(by_label))
+    return np.array(held), np.array(largest)
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 0.3, 1000.0])
+def test_clients_of_the_equal_partition_hold_the_same_amount_whatever_alpha_is(alpha):
+    held, _ = mixes_of(dirichlet_equal, alpha)
+    assert max(held) - min(held) <= 3.0  # one group at most
+    unequal, _ = mixes_of(dirichlet, alpha)
+    assert max(unequal) - min(unequal) > 3.0
+
+
+def test_clients_of_the_equal_partition_have_few_labels_at_small_alphas_and_all_data_at_large_ones():
+    _, skewed = mixes_of(dirichlet_equal, 0.01, clients=100)
+    _, alike = mixes_of(dirichlet_equal, 1000.0)
+    assert np.median(skewed) > 0.8  # less than 1, since labels run out
+    np.testing.assert_allclose(alike, 0.3, atol=0.1)
+
+
+@pytest.mark.parametrize("deal", [dirichlet, dirichlet_equal])
+@pytest.mark.parametrize("alpha", [0.0, float("nan"), float("inf")])
+def test_a_bad_alpha_is_refused(deal, alpha):
     with pytest.raises(FederationError, match="alpha must be positive"):
-        dirichlet({"a": 1.0}, {"a": "x"}, 1, 0.0, 0)
+        deal({"a": 1.0}, {"a": "x"}, 1, alpha, 0)
+
+
+def test_fewer_clips_than_clients_is_refused():
     with pytest.raises(FederationError, match="as many clips"):
         iid({"a": 1.0}, 2, 0)
 

@@ -1,4 +1,4 @@
-"""Clipping, noise, and rounds that are private."""
+"""Test clipping, noise, and private rounds."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ SILENT = Privacy(clip_norm=0.5, noise_multiplier=0.0, expected_clients=4.0)
 
 
 def stateless() -> ToyObjective:
-    """The toy without a state of its own."""
+    """Make the toy objective without a state."""
     toy = toy_objective()
 
     def init(key):
@@ -149,6 +149,24 @@ def test_every_round_has_noise_of_its_own():
     )
     assert np.linalg.norm(one) > 0.1 < np.linalg.norm(other)
     assert abs(np.corrcoef(one, other)[0, 1]) < 0.5
+
+
+def test_weights_are_what_an_update_counts_in_the_servers_update():
+    """Each weight is 1 / expected clients, whoever answers; the weights do not sum to one."""
+    loose = SILENT._replace(clip_norm=1e6)
+    (result,) = run(loose, rounds=1, cohorts=[["client0", "client2"]])
+    assert result.weights.tolist() == [1 / 4, 1 / 4]
+    alone = [run(loose, rounds=1, cohorts=[[name]])[0] for name in result.clients]
+    start = server.init(stateless(), optax.sgd(1.0), jax.random.key(0)).parameters
+    for name, leaf in result.server.parameters.items():
+        # Alone too, a client counts a quarter.
+        moves = [each.server.parameters[name] - start[name] for each in alone]
+        np.testing.assert_allclose(leaf - start[name], sum(moves), atol=1e-5)
+
+
+def test_a_client_twice_in_a_private_round_is_refused():
+    with pytest.raises(FederationError, match="round 1 has a client twice"):
+        run(SILENT, rounds=1, cohorts=[["client0", "client1", "client0"]])
 
 
 def test_privacy_refuses_what_would_not_be_private():

@@ -1,4 +1,4 @@
-"""Server optimizers over rounds, against their formulas in NumPy."""
+"""Compare server optimizers over rounds with their formulas in NumPy."""
 
 import itertools
 
@@ -20,7 +20,7 @@ STEPS, RATE, ROUNDS = [3, 2, 4], 0.3, 4
 
 
 def rounds(optimizer, first=None, number=ROUNDS):
-    """Server states after each round, from `first` on."""
+    """Run rounds from `first` on; return the server's state after each."""
     objective, data = toy_objective(), ToySource(STEPS)
     training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
     run = simulation.Simulation(
@@ -31,7 +31,7 @@ def rounds(optimizer, first=None, number=ROUNDS):
 
 
 def mean_update(state):
-    """The clients' mean update of the next round, from one plain round."""
+    """Compute the clients' mean update of the next round by one plain round."""
     plain = optax.sgd(1.0)
     copied = jax.tree.map(jnp.asarray, state)
     first = server.ServerState(
@@ -42,7 +42,7 @@ def mean_update(state):
 
 
 def by_formula(name):
-    """(first moments, update, count) -> (moments, step): one array's arithmetic."""
+    """Return an array's first moments, and its (moments, update, count) -> (moments, step)."""
 
     def adaptive(second):
         def step(held, u, count):
@@ -51,6 +51,11 @@ def by_formula(name):
             return (m, v), m / (1 - 0.9**count) / (np.sqrt(v / (1 - 0.99**count)) + TAU)
 
         return step
+
+    def yogi(held, u, count):
+        m, v = held
+        m, v = 0.9 * m + 0.1 * u, v - 0.01 * u * u * np.sign(v - u * u)
+        return (m, v), m / (np.sqrt(v) + TAU)
 
     def adagrad(held, u, count):
         total = held[0] + u * u
@@ -64,7 +69,7 @@ def by_formula(name):
         "fedavg": ((), lambda held, u, count: (held, u)),
         "fedavgm": ((0.0,), momentum),
         "fedadam": ((0.0, 0.0), adaptive(lambda v, u: 0.99 * v + 0.01 * u * u)),
-        "fedyogi": ((1e-6, 1e-6), adaptive(lambda v, u: v - 0.01 * np.sign(v - u * u) * u * u)),
+        "fedyogi": ((0.0, TAU**2), yogi),
         "fedadagrad": ((TAU**2,), adagrad),
     }[name]
 
@@ -83,3 +88,16 @@ def test_rounds_follow_the_formula(name):
             expected = before.parameters[path] + RATE * change
             # Where an update is tiny, dividing by its own size magnifies its rounding.
             np.testing.assert_allclose(after.parameters[path], expected, rtol=2e-4, atol=5e-4)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_parameters_that_no_client_moved_keep_their_bits(name):
+    """A frozen part stands still beside one that moves, over several rounds."""
+    optimizer = OPTIMIZERS[name](RATE)
+    parameters = {"frozen": jax.random.normal(jax.random.key(1), (7,)), "moving": jnp.ones(3)}
+    state = server.ServerState(parameters, {}, optimizer.init(parameters), jnp.int32(0))
+    for _ in range(3):
+        update = {"frozen": jnp.zeros(7), "moving": jnp.full(3, 0.01)}
+        state = server.step(optimizer, state, update, {})
+    assert np.asarray(state.parameters["frozen"]).tobytes() == np.asarray(parameters["frozen"]).tobytes()
+    assert (state.parameters["moving"] > 1.0).all()

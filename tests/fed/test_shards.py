@@ -1,4 +1,4 @@
-"""A model that is spread over devices: the same result, and a share of the memory on each."""
+"""A model spread over devices gives the same result, and takes a share of the memory on each."""
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +70,7 @@ def test_each_device_holds_its_share_of_a_model():
 
 
 def _block_plan(engine, state):
-    """XLA's plan for the program that trains a group, on one device."""
+    """Get XLA's plan for the program that trains a group, on one device."""
     programs, lanes = engine.programs, engine.layout.group_size
     state = placement.replicate(state, placement.model_shardings(programs.mesh, state))
     clients = programs.start(state.parameters, state.objective_state)

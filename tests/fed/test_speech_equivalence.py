@@ -1,4 +1,4 @@
-"""The real objective, with every kind of noise, in every layout: the same to 1e-5 of the norm."""
+"""The real objective with every kind of noise gives the same in every layout, to 1e-5 of the norm."""
 
 import functools
 
@@ -11,7 +11,7 @@ import pytest
 from fed import server, simulation
 from fed.aggregation import loss_weighted
 from fed.client import LocalTraining
-from fed.cohort import Layout
+from fed.cohort import Layout, RoundSettings
 from fed.keys import client_number, round_key, step_key
 from fed.protocols import ClientPlan
 from tests.configs import SMALL
@@ -135,7 +135,7 @@ def test_methods_that_take_less_memory_change_no_round(one_by_one, layout, metho
 
 @pytest.mark.slow
 def test_the_automatic_chunk_goes_by_the_methods_memory():
-    """What is tried on an accelerator is the program of the method: more clients fit beside one another."""
+    """Trials run the program of the method: more clients fit beside one another."""
     from fed import chunks
 
     class LongClients(NoiseClients):
@@ -154,9 +154,8 @@ def test_the_automatic_chunk_goes_by_the_methods_memory():
 
         def build(chunk, training=training, state=state, source=source):
             first = next(source.client_batches("a", 0))
-            return simulation.build_engine(
-                training, loss_weighted(), optax.sgd(1.0), Layout(1, chunk), state, first, 1
-            )
+            settings = RoundSettings(training, loss_weighted(), optax.sgd(1.0), Layout(1, chunk))
+            return simulation.build_engine(settings, state, first, 1)
 
         return {trial.chunk: trial for trial in chunks.measure(build, state, 2, 1, memory_bytes)}
 

@@ -1,4 +1,4 @@
-"""A round of the speech model, compiled for accelerators that are not here."""
+"""A round of the speech model compiles for accelerators that are not here."""
 
 import json
 import subprocess

@@ -52,6 +52,37 @@ def test_scan_costs_what_the_unrolled_loop_costs():
         assert ours.transcendental == theirs.transcendental
 
 
+@pytest.mark.parametrize("manual", [("rows",), ("columns",), ("rows", "columns")], ids=str)
+def test_a_sharded_map_costs_what_it_costs_on_one_device(manual):
+    """Whether all axes of a mesh are manual, or some are left to the compiler."""
+    mesh = jax.make_mesh((2, 4), ("rows", "columns"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    spec = jax.sharding.PartitionSpec(*(axis if axis in manual else None for axis in ("rows", "columns")))
+
+    def double(x):
+        return jnp.tanh(x * 2.0)
+
+    mapped = jax.shard_map(double, mesh=mesh, in_specs=spec, out_specs=spec, axis_names=set(manual))
+    found = count(mapped, f32(8, 16))
+    assert found.total == count(double, f32(8, 16)).total
+    assert found.unpriced == {}
+
+
+def test_a_sharded_map_within_another_costs_what_it_costs_on_one_device():
+    mesh = jax.make_mesh((2, 4), ("rows", "columns"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    rows, columns = jax.sharding.PartitionSpec("rows"), jax.sharding.PartitionSpec(None, "columns")
+
+    def inner(x):
+        return jax.shard_map(
+            lambda y: jax.lax.psum(jnp.tanh(y), "columns"), mesh=None, in_specs=columns,
+            out_specs=jax.sharding.PartitionSpec(), axis_names={"columns"},
+        )(x)  # fmt: skip
+
+    outer = jax.shard_map(inner, mesh=mesh, in_specs=rows, out_specs=rows, axis_names={"rows"})
+    found = count(jax.jit(outer), f32(8, 16))
+    assert found.total == Cost(transcendental=8 * 16)
+    assert found.unpriced == {}
+
+
 def test_vmapped_clients_cost_as_many_times_one():
     def step(weights, x):
         return jax.grad(lambda w: layer(w, x).sum())(weights)

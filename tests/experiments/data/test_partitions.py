@@ -30,7 +30,7 @@ def speakers_of(clips, dealt):
     return [{clips[i].row.client_id for i in held} for held in dealt.clients.values()]
 
 
-@pytest.mark.parametrize("kind", ["balanced", "speakers", "dirichlet"])
+@pytest.mark.parametrize("kind", ["balanced", "speakers", "dirichlet", "dirichlet-equal"])
 def test_speakers_are_never_split(clips, kind):
     dealt = partitions.deal(clips, kind, None if kind == "speakers" else 4, 0)
     held = speakers_of(clips, dealt)

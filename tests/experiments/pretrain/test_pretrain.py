@@ -474,7 +474,9 @@ def test_a_private_run_says_what_it_has_spent(corpus, tmp_path):
     out = tmp_path / "run"
     options = ["--aggregation", "uniform", "--dp-clip-norm", "0.05", "--dp-noise-multiplier", "1.5"]
     options += ["--dp-delta", "1e-3", "--dp-clipping", "layer", "--clients", "4", "--clients-per-round", "2"]
-    run(corpus, out, "--preset", "hundred-clients", "--rounds", "3", *options)
+    # No update is small enough: the noise alone moves the model.
+    options += ["--partition", "iid", "--max-update-norm", "1e-9"]
+    printed = run(corpus, out, "--preset", "hundred-clients", "--rounds", "3", *options)
     lines = read_metrics(out / "metrics.jsonl")
     expected = [
         accounting.epsilon(1.5, sampling_probability=0.5, rounds=rounds, delta=1e-3) for rounds in (1, 2, 3)
@@ -485,6 +487,12 @@ def test_a_private_run_says_what_it_has_spent(corpus, tmp_path):
         # Updates of such a run are far larger than the clip norm.
         assert line["clipped_share"] > 0.5 or line["clients"] == 0
         assert line["update_norm"] > 0.0
+        said = f"round {line['round']} used no client's update ({line['clients']} too large)" in printed
+        assert said == (line["clients"] > 0)
+    report = (out / "report.md").read_text()
+    for text in (printed, report):
+        assert "no speaker is protected" in text
+    assert "| rounds without any client's update | 3 of 3 |" in report
 
 
 def test_late_and_superfluous_clients_are_counted(corpus, tmp_path):

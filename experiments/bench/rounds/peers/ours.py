@@ -99,16 +99,8 @@ state = server.ServerState(parameters, {}, optimizer.init(parameters), jnp.int32
 def engine_of(chunk) -> Engine:
     """Compile the programs for `chunk` clients side by side."""
     batch = next(source.client_batches("0000", 0))
-    return simulation.build_engine(
-        training_of(chunk),
-        fedavg,
-        optimizer,
-        layout._replace(chunk=chunk),
-        state,
-        batch,
-        work.steps,
-        resident=source.resident,
-    )
+    settings = cohort.RoundSettings(training_of(chunk), fedavg, optimizer, layout._replace(chunk=chunk))
+    return simulation.build_engine(settings, state, batch, work.steps, resident=source.resident)
 
 
 trials = []
