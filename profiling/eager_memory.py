@@ -1,9 +1,10 @@
-"""What an eager framework keeps for the backward pass: the accounting `autograd`.
+"""Count the tensors that an eager framework keeps for the backward pass: the accounting `autograd`.
 
-Eager frameworks save tensors operation by operation, and free none of them before the backward pass has read
-it. `RULES` says what each operation saves (torch's rules); a `Tape` applies them to a graph of operations
-written down by shape alone. A tensor saved twice is held once. What is not saved (results of additions, for
-one) is not counted, nor are parameters, gradients, workspaces and what the allocator keeps.
+Eager frameworks save tensors operation by operation, and free none before the backward pass has read it.
+`RULES` lists the tensors that each operation saves (torch's rules). A `Tape` applies them to a graph of
+operations that is written down by shape alone. A tensor that is saved twice counts once. Tensors that are not
+saved (results of additions, for one) do not count, nor do parameters, gradients, workspaces and the
+allocator's reserve.
 """
 
 import contextlib
@@ -42,12 +43,12 @@ class Tensor:
 
     @property
     def bytes(self) -> int:
-        """Bytes of its storage."""
+        """Return the bytes of its storage."""
         return math.prod(self.shape) * self.itemsize
 
 
 class Tape:
-    """Collects what the operations of one forward pass save, by scope.
+    """Collect the tensors that the operations of one forward pass save, by scope.
 
     Attributes:
         rows: scope -> bytes, in the order of the forward pass.
@@ -58,17 +59,17 @@ class Tape:
         self._mixed = precision == "mixed"
         self._full_norms = self._mixed and backend == "cuda"
         self._byte_noise = backend == "cuda"
-        self._held: set[Tensor] = set()
+        self._saved: set[Tensor] = set()
         self._scope = ""
 
     @property
     def total(self) -> int:
-        """Bytes of everything saved."""
+        """Return the bytes of everything saved."""
         return sum(self.rows.values())
 
     @contextlib.contextmanager
     def within(self, scope: str) -> Iterator[None]:
-        """Put what is saved down to a scope."""
+        """Attribute saved tensors to a scope."""
         before, self._scope = self._scope, "/".join(filter(None, (self._scope, scope)))
         yield
         self._scope = before
@@ -76,50 +77,50 @@ class Tape:
     def save(self, *tensors: Tensor) -> None:
         """Keep tensors until the backward pass."""
         for tensor in tensors:
-            if tensor not in self._held:
-                self._held.add(tensor)
+            if tensor not in self._saved:
+                self._saved.add(tensor)
                 self.rows[self._scope] = self.rows.get(self._scope, 0) + tensor.bytes
 
     def linear(self, x: Tensor, features: int) -> Tensor:
-        """x W + b."""
+        """Apply x W + b with W [x's width, features]."""
         return self._weighted(x, x.shape[-1] * features, (*x.shape[:-1], features))
 
     def convolution(self, x: Tensor, weights: int, shape: tuple[int, ...]) -> Tensor:
-        """A convolution with so many weights and a result of this shape."""
+        """Apply a convolution with a number of weights and the shape of its result."""
         return self._weighted(x, weights, shape)
 
     def product(self, a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """A product of two tensors of the graph."""
+        """Multiply two tensors of the graph."""
         a, b = self._half(a), self._half(b)
         self.save(a, b)
         return Tensor(shape, a.itemsize)
 
     def normalise(self, x: Tensor, rows: int) -> Tensor:
-        """Layer or group normalisation over `rows` rows."""
+        """Apply layer or group normalisation over `rows` rows."""
         x = self.full(x) if self._full_norms else x
         self.save(x, Tensor((rows,)), Tensor((rows,)))
         return Tensor(x.shape, x.itemsize)
 
     def gelu(self, x: Tensor) -> Tensor:
-        """An activation that needs its input again."""
+        """Apply an activation whose backward pass reads its input."""
         self.save(x)
         return Tensor(x.shape, x.itemsize)
 
     def softmax(self, x: Tensor) -> Tensor:
-        """An activation that needs its result again."""
+        """Apply an activation whose backward pass reads its result."""
         result = Tensor(x.shape, 4 if self._full_norms else x.itemsize)
         self.save(result)
         return result
 
     def dropout(self, x: Tensor, rate: float) -> Tensor:
-        """Dropout in training."""
+        """Apply dropout in training."""
         if rate == 0:
             return x
         self.save(Tensor(x.shape, 1 if self._byte_noise else x.itemsize))
         return Tensor(x.shape, x.itemsize)
 
     def add(self, a: Tensor, b: Tensor) -> Tensor:
-        """a + b."""
+        """Add two tensors."""
         return Tensor(a.shape, max(a.itemsize, b.itemsize))
 
     def _weighted(self, x: Tensor, weights: int, shape: tuple[int, ...]) -> Tensor:
@@ -134,5 +135,5 @@ class Tape:
 
     @staticmethod
     def full(x: Tensor) -> Tensor:
-        """In fp32, a copy where that is another type."""
+        """Return the tensor in fp32, as a copy where it has another type."""
         return x if x.itemsize == 4 else Tensor(x.shape, 4)

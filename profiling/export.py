@@ -1,8 +1,8 @@
-"""Artifacts for boards: a function of flat leaves through jax.export, with a manifest that says all else.
+"""Write artifacts for boards: a function of flat leaves through jax.export, with a manifest.
 
-The folder holds a program for each platform, `artifact.json`, the checksums of all of them, and `runner.py`,
-which measures it where jax, numpy and flatbuffers are all there is. Names, shapes and dtypes of the leaves,
-and how to draw them, are in the manifest: the runner needs none of the libraries that the function was made
+The folder holds a program for each platform, the manifest `artifact.json`, the checksums of all of them, and
+`runner.py`, which measures the program. The manifest describes the leaves by name, shape, dtype and
+distribution. So the runner needs only jax, numpy and flatbuffers, and no library that the function was made
 with.
 """
 
@@ -26,14 +26,15 @@ UNIFORM_KURTOSIS = 2.4  # between a uniform distribution's 1.8 and a normal one'
 
 
 def describe_leaf(name: str, leaf: Any, draw: dict[str, Any]) -> dict[str, Any]:
-    """A leaf as the manifest has it; `draw` tells the runner how to make it."""
+    """Describe a leaf for the manifest; `draw` tells the runner how to draw it."""
     return {"name": name, "shape": list(leaf.shape), "dtype": str(leaf.dtype), "draw": draw}
 
 
 def draw_like(leaf: Any) -> dict[str, Any]:
-    """How to draw an array such as this one: a constant, or uniform or normal by its moments.
+    """Describe how to draw an array like this one: a constant, or uniform or normal with its moments.
 
-    Weights are drawn on the board and not shipped; to time a step and to check it, the distribution will do.
+    Weights are not shipped: the board draws them from these distributions, which is enough to time and check
+    a step.
     """
     values = np.asarray(leaf, np.float64)
     if values.size == 0 or (values == values.flat[0]).all():
@@ -46,11 +47,11 @@ def draw_like(leaf: Any) -> dict[str, Any]:
 
 
 def export_program(function: Callable, arguments: Sequence[Any], platform: str) -> bytes:
-    """One platform's program, serialised.
+    """Export a function for one platform and serialise the program.
 
     Args:
-        function: of flat leaves, to flat leaves.
-        arguments: jax.ShapeDtypeStruct of each.
+        function: takes and returns flat leaves.
+        arguments: jax.ShapeDtypeStruct of each leaf.
         platform: "cpu" or "cuda"; the device need not be here.
     """
     exported = jax_export.export(jax.jit(function), platforms=[platform])(*arguments)
@@ -58,7 +59,7 @@ def export_program(function: Callable, arguments: Sequence[Any], platform: str) 
 
 
 def versions() -> dict[str, Any]:
-    """What the runner's window of compatibility goes by."""
+    """Record the date and versions by which the runner judges compatibility."""
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "jax": importlib.metadata.version("jax"),
@@ -73,8 +74,8 @@ def write_artifact(
     """Write programs, runner, the plain step and the manifest, each with its checksum.
 
     Args:
-        folder: made if need be; files of the same names are replaced.
-        manifest: all but `programs`, `plain`, `format`.
+        folder: created if it is missing; files of the same names are replaced.
+        manifest: the manifest without `programs`, `plain` and `format`.
         programs: platform -> serialised program.
         plain: a file with `make_step(manifest)`, for boards whose jax is too old for the programs.
 
@@ -104,7 +105,7 @@ def _sha256(content: bytes) -> str:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
+    """Replace a file, whole or not at all."""
     part = path.with_name(path.name + ".part")
     part.write_bytes(content)
     part.replace(path)

@@ -1,4 +1,4 @@
-"""Does it fit, how long, how many bytes, from which year: arithmetic with its assumptions as arguments."""
+"""Arithmetic of feasibility: memory, clip length, bytes and years. Its assumptions are arguments."""
 
 import math
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from profiling.devices import Device, Kind
 
 Verdict = Literal["fits", "too large", "unknown"]
 
-# The share of a device's memory that a training program does not get, by class, stated beforehand. A quarter
-# is what XLA itself leaves by default (XLA_PYTHON_CLIENT_MEM_FRACTION is 0.75) to driver, context, system and
-# fragmentation. Phones run other programs beside it (the paper, section 3.3): half, an assumption.
+# The share of a device's memory that a training program does not get, by class. XLA itself leaves a quarter
+# by default (XLA_PYTHON_CLIENT_MEM_FRACTION is 0.75) to driver, context, system and fragmentation. Phones run
+# other programs too (the paper, section 3.3); half is an assumption.
 HEADROOM: dict[Kind, float] = {"server": 0.25, "computer": 0.25, "board": 0.25, "phone": 0.5}
 
 PCM_BYTES_PER_SECOND = 16_000 * 2
@@ -37,12 +37,12 @@ def verdict(needed: float | None, usable: int | None) -> Verdict:
 
 
 def longest(needed: Callable[[float], float], usable: float, shortest: float, limit: float) -> float | None:
-    """The longest clip in seconds whose program fits, to a hundredth; None where not even the shortest does.
+    """Find the longest clip in seconds whose program fits, to a hundredth; None where no clip fits.
 
     Args:
         needed: seconds -> bytes, growing.
         usable: bytes.
-        shortest, limit: where to look, seconds; `limit` is returned where that fits too.
+        shortest, limit: shortest and longest clip in seconds; `limit` is returned where it fits.
     """
     if needed(shortest) > usable:
         return None
@@ -56,17 +56,20 @@ def longest(needed: Callable[[float], float], usable: float, shortest: float, li
 
 
 def years_to_reach(gap: float, doubling_months: float) -> float:
-    """Years until what doubles every `doubling_months` has grown `gap`-fold; negative where it has."""
+    """Compute the years until a quantity that doubles every `doubling_months` has grown `gap`-fold.
+
+    The years are negative for a gap below one, which is closed already.
+    """
     return math.log2(gap) * doubling_months / 12.0
 
 
 def growth(years: float, doubling_months: float) -> float:
-    """How many times more after `years`."""
+    """Compute the factor by which a quantity that doubles every `doubling_months` grows in `years`."""
     return 2.0 ** (years * 12.0 / doubling_months)
 
 
 class Link(NamedTuple):
-    """A network link by its nominal rates, in Mbit/s."""
+    """A network link with its nominal rates in Mbit/s."""
 
     title: str
     down_megabits: float
@@ -74,7 +77,7 @@ class Link(NamedTuple):
     source: str
 
     def seconds(self, down_bytes: float, up_bytes: float) -> float:
-        """To receive and then send, at the nominal rates."""
+        """Compute the seconds to receive and then send bytes at the nominal rates."""
         return 8.0 * (down_bytes / self.down_megabits + up_bytes / self.up_megabits) / 1e6
 
 
@@ -87,10 +90,10 @@ LINKS = {
 
 
 def audio_bytes(seconds: float, *, compressed: bool = False) -> float:
-    """Bytes of speech at 16 kHz: 16-bit samples, or a codec of 48 kbit/s."""
+    """Compute the bytes of speech at 16 kHz, as 16-bit samples or by a codec of 48 kbit/s."""
     return seconds * (COMPRESSED_BITS_PER_SECOND / 8 if compressed else PCM_BYTES_PER_SECOND)
 
 
 def break_even_rounds(bytes_per_round: float, bytes_of_audio: float) -> int:
-    """The first round after which federating has moved more bytes than sending the audio once."""
+    """Compute the first round after which federated training has sent more bytes than the audio has."""
     return math.floor(bytes_of_audio / bytes_per_round) + 1

@@ -1,19 +1,20 @@
-"""Floating-point operations of any function, per name scope, by a walk over its jaxpr.
+"""Count the floating-point operations of any function by name scope, by a walk over its jaxpr.
 
-XLA's own cost analysis counts the body of a loop once, leaves out what it optimises away and charges
-elementwise work by its own formulas. This counts the program as it is written, but for what nobody uses.
+XLA's own cost analysis counts the body of a loop once, leaves out operations that it optimises away, and
+charges elementwise work by its own formulas. This module counts the program as it is written, except for
+operations whose results are not used.
 
 Conventions:
 
-- A multiply-add is two operations. Products (dot_general, conv_general_dilated), elementwise work
-  (one an output element; reductions one an input element) and transcendental functions (one an
-  element) stand in columns of their own.
-- Convolutions: a tap is counted where it meets an element of the input. Taps on padding are in
-  `padding_products`, which XLA skips and textbooks count; taps on the holes of a dilated input are
-  nothing to anyone. A convolution's derivatives then cost what it costs.
-- A scan's body counts as often as it runs. A conditional counts as its most expensive branch. A loop
-  without a fixed number of turns, and any primitive that is not known here, is listed in `unpriced`.
-- Moving data (reshape, gather, sort, type conversion, ...) and drawing random bits cost nothing here.
+- A multiply-add is two operations. Products (dot_general, conv_general_dilated), elementwise work (one
+  operation for each output element; for reductions, each input element) and transcendental functions (one for
+  each element) are counted separately.
+- A tap of a convolution counts where it meets an element of the input. Taps on padding count in
+  `padding_products`: XLA skips them, textbooks count them. Taps on the holes of a dilated input do not count.
+  So each derivative of a convolution costs as much as the convolution.
+- The body of a scan counts as often as it runs. A conditional counts as its most expensive branch. Loops
+  without a fixed number of iterations and unknown primitives are listed in `unpriced`.
+- Moving data (reshape, gather, sort, type conversion, ...) and drawing random bits are free.
 """
 
 import dataclasses
@@ -26,179 +27,14 @@ import jax
 import numpy as np
 from jax.interpreters import partial_eval
 
-Direction = Literal["forward", "backward"]
+from profiling.primitives import CALLS, ELEMENTWISE, FREE, REDUCTIONS, TRANSCENDENTAL, WINDOWS
 
-ELEMENTWISE = frozenset(
-    [
-        "abs",
-        "add",
-        "add_any",
-        "and",
-        "ceil",
-        "clamp",
-        "complex",
-        "conj",
-        "div",
-        "eq",
-        "floor",
-        "ge",
-        "gt",
-        "imag",
-        "integer_pow",
-        "is_finite",
-        "le",
-        "lt",
-        "max",
-        "min",
-        "mul",
-        "ne",
-        "neg",
-        "nextafter",
-        "not",
-        "or",
-        "real",
-        "rem",
-        "round",
-        "select_n",
-        "shift_left",
-        "shift_right_arithmetic",
-        "shift_right_logical",
-        "sign",
-        "square",
-        "sub",
-        "xor",
-        "population_count",
-        "clz",
-    ]
-)
-TRANSCENDENTAL = frozenset(
-    [
-        "acos",
-        "acosh",
-        "asin",
-        "asinh",
-        "atan",
-        "atan2",
-        "atanh",
-        "cbrt",
-        "cos",
-        "cosh",
-        "digamma",
-        "erf",
-        "erf_inv",
-        "erfc",
-        "exp",
-        "exp2",
-        "expm1",
-        "lgamma",
-        "log",
-        "log1p",
-        "logistic",
-        "pow",
-        "rsqrt",
-        "sin",
-        "sinh",
-        "sqrt",
-        "tan",
-        "tanh",
-    ]
-)
-REDUCTIONS = frozenset(
-    [
-        "argmax",
-        "argmin",
-        "cumlogsumexp",
-        "cummax",
-        "cummin",
-        "cumprod",
-        "cumsum",
-        "reduce_and",
-        "reduce_max",
-        "reduce_min",
-        "reduce_or",
-        "reduce_prod",
-        "reduce_sum",
-        "reduce_xor",
-        "scatter-add",
-        "scatter_add",
-        "scatter_max",
-        "scatter_min",
-        "scatter_mul",
-    ]
-)
-# One an element of the window for each result.
-WINDOWS = frozenset(["reduce_window_max", "reduce_window_min", "reduce_window_sum"])
-# Programs within a program that run exactly once. Others with a program of their own (kernels, reductions
-# by a function) are priced by what they are, or named as unpriced.
-CALLS = frozenset(
-    [
-        "call",
-        "checkpoint",
-        "closed_call",
-        "core_call",
-        "custom_jvp_call",
-        "custom_vjp_call",
-        "custom_vjp_call_jaxpr",
-        "jit",
-        "pjit",
-        "remat",
-        "remat2",
-    ]
-)
-FREE = frozenset(
-    [
-        "bitcast_convert_type",
-        "broadcast_in_dim",
-        "concatenate",
-        "convert_element_type",
-        "copy",
-        "copy_p",
-        "create_token",
-        "device_put",
-        "dynamic_slice",
-        "dynamic_update_slice",
-        "expand_dims",
-        "gather",
-        "iota",
-        "optimization_barrier",
-        "pad",
-        "random_bits",
-        "random_fold_in",
-        "random_seed",
-        "random_split",
-        "random_unwrap",
-        "random_wrap",
-        "reduce_precision",
-        "reshape",
-        "rev",
-        "scatter",
-        "sharding_constraint",
-        "slice",
-        "sort",
-        "split",
-        "squeeze",
-        "stack",
-        "unstack",
-        "stop_gradient",
-        "threefry2x32",
-        "transpose",
-        "debug_callback",
-        "axis_index",
-        "pvary",
-        "psum",
-        "psum_invariant",
-        "all_gather",
-        "all_gather_invariant",
-        "all_to_all",
-        "ppermute",
-        "reshard",
-    ]
-)
+Direction = Literal["forward", "backward"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Operations, exact integers."""
+    """Numbers of operations, exact."""
 
     products: int = 0
     padding_products: int = 0
@@ -211,27 +47,27 @@ class Cost:
         )
 
     def times(self, count: int) -> "Cost":
-        """The cost of doing it `count` times."""
+        """Multiply the cost by `count`."""
         return Cost(*(count * value for value in dataclasses.astuple(self)))
 
     @property
     def flops(self) -> int:
-        """Products, elementwise and transcendental operations together, without padding."""
+        """Return products, elementwise and transcendental operations together, without padding."""
         return self.products + self.elementwise + self.transcendental
 
     @property
     def size(self) -> int:
-        """By what the dearest branch of a conditional is told."""
+        """Return the number by which branches of a conditional are compared."""
         return self.flops
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a function costs.
+    """Cost of a function.
 
     Attributes:
-        rows: (scope, direction) -> cost; scopes are paths of name scopes, "" outside of all.
-        unpriced: primitives and loops that could not be priced -> how often they were met.
+        rows: (scope, direction) -> cost. A scope is a path of name scopes, "" outside of all of them.
+        unpriced: primitive or loop without a price -> number of its occurrences.
     """
 
     rows: dict[tuple[str, Direction], Cost]
@@ -239,11 +75,11 @@ class Report:
 
     @property
     def total(self) -> Cost:
-        """The sum of all rows."""
+        """Return the sum of all rows."""
         return sum(self.rows.values(), Cost())
 
     def by_module(self, depth: int = 1) -> dict[tuple[str, Direction], Cost]:
-        """Rows summed over scopes with the same first `depth` names."""
+        """Sum the rows of scopes with the same first `depth` names."""
         found: dict[tuple[str, Direction], Cost] = {}
         for (scope, direction), cost in self.rows.items():
             key = ("/".join(scope.split("/")[:depth]), direction)
@@ -252,11 +88,11 @@ class Report:
 
 
 def count(function: Callable, *arguments: Any, **options: Any) -> Report:
-    """Price one call of a function.
+    """Price one call of a function; nothing is computed.
 
     Args:
-        function: any function that jax can trace, derivatives and vmapped ones included.
-        arguments: arrays or jax.ShapeDtypeStruct trees; nothing is computed.
+        function: any function that jax can trace, including derivatives and vmapped functions.
+        arguments: trees of arrays or jax.ShapeDtypeStruct.
         options: keyword arguments of the function.
 
     Returns:
@@ -267,7 +103,7 @@ def count(function: Callable, *arguments: Any, **options: Any) -> Report:
 
 
 def count_jaxpr(jaxpr: Any) -> Report:
-    """As `count`, of a traced program."""
+    """Price a traced program; see `count`."""
     rows: dict[tuple[str, Direction], Cost] = {}
     unpriced: dict[str, int] = {}
     for path, cost in walk(without_dead_code(jaxpr), _price, unpriced):
@@ -278,9 +114,9 @@ def count_jaxpr(jaxpr: Any) -> Report:
 
 
 def without_dead_code(jaxpr: Any) -> Any:
-    """A program without operations whose results nobody uses: no compiler runs them.
+    """Remove operations whose results are not used, since no compiler runs them.
 
-    Derivatives leave some, as of the input that no gradient is asked of.
+    Derivatives contain some, such as the gradient of an input that needs none.
     """
     return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
 
@@ -288,14 +124,14 @@ def without_dead_code(jaxpr: Any) -> Any:
 def walk(
     jaxpr: Any, price: Callable[[Any], Any], unpriced: dict[str, int], path: str = "", times: int = 1
 ) -> Iterator[tuple[str, Any]]:
-    """What every operation of a program costs, as often as it runs.
+    """Price every operation of a program, as often as it runs.
 
     Args:
         jaxpr: a traced program.
-        price: equation -> a cost with `times(count)` and `size`, or None where it is not known.
-        unpriced: what could not be priced is added here, by name.
-        path: name stack that the program stands in.
-        times: how often it runs.
+        price: equation -> a cost with `times(count)` and `size`, or None for an unknown primitive.
+        unpriced: receives the number of occurrences of each primitive without a price.
+        path: name stack that surrounds the program.
+        times: number of times that the program runs.
 
     Yields:
         (name stack, cost).
@@ -327,7 +163,7 @@ def walk(
 
 
 def called(equation: Any) -> Any:
-    """The program that an equation calls once (jit, remat, custom derivatives), or None."""
+    """Return the program that an equation calls once (jit, remat, custom derivatives), or None."""
     parameters = equation.params
     if equation.primitive.name not in CALLS:
         return None
@@ -353,7 +189,7 @@ def _price(equation: Any) -> Cost | None:
     if name in TRANSCENDENTAL:
         return Cost(transcendental=_size(equation.outvars))
     if name == "reduce":
-        # By a function of two numbers: as often as it is called, once an input element.
+        # A reduction by a function of two numbers calls it once for each input element.
         rows = list(walk(_open(equation.params["jaxpr"]), _price, unpriced := {}))
         each = sum((cost for _, cost in rows), Cost())
         return None if unpriced else each.times(_size(equation.invars[:1]))
@@ -376,7 +212,7 @@ def _dot_products(equation: Any) -> int:
 
 
 def _convolution_products(equation: Any) -> tuple[int, int]:
-    """(products with the input, products with padding)."""
+    """Return (products with the input, products with padding)."""
     parameters = equation.params
     numbers = parameters["dimension_numbers"]
     left, right = (variable.aval.shape for variable in equation.invars)
@@ -391,13 +227,13 @@ def _convolution_products(equation: Any) -> tuple[int, int]:
         inside = (at >= 0) & (at <= (length - 1) * hole)
         met *= int((inside & (at % hole == 0)).sum())
         missed_too *= int((inside & (at % hole == 0) | ~inside & (hole == 1)).sum())
-    # The kernel's input channels are those of one group already.
+    # The kernel has the input channels of a single group.
     each = 2 * out[numbers.out_spec[0]] * out[numbers.out_spec[1]] * right[numbers.rhs_spec[1]]
     return each * met, each * (missed_too - met)
 
 
 def scope_of(path: str) -> tuple[str, Direction]:
-    """(path of name scopes, direction) of a name stack such as transpose(jvp(Model))/layer/add."""
+    """Split a name stack such as transpose(jvp(Model))/layer/add into (path of name scopes, direction)."""
     direction: Direction = "backward" if "transpose(" in path else "forward"
     names = []
     for part in path.split("/"):

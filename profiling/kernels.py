@@ -1,6 +1,6 @@
-"""Measured device time of a compiled program, put down to name scopes, from jax's profiler.
+"""Measure the device time of a compiled program by name scope, with jax's profiler.
 
-What a kernel of several fused operations took is put down to the scope of the fusion's last operation.
+The time of a kernel of several fused operations counts for the scope of the last one.
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ from profiling.flops import Direction
 from profiling.timeline import scope_of_operation
 from profiling.xla_messages import parse
 
-MOST_UNATTRIBUTED = 0.2  # of the device's time
-# Operations whose time is that of others within them.
+MOST_UNATTRIBUTED = 0.2  # as a share of the device's time
+# The time of these operations is the time of operations within them.
 _CONTAINERS = frozenset(["while", "conditional", "call", "async-start", "async-done"])
 
 
@@ -26,9 +26,9 @@ class Kernel:
     """An operation of the compiled program.
 
     Attributes:
-        name: XLA's.
-        scope, direction, primitive: of what it computes; empty where XLA made it up.
-        seconds: a call of the program.
+        name: XLA's name of it.
+        scope, direction, primitive: origin of the operation; empty for operations that XLA added.
+        seconds: seconds in one call of the program.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class DeviceTime:
-    """Where a program's time goes.
+    """Device time of a program.
 
     Attributes:
-        kernels: longest first.
-        unattributed_seconds: of kernels that the profiler did not put down to an operation, a call.
+        kernels: kernels, longest first.
+        unattributed_seconds: seconds in one call of kernels that the profiler gives no operation for.
     """
 
     kernels: list[Kernel]
@@ -52,11 +52,11 @@ class DeviceTime:
 
     @property
     def busy_seconds(self) -> float:
-        """Of all kernels, a call; on several threads or streams they overlap."""
+        """Return the seconds of all kernels in one call; on several threads or streams they overlap."""
         return sum(kernel.seconds for kernel in self.kernels) + self.unattributed_seconds
 
     def by_scope(self) -> dict[tuple[str, Direction], float]:
-        """(scope, direction) -> seconds a call."""
+        """Sum the seconds in one call by (scope, direction)."""
         found: dict[tuple[str, Direction], float] = {}
         for kernel in self.kernels:
             key = (kernel.scope, kernel.direction)
@@ -65,18 +65,19 @@ class DeviceTime:
 
 
 def device_time(lowered: Any, compiled: Any, arguments: tuple[Any, ...], calls: int = 3) -> DeviceTime:
-    """Profile some calls of a step whose first argument is a state that it gives back first.
+    """Profile some calls of a step whose first argument and first result are its state.
 
-    Where a GPU runs kernels in graphs, which hide what they are, the step is compiled once more without.
+    Where a GPU runs kernels in graphs, which hide their operations, the step is compiled again without
+    graphs.
 
     Args:
         lowered: jax.stages.Lowered, the step with its state donated.
-        compiled: what it compiled to.
-        arguments: state and the rest; the state is consumed.
-        calls: how often.
+        compiled: the compiled step.
+        arguments: the state, which is consumed, and the other arguments.
+        calls: number of calls.
 
     Raises:
-        ValueError: the profiler saw nothing of the program.
+        ValueError: the profiler saw no operation of the program.
     """
     state, *others = arguments
     try:
@@ -92,7 +93,7 @@ def device_time(lowered: Any, compiled: Any, arguments: tuple[Any, ...], calls: 
 
 
 def _profile(compiled: Any, state: Any, others: list[Any], calls: int) -> DeviceTime:
-    """Where the time of some calls went."""
+    """Profile some calls after a first one."""
     state, *_ = jax.block_until_ready(compiled(state, *others))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -107,18 +108,18 @@ def _profile(compiled: Any, state: Any, others: list[Any], calls: int) -> Device
 
 
 def read(data: Any, module: bytes, calls: int) -> DeviceTime:
-    """A profile's kernels by the operations of one module.
+    """Match a profile's kernels with the operations of one module.
 
     Args:
-        data: jax.profiler.ProfileData, or what has its planes.
+        data: jax.profiler.ProfileData, or an object with its planes.
         module: serialised HloModuleProto.
-        calls: of the program while it was profiled.
+        calls: number of profiled calls.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the profile has no operation of the module.
     """
-    held = parse("HloModule", module)
-    operations = {i.name: i for computation in held.computations for i in computation.instructions}
+    parsed = parse("HloModule", module)
+    operations = {i.name: i for computation in parsed.computations for i in computation.instructions}
     seconds: dict[str, float] = {}
     unattributed = 0.0
     for name, duration in _events(data):
@@ -136,14 +137,14 @@ def read(data: Any, module: bytes, calls: int) -> DeviceTime:
 
 
 def _events(data: Any) -> Iterator[tuple[str | None, float]]:
-    """(operation or None, seconds) of all kernels of an accelerator, else of what a CPU's threads ran."""
+    """Yield (operation or None, seconds) for all kernels of an accelerator, or else of a CPU's threads."""
     planes = list(data.planes)
     devices = [plane for plane in planes if plane.name.startswith("/device:")]
     if not devices:
         yield from _host_events(event for plane in planes for line in plane.lines for event in line.events)
     for plane in devices:
         lines = list(plane.lines)
-        # Where operations have a line of their own, the streams' lines say the same again.
+        # Where operations have a line of their own, the lines of streams repeat it.
         own = [line for line in lines if line.name == "XLA Ops"]
         for line in own or [line for line in lines if line.name.startswith("Stream")]:
             for event in line.events:
@@ -152,10 +153,10 @@ def _events(data: Any) -> Iterator[tuple[str | None, float]]:
 
 
 def _host_events(events: Iterable[Any]) -> Iterator[tuple[str, float]]:
-    """(operation, seconds) of XLA:CPU's: from where one begins to where it is said to have ended.
+    """Yield (operation, seconds) for XLA:CPU's operations, from their start to their end event.
 
-    A product that runs on other threads is begun by an event that is over at once; "end: " and the
-    operation's name follows when it is done.
+    The event of a product that runs on other threads ends at once. A second event named "end: " and the
+    operation's name follows when the product is done.
     """
     begun: dict[str, list[tuple[float, float]]] = {}
     ended: dict[str, list[float]] = {}

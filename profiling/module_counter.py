@@ -1,10 +1,10 @@
-"""Operations as a counter of modules sees them: the convention `paper`.
+"""Count operations as a counter of modules does: the convention `paper`.
 
-Counters that hook into modules of an eager framework (Gao et al. 2022 used one, as its Table 1 shows) price
-linear layers and convolutions with their biases, and nothing that happens between modules: no products
-of activations with activations (attention), no normalisation, no activation functions, no lookups. Every
-tap of a convolution counts, on padding too, and a convolution of even width that keeps the length counts
-the one output more that such frameworks compute and cut off.
+Counters that hook into the modules of an eager framework (Table 1 shows that Gao et al. 2022 used one) price
+linear layers and convolutions with their biases. They price nothing between modules: no products of
+activations with activations (attention), no normalisation, no activation functions, no lookups. Every tap of
+a convolution counts, on padding too. A convolution of even width that keeps the length counts one more
+output, which such frameworks compute and cut off.
 """
 
 import dataclasses
@@ -14,21 +14,22 @@ from typing import Any
 
 import jax
 
-from profiling.flops import FREE, called, scope_of
+from profiling.flops import called, scope_of
+from profiling.primitives import FREE
 
 PARAMETER, DATA = "parameter", "data"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Output:
-    """What a layer's product gave, before its bias: by a convolution, or by a linear layer."""
+    """The kind of a layer's result before its bias: of a convolution, or of a linear layer."""
 
     convolution: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerCost:
-    """Operations of the layers in a scope, a multiply-add being two; biases are one an output element."""
+    """Operations of the layers in a scope: two for a multiply-add, one for each output element of a bias."""
 
     products: int = 0
     linear_bias: int = 0
@@ -42,28 +43,28 @@ class LayerCost:
         )
 
     def times(self, count: int) -> "LayerCost":
-        """The cost of doing it `count` times."""
+        """Multiply the cost by `count`."""
         return LayerCost(count * self.products, count * self.linear_bias, count * self.convolution_bias)
 
 
 def count_modules(function: Callable, parameters: Any, *arguments: Any) -> dict[str, LayerCost]:
-    """Price the layers of a function's forward pass.
+    """Price the layers of a function's forward pass; nothing is computed.
 
-    Layers are told by their data flow: a product without batch axes, or a convolution, of data with
-    what follows from parameters alone; and a bias by being a parameter that is added to such a result.
-    Products with batch axes (lookups in a codebook, grouped convolutions written as products) are no
-    layers here: price a model with its convolutions as convolutions.
+    Layers are recognised by their data flow. A layer is a convolution, or a product without batch axes, of
+    data with values that depend on parameters alone. A bias is a parameter that is added to the result of a
+    layer. Products with batch axes (lookups in a codebook, grouped convolutions written as products) do not
+    count as layers, so price a model with plain convolutions.
 
     Args:
-        function: (parameters, *arguments) -> anything; not vmapped over parameters.
+        function: (parameters, *arguments) -> any results; not vmapped over parameters.
         parameters: tree of arrays or jax.ShapeDtypeStruct.
-        arguments: likewise.
+        arguments: trees of the same kind.
 
     Returns:
         Name scope -> operations of the layers in it.
 
     Raises:
-        ValueError: a loop whose number of turns is not fixed.
+        ValueError: the function has a loop whose number of iterations is not fixed.
     """
     program = jax.make_jaxpr(function)(parameters, *arguments).jaxpr
     own = len(jax.tree.leaves(parameters))
@@ -74,19 +75,19 @@ def count_modules(function: Callable, parameters: Any, *arguments: Any) -> dict[
 
 
 def _walk(jaxpr: Any, kinds: list[Any], path: str, times: int, found: dict[str, LayerCost]) -> list[Any]:
-    """Add the price of a program's layers to `found`; returns the kinds of its results."""
-    held: dict[Any, Any] = dict(zip(jaxpr.invars, kinds, strict=True))
-    held |= dict.fromkeys(jaxpr.constvars, PARAMETER)
+    """Add the price of a program's layers to `found`; return the kinds of its results."""
+    kind_of: dict[Any, Any] = dict(zip(jaxpr.invars, kinds, strict=True))
+    kind_of |= dict.fromkeys(jaxpr.constvars, PARAMETER)
 
     def kind(variable: Any) -> Any:
-        return PARAMETER if hasattr(variable, "val") else held[variable]  # constants are no data
+        return PARAMETER if hasattr(variable, "val") else kind_of[variable]  # constants count as parameters
 
     for equation in jaxpr.eqns:
         here = "/".join(filter(None, (path, str(equation.source_info.name_stack))))
         inputs = [kind(variable) for variable in equation.invars]
         name = equation.primitive.name
         if name == "while":
-            raise ValueError(f"a loop without a fixed number of turns in {here or 'the function'}")
+            raise ValueError(f"{here or 'the function'} has a loop without a fixed number of iterations")
         if name == "scan":
             outputs = _walk_scan(equation, inputs, here, times, found)
         elif name == "cond":
@@ -99,14 +100,14 @@ def _walk(jaxpr: Any, kinds: list[Any], path: str, times: int, found: dict[str, 
                 scope = scope_of(here)[0]
                 found[scope] = found.get(scope, LayerCost()) + price.times(times)
             outputs = [output] * len(equation.outvars)
-        held |= dict(zip(equation.outvars, outputs, strict=True))
+        kind_of |= dict(zip(equation.outvars, outputs, strict=True))
     return [kind(variable) for variable in jaxpr.outvars]
 
 
 def _walk_scan(
     equation: Any, inputs: list[Any], path: str, times: int, found: dict[str, LayerCost]
 ) -> list[Any]:
-    """A scan's body, with its carries as what they become: a state of zeros is data after a turn."""
+    """Price the body of a scan. The kinds of its carries are those after an iteration: zeros become data."""
     body, length = equation.params["jaxpr"].jaxpr, equation.params["length"]
     first = equation.params["num_consts"]
     carries = slice(first, first + equation.params["num_carry"])
@@ -125,7 +126,7 @@ def _walk_scan(
 def _walk_cond(
     equation: Any, inputs: list[Any], path: str, times: int, found: dict[str, LayerCost]
 ) -> list[Any]:
-    """The branch whose layers cost most, as in `profiling.flops`."""
+    """Price the branch whose layers cost most, as `profiling.flops` does."""
     walked = []
     for branch in equation.params["branches"]:
         rows: dict[str, LayerCost] = {}
@@ -137,7 +138,7 @@ def _walk_cond(
 
 
 def _layer(equation: Any, inputs: list[Any]) -> tuple[LayerCost, Any]:
-    """(price, kind of the result) of one operation."""
+    """Return (price, kind of the result) of one operation."""
     if all(kind == PARAMETER for kind in inputs):
         return LayerCost(), PARAMETER
     name, size = equation.primitive.name, math.prod(equation.outvars[0].aval.shape)
@@ -156,7 +157,7 @@ def _layer(equation: Any, inputs: list[Any]) -> tuple[LayerCost, Any]:
     if name == "add" and len(outputs) == 1 and weighted:
         bias = LayerCost(convolution_bias=size) if outputs[0].convolution else LayerCost(linear_bias=size)
         return bias, DATA
-    # Sums of partial products, and results that are only moved, are still a layer's result.
+    # A sum of partial products and a result that is only moved still count as the result of the layer.
     if outputs and (name in FREE or (name in ("add", "add_any") and len(outputs) == 2)):
         return LayerCost(), outputs[0]
     return LayerCost(), DATA

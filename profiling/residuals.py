@@ -1,9 +1,9 @@
-"""Tensors that a function keeps for its backward pass, by name scope: the accounting `residuals`.
+"""Count the tensors that a function keeps for its backward pass, by name scope: the accounting `residuals`.
 
-`jax.vjp` gives a function whose closure holds what the backward pass will read. Each of these arrays is
-found in the traced program and put down to the scope of the operation that made it, through scans (where
-a layer's tensors come stacked) and called programs. Parameters and inputs are there anyway and count apart;
-what XLA makes of it in a compiled step is another matter (`profiling.xla`).
+`jax.vjp` returns a function whose closure holds the arrays that the backward pass will read. Each array is
+found in the traced program and attributed to the scope of the operation that made it, through scans (where a
+layer's tensors are stacked) and called programs. Parameters and inputs exist anyway and count separately. XLA
+may keep other tensors in a compiled step: see `profiling.xla`.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ PARAMETERS, INPUTS, CONSTANTS = "(parameters)", "(inputs)", "(constants)"
 
 @dataclasses.dataclass(frozen=True)
 class Residuals:
-    """What is kept for the backward pass.
+    """Bytes kept for the backward pass.
 
     Attributes:
-        rows: scope -> bytes of tensors made there; stacked layers together.
-        parameters, inputs: bytes of those that are kept because they are read again.
-        constants: likewise, of arrays that the function closes over.
+        rows: scope -> bytes of tensors made there; stacked layers count together.
+        parameters, inputs: bytes of parameters and inputs that the backward pass reads.
+        constants: bytes of arrays that the function closes over and that the backward pass reads.
     """
 
     rows: dict[str, int]
@@ -35,11 +35,11 @@ class Residuals:
 
     @property
     def activations(self) -> int:
-        """Bytes of all tensors that the forward pass made and kept."""
+        """Return the bytes of all tensors that the forward pass made and kept."""
         return sum(self.rows.values())
 
     def by_module(self, depth: int = 1) -> dict[str, int]:
-        """Rows summed over scopes with the same first `depth` names."""
+        """Sum the rows of scopes with the same first `depth` names."""
         found: dict[str, int] = {}
         for scope, size in self.rows.items():
             name = "/".join(scope.split("/")[:depth])
@@ -48,12 +48,12 @@ class Residuals:
 
 
 def residuals(function: Callable, parameters: Any, *arguments: Any) -> Residuals:
-    """Bytes that jax.vjp keeps of one call.
+    """Count the bytes that jax.vjp keeps of one call; nothing is computed.
 
     Args:
-        function: (parameters, *arguments) -> scalar or arrays; differentiated by its parameters.
-        parameters: tree of arrays or jax.ShapeDtypeStruct; nothing is computed.
-        arguments: likewise.
+        function: (parameters, *arguments) -> scalar or arrays. It is differentiated by its parameters.
+        parameters: tree of arrays or jax.ShapeDtypeStruct.
+        arguments: trees of the same kind.
     """
 
     def kept(parameters, *arguments):
@@ -78,12 +78,12 @@ def residuals(function: Callable, parameters: Any, *arguments: Any) -> Residuals
     )
 
 
-# Results of these are the operand itself, seen otherwise.
+# The results of these primitives share the memory of their operand.
 _VIEWS = frozenset(["reshape", "squeeze", "expand_dims", "copy", "stop_gradient"])
 
 
 def _origins(jaxpr: Any, origin: dict[Any, str], path: str) -> dict[Any, str]:
-    """Variable -> scope of the operation that made it, or what it came in as."""
+    """Map each variable to the scope of the operation that made it, or to its origin outside the program."""
     made = dict(origin)
     for equation in jaxpr.eqns:
         here = "/".join(filter(None, (path, str(equation.source_info.name_stack))))
@@ -96,7 +96,7 @@ def _origins(jaxpr: Any, origin: dict[Any, str], path: str) -> dict[Any, str]:
                 if not hasattr(outside, "val") and outside in made
             }
             if scanned:
-                # Of what a scan takes in, only its constants are handed on as they are.
+                # A scan passes on only its constants unchanged.
                 constants = equation.params["num_consts"]
                 incoming = {v: incoming[v] for v in inner.invars[:constants] if v in incoming}
                 incoming |= {v: _name(here) for v in inner.invars[constants:]}
@@ -105,9 +105,9 @@ def _origins(jaxpr: Any, origin: dict[Any, str], path: str) -> dict[Any, str]:
                 made[outside] = _name(here) if hasattr(result, "val") else within.get(result, _name(here))
         else:
             source = equation.invars[0] if equation.invars else None
-            seen = equation.primitive.name in _VIEWS and not hasattr(source, "val") and source in made
+            view = equation.primitive.name in _VIEWS and not hasattr(source, "val") and source in made
             for outside in equation.outvars:
-                made[outside] = made[source] if seen else _name(here)
+                made[outside] = made[source] if view else _name(here)
     return made
 
 

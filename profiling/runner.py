@@ -1,6 +1,7 @@
-"""Measure an exported training step on this machine: one file, copied to a board beside its artifact.
+"""Measure an exported training step on this machine. This file is copied to a board beside its artifact.
 
-It needs Python 3.8 or later, numpy, jax and, for jax.export, flatbuffers; docs/boards.md says how to use it.
+It needs Python 3.8 or later, numpy and jax; jax.export needs flatbuffers too. docs/boards.md explains its
+use.
 """
 
 from __future__ import annotations
@@ -40,10 +41,11 @@ except ImportError:
 FORMAT = 1
 SAMPLE_SECONDS = 0.2
 NEWER_DAYS = 183
-PROBED = ("parameters", "optimizer")  # the probe tells how far the leaves below each move
-# Rails that feed all others: Thor; Xavier NX, Orin NX and Nano; the same and the old Nano in older releases.
+PROBED = ("parameters", "optimizer")  # the probe compares how far the leaves below each of these move
+# Rails that feed the whole board: Thor; Xavier NX, Orin NX and Nano; these and the old Nano in older
+# releases.
 WHOLE_RAILS = ("VIN", "VDD_IN", "5V_IN", "POM_5V_IN")
-PARTIAL_RAILS = ("VDDQ_VDD2_1V8AO",)  # AGX Orin counts it in VIN_SYS_5V0 too
+PARTIAL_RAILS = ("VDDQ_VDD2_1V8AO",)  # AGX Orin counts this rail in VIN_SYS_5V0 too
 ENVIRONMENT = ("XLA_FLAGS", "JAX_PLATFORMS", "XLA_PYTHON_CLIENT_PREALLOCATE", "CUDA_VISIBLE_DEVICES")
 RESULTS = (  # noqa: SIM905
     "versions path platform device_kind deserialise_seconds compile_seconds first_call_seconds step_seconds "
@@ -53,16 +55,16 @@ RESULTS = (  # noqa: SIM905
 
 
 class Refusal(Exception):
-    """It cannot be measured here as asked; one line says why."""
+    """The step cannot be measured here; the message says why in one line."""
 
 
-# ---- What is run. The exporter imports `draw` and `probe_values`. ----
+# ---- Arguments and the probe. The exporter imports `draw` and `probe_values`. ----
 
 
 def draw(entry, seed, index):
-    """First value of the argument `entry`, which stands at `index` among state and inputs.
+    """Draw the first value of the argument `entry`, which has position `index` among state and inputs.
 
-    RandomState's streams are frozen: every numpy draws the same, where two versions of jax do not.
+    RandomState's streams are frozen, so every numpy draws the same numbers. Two versions of jax may differ.
     """
     shape, spec = tuple(entry["shape"]), entry["draw"]
     random = np.random.RandomState([seed, index])
@@ -80,24 +82,27 @@ def draw(entry, seed, index):
 
 
 def draw_arguments(manifest, seed, place=np.asarray):
-    """State and inputs; each array goes through `place` before the next is drawn."""
+    """Draw state and inputs; each array goes through `place` before the next is drawn."""
     entries, leaves = manifest["state"] + manifest["inputs"], len(manifest["state"])
     arrays = [place(draw(entry, seed, index)) for index, entry in enumerate(entries)]
     return arrays[:leaves], arrays[leaves:]
 
 
 def step_inputs(manifest, inputs, seed, step):
-    """Inputs of one step: as drawn, but for its own key and number."""
+    """Return the inputs of one step: the drawn ones with the step's own key and number."""
     own = {"key_data": np.array([seed, step], np.uint32), "step": np.array(step, np.int32)}
     return [own.get(entry["name"], inputs[index]) for index, entry in enumerate(manifest["inputs"])]
 
 
 def probe_values(call, manifest, seed, steps, place=np.asarray):
-    """Losses of the first steps, and how far the first one moves the state.
+    """Return the losses of the first steps, and how far the first step moves the state.
 
     Args:
         call: (list of state leaves, list of inputs) -> (list of new state leaves, loss).
-        place: what to do with each drawn array, such as moving it to the device.
+        manifest: description of the artifact.
+        seed: seed of state and inputs.
+        steps: number of steps.
+        place: function for each drawn array, such as moving it to the device.
     """
     state, inputs = draw_arguments(manifest, seed, place)
     losses, norms = [], {}
@@ -110,11 +115,13 @@ def probe_values(call, manifest, seed, steps, place=np.asarray):
 
 
 def _change_norms(state, manifest, seed):
+    """Compute the norms of the change of parameters and of the optimizer state."""
     squares = {}
     for index, entry in enumerate(manifest["state"]):
         prefix, below, _ = entry["name"].partition("/")
         if below and prefix in PROBED and np.dtype(entry["dtype"]).kind == "f":
-            # Drawn anew, not kept, to save memory; copied, as jax donates no array that numpy looks into.
+            # The old value is drawn again instead of kept, to save memory. The new value is copied, because
+            # jax does not donate an array whose memory numpy shares.
             new, old = np.asarray(state[index].copy()), draw(entry, seed, index)
             change = np.subtract(new, old, dtype=np.float64)
             squares[prefix] = squares.get(prefix, 0.0) + float(np.vdot(change, change))
@@ -122,7 +129,7 @@ def _change_norms(state, manifest, seed):
 
 
 def first_wrong(expected, found, tolerance):
-    """The first probe value outside its tolerance, in words; None if there is none."""
+    """Describe the first probe value outside its tolerance; return None if all are inside."""
     checks = [
         (f"the loss of step {step}", right, found["losses"][step], tolerance)
         for step, right in enumerate(expected["losses"])
@@ -137,14 +144,14 @@ def first_wrong(expected, found, tolerance):
     return None
 
 
-# ---- Whether it may be run: files and versions. ----
+# ---- Checks of files and versions. ----
 
 
 def load_manifest(folder):
-    """The artifact's description and its checksum; every file that is there is held against its own.
+    """Read the artifact's description and its checksum, and check the files of the artifact that exist.
 
     Raises:
-        Refusal: something is missing, damaged or of another format.
+        Refusal: a file is missing, damaged or of another format.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -160,12 +167,13 @@ def load_manifest(folder):
     if found != FORMAT:
         raise Refusal(f"{path} has format {found}, this runner reads {FORMAT}: use that export's runner")
     for entry in [*manifest["programs"].values(), manifest.get("plain")]:
-        if entry and (folder / entry["file"]).exists():  # what is not run need not have been copied
+        if entry and (folder / entry["file"]).exists():  # a program for another platform may be left out
             _checked(folder / entry["file"], _bytes(folder / entry["file"]), entry["sha256"])
     return manifest, checksum
 
 
 def _bytes(path):
+    """Read a file."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -173,6 +181,7 @@ def _bytes(path):
 
 
 def _checked(path, content, noted):
+    """Compare a file's content with its noted checksum; return the checksum."""
     checksum = hashlib.sha256(content).hexdigest()
     if checksum != noted:
         raise Refusal(f"{path} is damaged or was changed (its SHA-256 is not the exported one): copy it anew")
@@ -180,12 +189,14 @@ def _checked(path, content, noted):
 
 
 def window_refusal(manifest, jax_version, today, supported):
-    """Why jax.export does not promise that this jax runs the artifact; None if it does.
+    """Say why jax.export does not promise that this jax runs the artifact; return None if it does.
 
-    The promise counts between releases of jax, whose dates are not known here. So every older jax is refused,
-    and every newer one from 183 days after the export on.
+    The promise counts days between releases of jax, whose dates are not known here. So every older jax is
+    refused, and every newer jax is refused from 183 days after the export on.
 
     Args:
+        manifest: description of the artifact.
+        jax_version: version of the jax here.
         today: datetime.date.
         supported: the lowest and the highest calling convention that this jax knows.
     """
@@ -212,10 +223,11 @@ def _release(version):
     return tuple(int(digits) for digits in re.findall(r"\d+", version)[:3])
 
 
-# ---- The board. Readers take a file system's root and give None for what cannot be read. ----
+# ---- The board. Readers take a file system's root and return None for values that cannot be read. ----
 
 
 def _text(path):
+    """Read a text file."""
     try:
         return path.read_text(errors="replace").strip("\0\n ") or None
     except OSError:
@@ -223,6 +235,7 @@ def _text(path):
 
 
 def _number(path, scale=1.0):
+    """Read a number from a file and scale it."""
     try:
         return float(_text(path) or "") * scale
     except ValueError:
@@ -230,7 +243,7 @@ def _number(path, scale=1.0):
 
 
 def _said(*command):
-    """What a tool prints; None if it is not here or fails."""
+    """Run a tool and return its output; None if it is missing or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -239,16 +252,17 @@ def _said(*command):
 
 
 def _found(pattern, text):
+    """Return the first group of a pattern's match in a text."""
     match = re.search(pattern, text or "", re.MULTILINE)
     return match.group(1) if match else None
 
 
 def describe_board(root="/"):
-    """What stays as it is while the step runs."""
+    """Describe the board by facts that do not change while the step runs."""
     root = Path(root)
     model, release = _text(root / "proc/device-tree/model"), _text(root / "etc/nv_tegra_release")
     memory = _found(r"^MemTotal:\s*(\d+) kB", _text(root / "proc/meminfo"))
-    keys = ("model name", "CPU implementer", "CPU part")  # Linux on ARM gives numbers in place of a name
+    keys = ("model name", "CPU implementer", "CPU part")  # Linux on ARM gives numbers instead of a name
     name, *numbers = (_found(rf"^{key}\s*: (.*)$", _text(root / "proc/cpuinfo")) for key in keys)
     governors = {_text(path) for path in root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")}
     return {
@@ -268,7 +282,7 @@ def describe_board(root="/"):
 
 
 def board_now(root="/"):
-    """Clocks, temperatures and throttling at this moment."""
+    """Read clocks, temperatures and throttling at this moment."""
     root, real = Path(root), Path(root) == Path("/")
     cores = sorted(root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq"))
     clocks = {path.parts[-3]: _number(path, 1e3) for path in cores}  # kHz
@@ -284,7 +298,7 @@ def board_now(root="/"):
 
 
 def find_rails(root="/", platform="cpu"):
-    """Power rails: {name: function that reads watts, or gives None while it has no figure}.
+    """Find the power rails: {name: function that reads watts, or returns None while it has no figure}.
 
     The functions raise OSError or ValueError when a rail cannot be read.
     """
@@ -293,7 +307,7 @@ def find_rails(root="/", platform="cpu"):
     def product(scale, *paths):
         return lambda: scale * float(np.prod([float(path.read_text()) for path in paths]))
 
-    # JetPack 4 has NVIDIA's driver, in milliwatts; later ones the kernel's, in millivolts and milliamperes.
+    # JetPack 4 has NVIDIA's driver (milliwatts), later ones have the kernel's (millivolts and milliamperes).
     for label in sorted(root.glob("sys/bus/i2c/drivers/ina3221x/*/iio:device*/rail_name_*")):
         milliwatts = label.parent / f"in_power{label.name[len('rail_name_') :]}_input"
         rails[_text(label) or label.name] = product(1e-3, milliwatts)
@@ -309,24 +323,26 @@ def find_rails(root="/", platform="cpu"):
         return {"nvidia-smi": _card_watts} if root == Path("/") and shutil.which("nvidia-smi") else {}
     for energy in sorted(root.glob("sys/class/powercap/intel-rapl:*/energy_uj")):
         kind = _text(energy.parent / "name") or ""
-        if kind.startswith(("package", "dram")):  # the other zones are parts of these
+        if kind.startswith(("package", "dram")):  # these zones contain the others
             rails[f"{energy.parent.name} {kind}"] = _counter_watts(energy)
     return rails
 
 
 def _card_watts():
+    """Read the power of the NVIDIA card that jax uses."""
     card = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
     query = ("--query-gpu=power.draw", "--format=csv,noheader,nounits", "-i", card)
     return float(_said("nvidia-smi", *query) or "")
 
 
 def _counter_watts(path):
+    """Return a function that converts an energy counter (microjoules) to watts since its last call."""
     last = []
 
     def watts():
         now = (time.perf_counter(), float(path.read_text()) * 1e-6)
         before, last[:] = list(last), [now]
-        if not before or now[1] < before[0][1]:  # no interval yet, or the counter began anew
+        if not before or now[1] < before[0][1]:  # no interval yet, or the counter started again from zero
             return None
         return (now[1] - before[0][1]) / (now[0] - before[0][0])
 
@@ -334,7 +350,7 @@ def _counter_watts(path):
 
 
 class PowerSampler(threading.Thread):
-    """Reads rails about five times a second until stopped."""
+    """Read rails about five times a second until stopped."""
 
     def __init__(self, rails):
         super().__init__(daemon=True)
@@ -360,7 +376,7 @@ class PowerSampler(threading.Thread):
         self.join()
 
     def summary(self, step_seconds):
-        """Watts of each rail and in total with joules a step, and sentences on what is missing."""
+        """Return the watts of each rail and in total with joules a step, and notes on missing figures."""
         whole = [name for name in WHOLE_RAILS if name in self.rails][:1]
         total = whole or [name for name in self.rails if name not in PARTIAL_RAILS]
         sums = [sum(row[name] for name in total) for row in self.rows if total and set(total) <= set(row)]
@@ -381,17 +397,18 @@ class PowerSampler(threading.Thread):
 
 
 def _resident(field):
+    """Read this process's VmRSS or VmHWM in bytes; without /proc, return ru_maxrss."""
     kilobytes = _found(rf"^{field}:\s*(\d+)", _text(Path("/proc/self/status")))
     return 1024 * int(kilobytes) if kilobytes else _most_resident(resource.RUSAGE_SELF)
 
 
 def _most_resident(whose):
-    """ru_maxrss in bytes; macOS counts bytes, Linux kilobytes."""
+    """Return ru_maxrss in bytes; macOS counts bytes, Linux kilobytes."""
     return resource.getrusage(whose).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _settle():
-    """Give freed memory back to the system and count the peak anew; resident bytes now."""
+    """Return freed memory to the system, count the peak anew, and return the resident bytes."""
     gc.collect()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
@@ -401,11 +418,11 @@ def _settle():
     return _resident("VmRSS")
 
 
-# ---- The child process: everything that needs jax. ----
+# ---- The child process, which does everything that needs jax. ----
 
 
 class Measurement:
-    """One measurement. `record` is what becomes timings.json; it is saved at every stage."""
+    """One measurement. `record` becomes timings.json; it is saved at every stage."""
 
     def __init__(self, args):
         self.args, self.folder = args, Path(args.folder)
@@ -440,10 +457,10 @@ class Measurement:
         self.record["notes"].append(words)
 
     def run(self):
-        """Fills the record.
+        """Fill the record.
 
         Raises:
-            Refusal: this machine or this jax will not do.
+            Refusal: the step cannot be measured on this machine or with this jax.
         """
         self.stage("starting jax")
         self.start_jax()
@@ -471,12 +488,8 @@ class Measurement:
         except (RuntimeError, AssertionError) as error:
             why = str(error).splitlines() or ["is jax installed with its CUDA plugin?"]
             raise Refusal(f"jax finds no device for --platform {self.args.platform}: {why[0]}") from None
-        versions = {"python": sys.version.split()[0], "jax": jax.__version__, "numpy": np.__version__}
-        for name in ("jaxlib", "flatbuffers", "jax-cuda12-plugin", "jax-cuda13-plugin"):
-            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                versions[name] = importlib.metadata.version(name)
         platform = "cuda" if self.device.platform == "gpu" else self.device.platform
-        self.record.update(versions=versions, platform=platform, device_kind=self.device.device_kind)
+        self.record.update(versions=_versions(jax), platform=platform, device_kind=self.device.device_kind)
         jax.block_until_ready(jax.device_put(np.zeros(1, np.float32)))
         self.record["idle_bytes"] = _settle()
         self.jax = jax
@@ -527,20 +540,15 @@ class Measurement:
     def compile(self, step):
         entries, leaves = self.manifest["state"] + self.manifest["inputs"], len(self.manifest["state"])
         shapes = [self.jax.ShapeDtypeStruct(tuple(e["shape"]), np.dtype(e["dtype"])) for e in entries]
-        # An exported program has forgotten that its state is donated.
+        # An exported program does not record that its state is donated.
         jitted = self.jax.jit(step, donate_argnums=tuple(range(leaves)))
         begun = time.perf_counter()
         self.compiled = jitted.lower(*shapes).compile()
         self.record["compile_seconds"] = time.perf_counter() - begun
-        plan = self.compiled.memory_analysis()
-        parts = {"arguments": "argument", "outputs": "output", "temporaries": "temp", "aliased": "alias"}
-        if plan:
-            sizes = {name: getattr(plan, f"{part}_size_in_bytes") for name, part in parts.items()}
-            self.record["program_bytes"] = sizes if any(sizes.values()) else None  # old jax: all 0
+        self.record["program_bytes"] = _program_bytes(self.compiled)
 
     def place(self, array):
-        # A copy that jax owns: what shares numpy's memory cannot be donated, and the first step would
-        # need room for a second state.
+        # A copy that jax owns, because an array that shares numpy's memory cannot be donated.
         moved = self.jax.device_put(array)
         own = self.jax.block_until_ready(moved.copy())
         moved.delete()
@@ -564,12 +572,12 @@ class Measurement:
 
     def time_steps(self):
         args, manifest, record = self.args, self.manifest, self.record
-        warm_up = args.warm_up if self.call_seconds else max(args.warm_up, 1)  # the first call is no sample
+        warm_up = args.warm_up if self.call_seconds else max(args.warm_up, 1)  # the first call is not timed
         record["compiled_bytes"] = _settle()
         if not os.access("/proc/self/clear_refs", os.W_OK):
-            self.note("the kernel cannot count the peak anew: it includes compiling")
+            self.note("the kernel cannot count the peak anew, so the peak includes compiling")
         state, inputs = draw_arguments(manifest, args.seed, self.place)
-        _settle()  # drawing in float64 may take more than a step
+        _settle()  # drawing in float64 may take more memory than a step
         sampler = PowerSampler(find_rails(platform=record["platform"]))
         samples, spent, step = [], 0.0, 0
         while spent < args.seconds or len(samples) < args.min_steps:
@@ -585,19 +593,9 @@ class Measurement:
             step += 1
         sampler.stop()
         record["board"]["after"] = board_now()
-        on_device = self.device.memory_stats() or {}  # None on CPU
-        median, p10, p90 = (float(np.percentile(samples, percent)) for percent in (50, 10, 90))
-        record.update(
-            step_seconds=samples,
-            median_seconds=median,
-            p10_seconds=p10,
-            p90_seconds=p90,
-            mean_seconds=float(np.mean(samples)),
-            spread=(p90 - p10) / median,
-            steps=len(samples),
-            audio_seconds_per_second=manifest["audio_seconds"] / median,
-            peak_bytes=on_device.get("peak_bytes_in_use", _resident("VmHWM") - record["idle_bytes"]),
-        )
+        on_device = self.device.memory_stats() or {}  # None on a CPU
+        peak = on_device.get("peak_bytes_in_use", _resident("VmHWM") - record["idle_bytes"])
+        record.update(_statistics(samples, manifest["audio_seconds"]), peak_bytes=peak)
         record["power"], notes = sampler.summary(record["mean_seconds"])
         for words in notes:
             self.note(words)
@@ -605,22 +603,56 @@ class Measurement:
         return None
 
 
+def _versions(jax):
+    """Return the versions of Python and of the packages that matter."""
+    versions = {"python": sys.version.split()[0], "jax": jax.__version__, "numpy": np.__version__}
+    for name in ("jaxlib", "flatbuffers", "jax-cuda12-plugin", "jax-cuda13-plugin"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def _program_bytes(compiled):
+    """Return XLA's memory plan in bytes; None where it is missing or all zero, as in an old jax."""
+    plan = compiled.memory_analysis()
+    parts = {"arguments": "argument", "outputs": "output", "temporaries": "temp", "aliased": "alias"}
+    sizes = {name: getattr(plan, f"{part}_size_in_bytes", 0) for name, part in parts.items()}
+    return sizes if any(sizes.values()) else None
+
+
+def _statistics(samples, audio_seconds):
+    """Summarise the seconds of timed steps."""
+    median, p10, p90 = (float(np.percentile(samples, percent)) for percent in (50, 10, 90))
+    return {
+        "step_seconds": samples,
+        "median_seconds": median,
+        "p10_seconds": p10,
+        "p90_seconds": p90,
+        "mean_seconds": float(np.mean(samples)),
+        "spread": (p90 - p10) / median,
+        "steps": len(samples),
+        "audio_seconds_per_second": audio_seconds / median,
+    }
+
+
 def _need(package):
+    """Refuse to go on without a package."""
     if importlib.util.find_spec(package) is None:
         raise Refusal(f"{package} is not installed: python -m pip install {package}")
 
 
 def _out_of_memory(error):
+    """Tell whether an error means that memory ran out."""
     text = str(error)
-    # A kernel can exhaust a GPU's registers and shared memory too; that is another fault.
+    # A kernel can also exhaust a GPU's registers or shared memory, which is another fault.
     exhausted = "RESOURCE_EXHAUSTED" in text and not re.search("shared memory|register", text, re.IGNORECASE)
     signs = ("CUDA_ERROR_OUT_OF_MEMORY", "std::bad_alloc", "LLVM ERROR: out of memory")
     return isinstance(error, MemoryError) or exhausted or any(sign in text for sign in signs)
 
 
 def measure_here(args):
-    """The child: measure, and leave the record in the file `args.child`."""
-    with contextlib.suppress(OSError):  # the kernel shall kill this process before others
+    """Child: measure, and write the record to the file `args.child`."""
+    with contextlib.suppress(OSError):  # asks the kernel to kill this process before others
         Path("/proc/self/oom_score_adj").write_text("1000")
     measurement = Measurement(args)
     record = measurement.record
@@ -642,13 +674,15 @@ def measure_here(args):
 
 
 def measure(args, arguments):
-    """Measure in a child process; the exit status."""
+    """Measure in a child process and return the exit status."""
     load_manifest(args.folder)
     out = Path(args.out)
     if out.is_dir() or not os.access(str(out.parent), os.W_OK):
         raise Refusal(f"cannot write {out}")
     environment = dict(os.environ, JAX_ENABLE_COMPILATION_CACHE="false")  # else compiling takes no time
-    if args.platform != "cpu":  # boards share memory: what jax takes in advance is missing elsewhere
+    if (
+        args.platform != "cpu"
+    ):  # boards share memory, so memory that jax takes in advance is missing elsewhere
         environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if args.platform != "auto":
         environment["JAX_PLATFORMS"] = args.platform
@@ -658,18 +692,18 @@ def measure(args, arguments):
         with log.open("wb") as stderr:
             child = subprocess.run(command, stderr=stderr, env=environment, check=False)
         record = json.loads(saved.read_text()) if saved.exists() else {}
-        said = log.read_text(errors="replace").strip() or "it said nothing"
+        said = log.read_text(errors="replace").strip() or "it printed no error"
     if "refused" in record:
         raise Refusal(record["refused"])
     stage, reason, status = record.pop("stage", "starting"), record.pop("reason", None), record.get("status")
     if record and not status and child.returncode == -signal.SIGKILL:
-        status, reason = "out_of_memory", "killed by SIGKILL, as the kernel does for want of memory"
+        status, reason = "out_of_memory", "killed by SIGKILL, as the kernel does when memory runs out"
     elif record and not status and child.returncode == -signal.SIGABRT and _out_of_memory(said[-4000:]):
         status, reason = "out_of_memory", said.splitlines()[-1]
     if not status:
         log = out.with_name(out.name + ".log")
         log.write_text(said + "\n")
-        stack = ("@", "***")  # of C++
+        stack = ("@", "***")  # lines of a C++ stack trace
         last = [line for line in said.splitlines() if not line.lstrip().startswith(stack)][-1:] or [said]
         print(f"runner: error: failed while {stage}: {reason or last[0]} (see {log})", file=sys.stderr)
         return 1
@@ -688,6 +722,7 @@ def measure(args, arguments):
 
 
 def _summary(record):
+    """Summarise the record for the terminal."""
     if record["status"] != "timed":
         return record["notes"][-1]
     watts, joules = record["power"]["mean_watts"], record["power"]["joules_per_step"]
@@ -704,7 +739,7 @@ def _summary(record):
 
 
 def _write(path, record):
-    """The whole file or none of it; NaN and infinity, which JSON lacks, as words."""
+    """Write a JSON file whole or not at all; NaN and infinity, which JSON lacks, become words."""
     record = json.loads(json.dumps(record), parse_constant=str)
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(record, indent=1) + "\n")
@@ -712,6 +747,7 @@ def _write(path, record):
 
 
 def _parse(arguments):
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="runner",
         description="Measure an exported training step on this machine.",
@@ -725,24 +761,24 @@ def _parse(arguments):
     add("--out", metavar="FILE", required=True, help="where to write the timings, as JSON")
     add("--platform", choices=platforms, default="auto", help="auto: cuda where jax has a GPU, else cpu")
     add("--path", choices=paths, default="auto", help="auto: plain only where this jax cannot run the export")
-    add("--seconds", type=float, default=10.0, help="time steps for so long (default 10)")
-    add("--min-steps", type=int, default=5, help="and at least so many (default 5)")
-    add("--warm-up", type=int, default=2, help="steps before these (default 2)")
+    add("--seconds", type=float, default=10.0, help="time steps for this many seconds (default 10)")
+    add("--min-steps", type=int, default=5, help="time at least this many steps (default 5)")
+    add("--warm-up", type=int, default=2, help="steps before the timed ones (default 2)")
     add("--device", metavar="NAME", help="this machine's name in reports, such as orin-agx")
-    add("--ignore-window", action="store_true", help="try a jax for which jax.export promises nothing")
+    add("--ignore-window", action="store_true", help="try a jax for which jax.export gives no promise")
     add("--skip-probe", action="store_true", help="do not check the results of the first steps")
-    add("--seed", type=int, default=0, help="of the timed steps' state and inputs (default 0)")
+    add("--seed", type=int, default=0, help="seed of the timed steps' state and inputs (default 0)")
     add("--child", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if not 0 <= args.seconds < math.inf or args.min_steps < 1 or args.warm_up < 0:
-        parser.error("--seconds and --warm-up are 0 or more, --min-steps 1 or more")
+        parser.error("--seconds and --warm-up must be at least 0, --min-steps at least 1")
     if not 0 <= args.seed < 2**32:
-        parser.error("--seed is from 0 to 2**32 - 1")
+        parser.error("--seed must be between 0 and 2**32 - 1")
     return args
 
 
 def main(arguments=None):
-    """Runs the command line; the exit status."""
+    """Run the command line and return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = _parse(arguments)
     try:

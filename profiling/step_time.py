@@ -1,11 +1,11 @@
-"""Seconds of a training step on a device that is not here: a roofline with few numbers that are fitted.
+"""Model the seconds of a training step on a device that is not here, by a roofline with four fitted numbers.
 
     seconds = factor x (operations / (share x peak) + traffic x bytes / bandwidth + fixed)
 
-`share` of the peak rate is one number for accelerators and one for CPUs; `traffic` is the share of the bytes
-of all operations, unfused, that is really moved; `fixed` is what a step costs an accelerator whatever its
-size (launches, the host's own work). These four are fitted over devices. `factor` is the device's own: one
-measurement gives it, and without any it is one.
+`share` of the peak rate is one number for accelerators and one for CPUs. `traffic` is the share of the bytes
+of all operations, unfused, that is really moved. `fixed` is the time of a step on an accelerator that does
+not depend on its size (launches, work of the host). These four numbers are fitted over devices. `factor`
+belongs to a device: one measurement gives it, and it is one without a measurement.
 """
 
 import dataclasses
@@ -18,13 +18,13 @@ from scipy.optimize import least_squares
 
 from profiling.devices import Device, Precision
 
-# How far, in logarithms, a cell's error, a device's factor and an efficiency may be from zero, one and the
-# start: 0.1, 0.2 and 1.
+# Weights of residuals in logarithms. An error of 0.1 in a cell, of 0.2 in a device's factor and of 1 in an
+# efficiency's distance from its start weigh the same.
 _FACTOR_WEIGHT, _PRIOR_WEIGHT = 0.5, 0.1
 
 
 class Work(NamedTuple):
-    """What a step does, from `flops` and `traffic`."""
+    """Work of a step, as `flops` and `traffic` count it."""
 
     flops: float
     moved_bytes: float
@@ -32,12 +32,12 @@ class Work(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Efficiencies:
-    """What is fitted.
+    """The four fitted numbers.
 
     Attributes:
-        accelerator_share, processor_share: of the peak rate that products reach.
-        traffic: bytes moved, as a share of what unfused operations would move, at full bandwidth.
-        fixed_seconds: of a step on an accelerator.
+        accelerator_share, processor_share: share of the peak rate that products reach.
+        traffic: bytes moved over the bytes that unfused operations would move, at full bandwidth.
+        fixed_seconds: seconds of a step on an accelerator that do not depend on its size.
     """
 
     accelerator_share: float
@@ -67,18 +67,18 @@ class StepTimeModel:
     factors: dict[str, float]
 
     def seconds(self, device: Device, precision: Precision, work: Work) -> float | None:
-        """Seconds of a step; None where the device's rate or bandwidth is unknown.
+        """Model the seconds of a step; None where the device's rate or bandwidth is unknown.
 
         Args:
-            device: its factor is looked up by its title; without one it is 1.
-            precision: whose peak rate counts.
+            device: the device; its factor is looked up by its title and is 1 for an unknown title.
+            precision: precision whose peak rate counts.
             work: operations and bytes of the step.
         """
         plain = uncalibrated_seconds(self.efficiencies, device, precision, work)
         return None if plain is None else self.factors.get(device.title, 1.0) * plain
 
     def calibrated(self, cell: Cell) -> "StepTimeModel":
-        """With a device's factor from one measurement of it.
+        """Return a model with a device's factor from one measurement.
 
         Raises:
             ValueError: the device's rate or bandwidth is unknown.
@@ -92,12 +92,12 @@ class StepTimeModel:
 def uncalibrated_seconds(
     efficiencies: Efficiencies, device: Device, precision: Precision, work: Work
 ) -> float | None:
-    """Seconds of a step by the data sheet alone; None where it does not say enough.
+    """Model the seconds of a step by the data sheet alone; None where a rate is missing.
 
     Args:
-        efficiencies: of `fit`, or START.
-        device: of the catalogue, or `here.this_machine()`.
-        precision: whose peak rate counts.
+        efficiencies: result of `fit`, or START.
+        device: a device of the catalogue, or `this_machine.this_machine()`.
+        precision: precision whose peak rate counts.
         work: operations and bytes of the step.
     """
     peak = device.peak_flops.get(precision)
@@ -111,13 +111,13 @@ def uncalibrated_seconds(
 
 
 def fit(cells: Sequence[Cell]) -> StepTimeModel:
-    """Efficiencies and factors by least squares on logarithms, factors held near one.
+    """Fit efficiencies and factors by least squares on logarithms, with factors near one.
 
     Args:
-        cells: of one device or more, whose rates are known.
+        cells: measured steps of one or more devices, whose rates are known.
 
     Raises:
-        ValueError: no cells, or a device's rate is unknown.
+        ValueError: there are no cells, or a device's rate is unknown.
     """
     if not cells:
         raise ValueError("no measured steps to fit")
@@ -143,11 +143,11 @@ def leave_one_device_out(cells: Sequence[Cell], calibrate_on: str) -> list[tuple
     """Predict each device's cells from the other devices' and one of its own.
 
     Args:
-        cells: of two devices or more.
+        cells: measured steps of two or more devices.
         calibrate_on: name of the cell that gives the left-out device's factor; every device has it.
 
     Returns:
-        (cell, predicted seconds) of all cells but the calibrating ones.
+        (cell, predicted seconds) for all cells except the calibrating ones.
     """
     predicted = []
     for title in dict.fromkeys(cell.device.title for cell in cells):
@@ -164,12 +164,12 @@ def leave_one_device_out(cells: Sequence[Cell], calibrate_on: str) -> list[tuple
 
 
 def errors(predicted: Iterable[tuple[Cell, float]]) -> np.ndarray:
-    """Relative errors, signed."""
+    """Return the relative errors of predictions, with their signs."""
     return np.array([seconds / cell.seconds - 1.0 for cell, seconds in predicted])
 
 
 def _to_free(efficiencies: Efficiencies) -> np.ndarray:
-    """Any real numbers: shares of a peak stay below one, the others above zero."""
+    """Map efficiencies to any real numbers: shares of a peak stay below one, the others above zero."""
     shares = [efficiencies.accelerator_share, efficiencies.processor_share]
     return np.log([1 / share - 1 for share in shares] + [efficiencies.traffic, efficiencies.fixed_seconds])
 

@@ -1,7 +1,7 @@
 """Compile a function for a device that is not here, and read the compiler's plan for it.
 
-A plan is what the compiler intends, and no measurement: the driver's and the context's own memory come
-on top. For CUDA it needs the extra `cuda-target`, for a TPU `tpu-target`; neither needs a driver.
+The plan is not measured: the driver and the context take memory beside it. CUDA targets need the extra
+`cuda-target`, TPU targets need `tpu-target`; neither needs a driver.
 """
 
 import importlib.util
@@ -14,29 +14,29 @@ from profiling.devices import DEVICES, Device
 Platform = Literal["gpu", "tpu"]
 
 TARGETS = tuple(name for name, device in DEVICES.items() if device.cuda or device.tpu)
-# Tuning would run kernels; and with Triton's products on, one found no tile sizes without a device.
+# Autotuning would run kernels. Triton's products are off, because one found no tile sizes without a device.
 CUDA_OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 
 
 class TargetError(Exception):
-    """A target that cannot be compiled for, and what would help, in one line."""
+    """The compiler for a target is missing or refuses; the message is one line and says what helps."""
 
 
 def platform_of(target: str) -> Platform:
-    """The platform of a target's programs."""
+    """Return the platform of a target's programs."""
     return "gpu" if DEVICES[target].cuda else "tpu"
 
 
 def prepare_environment() -> None:
-    """Let jax take CPUs for its arrays, whatever plugins are here; to be called before it is imported."""
+    """Make jax use CPUs for its arrays, whatever plugins are installed; call this before importing jax."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it complains of drivers that nobody asked for
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides complaints about missing drivers
 
 
 def missing(target: str) -> str | None:
-    """What to install before compiling for a target, or None."""
+    """Say what to install before compiling for a target; None where nothing is missing."""
     cuda = DEVICES[target].cuda is not None
     modules = ("jax_plugins.xla_cuda12", "nvidia.cuda_nvcc") if cuda else ("libtpu",)
     extra = "cuda-target" if cuda else "tpu-target"
@@ -47,12 +47,12 @@ def missing(target: str) -> str | None:
 
 
 def compiler_options(target: str) -> dict[str, Any]:
-    """XLA's options for a target; to be stated with every plan."""
+    """Return XLA's options for a target; state them with every plan."""
     return dict(CUDA_OPTIONS) if DEVICES[target].cuda else {}
 
 
 def devices_of(target: str) -> list[Any]:
-    """jax's descriptions of a target's devices, for meshes and shardings: one, or a small topology's.
+    """Return jax's descriptions of a target's devices, for meshes and shardings: one, or a small topology's.
 
     Raises:
         TargetError: the compiler is not installed or does not know the target.
@@ -80,7 +80,7 @@ def lower_for(target: str, function: Callable, arguments: Any, donate: tuple[int
 
     Args:
         target: one of TARGETS.
-        function: of arrays; traced for the target's platform if it asks for one.
+        function: a function of arrays.
         arguments: trees of jax.ShapeDtypeStruct.
         donate: positions of donated arguments.
 
@@ -103,10 +103,10 @@ def lower_for(target: str, function: Callable, arguments: Any, donate: tuple[int
 
 
 def compile_lowered(target: str, lowered: Any) -> Any:
-    """Compile what `lower_for` lowered.
+    """Compile a program that `lower_for` lowered.
 
     Raises:
-        TargetError: the compiler refuses, for want of the device's memory for example.
+        TargetError: the compiler refuses, for example because the program needs more memory than the device.
     """
     import jax
 
@@ -118,7 +118,7 @@ def compile_lowered(target: str, lowered: Any) -> Any:
 
 
 def describe(target: str) -> str:
-    """A CUDA device as XLA's GpuTargetConfigProto, in text; a TPU as the name of its topology."""
+    """Describe a CUDA device as XLA's GpuTargetConfigProto in text, and a TPU by the name of its topology."""
     device = DEVICES[target]
     cuda = device.cuda
     if cuda is None:

@@ -1,4 +1,4 @@
-"""The machine that this runs on, as a device: its memory as the system tells it, its rates as measured."""
+"""Describe the machine that this runs on as a device: memory from the system, measured rates."""
 
 import platform
 import time
@@ -16,10 +16,10 @@ _TRAFFIC_BYTES = 256 * 2**20
 
 
 def this_machine(*, repeats: int = 7) -> Device:
-    """This machine's CPU; takes seconds.
+    """Measure this machine's CPU; this takes seconds.
 
-    Rates are the best of some runs: products of square matrices for the arithmetic, a sum over a large array
-    for the bandwidth. They are what is reached, where other devices have what a data sheet says.
+    The rates are the best of `repeats` runs: products of square matrices for arithmetic, an addition over a
+    large array for bandwidth. They are reached rates; other devices have the rates of a data sheet.
     """
     board = runner.describe_board()
     cores = board["cores"]
@@ -45,7 +45,7 @@ def this_machine(*, repeats: int = 7) -> Device:
 
 
 def _best_seconds(function, argument, repeats: int) -> float:
-    """Least seconds of some calls after the first, each waited for."""
+    """Return the least seconds of `repeats` calls after the first one."""
     jax.block_until_ready(function(argument))
     seconds = []
     for _ in range(repeats):

@@ -1,7 +1,8 @@
-"""Live memory over a compiled program, moment by moment, with its peak put down to name scopes.
+"""Read the live memory of a compiled program, moment by moment, and its peak by name scope.
 
-XLA decides in which order a program runs and where in one arena each temporary lies, and it can write down
-from when to when each is live. From both follows how much of the arena holds something at each moment.
+XLA decides the order of a program's operations and the place of each temporary in one arena, and it can write
+down the moments at which each temporary is live. These give the part of the arena that is in use at each
+moment.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from profiling.xla_messages import parse
 
 _RANGE = re.compile(r"^\s+(\S+)\{([\d,]*)\}:(\d+)-(\d+)$")
 _MOMENT = re.compile(r"^\s+(\d+):(\S+)$")
-# Parts of an operation's path that the program's structure puts there, and no name scope.
+# Parts of an operation's path that come from the program's structure and are no name scopes.
 _STRUCTURE = re.compile(
     r"p?jit\(.*\)|(vmap|jvp|transpose|shard_map)\((jvp\(\))?\)|while|body|cond|closed_call|checkpoint|"
     r"rematted_computation|eval_jaxpr|branch_\w+|.*<locals>.*|.*->.*"
@@ -26,14 +27,14 @@ _STRUCTURE = re.compile(
 
 
 @dataclasses.dataclass(frozen=True)
-class Held:
+class LiveTemporaries:
     """Temporaries of one origin that are live at the peak.
 
     Attributes:
-        scope, direction: where the operation stands that makes them.
-        operation: its primitive.
-        bytes: of all of them together.
-        buffers: how many.
+        scope, direction: scope and direction of the operation that makes them.
+        operation: primitive of that operation.
+        bytes: bytes of all of them together.
+        buffers: number of buffers.
     """
 
     scope: str
@@ -49,11 +50,11 @@ class Timeline:
 
     Attributes:
         plan: XLA's static plan.
-        live_bytes: int64 [moment], temporaries in use; a loop's body stands once.
-        scopes: [moment] path of name scopes of what runs then.
-        directions: [moment].
-        peak_moment: where most is live.
-        at_peak: what is live there, largest first.
+        live_bytes: int64 [moment], bytes of temporaries in use; the body of a loop appears once.
+        scopes: [moment], path of name scopes of the operation that runs then.
+        directions: [moment], direction of that operation.
+        peak_moment: the moment with the most live bytes.
+        at_peak: temporaries that are live at that moment, largest first.
     """
 
     plan: MemoryPlan
@@ -61,16 +62,16 @@ class Timeline:
     scopes: list[str]
     directions: list[Direction]
     peak_moment: int
-    at_peak: list[Held]
+    at_peak: list[LiveTemporaries]
 
     @property
     def standing_bytes(self) -> int:
-        """Arguments and results, which are there all the time."""
+        """Return the bytes of arguments and results, which are live all the time."""
         return self.plan.total - self.plan.temporaries
 
     @property
     def peak_bytes(self) -> int:
-        """Most in memory at any one moment; the plan's total also has gaps between buffers."""
+        """Return the most live bytes at any moment; the plan's total also counts gaps between buffers."""
         return self.standing_bytes + int(self.live_bytes[self.peak_moment])
 
 
@@ -84,7 +85,7 @@ class _Buffer:
 
 
 def compile_with_timeline(lowered: Any, **options: Any) -> tuple[Any, Timeline]:
-    """Compile a lowered program and read where its memory goes.
+    """Compile a lowered program and read its timeline.
 
     Args:
         lowered: jax.stages.Lowered.
@@ -94,13 +95,13 @@ def compile_with_timeline(lowered: Any, **options: Any) -> tuple[Any, Timeline]:
         (compiled program, its timeline).
 
     Raises:
-        ValueError: this backend or version of XLA does not tell.
+        ValueError: this backend or version of XLA does not write live ranges.
     """
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
-    # A program from the persistent cache comes without what is read here. Whether there is one is asked
-    # once, and remembered until the reset.
+    # A program from the persistent cache comes without live ranges. jax checks for the cache once and
+    # remembers the answer until the reset.
     cached = getattr(jax.config, "jax_enable_compilation_cache")  # noqa: B009 (no stub knows it)
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
@@ -116,7 +117,7 @@ def compile_with_timeline(lowered: Any, **options: Any) -> tuple[Any, Timeline]:
 
 
 def read(compiled: Any, live_ranges: str) -> Timeline:
-    """The timeline of a compiled program, from XLA's text of its live ranges."""
+    """Build the timeline of a compiled program from XLA's text of its live ranges."""
     assignment = parse("BufferAssignment", compiled.memory_analysis().serialized_buffer_assignment_proto)
     module = compiled.runtime_executable().hlo_modules()[0]
     module = parse("HloModule", module.as_serialized_hlo_module_proto())
@@ -162,7 +163,7 @@ def read(compiled: Any, live_ranges: str) -> Timeline:
 
 
 def _read_ranges(text: str) -> tuple[list[str], dict[tuple[str, tuple[int, ...]], tuple[int, int]]]:
-    """(instructions in the order they run, buffer -> first and last moment)."""
+    """Return (instructions in the order in which they run, buffer -> first and last moment)."""
     moments, ranges = [], {}
     for line in text.splitlines():
         if "Live ranges at" in line:
@@ -176,7 +177,7 @@ def _read_ranges(text: str) -> tuple[list[str], dict[tuple[str, tuple[int, ...]]
 
 
 def _occupied(buffers: list[_Buffer], moments: int) -> np.ndarray:
-    """Bytes of the arena that hold something, at each moment; buffers that share a place count once."""
+    """Count the bytes of the arena in use at each moment; buffers that share a place count once."""
     live = np.zeros(moments, np.int64)
     by_moment: list[list[_Buffer]] = [[] for _ in range(moments)]
     for buffer in buffers:
@@ -188,7 +189,7 @@ def _occupied(buffers: list[_Buffer], moments: int) -> np.ndarray:
 
 
 def _places(present: list[_Buffer]) -> list[tuple[_Buffer, int]]:
-    """(buffer, bytes of its place that no buffer before it has), in the order of places."""
+    """Return (buffer, bytes of its place that no buffer before it uses) in the order of places."""
     found, reached = [], 0
     for buffer in sorted(present, key=lambda b: (b.offset, -b.size)):
         end = buffer.offset + buffer.size
@@ -198,19 +199,19 @@ def _places(present: list[_Buffer]) -> list[tuple[_Buffer, int]]:
     return found
 
 
-def _at(moment: int, buffers: list[_Buffer], paths: dict[str, str]) -> list[Held]:
-    """What is live at a moment, by origin, largest first."""
+def _at(moment: int, buffers: list[_Buffer], paths: dict[str, str]) -> list[LiveTemporaries]:
+    """Group the temporaries that are live at a moment by origin, largest first."""
     present = [buffer for buffer in buffers if buffer.start <= moment <= buffer.end]
     rows: dict[tuple[str, Direction, str], list[int]] = {}
     for buffer, size in _places(present):
         path = paths.get(buffer.name) or _neighbour(buffer, buffers, paths)
         rows.setdefault(scope_of_operation(path), []).append(size)
-    held = [Held(*key, sum(sizes), len(sizes)) for key, sizes in rows.items()]
-    return sorted(held, key=lambda row: -row.bytes)
+    groups = [LiveTemporaries(*key, sum(sizes), len(sizes)) for key, sizes in rows.items()]
+    return sorted(groups, key=lambda row: -row.bytes)
 
 
 def _neighbour(buffer: _Buffer, buffers: list[_Buffer], paths: dict[str, str]) -> str:
-    """The path of what fills a loop's buffer: the nearest in time that has a path and the same place."""
+    """Find the path of the operation that fills a loop's buffer: the nearest in time with the same place."""
     same = [
         other
         for other in buffers
@@ -220,7 +221,7 @@ def _neighbour(buffer: _Buffer, buffers: list[_Buffer], paths: dict[str, str]) -
 
 
 def scope_of_operation(path: str) -> tuple[str, Direction, str]:
-    """(scope, direction, primitive) of an operation's path such as jit(f)/jvp(Model)/layer/while/body/add."""
+    """Split an operation's path such as jit(f)/jvp(Model)/layer/add into (scope, direction, primitive)."""
     parts = path.split("/")
     kept = [part for part in parts[:-1] if not _STRUCTURE.fullmatch(part)]
     scope, direction = scope_of("/".join(kept))

@@ -1,9 +1,9 @@
-"""Bytes that a function's operations read and write, per name scope: the other axis of a roofline.
+"""Count the bytes that a function's operations read and write, by name scope, for a roofline.
 
-Nobody knows from the program alone what a compiler fuses. So two estimates are given: `products`, operands
-and results of products alone, as if all else were fused with them; and `unfused`, operands and results of
-every operation that computes. Neither is a strict bound: products may be fused with one another, and moving
-data (transposes, padding, gathers) is in neither.
+The program alone does not tell what a compiler fuses. So there are two estimates. `products` counts operands
+and results of products alone, as if all else were fused with them. `unfused` counts operands and results of
+every operation that computes. Neither is a strict bound: products may be fused with one another, and neither
+counts moving data (transposes, padding, gathers).
 """
 
 import dataclasses
@@ -13,24 +13,15 @@ from typing import Any, NamedTuple
 
 import jax
 
-from profiling.flops import (
-    ELEMENTWISE,
-    FREE,
-    REDUCTIONS,
-    TRANSCENDENTAL,
-    WINDOWS,
-    Direction,
-    scope_of,
-    walk,
-    without_dead_code,
-)
+from profiling.flops import Direction, scope_of, walk, without_dead_code
+from profiling.primitives import ELEMENTWISE, FREE, REDUCTIONS, TRANSCENDENTAL, WINDOWS
 
 _PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """Bytes moved."""
+    """Bytes read and written."""
 
     products: int = 0
     unfused: int = 0
@@ -39,28 +30,28 @@ class Traffic:
         return Traffic(self.products + other.products, self.unfused + other.unfused)
 
     def times(self, count: int) -> "Traffic":
-        """The traffic of doing it `count` times."""
+        """Multiply the traffic by `count`."""
         return Traffic(count * self.products, count * self.unfused)
 
     @property
     def size(self) -> int:
-        """By what the dearest branch of a conditional is told."""
+        """Return the number by which branches of a conditional are compared."""
         return self.unfused
 
 
 class TrafficReport(NamedTuple):
-    """Bytes moved by (scope, direction), and what could not be priced, by name."""
+    """Bytes read and written by (scope, direction), and the number of operations without a price by name."""
 
     rows: dict[tuple[str, Direction], Traffic]
     unpriced: dict[str, int]
 
 
 def traffic(function: Callable, *arguments: Any) -> TrafficReport:
-    """Bytes moved by one call.
+    """Count the bytes that one call of a function reads and writes; nothing is computed.
 
     Args:
         function: any function that jax can trace.
-        arguments: arrays or jax.ShapeDtypeStruct trees; nothing is computed.
+        arguments: trees of arrays or jax.ShapeDtypeStruct.
     """
     program = jax.make_jaxpr(function)(*arguments).jaxpr
     unpriced: dict[str, int] = {}

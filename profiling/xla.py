@@ -1,8 +1,8 @@
-"""What XLA says of a compiled program: a cross-check of `flops`, and memory by its own plan.
+"""Read XLA's analyses of a compiled program: operations, as a cross-check of `flops`, and its memory plan.
 
-XLA counts a loop's body once, prices elementwise work by formulas of its own, skips taps on padding, and may
-not know the price of library calls; on CPU its `peak_memory_in_bytes` leaves temporaries out. So figures
-that cannot be right are refused, and the static total is arguments + outputs + temporaries - aliased.
+XLA counts the body of a loop once, prices elementwise work by formulas of its own, skips taps on padding, and
+may have no price for library calls. On a CPU, its `peak_memory_in_bytes` leaves temporaries out. So
+impossible figures are refused, and the total is arguments + outputs + temporaries - aliased.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ class MemoryPlan:
 
     Attributes:
         arguments, outputs, temporaries: buffers of each kind.
-        aliased: outputs that take the place of donated arguments.
+        aliased: outputs that reuse the memory of donated arguments.
         code: the program itself.
     """
 
@@ -28,30 +28,30 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        """All that is in memory while the program runs, its code apart."""
+        """Return the memory while the program runs, without its code."""
         return self.arguments + self.outputs + self.temporaries - self.aliased
 
 
 def operations(compiled: Any) -> int:
-    """XLA's count of floating-point operations of a compiled program (jax.stages.Compiled).
+    """Return XLA's count of the floating-point operations of a compiled program (jax.stages.Compiled).
 
     Raises:
-        ValueError: XLA gave none, or one that cannot be: none, negative or not finite.
+        ValueError: XLA gives no count, or a negative or infinite one.
     """
     analysis = compiled.cost_analysis()
-    if isinstance(analysis, list | tuple):  # one per computation, in older versions
+    if isinstance(analysis, list | tuple):  # older versions have one for each computation
         analysis = analysis[0] if analysis else None
     flops = (analysis or {}).get("flops")
     if flops is None or not math.isfinite(flops) or flops < 0:
-        raise ValueError(f"XLA does not know how many operations this program takes (it says {flops})")
+        raise ValueError(f"XLA does not know how many operations this program takes (its count is {flops})")
     return int(flops)
 
 
 def memory_plan(compiled: Any) -> MemoryPlan:
-    """XLA's memory plan of a compiled program (jax.stages.Compiled).
+    """Return XLA's memory plan of a compiled program (jax.stages.Compiled).
 
     Raises:
-        ValueError: the backend gives none.
+        ValueError: the backend gives no plan.
     """
     analysis = compiled.memory_analysis()
     if analysis is None:

@@ -1,10 +1,10 @@
-"""The few fields of XLA's own messages (xla/service/hlo.proto) that a memory timeline needs."""
+"""Read the few fields of XLA's messages (xla/service/hlo.proto) that a memory timeline needs."""
 
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-# message -> field -> (number, type, repeated); types are scalars or the names of messages here.
+# message -> field -> (number, type, repeated); a type is a scalar or the name of one of these messages.
 _MESSAGES: dict[str, dict[str, tuple[int, str, bool]]] = {
     "OpMetadata": {"op_name": (2, "string", False)},
     "HloInstruction": {
@@ -43,6 +43,7 @@ _MESSAGE, _OPTIONAL, _REPEATED = 11, 1, 3
 
 
 def _classes() -> dict[str, Any]:
+    """Build a class for each message."""
     file = descriptor_pb2.FileDescriptorProto(name="profiling/xla_messages.proto", package="profiling.xla")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -66,5 +67,5 @@ _CLASSES = _classes()
 
 
 def parse(message: str, serialised: bytes) -> Any:
-    """Read a message of this name; fields that are not listed here are passed over."""
+    """Parse a serialised message of the given name; fields that are not listed here are ignored."""
     return _CLASSES[message].FromString(serialised)

@@ -160,8 +160,8 @@ FAULTS = {
     ),
     "a layer's operations lost": fault(
         "experiments/costs/step/module_costs.py",
-        "    for index, share in enumerate(_shares(stack, config.num_layers)):",
-        "    for index, share in enumerate(_shares(stack, config.num_layers)[1:]):",
+        "    for index, share in enumerate(_split_evenly(stack, config.num_layers)):",
+        "    for index, share in enumerate(_split_evenly(stack, config.num_layers)[1:]):",
         "tests/experiments/costs/test_step_costs.py -k sum",
     ),
     "a round's price forgets clients": fault(

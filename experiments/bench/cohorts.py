@@ -1,26 +1,27 @@
-"""`w2v-jax bench cohorts`: memory and time of a round against its cohort and against the population."""
+"""`w2v-jax bench cohorts`: memory and seconds of a round against its cohort and against the population."""
 
 import dataclasses
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
-from experiments.process.child_process import in_child
-from experiments.process.files import replace_file, write_json
+from experiments.process.child_process import run_in_child
 from experiments.process.provenance import record_provenance
+from experiments.report.figures import picture
+from experiments.report.footer import footer
+from experiments.report.tables import table
+from experiments.report.writer import write_report
 
 STEPS, BATCH, SECONDS = 2, 2, 1.0
+MIB = 2**20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchCohortsArguments:
-    """Peak memory and seconds of a round, for cohorts drawn from a large population.
+    """Measure peak memory and seconds of a round for cohorts drawn from a large population.
 
     example: w2v-jax bench cohorts --out bench/cohorts --population 100000
     """
@@ -30,44 +31,19 @@ class BenchCohortsArguments:
     population: int = 100_000
     """Clients that a cohort is drawn from."""
     cohorts: tuple[int, ...] = (2, 10, 100, 300, 1000)
-    """Clients a round. The first one is also run with no other clients in the population."""
+    """Clients of a round. The first cohort also runs as the whole population."""
     model: str = "tiny"
     """Model preset."""
 
 
-class NoiseSource:
-    """A population of clients whose audio is made when it is asked for."""
-
-    def __init__(self, population: int):
-        self._ids = [f"client{number:06d}" for number in range(population)]
-
-    def client_ids(self) -> list[str]:
-        return self._ids
-
-    def plan(self, client_id: str, round_index: int):
-        from fed.protocols import ClientPlan
-
-        return ClientPlan(STEPS, 0, 1.0)
-
-    def client_batches(self, client_id: str, round_index: int) -> Iterator[Any]:
-        from w2v_jax.batch import Batch
-        from w2v_jax.config import SAMPLE_RATE_HZ
-
-        samples = round(SECONDS * SAMPLE_RATE_HZ)
-        for step in range(STEPS):
-            rng = np.random.default_rng((int(client_id.removeprefix("client")), round_index, step))
-            waveform = (0.1 * rng.standard_normal((BATCH, samples))).astype(np.float32)
-            lengths, rows = np.full(BATCH, samples, np.int32), np.arange(BATCH, dtype=np.uint32)
-            yield Batch._make((waveform, lengths, rows))
-
-
-def child(model: str, population: int, cohort: int) -> dict[str, Any]:
-    """Two rounds: one that compiles, and one whose memory and time count."""
+def measure(model: str, population: int, cohort: int) -> dict[str, Any]:
+    """Child: run a round that compiles, then measure one that does not."""
     xla_flags.configure_xla()
     import jax
     import jax.numpy as jnp
     import optax
 
+    from experiments.bench.workload import NoiseClients
     from fed import cohort as layouts
     from fed import sampling, server, simulation
     from fed.aggregation import fedavg
@@ -80,13 +56,13 @@ def child(model: str, population: int, cohort: int) -> dict[str, Any]:
     layout = layouts.choose_layout(cohort)
     config = PRESETS[model].replace(convolution_form=form_for_clients(layout.chunk))
     objective, optimizer = pretraining_objective(config), optax.sgd(1.0)
-    source = NoiseSource(population)
+    source = NoiseClients(population, steps=STEPS, batch=BATCH, seconds=SECONDS)
     run = simulation.Simulation(
         LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.01)),
         fedavg,
         optimizer,
         source,
-        # The first round only warms up: a group of it is enough.
+        # One group of clients is enough for the first round, which only compiles.
         lambda index: sampling.uniform(source.client_ids(), cohort if index else layout.group_size, 0)(index),
         layout,
         0,
@@ -124,64 +100,61 @@ def main(argv: list[str]) -> None:
     rows = []
     first = options.cohorts[0]
     for population, cohort in ((first, first), *((options.population, size) for size in options.cohorts)):
-        rows.append(in_child(child, options.model, population, cohort))
+        rows.append(run_in_child(measure, options.model, population, cohort))
         print(sentence(rows[-1]), flush=True)
     xla_flags.configure_xla()
     result = {"model": options.model, "rows": rows, "provenance": record_provenance("bench cohorts", 0)}
-    write_json(options.out / "cohorts.json", result)
-    replace_file(options.out / "cohorts.md", markdown(result))
-    draw(result, options.out / "cohorts.png")
+    write_report(options.out, "cohorts", result, markdown, draw)
     print(f"written: {options.out / 'cohorts.md'}")
 
 
 def sentence(row: dict[str, Any]) -> str:
-    """A row in words."""
+    """Describe a row in one line."""
     return (
         f"{row['cohort']} of {row['population']:,} clients: {row['seconds_per_round']:.2f} s, "
-        f"peak {row['peak_bytes'] / 2**20:.0f} MiB"
+        f"peak {row['peak_bytes'] / MIB:.0f} MiB"
     )
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The table for readers."""
+    """Write the report."""
     rows, made = result["rows"], result["provenance"]
-    base, last = rows[0], rows[-1]
-    lines = [
-        f"| {row['population']:,} | {row['cohort']} | {row['seconds_per_round']:.2f} | "
-        f"{1e3 * row['seconds_per_round'] / row['cohort']:.1f} | {row['peak_bytes'] / 2**20:.0f} | "
-        f"{row['peak_bytes'] / base['peak_bytes']:.3f} |"
-        for row in rows
-    ]
-    table = "\n".join(lines)
-    return (
-        f"# Rounds of large cohorts\n\n`{result['model']}`, {STEPS} steps of {BATCH} x {SECONDS:g} s a client, "
-        f"{base['lanes']} lanes of {base['chunk']} on {made['device']}. Each row is a process of its own; its peak "
-        "resident memory (jax and all imports included) is that of one round after one that compiled.\n\n"
+    first, last = rows[0], rows[-1]
+    parts = [
+        "# Rounds of large cohorts",
+        f"`{result['model']}`, {STEPS} steps of {BATCH} x {SECONDS:g} s a client, {first['lanes']} lanes of "
+        f"{first['chunk']} on {made['device']}. Each row is a child process: after a round that compiles, "
+        "its second round is timed. The peak is the most resident memory in that round, jax included.",
         f"{last['cohort']} of {last['population']:,} clients take "
-        f"{last['peak_bytes'] / base['peak_bytes']:.3f} times the memory of {base['cohort']} of {base['population']}.\n\n"
-        "![memory and time](cohorts.png)\n\n"
-        "| population | cohort | seconds a round | ms a client | peak, MiB | over the first |\n"
-        f"|---|---|---|---|---|---|\n{table}\n\n"
-        f"`{made['command']}`, commit {made['commit']}, {made['cores']} cores, "
-        + ", ".join(f"{name} {version}" for name, version in made["versions"].items())
-        + "\n"
-    )
+        f"{last['peak_bytes'] / first['peak_bytes']:.3f} times the memory of {first['cohort']} of "
+        f"{first['population']}.",
+        "![memory and time](cohorts.png)",
+        table(
+            ("population", "cohort", "seconds a round", "ms a client", "peak, MiB", "over the first"),
+            [
+                (
+                    f"{row['population']:,}",
+                    row["cohort"],
+                    f"{row['seconds_per_round']:.2f}",
+                    f"{1e3 * row['seconds_per_round'] / row['cohort']:.1f}",
+                    f"{row['peak_bytes'] / MIB:.0f}",
+                    f"{row['peak_bytes'] / first['peak_bytes']:.3f}",
+                )
+                for row in rows
+            ],
+        ),
+        footer(made),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Seconds and memory against the cohort."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    """Draw seconds and memory against the cohort."""
     rows = result["rows"][1:]
     cohorts = [row["cohort"] for row in rows]
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    axes[0].loglog(cohorts, [row["seconds_per_round"] for row in rows], "o-")
-    axes[0].set(title="Time", xlabel="clients a round", ylabel="seconds a round")
-    axes[1].semilogx(cohorts, [row["peak_bytes"] / 2**20 for row in rows], "o-")
-    axes[1].set(title="Memory", xlabel="clients a round", ylabel="peak resident memory, MiB")
-    axes[1].set_ylim(0, None)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with picture(path, columns=2, figsize=(10, 4)) as (seconds, memory):
+        seconds.loglog(cohorts, [row["seconds_per_round"] for row in rows], "o-")
+        seconds.set(title="Time", xlabel="clients a round", ylabel="seconds a round")
+        memory.semilogx(cohorts, [row["peak_bytes"] / MIB for row in rows], "o-")
+        memory.set(title="Memory", xlabel="clients a round", ylabel="peak resident memory, MiB")
+        memory.set_ylim(0, None)

@@ -1,4 +1,4 @@
-"""`w2v-jax bench compile`: what compiling a model's round costs, cold and from the persistent cache."""
+"""`w2v-jax bench compile`: seconds to compile a model's round, cold and from the persistent cache."""
 
 import dataclasses
 import os
@@ -10,20 +10,22 @@ from typing import Any
 from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
-from experiments.process.child_process import in_child
-from experiments.process.files import replace_file, write_json
+from experiments.process.child_process import run_in_child
 from experiments.process.provenance import record_provenance
+from experiments.report.footer import footer
+from experiments.report.tables import table
+from experiments.report.writer import write_report
 
 EVENTS = {
     "/jax/core/compile/jaxpr_trace_duration": "trace_seconds",
     "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower_seconds",
-    "/jax/core/compile/backend_compile_duration": "compile_seconds",  # or read from the cache
+    "/jax/core/compile/backend_compile_duration": "compile_seconds",  # or reading from the cache
 }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchCompileArguments:
-    """Seconds to compile a federated round: with an empty cache, then in a process that finds it filled.
+    """Time the compilation of a federated round with an empty cache, then in a process that finds it filled.
 
     example: w2v-jax bench compile --out bench/compile --model base
     """
@@ -35,22 +37,20 @@ class BenchCompileArguments:
     batch: int = 1
     """Rows of a batch."""
     seconds: float = 5.5
-    """Length of a row."""
+    """Length of a row, in seconds."""
 
 
-def child(model: str, batch: int, seconds: float) -> dict[str, Any]:
-    """Two rounds of two clients with one step each: the first compiles, the second does not."""
+def measure(model: str, batch: int, seconds: float) -> dict[str, Any]:
+    """Child: run two rounds of two clients with one step each; the first round compiles."""
     xla_flags.configure_xla(model=model)
     import jax
-    import numpy as np
     import optax
 
+    from experiments.bench.workload import NoiseClients
     from fed import cohort, server, simulation
     from fed.aggregation import fedavg
     from fed.client import LocalTraining
-    from fed.protocols import ClientPlan
-    from w2v_jax.batch import Batch
-    from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ
+    from w2v_jax.config import PRESETS
     from w2v_jax.model.convolutions import form_for_clients
     from w2v_jax.objective.pretraining import pretraining_objective
     from w2v_jax.optim import OptimizerConfig, make_learning_rate, make_optimizer
@@ -61,20 +61,7 @@ def child(model: str, batch: int, seconds: float) -> dict[str, Any]:
         if event in EVENTS:
             found[EVENTS[event]] += duration_secs
 
-    class Source:
-        def client_ids(self) -> list[str]:
-            return ["a", "b"]
-
-        def plan(self, client_id: str, round_index: int) -> ClientPlan:
-            return ClientPlan(1, 0, 1.0)
-
-        def client_batches(self, client_id: str, round_index: int):
-            samples = round(seconds * SAMPLE_RATE_HZ)
-            waveform = 0.1 * np.random.default_rng(0).standard_normal((batch, samples))
-            lengths, rows = np.full(batch, samples, np.int32), np.arange(batch, dtype=np.uint32)
-            yield Batch._make((waveform.astype(np.float32), lengths, rows))
-
-    source, layout = Source(), cohort.choose_layout(2)
+    source, layout = NoiseClients(2, steps=1, batch=batch, seconds=seconds), cohort.choose_layout(2)
     config = PRESETS[model].replace(convolution_form=form_for_clients(layout.chunk))
     objective, optimizer = pretraining_objective(config), optax.sgd(1.0)
     rates = OptimizerConfig(
@@ -113,7 +100,7 @@ def main(argv: list[str]) -> None:
         }
         for kind in ("cold", "cached"):
             given = (options.model, options.batch, options.seconds)
-            rows[kind] = in_child(child, *given, environment=environment)
+            rows[kind] = run_in_child(measure, *given, environment=environment)
             print(f"{kind}: {rows[kind]}", flush=True)
     xla_flags.configure_xla()
     result = {
@@ -123,26 +110,23 @@ def main(argv: list[str]) -> None:
         "rows": rows,
         "provenance": record_provenance("bench compile", 0),
     }
-    write_json(options.out / "compile.json", result)
-    replace_file(options.out / "compile.md", markdown(result))
+    write_report(options.out, "compile", result, markdown)
     print(f"written: {options.out / 'compile.md'}")
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The table for readers."""
-    made = result["provenance"]
-    lines = [
-        f"| {kind} | {row['trace_seconds']:.1f} | {row['lower_seconds']:.1f} | {row['compile_seconds']:.1f} | "
-        f"{row['first_round_seconds']:.1f} | {row['second_round_seconds']:.1f} |"
-        for kind, row in result["rows"].items()
+    """Write the report."""
+    columns = (*EVENTS.values(), "first_round_seconds", "second_round_seconds")
+    parts = [
+        "# Compiling a round",
+        f"`{result['model']}`, two clients with one step each, batch {result['batch']} of "
+        f"{result['seconds']:g} s, AdamW; all programs of a round on {result['provenance']['device']}. "
+        "`cached` is a second process that finds the programs that the first one compiled: its `compile` is "
+        "the time to read them.",
+        table(
+            ("", "trace, s", "lower, s", "compile, s", "first round, s", "second round, s"),
+            [(kind, *(f"{row[name]:.1f}" for name in columns)) for kind, row in result["rows"].items()],
+        ),
+        footer(result["provenance"]),
     ]
-    return (
-        f"# Compiling a round\n\n`{result['model']}`, two clients of one step, batch {result['batch']} of "
-        f"{result['seconds']:g} s, AdamW; all programs of a round, {made['device']}. `cached` is a second process that "
-        "finds what the first one compiled; there `compile` is reading it.\n\n"
-        "| | trace, s | lower, s | compile, s | first round, s | second round, s |\n"
-        "|---|---|---|---|---|---|\n"
-        + "\n".join(lines)
-        + f"\n\n`{made['command']}`, commit {made['commit']}, "
-        f"{made['cores']} cores, " + ", ".join(f"{k} {v}" for k, v in made["versions"].items()) + "\n"
-    )
+    return "\n\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""`w2v-jax bench data`: preparing and feeding a corpus of Common Voice's size: time, memory, throughput."""
+"""`w2v-jax bench data`: time, memory and throughput of a corpus of Common Voice's size."""
 
 import dataclasses
 import io
@@ -15,29 +15,32 @@ import numpy as np
 from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
-from experiments.process.child_process import in_child
-from experiments.process.files import replace_file, write_json
+from experiments.process.child_process import run_in_child
 from experiments.process.provenance import record_provenance
+from experiments.report.footer import footer
+from experiments.report.tables import table
+from experiments.report.units import percent
+from experiments.report.writer import write_report
 
-POOL = 256  # different clips; a corpus of this size repeats them under other names
+POOL = 256  # different clips; larger corpora repeat them under other names
 SAMPLE_RATE_HZ = 48_000
 LONG_CLIPS, LONG_SECONDS = 3000, 5.0
 LIMITS = (
-    "Clips are noise, a few hundred ones repeated under many names; the tarball is not compressed; files "
-    "were written shortly before they are read, so that reading comes from the page cache and not from a "
-    "disk. Peak memory is that of the whole process, jax and its imports included."
+    "A few hundred clips of noise are repeated under many names. The tarball is not compressed. Files are "
+    "read shortly after they were written, from the page cache and not from a disk. Peak memory is that of "
+    "the whole process, jax and its imports included."
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchDataArguments:
-    """Generate a tarball in Common Voice's layout, prepare it, open it, partition it and feed from it.
+    """Generate a tarball in Common Voice's layout, prepare it, open it, partition it and read its batches.
 
     example: w2v-jax bench data --out bench/data --clips 200000 --speakers 6000
     """
 
     out: Path
-    """Folder for data.json and data.md; the corpora are made in it and removed."""
+    """Folder for data.json and data.md. The corpora are made in it and removed afterwards."""
     clips: int = 200_000
     """Short clips (0.3 to 0.7 s) of the large corpus."""
     speakers: int = 6000
@@ -45,7 +48,14 @@ class BenchDataArguments:
 
 
 def write_tarball(path: Path, clips: int, speakers: int, seconds: tuple[float, float]) -> None:
-    """A release of mp3 clips at 48 kHz; speakers differ in how much they said."""
+    """Write a release of mp3 clips at 48 kHz, with unequal numbers of clips by speaker.
+
+    Args:
+        path: the tarball.
+        clips: clips of all speakers.
+        speakers: speakers, each with at least one clip.
+        seconds: shortest and longest clip.
+    """
     import soundfile
 
     rng = np.random.default_rng(0)
@@ -57,7 +67,7 @@ def write_tarball(path: Path, clips: int, speakers: int, seconds: tuple[float, f
         pool.append(out.getvalue())
     weights = rng.lognormal(0.0, 1.0, speakers)
     owner = rng.choice(speakers, clips, p=weights / weights.sum())
-    owner[:speakers] = np.arange(min(speakers, clips))  # everyone says something
+    owner[:speakers] = np.arange(min(speakers, clips))  # every speaker has a clip
     names = [f"common_voice_xx_{number:08d}.mp3" for number in range(clips)]
     rows = [f"{owner[n]:0128x}\t{name}\tSentence {n}\t\t\t\txx\t\n" for n, name in enumerate(names)]
     header = "client_id\tpath\tsentence\tage\tgender\taccents\tlocale\tsegment\n"
@@ -81,7 +91,7 @@ def write_tarball(path: Path, clips: int, speakers: int, seconds: tuple[float, f
 
 
 def prepare(tarball: str, out: str) -> dict[str, Any]:
-    """Child: `data prepare` with a thread per core."""
+    """Child: prepare a tarball with a thread per core."""
     from w2v_jax.data.prepared.preparation import prepare
 
     prepare(Path(tarball), Path(out), workers=xla_flags.usable_cores())
@@ -89,7 +99,7 @@ def prepare(tarball: str, out: str) -> dict[str, Any]:
 
 
 def first_batch(folder: str) -> dict[str, Any]:
-    """Child: open, partition into 10 and into 100 clients, sample 20 of 100, their first batches."""
+    """Child: open a corpus, partition it into 100 and 10 clients, and read the batches of 20 of the 100."""
     started = time.perf_counter()
     from experiments.data import partitions
     from experiments.pretrain.clients import LocalWork, SpeechClients
@@ -117,7 +127,7 @@ def first_batch(folder: str) -> dict[str, Any]:
 
 
 def throughput(folder: str) -> dict[str, Any]:
-    """Child: seconds of audio a second on one core, random crops and whole clips in buckets."""
+    """Child: measure seconds of audio a second on one core, for random crops and for clips in buckets."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     from w2v_jax.data.batches.crops import CropBatches
     from w2v_jax.data.batches.pipeline import BucketBatches, stream
@@ -131,21 +141,21 @@ def throughput(folder: str) -> dict[str, Any]:
     result: dict[str, Any] = {"padded_share": buckets.padded_share}
     for name, batches in (("crops", crops), ("buckets", buckets)):
         rates = []
-        batches_of = stream(batches, threads=1)
-        next(batches_of)
+        stream_of_batches = stream(batches, threads=1)
+        next(stream_of_batches)
         for _ in range(5):
             audio, began = 0.0, time.perf_counter()
             while time.perf_counter() - began < 2.0:
-                audio += float(next(batches_of).num_samples.sum()) / 16_000
+                audio += float(next(stream_of_batches).num_samples.sum()) / 16_000
             rates.append(audio / (time.perf_counter() - began))
         result[name] = {"audio_seconds_per_second": float(np.median(rates)), "samples": rates}
     return result
 
 
-def measured(name: str, *arguments_: str) -> dict[str, Any]:
-    """Child: one of the functions above, with its wall time and peak memory."""
+def measured(name: str, *words: str) -> dict[str, Any]:
+    """Child: call one of the functions above and add its wall time and peak memory."""
     started = time.perf_counter()
-    result = globals()[name](*arguments_)
+    result = globals()[name](*words)
     result["wall_seconds"] = time.perf_counter() - started
     result["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux: KiB
     return result
@@ -165,53 +175,49 @@ def main(argv: list[str]) -> None:
         print("writing a tarball ...", flush=True)
         write_tarball(tarball, options.clips, options.speakers, (0.3, 0.7))
         result["tarball_bytes"] = tarball.stat().st_size
-        for name, call in (
-            ("prepare", lambda: in_child(measured, "prepare", str(tarball), str(large))),
-            ("first_batch", lambda: in_child(measured, "first_batch", str(large))),
-            ("throughput_short", lambda: in_child(measured, "throughput", str(large))),
+        for name, words in (
+            ("prepare", ("prepare", str(tarball), str(large))),
+            ("first_batch", ("first_batch", str(large))),
+            ("throughput_short", ("throughput", str(large))),
         ):
-            result[name] = call()
+            result[name] = run_in_child(measured, *words)
             print(f"{name}: {json.dumps(result[name])}", flush=True)
         tarball.unlink()
         long_tar, long_folder = Path(folder) / "long.tar", Path(folder) / "long"
         write_tarball(long_tar, LONG_CLIPS, 100, (LONG_SECONDS - 2, LONG_SECONDS + 2))
-        result["prepare_long"] = in_child(measured, "prepare", str(long_tar), str(long_folder))
-        result["throughput_long"] = in_child(measured, "throughput", str(long_folder))
+        result["prepare_long"] = run_in_child(measured, "prepare", str(long_tar), str(long_folder))
+        result["throughput_long"] = run_in_child(measured, "throughput", str(long_folder))
         print(f"throughput_long: {json.dumps(result['throughput_long'])}", flush=True)
     result["provenance"] = record_provenance("bench data", 0)
-    write_json(options.out / "data.json", result)
-    replace_file(options.out / "data.md", markdown(result))
+    write_report(options.out, "data", result, markdown)
     print(f"written: {options.out / 'data.json'}, data.md")
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The table for readers."""
+    """Write the report."""
     first, prepared = result["first_batch"], result["prepare"]
-    provenance = result["provenance"]
     rows = [
         ("clips, speakers", f"{first['clips']:,}, {first['speakers']:,}"),
         ("prepare", f"{prepared['wall_seconds']:.0f} s, peak {prepared['peak_bytes'] / 1e6:.0f} MB"),
         ("from start to the first batch", f"{first['first_batch_seconds']:.1f} s"),
         ("open, partition, 20 of 100 clients' batches", f"peak {first['peak_bytes'] / 1e6:.0f} MB"),
-        (
-            "seconds per client, 10 clients",
-            f"(max - min) / median {100 * first['partition_10_spread']:.3f} %",
-        ),
-        (
-            "seconds per client, 100 clients",
-            f"(max - min) / median {100 * first['partition_100_spread']:.3f} %",
+        *(
+            (
+                f"seconds per client, {clients} clients",
+                f"(max - min) / median {percent(first[f'partition_{clients}_spread'], 3)}",
+            )
+            for clients in (10, 100)
         ),
     ]
     for name, title in (("throughput_short", "0.3 to 0.7 s"), ("throughput_long", "3 to 7 s")):
         for kind in ("crops", "buckets"):
             rate = result[name][kind]["audio_seconds_per_second"]
             rows.append((f"audio a second on one core, clips of {title}, {kind}", f"{rate:,.0f} s"))
-        rows.append(
-            (f"padded share in buckets, clips of {title}", f"{100 * result[name]['padded_share']:.1f} %")
-        )
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    versions = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
-    return (
-        f"# Data at Common Voice's size\n\n| what | measured |\n|---|---|\n{table}\n\n{result['limits']}\n\n"
-        f"`{provenance['command']}`, commit {provenance['commit']}, {provenance['cores']} cores, {versions}\n"
-    )
+        rows.append((f"padded share in buckets, clips of {title}", percent(result[name]["padded_share"], 1)))
+    parts = [
+        "# Data at Common Voice's size",
+        table(("quantity", "measured"), rows),
+        result["limits"],
+        footer(result["provenance"]),
+    ]
+    return "\n\n".join(parts) + "\n"

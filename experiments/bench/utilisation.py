@@ -1,23 +1,22 @@
-"""`w2v-jax bench utilisation`: how much of a device's rate a step reaches, and where the rest goes."""
+"""`w2v-jax bench utilisation`: the share of a device's rate that a training step reaches, and its modules."""
 
 import dataclasses
-import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
-from experiments.process.files import replace_file, write_json
 from experiments.process.provenance import record_provenance
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchUtilisationArguments:
-    """Seconds of a training step of some clients side by side, operations a second, and both by module.
+    """Time a training step of some clients side by side, and report its operations a second by module.
 
     example: w2v-jax bench utilisation --out bench/utilisation --model base --precision bf16 --clients 8
     """
@@ -27,21 +26,21 @@ class BenchUtilisationArguments:
     model: str = "base"
     """Model preset."""
     clients: tuple[int, ...] = (1, 8)
-    """Clients side by side, each with a model and an optimizer of its own: one table for each number."""
+    """Numbers of clients side by side, each with a model and an optimizer of its own. Each gets a table."""
     batch: int = 4
     """Utterances of a client's batch."""
     seconds: float = 5.5
-    """Length of an utterance."""
+    """Length of an utterance, in seconds."""
     precision: Literal["fp32", "bf16"] = "bf16"
-    """Of products' operands."""
+    """Precision of the operands of products."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    """Local optimizer."""
+    """Optimizer of a client."""
     forms: tuple[Literal["lax", "product"], ...] = ()
-    """Forms of convolutions. Default: what this project would choose for so many clients."""
+    """Forms of convolutions. Default: the form that this project chooses for the number of clients."""
     dropout: bool = False
-    """Keep the preset's dropout and layer drop; without them the work is that of `bench rounds`."""
+    """Keep the preset's dropout and layer drop. Without them the work is that of `bench rounds`."""
     repeats: int = 20
-    """Steps that are timed, after two that are not."""
+    """Timed steps, after two steps that are not timed."""
 
 
 def main(argv: list[str]) -> None:
@@ -55,14 +54,15 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"--seconds must be between 0.5 and 60, got {options.seconds:g}")
     xla_flags.configure_xla(1, model=options.model, precision=options.precision)
     from experiments.bench import utilisation_report
+    from experiments.report.writer import write_report
     from w2v_jax.model.convolutions import form_for_clients
 
     options.out.mkdir(parents=True, exist_ok=True)
-    peak, bandwidth, source = rates(options.precision)
+    rates = device_rates(options.precision)
     rows = []
     for clients in options.clients:
         for form in options.forms or (form_for_clients(clients),):
-            rows.append(measure(options, clients, form, peak, bandwidth))
+            rows.append(measure(options, clients, form, rates))
             print(utilisation_report.sentence(rows[-1]), flush=True)
             result = {
                 "model": options.model,
@@ -71,20 +71,34 @@ def main(argv: list[str]) -> None:
                 "precision": options.precision,
                 "optimizer": options.optimizer,
                 "dropout": options.dropout,
-                "peak_flops": peak,
-                "bytes_per_second": bandwidth,
-                "rates": source,
+                "peak_flops": rates.peak_flops,
+                "bytes_per_second": rates.bytes_per_second,
+                "rates": rates.source,
                 "rows": rows,
                 "provenance": record_provenance("bench utilisation", 0),
             }
-            write_json(options.out / "utilisation.json", result)
-            replace_file(options.out / "utilisation.md", utilisation_report.markdown(result))
-            utilisation_report.draw(result, options.out / "utilisation.png")
+            write_report(
+                options.out, "utilisation", result, utilisation_report.markdown, utilisation_report.draw
+            )
     print(f"written: {options.out / 'utilisation.md'}")
 
 
-def rates(precision: str) -> tuple[float | None, float | None, str]:
-    """(operations a second, bytes a second, source) of this device: a data sheet's, or measured on a CPU."""
+class Rates(NamedTuple):
+    """Rates of a device; None where they are not known.
+
+    Attributes:
+        peak_flops: operations a second.
+        bytes_per_second: memory bandwidth.
+        source: source of the figures.
+    """
+
+    peak_flops: float | None
+    bytes_per_second: float | None
+    source: str
+
+
+def device_rates(precision: str) -> Rates:
+    """Look up this device's rates in a data sheet, or measure those of a CPU."""
     import jax
 
     from profiling import this_machine
@@ -96,27 +110,44 @@ def rates(precision: str) -> tuple[float | None, float | None, str]:
     elif (name := named_like(device.device_kind)) is not None:
         known = DEVICES[name]
     else:
-        return None, None, f"{device.device_kind} is not in the catalogue"
+        return Rates(None, None, f"{device.device_kind} is not in the catalogue")
     peak = {name: rate for name, rate in known.peak_flops.items() if name == precision}
-    return peak.get(precision), known.bytes_per_second, known.source
+    return Rates(peak.get(precision), known.bytes_per_second, known.source)
+
+
+def over_clients(step: Any, clients: int) -> Callable[..., Any]:
+    """Return a step of some clients side by side: their states, batches and keys, and one step number."""
+    import jax
+
+    return step.function if clients == 1 else jax.vmap(step.function, (0, 0, 0, None))
+
+
+def draw_arguments(step: Any, clients: int, batch: int, samples: int) -> tuple[Any, tuple[Any, ...]]:
+    """Draw the first states of some clients, and their batches of noise, keys and step number."""
+    import jax
+    import jax.numpy as jnp
+
+    keys = jax.random.split(jax.random.key(0), clients)
+    keys = keys[0] if clients == 1 else keys
+    state = jax.jit(step.begin if clients == 1 else jax.vmap(step.begin))(keys)
+    shape = (batch,) if clients == 1 else (clients, batch)
+    noise = (0.1 * np.random.default_rng(0).standard_normal((*shape, samples))).astype(np.float32)
+    lengths = np.full(shape, samples, np.int32)
+    utterances = np.broadcast_to(np.arange(batch, dtype=np.uint32), shape)
+    batches = step.arguments[1]._make(jnp.asarray(value) for value in (noise, lengths, utterances))
+    return state, (batches, keys, jnp.int32(0))
 
 
 def measure(
-    options: BenchUtilisationArguments,
-    clients: int,
-    form: Literal["lax", "product"],
-    peak: float | None,
-    bandwidth: float | None,
+    options: BenchUtilisationArguments, clients: int, form: Literal["lax", "product"], rates: Rates
 ) -> dict[str, Any]:
-    """Time, operations and device time by module of one step of some clients."""
+    """Measure time, operations and device time by module of one step of some clients."""
     import jax
     import jax.numpy as jnp
 
     from experiments.costs.step import training_step
-    from profiling import flops, kernels
-    from profiling.traffic import traffic
+    from profiling import kernels
     from profiling.xla import memory_plan
-    from w2v_jax import platforms
 
     settings = training_step.StepSettings(
         model=options.model,
@@ -126,40 +157,13 @@ def measure(
         optimizer=options.optimizer,
     )
     config = settings.config.replace(convolution_form=form)
-    if not options.dropout:
-        config = config.without_dropout()
+    config = config if options.dropout else config.without_dropout()
     step = training_step.build(settings, config)
-
-    def over_clients(step, state, batch, keys, index):
-        if clients == 1:
-            return step.function(state, batch, keys, index)
-        return jax.vmap(step.function, (0, 0, 0, None))(state, batch, keys, index)
-
-    samples = settings.samples
-    rng = np.random.default_rng(0)
-    leading = () if clients == 1 else (clients,)
-    keys = jax.random.split(jax.random.key(0), clients)
-    begin = jax.jit(step.begin if clients == 1 else jax.vmap(step.begin))
-    state = begin(keys[0] if clients == 1 else keys)
-    shape = (*leading, options.batch)
-    batch = step.arguments[1]._make(
-        jnp.asarray(value)
-        for value in (
-            (0.1 * rng.standard_normal((*shape, samples))).astype(np.float32),
-            np.full(shape, samples, np.int32),
-            np.broadcast_to(np.arange(options.batch, dtype=np.uint32), shape),
-        )
-    )
+    state, given = draw_arguments(step, clients, options.batch, settings.samples)
     # An update reads gradients and state, and writes state.
     optimizer_bytes = 2 * training_step.tree_bytes(state) + training_step.tree_bytes(state[0])
-    given = (batch, keys[0] if clients == 1 else keys, jnp.int32(0))
-    # Operations are the model's: convolutions as they are, whatever form they take on a device.
-    with platforms.lowering_for("cpu"):
-        plain = training_step.build(settings, config.replace(convolution_form="lax"))
-        priced = functools.partial(over_clients, plain)
-        report = flops.count(priced, state, *given)
-        moved = traffic(priced, state, *given)
-    lowered = jax.jit(functools.partial(over_clients, step), donate_argnums=0).lower(state, *given)
+    report, moved = price(settings, config, clients, (state, *given))
+    lowered = jax.jit(over_clients(step, clients), donate_argnums=0).lower(state, *given)
     started = time.perf_counter()
     compiled = lowered.compile()
     compile_seconds = time.perf_counter() - started
@@ -169,7 +173,7 @@ def measure(
         state, loss = jax.block_until_ready(compiled(state, *given))
         if repeat > 1:
             seconds.append(time.perf_counter() - started)
-    where = kernels.device_time(lowered, compiled, (state, *given))
+    times = kernels.device_time(lowered, compiled, (state, *given))
     median = float(np.median(seconds))
     products = report.total.products
     return {
@@ -179,42 +183,55 @@ def measure(
         "seconds_p10": float(np.percentile(seconds, 10)),
         "seconds_p90": float(np.percentile(seconds, 90)),
         "products": products,
-        "utilisation": products / median / peak if peak else None,
+        "utilisation": products / median / rates.peak_flops if rates.peak_flops else None,
         "audio_seconds_per_second": clients * options.batch * options.seconds / median,
         "compile_seconds": compile_seconds,
         "planned_bytes": memory_plan(compiled).total,
         "finite": bool(jnp.isfinite(loss).all()),
-        "busy_seconds": where.busy_seconds,
-        "unattributed_seconds": where.unattributed_seconds,
-        "modules": by_module(where, report, moved, peak, bandwidth, optimizer_bytes),
-        "kernels": [dataclasses.asdict(kernel) for kernel in where.kernels[:40]],
+        "busy_seconds": times.busy_seconds,
+        "unattributed_seconds": times.unattributed_seconds,
+        "modules": by_module(times, report, moved, rates, optimizer_bytes),
+        "kernels": [dataclasses.asdict(kernel) for kernel in times.kernels[:40]],
     }
 
 
+def price(settings: Any, config: Any, clients: int, given: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Count operations and traffic of the model with plain convolutions, whatever form the device computes.
+
+    Returns:
+        flops.Report and traffic.TrafficReport of a step of all clients.
+    """
+    from experiments.costs.step import training_step
+    from profiling import flops
+    from profiling.traffic import traffic
+    from w2v_jax import platforms
+
+    with platforms.lowering_for("cpu"):
+        plain = over_clients(training_step.build(settings, config.replace(convolution_form="lax")), clients)
+        return flops.count(plain, *given), traffic(plain, *given)
+
+
 def by_module(
-    where: Any, report: Any, moved: Any, peak: float | None, bandwidth: float | None, optimizer_bytes: int
+    times: Any, report: Any, moved: Any, rates: Rates, optimizer_bytes: int
 ) -> list[dict[str, Any]]:
-    """Device time, operations and least time by a roofline of each module, slowest first.
+    """Tabulate device time, operations and least time by a roofline of each module, slowest first.
 
     Args:
-        where: DeviceTime.
-        report: of operations.
-        moved: of traffic. What computes no products costs nothing at best: it can be fused with what does.
-        optimizer_bytes: that an update reads and writes at least.
+        times: profiling.kernels.DeviceTime.
+        report: profiling.flops.Report.
+        moved: profiling.traffic.TrafficReport. A module without products costs nothing at best, because it
+            can be fused with products.
+        rates: rates of the device.
+        optimizer_bytes: bytes that an update reads and writes at least.
     """
     found: dict[str, dict[str, float]] = {}
+    zero: dict[str, float] = dict.fromkeys(("seconds", "forward_seconds"), 0.0)
+    zero |= dict.fromkeys(("products", "product_bytes", "unfused_bytes"), 0)
 
     def entry(scope: str) -> dict[str, float]:
-        empty = {
-            "seconds": 0.0,
-            "forward_seconds": 0.0,
-            "products": 0,
-            "product_bytes": 0,
-            "unfused_bytes": 0,
-        }
-        return found.setdefault(module_of(scope), empty)
+        return found.setdefault(module_of(scope), dict(zero))
 
-    for (scope, direction), seconds in where.by_scope().items():
+    for (scope, direction), seconds in times.by_scope().items():
         entry(scope)["seconds"] += seconds
         entry(scope)["forward_seconds"] += seconds if direction == "forward" else 0.0
     for (scope, _), cost in report.rows.items():
@@ -225,15 +242,15 @@ def by_module(
     rows = []
     for module, row in found.items():
         least = None
-        if peak and bandwidth:
+        if rates.peak_flops and rates.bytes_per_second:
             least_bytes = optimizer_bytes if module == "optimizer" else row["product_bytes"]
-            least = max(row["products"] / peak, least_bytes / bandwidth)
+            least = max(row["products"] / rates.peak_flops, least_bytes / rates.bytes_per_second)
         rows.append({"module": module, "roofline_seconds": least, **row})
     return sorted(rows, key=lambda row: -row["seconds"])
 
 
 def module_of(scope: str) -> str:
-    """The module that a scope belongs to, as readers look for it."""
+    """Return the module that a scope belongs to, by the name that readers know."""
     parts = [
         part for part in scope.split(";")[0].split("/") if "->" not in part and not part.startswith("jit")
     ]

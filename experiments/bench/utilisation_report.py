@@ -1,91 +1,95 @@
-"""utilisation.md and utilisation.png: every sentence is worked out from the numbers beside it."""
+"""The report of `bench utilisation`. All statements follow from the measured numbers."""
 
 from pathlib import Path
 from typing import Any
 
+from experiments.report.figures import picture
+from experiments.report.footer import footer
 from experiments.report.tables import table
+from experiments.report.units import percent
+
+METHOD = (
+    "The profiler gives the device time of each kernel. The time of a kernel of several fused operations "
+    "counts for the module of the last one. Where CUDA graphs hide more than a fifth of the time, the "
+    "modules are those of a second compilation without graphs. On a CPU, operations run side by side and "
+    "wait for one another, so their times add up to more than the step. The least time by a roofline is the "
+    "longer of two: the module's products at the device's rate, and the bytes of their operands and results "
+    "at its bandwidth, as if all else were fused with them. For the optimizer, the bytes are those that an "
+    "update reads and writes."
+)
+
+
+def clients_of(row: dict[str, Any]) -> str:
+    """Format the number of clients of a row."""
+    return f"{row['clients']} client" + ("s" if row["clients"] > 1 else "")
 
 
 def sentence(row: dict[str, Any]) -> str:
-    """A row in words."""
-    share = "" if row["utilisation"] is None else f", {100 * row['utilisation']:.1f} % of the device's rate"
-    clients = f"{row['clients']} client" + ("s" if row["clients"] > 1 else "")
+    """Describe a row in one line."""
+    share = f", {percent(row['utilisation'], 1)} of the device's rate" if row["utilisation"] else ""
     return (
-        f"{clients} ({row['form']}): {1e3 * row['seconds']:.2f} ms a step, "
+        f"{clients_of(row)} ({row['form']}): {1e3 * row['seconds']:.2f} ms a step, "
         f"{row['products'] / row['seconds'] / 1e12:.3g} TFLOP/s of products{share}"
     )
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """What readers see."""
+    """Write the report."""
     made = result["provenance"]
     peak, bandwidth = result["peak_flops"], result["bytes_per_second"]
-    said = "no rates are known"
+    rates = "the device's rates are not known"
     if peak and bandwidth:
-        said = f"rates: {peak / 1e12:.4g} TFLOP/s and {bandwidth / 1e12:.3g} TB/s ({result['rates']})"
+        rates = f"rates: {peak / 1e12:.4g} TFLOP/s and {bandwidth / 1e12:.3g} TB/s ({result['rates']})"
     parts = [
         "# How much of a device a training step uses",
-        f"`{result['model']}`, batch {result['batch']} of {result['seconds']:g} s a client, {result['precision']}, "
-        f"{result['optimizer']}, {'with' if result['dropout'] else 'without'} dropout; {made['device']}; {said}. "
-        "Operations are those of products alone, forward and backward, taps on padding left out.",
+        f"`{result['model']}`, batch {result['batch']} of {result['seconds']:g} s a client, "
+        f"{result['precision']}, {result['optimizer']}, "
+        f"{'with' if result['dropout'] else 'without'} dropout; {made['device']}; {rates}. Operations are "
+        "those of products alone, forward and backward, without taps on padding.",
         "\n".join(f"- {sentence(row)}" for row in result["rows"]),
-        "Device time is the profiler's, of kernels; a kernel of several fused operations counts where its last one stands. On a CPU operations run side by side "
-        "and wait for one another, so that they add up to more than the step. "
-        "The least time by a roofline is the longer of a module's products at the device's rate and of the bytes of its products' "
-        "operands and results at its bandwidth, as if all else were fused with them; of the optimizer, of what an update reads and "
-        "writes.",
+        METHOD,
         "![by module](utilisation.png)",
     ]
     for row in result["rows"]:
-        clients = f"{row['clients']} client" + ("s" if row["clients"] > 1 else "")
-        lines = [
-            (
-                module["module"],
-                f"{1e3 * module['seconds']:.3f}",
-                f"{100 * module['seconds'] / row['busy_seconds']:.1f}",
-                f"{module['products'] / 1e9:.1f}",
-                f"{module['products'] / module['seconds'] / 1e12:.3g}" if module["seconds"] else "",
-                "" if module["roofline_seconds"] is None else f"{1e3 * module['roofline_seconds']:.3f}",
-            )
-            for module in row["modules"]
-        ]
-        parts += [
-            f"## {clients}, {row['form']}",
-            f"Median {1e3 * row['seconds']:.2f} ms (p10 to p90: {1e3 * row['seconds_p10']:.2f} to {1e3 * row['seconds_p90']:.2f}), "
-            f"kernels {1e3 * row['busy_seconds']:.2f} ms ({1e3 * row['unattributed_seconds']:.2f} of them of no known operation; where CUDA "
-            "graphs hide more than a fifth, modules are those of a second compilation without), "
-            f"{row['planned_bytes'] / 2**30:.2f} GiB planned, "
-            f"compiled in {row['compile_seconds']:.0f} s.",
-            table(("module", "device, ms", "share, %", "GFLOP", "TFLOP/s", "least by roofline, ms"), lines),
-        ]
-    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
-    parts.append(f"Commit {made['commit']}; {versions}.\n\n```\n{made['command']}\n```")
-    return "\n\n".join(parts) + "\n"
+        parts += _section(row)
+    return "\n\n".join([*parts, footer(made)]) + "\n"
+
+
+def _section(row: dict[str, Any]) -> list[str]:
+    """Write the section of one number of clients and one form."""
+    lines = [
+        (
+            module["module"],
+            f"{1e3 * module['seconds']:.3f}",
+            f"{100 * module['seconds'] / row['busy_seconds']:.1f}",
+            f"{module['products'] / 1e9:.1f}",
+            f"{module['products'] / module['seconds'] / 1e12:.3g}" if module["seconds"] else "",
+            "" if module["roofline_seconds"] is None else f"{1e3 * module['roofline_seconds']:.3f}",
+        )
+        for module in row["modules"]
+    ]
+    return [
+        f"## {clients_of(row)}, {row['form']}",
+        f"A step takes {1e3 * row['seconds']:.2f} ms (median; p10 to p90: {1e3 * row['seconds_p10']:.2f} to "
+        f"{1e3 * row['seconds_p90']:.2f}) and its kernels take {1e3 * row['busy_seconds']:.2f} ms; "
+        f"{1e3 * row['unattributed_seconds']:.2f} ms of these belong to no known operation. The plan is "
+        f"{row['planned_bytes'] / 2**30:.2f} GiB, and compiling took {row['compile_seconds']:.0f} s.",
+        table(("module", "device, ms", "share, %", "GFLOP", "TFLOP/s", "least by roofline, ms"), lines),
+    ]
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Device time by module beside the least that a roofline allows, a panel for each row."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    """Draw device time by module beside the least that a roofline allows, a panel for each row."""
     rows = result["rows"]
-    figure, axes = plt.subplots(
-        1, len(rows), figsize=(7.5 * len(rows), 6.5), layout="constrained", squeeze=False
-    )
-    for axis, row in zip(axes.flat, rows, strict=True):
-        modules = [module for module in row["modules"] if module["seconds"] > 0.002 * row["busy_seconds"]]
-        names = [module["module"] for module in modules]
-        axis.barh(names, [1e3 * module["seconds"] for module in modules], color="tab:gray", label="measured")
-        if all(module["roofline_seconds"] is not None for module in modules):
-            least = [1e3 * module["roofline_seconds"] for module in modules]
-            axis.barh(names, least, height=0.4, color="tab:blue", label="least by roofline")
-        axis.invert_yaxis()
-        axis.set(
-            title=f"{row['clients']} client{'s' if row['clients'] > 1 else ''}, {row['form']}",
-            xlabel="device time of a step, ms",
-        )
-        axis.legend(loc="lower right")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with picture(path, columns=len(rows), figsize=(7.5 * len(rows), 6.5), squeeze=False) as axes:
+        for axis, row in zip(axes.flat, rows, strict=True):
+            modules = [module for module in row["modules"] if module["seconds"] > 0.002 * row["busy_seconds"]]
+            names = [module["module"] for module in modules]
+            times = [1e3 * module["seconds"] for module in modules]
+            axis.barh(names, times, color="tab:gray", label="measured")
+            if all(module["roofline_seconds"] is not None for module in modules):
+                least = [1e3 * module["roofline_seconds"] for module in modules]
+                axis.barh(names, least, height=0.4, color="tab:blue", label="least by roofline")
+            axis.invert_yaxis()
+            axis.set(title=f"{clients_of(row)}, {row['form']}", xlabel="device time of a step, ms")
+            axis.legend(loc="lower right")

@@ -11,7 +11,10 @@ COMMANDS = {
     ),
     "watch": ("experiments.watch.command", "show the progress of runs live in the terminal"),
     "compare": ("experiments.pretrain.compare", "compare held-out curves of several runs"),
-    "profile": ("experiments.costs.profile", "count operations and memory of a training step by module"),
+    "profile": (
+        "experiments.costs.profile.command",
+        "count operations and memory of a training step by module",
+    ),
     "feasibility": (
         "experiments.feasibility.command",
         "estimate which devices could pre-train, and in how long",

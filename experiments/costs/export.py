@@ -1,4 +1,4 @@
-"""`w2v-jax export`: a whole training step for boards, with the runner that times it there."""
+"""`w2v-jax export`: write a whole training step for boards, with the runner that times it there."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,7 @@ from experiments.process.provenance import record_provenance
 from w2v_jax.memory_methods import names_of
 
 PROBE_SEED, PROBE_STEPS = 0, 3
-# Losses agree to this, relative; 16-bit products round differently from one platform to the next.
+# Relative tolerance of losses. 16-bit products round differently on different platforms.
 TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 2e-2}
 
 
@@ -19,30 +19,31 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 2e-2}
 class ExportArguments:
     """Export a training step (losses, gradients, optimizer) for cpu and cuda; runner.py times it on a board.
 
-    Takes a minute for base: three steps are run here, for the numbers that the board must find again.
+    This takes a minute for base: three steps run here, and the board must find the same numbers.
 
     example: w2v-jax export --model base --batch 4 --seconds 5.5 --precision fp16 --out artifacts/base-4
     """
 
     out: Path
-    """Folder for artifact.json, the programs, runner.py and plain_step.py: copy it to the board."""
+    """Folder for artifact.json, the programs, runner.py and plain_step.py. Copy it to the board."""
     model: Literal["tiny", "base", "large", "large-lv60"] = "base"
     """Preset."""
     seconds: float = 5.5
-    """Length of each utterance."""
+    """Length of each utterance, in seconds."""
     batch: int = 4
     """Utterances in a batch."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of products; fp16 scales its loss, for boards without bf16 (the paper's mixed)."""
+    """Precision of the operands of products. fp16 (the paper's mixed) also scales the loss; it is for boards
+    without bf16."""
     method: str = "plain"
-    """How gradients are computed: names with commas between, see w2v-jax bench memory --list. exact: all that
-    takes less memory and changes no gradient."""
+    """How gradients are computed: method names separated by commas; w2v-jax bench memory --list explains
+    them. exact combines all methods that save memory and leave the gradient as it is."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    """The client's optimizer."""
+    """Optimizer of a client."""
     platforms: tuple[Literal["cpu", "cuda"], ...] = ("cpu", "cuda")
     """Platforms to export for; the device need not be here."""
     probe: bool = True
-    """Run three steps here for the numbers that a board must find again (needs the step's memory here)."""
+    """Run three steps here, to check the board's numbers against (needs the step's memory here)."""
 
 
 def main(argv: list[str]) -> None:
@@ -65,10 +66,10 @@ def main(argv: list[str]) -> None:
 
 
 def check_step(model: str, batch: int, seconds: float) -> None:
-    """Refuse a step that cannot be.
+    """Refuse an impossible step.
 
     Raises:
-        UsageError: in one line.
+        UsageError: the batch or the length is out of range.
     """
     from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ
 
@@ -80,7 +81,15 @@ def check_step(model: str, batch: int, seconds: float) -> None:
 
 
 def export(settings: Any, platforms: Any, probe: bool, out: Path, stage: Any) -> dict[str, Any]:
-    """Write the artifact of a step; returns its manifest."""
+    """Write the artifact of a step and return its manifest.
+
+    Args:
+        settings: StepSettings.
+        platforms: "cpu", "cuda" or both.
+        probe: run three steps here and keep their numbers.
+        out: folder of the artifact.
+        stage: receives a line about each stage of the work.
+    """
     import jax
 
     import w2v_jax.interop.plain_step
@@ -129,7 +138,11 @@ def export(settings: Any, platforms: Any, probe: bool, out: Path, stage: Any) ->
 
 
 def flat_step(step: Any) -> Any:
-    """(state leaves..., waveform, num_samples, utterance_id, key_data, step) -> (state leaves..., loss)."""
+    """Flatten a TrainingStep's function.
+
+    Returns:
+        (state leaves..., waveform, num_samples, utterance_id, key_data, step) -> (state leaves..., loss).
+    """
     import jax
 
     from w2v_jax.batch import Batch
@@ -148,7 +161,7 @@ def flat_step(step: Any) -> Any:
 
 
 def describe_state(state: Any) -> list[dict[str, Any]]:
-    """Leaves of (parameters, optimizer state[, loss scale]) by the names that plain_step.py knows."""
+    """Describe the leaves of (parameters, optimizer state[, loss scale]) by plain_step.py's names."""
     import jax
 
     from profiling.export import describe_leaf, draw_like
@@ -156,7 +169,7 @@ def describe_state(state: Any) -> list[dict[str, Any]]:
     sections = ("parameters", "optimizer", "loss_scale")
     entries = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        # An optax chain's places in its tuple say nothing; its fields and the parameters' paths do.
+        # Indices into an optax chain are left out of the name; field names and parameter paths stay.
         words = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path[1:]]
         name = "/".join([sections[path[0].idx], *filter(None, words)])
         entries.append(describe_leaf(name, leaf, draw_like(leaf)))
@@ -164,7 +177,7 @@ def describe_state(state: Any) -> list[dict[str, Any]]:
 
 
 def describe_inputs(settings: Any) -> list[dict[str, Any]]:
-    """The batch (noise of a tenth, whole utterances), the key's data and the step's number."""
+    """Describe the batch (whole utterances of noise), the key data and the step number."""
     import jax
     import jax.numpy as jnp
 
@@ -186,7 +199,7 @@ def describe_inputs(settings: Any) -> list[dict[str, Any]]:
 
 
 def probe_of(compiled: Any, manifest: dict[str, Any], tolerance: float) -> dict[str, Any]:
-    """What the direct step gives in the first steps, for the board to find again."""
+    """Run the first steps and return the numbers that the board must find again."""
     import jax
 
     from profiling import runner
@@ -196,14 +209,14 @@ def probe_of(compiled: Any, manifest: dict[str, Any], tolerance: float) -> dict[
         return state, loss
 
     def place(array):
-        return jax.device_put(array).copy()  # what shares numpy's memory cannot be donated
+        return jax.device_put(array).copy()  # an array that shares numpy's memory cannot be donated
 
     found = runner.probe_values(call, manifest, PROBE_SEED, PROBE_STEPS, place)
     return {"seed": PROBE_SEED, "relative_tolerance": tolerance} | found
 
 
 def kept_plans(settings: Any) -> dict[str, float]:
-    """Compilers' plans for boards that are not here, where they are kept; bytes."""
+    """Return the kept plans for boards that are not here: board -> bytes."""
     from experiments.costs.devices import plan_surface
     from profiling.devices import DEVICES
 
@@ -219,7 +232,7 @@ def kept_plans(settings: Any) -> dict[str, float]:
 
 
 def summary(manifest: dict[str, Any], out: Path) -> str:
-    """What was written, and what to do with it."""
+    """Say what was written and what to do with it."""
     from w2v_jax.interop import plain_step
 
     sizes = ", ".join(f"{row['file']} {row['bytes'] / 1e6:.1f} MB" for row in manifest["programs"].values())
@@ -229,7 +242,7 @@ def summary(manifest: dict[str, Any], out: Path) -> str:
         [
             f"{manifest['description']}: {manifest['flops']['total'] / 1e9:.0f} GFLOPs a step",
             f"written: {out}: artifact.json, {sizes}, runner.py, plain_step.py"
-            + (" (not of this method)" if plain_step.lacks(manifest) else ""),
+            + (" (which lacks this method)" if plain_step.lacks(manifest) else ""),
             f"losses of the first steps: {losses}",
             f"on the board (docs/boards.md): python runner.py {out.name} --out timings.json",
         ]

@@ -1,4 +1,4 @@
-"""Memory and operations of a step against the length of its utterances: Figures 3 and 4."""
+"""Memory and operations of a step against the length of its utterances, for Figures 3 and 4."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,10 +11,13 @@ MODELS = ("base", "large")
 
 
 def memory_row(model: str, seconds: float, batch: int, precision: str) -> dict[str, Any]:
-    """Accountings of one step, in bytes, parameters included.
+    """Account for the memory of one step, in bytes, parameters included.
 
     Args:
-        precision: fp32, or mixed: half-precision products in the eager accountings, bf16 in ours.
+        model: preset.
+        seconds: length of each utterance.
+        batch: utterances.
+        precision: fp32 or mixed. mixed: half-precision products in the eager accountings, bf16 in ours.
     """
     from experiments.costs.step import module_costs, training_step
     from profiling import residuals
@@ -50,7 +53,7 @@ def memory_row(model: str, seconds: float, batch: int, precision: str) -> dict[s
 
 
 def flops_row(model: str, seconds: float, batch: int) -> dict[str, int]:
-    """Forward operations under both conventions."""
+    """Count forward operations under both conventions."""
     from experiments.costs.step.paper_convention import module_costs
     from w2v_jax.config import PRESETS
 
@@ -59,11 +62,11 @@ def flops_row(model: str, seconds: float, batch: int) -> dict[str, int]:
 
 
 def fit(seconds: Sequence[float], values: Sequence[float]) -> dict[str, float]:
-    """Least squares of value = constant + slope x + quadratic x^2 over lengths.
+    """Fit value = constant + slope x + quadratic x^2 over lengths x by least squares.
 
     Returns:
-        The coefficients, in units of the values per second; and what share of the value at the longest length
-        the quadratic term is.
+        The coefficients, in units of the values, per second and per second^2; and the quadratic term's share
+        of the value at the longest length.
     """
     quadratic, slope, constant = np.polyfit(seconds, values, 2)
     longest = max(seconds)

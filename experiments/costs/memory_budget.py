@@ -1,4 +1,4 @@
-"""`--memory-budget`: the exact combination of methods with the fewest operations whose memory fits."""
+"""`--memory-budget`: choose the exact combination of methods with the fewest operations whose memory fits."""
 
 import dataclasses
 import re
@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from experiments.options.errors import UsageError
-from experiments.process.child_process import in_child
+from experiments.process.child_process import run_in_child
 from w2v_jax import memory_methods
 
-# What a process on a CPU holds beside a step's plan: libraries, the program, and scratch of its products.
-# Peak less plan on two cores was 0.41 to 0.46 GB for exact, base and large at batch 8 x 12 s (reproduce
-# frontier). Plain with huge pages, which commands with a budget do without, was at 0.80.
+# A process on a CPU holds libraries, the program and scratch memory of products beside a step's plan. For
+# exact at batch 8 x 12 s on two cores, base and large took 0.41 to 0.46 GB more than their plans (reproduce
+# frontier). Plain with huge pages took 0.80 GB more; commands with a budget use no huge pages.
 PROCESS_BYTES = 500_000_000
 UNITS = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _ROWS = "remat-attention,remat-similarity"
@@ -19,12 +19,12 @@ _LAYERS = f"encoder-blocks,remat-layers,remat-feed-forward,{_ROWS}"
 
 
 class Choice(NamedTuple):
-    """What was picked, and what it costs.
+    """The combination that was chosen, and its cost.
 
     Attributes:
-        method: names of w2v_jax.memory_methods.
-        needed_bytes: of the process.
-        operations: of a step, over those of the plain step.
+        method: names of w2v_jax.memory_methods, separated by commas.
+        needed_bytes: memory that the process needs.
+        operations: operations of a step over those of the plain step.
     """
 
     method: str
@@ -32,7 +32,7 @@ class Choice(NamedTuple):
     operations: float
 
     def describe(self, budget_bytes: float) -> str:
-        """In words."""
+        """Describe the choice in one line."""
         return (
             f"memory budget {budget_bytes / 1e9:g} GB: method {self.method}, which takes "
             f"{self.needed_bytes / 1e9:.2f} GB and {self.operations:.2f} times the operations of plain"
@@ -40,10 +40,10 @@ class Choice(NamedTuple):
 
 
 def parse(text: str) -> float:
-    """Bytes of "4GB", "800MB" or "3.5GiB".
+    """Convert a size such as "4GB", "800MB" or "3.5GiB" to bytes.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: the text is no such size.
     """
     parts = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", text)
     if parts is None or parts[2].upper() not in UNITS or float(parts[1]) <= 0:
@@ -52,7 +52,7 @@ def parse(text: str) -> float:
 
 
 def ladder(batch: int) -> Iterator[str]:
-    """Exact combinations, none with more memory than those before it."""
+    """Yield exact combinations; none takes more memory than those before it."""
     yield memory_methods.PLAIN
     yield _ROWS
     yield f"remat-cnn,{_ROWS}"
@@ -72,16 +72,16 @@ def choose(
     needed: Callable[[Any], int] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Choice:
-    """The combination to train with.
+    """Choose the combination to train with.
 
     Args:
         settings: StepSettings; their method does not count.
-        budget_bytes: of the process.
+        budget_bytes: memory that the process may take.
         needed: settings -> bytes of the process; by default the step's plan and `PROCESS_BYTES`.
-        say: told of every combination that is compiled.
+        say: receives a line for every combination that is compiled.
 
     Raises:
-        UsageError: none fits; the message says what the leanest takes.
+        UsageError: no combination fits; the message gives the size of the leanest one.
     """
     from experiments.costs.step import training_step
     from profiling import flops
@@ -91,52 +91,52 @@ def choose(
         step = training_step.build(with_method)
         return with_method, float(flops.count(step.function, *step.arguments).total.flops)
 
-    # Of as many operations the one with more memory is the faster: less is done twice.
+    # The sort is stable: among equal operations, the combination with more memory comes first. It is faster.
     candidates = [(method, *priced(method)) for method in ladder(settings.batch)]
     plain = candidates[0][2]
     tried: list[tuple[str, int]] = []
-    for method, with_method, operations in sorted(candidates, key=lambda held: held[2]):
+    for method, with_method, operations in sorted(candidates, key=lambda candidate: candidate[2]):
         size = (needed or process_bytes)(with_method)
         say(f"{method}: {size / 1e9:.2f} GB")
         if size <= budget_bytes:
             return Choice(method, size, operations / plain)
         tried.append((method, size))
-    leanest, size = min(tried, key=lambda held: held[1])
+    leanest, size = min(tried, key=lambda row: row[1])
     raise UsageError(
-        f"--memory-budget {budget_bytes / 1e9:g} GB is too little: the leanest exact method, {leanest}, "
-        f"of those tried takes {size / 1e9:.2f} GB; give more, or less --batch, --seconds or state "
-        "(--optimizer)"
+        f"--memory-budget {budget_bytes / 1e9:g} GB is too little: the leanest exact method that was tried, "
+        f"{leanest}, takes {size / 1e9:.2f} GB; give a larger budget, a smaller --batch or --seconds, or an "
+        "--optimizer with less state"
     )
 
 
 def process_bytes(settings: Any, steps: int = 1, models: int = 0) -> int:
-    """What a process takes that trains so: the step's plan on this backend, and on CPU what is beside it.
+    """Estimate the memory of a process that trains: its steps' plans, further arrays and, on a CPU, the rest.
 
     Args:
         settings: StepSettings.
-        steps: that it does side by side.
-        models: arrays of the model's size that it holds beside them.
+        steps: steps that the process takes side by side.
+        models: arrays of the model's size that the process holds beside the steps.
     """
     from experiments.costs.step import training_step
     from profiling.xla import memory_plan
 
     step = training_step.build(settings)
-    held = models * training_step.tree_bytes(step.parameters)
-    return steps * memory_plan(step.compile()).total + held + beside()
+    arrays = models * training_step.tree_bytes(step.parameters)
+    return steps * memory_plan(step.compile()).total + arrays + bytes_beside_the_plan()
 
 
 def choose_in_child(settings: dict[str, Any], budget_bytes: float, steps: int = 1, models: int = 0) -> Choice:
-    """`choose` in a process of its own, whose memory is gone afterwards.
+    """Call `choose` in a child process, so that this process does not keep the compilers' memory.
 
     Args:
-        settings: of StepSettings.
-        budget_bytes: of the process.
-        steps, models: as `process_bytes` takes them.
+        settings: fields of StepSettings.
+        budget_bytes: memory that the process may take.
+        steps, models: see `process_bytes`.
 
     Raises:
-        UsageError: none fits.
+        UsageError: no combination fits.
     """
-    found = in_child(_choose, settings, budget_bytes, steps, models)
+    found = run_in_child(_choose, settings, budget_bytes, steps, models)
     if "refused" in found:
         raise UsageError(found["refused"])
     return Choice(**found)
@@ -157,8 +157,8 @@ def _choose(settings: dict[str, Any], budget_bytes: float, steps: int, models: i
         return {"refused": str(refused)}
 
 
-def beside() -> int:
-    """Bytes beside the plan: none of a GPU's."""
+def bytes_beside_the_plan() -> int:
+    """Return the bytes that a process holds beside its plan; 0 on an accelerator."""
     import jax
 
     return PROCESS_BYTES if jax.default_backend() == "cpu" else 0

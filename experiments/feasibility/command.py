@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments import paper
-from experiments.costs.devices.plan_methods import METHODS
+from experiments.costs.devices.plan_grid import METHODS
 from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.options.spelling import nearest

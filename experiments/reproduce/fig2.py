@@ -221,7 +221,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from experiments.costs.profile_report import MODULES
+    from experiments.costs.profile.report import MODULES
 
     row = result["settings"][0]
     layers = row["layers"]

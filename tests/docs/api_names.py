@@ -102,7 +102,7 @@ TASKS: tuple[tuple[str, str, dict[str, str]], ...] = (
             "profiling.residuals": "residuals Residuals",
             "profiling.traffic": "traffic Traffic TrafficReport",
             "profiling.xla": "operations memory_plan MemoryPlan",
-            "profiling.timeline": "compile_with_timeline Timeline Held",
+            "profiling.timeline": "compile_with_timeline Timeline LiveTemporaries",
             "profiling.kernels": "device_time DeviceTime Kernel",
             "profiling.process_memory": "resident_bytes peak_resident_bytes available_bytes settle give_back",
         },

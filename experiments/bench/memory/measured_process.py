@@ -1,14 +1,10 @@
-r"""One process that idles, trains a few steps and ends: what `bench memory` measures from outside.
+"""The child process that `bench memory` measures from outside: it idles, trains a few steps and ends.
 
-    python -m experiments.bench.memory.measured_process \
-        '{"model": "base", "batch": 8, "seconds": 12, "method": "exact"}'
-
-It says "idle" once everything is imported and the backend has started, and waits for a line on its standard
-input before it makes parameters and compiles; in the end it prints what it knows as JSON. On a GPU what
-counts is the GPU's memory, which only the process itself can tell: jax's allocator counts it.
+The child prints "idle" after it has imported everything and started its backend. It waits for a line on
+standard input before it makes parameters and compiles. On an accelerator, the accelerator's memory counts;
+only the process itself can read it from jax's allocator.
 """
 
-import json
 import os
 import sys
 import time
@@ -20,40 +16,48 @@ from w2v_jax import memory_methods
 AVAILABLE_SHARE = 0.9
 
 
-def main() -> None:
-    """Idle, wait, train, report."""
-    given = json.loads(sys.argv[1])
-    steps = given.pop("steps")
-    if given["method"] != memory_methods.PLAIN:
+def idle_and_train(settings: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Child: idle, wait for a line, train, and return what the process knows about itself.
+
+    Args:
+        settings: fields of StepSettings.
+        steps: steps to train.
+    """
+    if settings["method"] != memory_methods.PLAIN:
         xla_flags.spare_memory()
-    xla_flags.configure_xla(1, model=given["model"], precision=given["precision"])
+    xla_flags.configure_xla(1, model=settings["model"], precision=settings["precision"])
 
     from experiments.costs.step import training_step
 
     idle = device_memory()
     print("idle", flush=True)
     sys.stdin.readline()
-    told = train(training_step.StepSettings(**given), steps)
+    told = train(training_step.StepSettings(**settings), steps)
     if (now := device_memory()) is not None and idle is not None:
         told |= {
             "device_idle_bytes": idle["bytes_in_use"],
             "device_peak_bytes": now["peak_bytes_in_use"],
         }
-    print(json.dumps(told), flush=True)
+    return told
 
 
 def device_memory() -> dict[str, int] | None:
-    """An accelerator's memory as its allocator counts it; None on a CPU, where it is the process's own."""
+    """Return an accelerator's memory by its allocator; None on a CPU, where the process's memory counts."""
     import jax
 
     return jax.devices()[0].memory_stats()
 
 
 def train(settings: Any, steps: int) -> dict[str, Any]:
-    """So many steps on noise, each waited for.
+    """Compile a step and train on noise, waiting for each step.
+
+    Args:
+        settings: StepSettings.
+        steps: steps to train.
 
     Returns:
-        What the compiler plans, and seconds and loss of every step; without these if there is no room.
+        The compiler's plan, and seconds and loss of every step. Seconds and losses are missing where the plan
+        is larger than the available memory.
     """
     import jax
 
@@ -78,7 +82,7 @@ def train(settings: Any, steps: int) -> dict[str, Any]:
         "tunables": os.environ.get("GLIBC_TUNABLES", ""),
     }
     if plan.total > AVAILABLE_SHARE * told["available_bytes"]:
-        return told  # the system would end it, or another process
+        return told  # the system would kill this process or another one
     give_back()
     state, batch = jax.jit(step.begin)(jax.random.key(0)), training_step.noise_batch(settings)
     key = jax.random.key(1)
@@ -89,7 +93,3 @@ def train(settings: Any, steps: int) -> dict[str, Any]:
         losses.append(float(loss))
         seconds.append(time.perf_counter() - began)
     return told | {"step_seconds": seconds, "losses": losses}
-
-
-if __name__ == "__main__":
-    main()

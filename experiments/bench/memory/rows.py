@@ -1,4 +1,4 @@
-"""Rows of memory against time: a process that compiles first, then some that the cache serves."""
+"""Measure rows of memory against time: a process that compiles, then processes that the cache serves."""
 
 import itertools
 import os
@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments.bench.memory.runs import Measured, OutOfMemory, measure
-from experiments.process.child_process import in_child
+from experiments.process.child_process import run_in_child
 from experiments.process.progress import stage
 from w2v_jax import memory_methods
 from w2v_jax.config import PRESETS
 
 SETTINGS = ("model", "batch", "seconds", "method", "optimizer", "precision")
-Settings = dict[str, Any]  # of StepSettings
+Settings = dict[str, Any]  # fields of StepSettings
 
 
 def rows(
@@ -25,15 +25,18 @@ def rows(
     repeats: int,
     gradient_check: Callable[[Settings], Mapping[str, Any]] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Measure one setting after another: a first process that compiles, then `repeats` that do not.
+    """Measure settings: for each, a first process compiles, then `repeats` processes do not.
 
-    Repeats of all settings take turns, so that what slows the machine down for a while slows them all.
+    The repeats of all settings take turns, so that a slow phase of the machine slows all of them.
 
     Args:
         wanted: settings of steps.
-        steps: of every process.
+        steps: steps of every process but the first, which takes one.
         repeats: processes that the compilation cache serves.
         gradient_check: settings -> fields of a row about their gradients.
+
+    Yields:
+        A row of memory.json for each of `wanted`.
     """
     found: list[dict[str, Any]] = [{} for _ in wanted]
     with tempfile.TemporaryDirectory() as cache:
@@ -67,16 +70,22 @@ def rows(
         if gradient_check is not None:
             try:
                 row |= gradient_check(settings)
-            except subprocess.CalledProcessError as failed:  # what was measured is worth having all the same
+            except subprocess.CalledProcessError as failed:  # the measurements are still worth having
                 stage(f"{describe(settings)}: gradients not compared, status {failed.returncode}")
         yield row
 
 
 def row_of(settings: Settings, first: Measured | None, served: list[Measured]) -> dict[str, Any]:
-    """A row of memory.json; None where nothing could be measured."""
+    """Make a row of memory.json; fields are None where nothing could be measured.
+
+    Args:
+        settings: settings of the step.
+        first: the process that compiled, or None.
+        served: the processes that the cache served.
+    """
     told = served[-1].told if served else {}
     ran = [run for run in served if "step_seconds" in run.told]
-    # The first step of a process takes in its pages; of more than two the others count.
+    # The first step of a process also touches its pages for the first time; it counts only if it is alone.
     seconds = [s for run in ran for s in (run.told["step_seconds"][1:] or run.told["step_seconds"])]
     worst = max(ran, key=lambda run: run.above_idle_bytes, default=None)
     return {
@@ -107,7 +116,7 @@ def row_of(settings: Settings, first: Measured | None, served: list[Measured]) -
 
 
 def describe(settings: Settings) -> str:
-    """In words."""
+    """Describe settings in one line."""
     return (
         f"{settings['model']}, {settings['batch']} x {settings['seconds']:g} s, {settings['precision']}, "
         f"{settings['optimizer']}, {settings['method']}"
@@ -115,17 +124,17 @@ def describe(settings: Settings) -> str:
 
 
 def gradient_error(model: str, method: str, precision: str, batch: int, seconds: float) -> dict[str, Any]:
-    """How far a method's gradients are from the plain step's, in a process of its own.
+    """Compare a method's gradients with the plain step's in a child process.
 
-    The utterances are of unequal lengths, so that micro-batches have unequal counts of masked frames. There
-    are at least two micro-batches of them.
+    The utterances have unequal lengths, so that micro-batches have unequal counts of masked frames. They make
+    at least two micro-batches.
 
     Returns:
-        gradient_error: norm of the difference over the plain gradients' norm; with the setting that it was
-        measured at.
+        gradient_error (norm of the difference over the norm of the plain gradients), gradient_batch and
+        gradient_seconds.
     """
     micro = memory_methods.configured(PRESETS[model], method).micro_batch
-    return in_child(_gradient_error, model, method, precision, max(batch, 2 * (micro or 0)), seconds)
+    return run_in_child(_gradient_error, model, method, precision, max(batch, 2 * (micro or 0)), seconds)
 
 
 def _gradient_error(model: str, method: str, precision: str, batch: int, seconds: float) -> dict[str, Any]:
@@ -154,7 +163,7 @@ def _gradient_error(model: str, method: str, precision: str, batch: int, seconds
         parameters = jax.jit(objective.init)(jax.random.key(0))[0]
         if memory_methods.is_layerwise(name):
             assert objective.descend is not None
-            rate = jnp.float32(100.0)  # so that steps are not lost in the parameters' last digits
+            rate = jnp.float32(100.0)  # a large rate, or rounding of the parameters would hide the step
             after, _, _ = jax.jit(objective.descend)(parameters, {}, clips, key, step, rate)
             found = jax.tree.map(lambda p, q: (p - q) / rate, parameters, after)
         else:
@@ -171,7 +180,7 @@ def _gradient_error(model: str, method: str, precision: str, batch: int, seconds
 
 
 def provenance_of(command: str, model: str, precision: str) -> dict[str, Any]:
-    """Of this process's backend, once nothing is measured any more."""
+    """Record the provenance with this process's backend; call it after all measurements."""
     from experiments.process import xla_flags
     from experiments.process.provenance import record_provenance
 

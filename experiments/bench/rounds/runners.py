@@ -1,4 +1,4 @@
-"""Who takes part in `bench rounds`, and how a runner in a process of its own is started and spoken with."""
+"""The runners of `bench rounds`, and how each is started in a process and asked for rounds."""
 
 import dataclasses
 import json
@@ -14,9 +14,9 @@ from typing import Any
 from experiments.bench.rounds.peers import environments
 
 CHILDREN = {
-    # Every runner compiles anew, so that first rounds can be compared.
+    # Every runner compiles without a cache, so that first rounds can be compared.
     "JAX_ENABLE_COMPILATION_CACHE": "false",
-    # Several share an accelerator.
+    # Several runners share an accelerator.
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
 }
 
@@ -26,14 +26,14 @@ class Runner:
     """One way to run a round.
 
     Attributes:
-        module: of experiments.bench.rounds.peers.
-        environment: a peer's, or None for this one.
-        forms: of convolutions; every one is a contender, and the fastest counts. On CPU the toy model can
-            also take this project's own derivatives, which stay fast in loops; the speech model's `lax` has
-            them.
-        accelerator_forms: there, if they are others. `auto`: as this project chooses by the chunk.
+        module: module of experiments.bench.rounds.peers.
+        environment: virtual environment of a peer, or None for this one.
+        forms: forms of convolutions. Every form is a contender, and the fastest one counts. On a CPU the toy
+            model can also take this project's own derivatives, which stay fast in loops; the speech model's
+            `lax` has them anyway.
+        accelerator_forms: forms on an accelerator, where they differ. `auto`: this project's choice by chunk.
         precision: fp32 or bf16, or None for the workload's.
-        words: of its command line, besides.
+        words: further words of the command line.
         stops: whether its processes may be stopped while others run.
         leaves_out: workloads that it cannot do.
     """
@@ -48,7 +48,7 @@ class Runner:
     leaves_out: tuple[str, ...] = ()
 
     def forms_for(self, workload: str, device: str) -> tuple[str, ...]:
-        """The contenders of a workload on a cpu, gpu or tpu."""
+        """Return the forms that compete on a workload on a cpu, gpu or tpu."""
         forms = self.forms if device == "cpu" else self.accelerator_forms or self.forms
         if workload == "dense":
             return forms[:1]
@@ -60,8 +60,8 @@ RUNNERS = {
     "loop": Runner(module="loop"),
     "sequential": Runner(module="sequential"),
     "fedjax_jit": Runner(module="fedjax_round"),
-    # Vmapped over clients, lax.conv becomes a grouped convolution, which is slow on CPU.
-    # mesh: products as well, the clients spread over a device for each core.
+    # Vmapped over clients, lax.conv becomes a grouped convolution, which is slow on a CPU.
+    # mesh: products too, with the clients spread over a device for each core.
     "drjax": Runner(
         module="drjax_round",
         environment="drjax",
@@ -69,7 +69,7 @@ RUNNERS = {
         accelerator_forms=("product",),
     ),
     "pfl": Runner(module="pfl_round", environment="pfl", forms=("torch",)),
-    # Ray takes nodes that stand still for dead.
+    # Ray takes stopped nodes for dead ones.
     "flower": Runner(
         module="flower_round", environment="flower", forms=("torch",), stops=False, leaves_out=("base",)
     ),
@@ -79,7 +79,7 @@ FEDJAX_RUNNERS = {
     "fedjax_jit": Runner(module="fedjax_round"),
     "fedjax_vmap": Runner(module="fedjax_round", words=("--backend", "vmap")),
 }
-# One step of base: this project's, alone, beside transformers'.
+# One step of base by this project, without anything around it, and by transformers.
 STEP_RUNNERS = {
     "ours_fp32": Runner(module="step", precision="fp32"),
     "ours_bf16": Runner(module="step", precision="bf16"),
@@ -88,8 +88,18 @@ STEP_RUNNERS = {
 }
 
 
-class Process:
-    """A runner at work; `precision` where it has none of its own."""
+class RunnerProcess:
+    """A runner in a process, which answers the benchmark line by line.
+
+    Args:
+        name: name of the runner.
+        runner: the runner.
+        form: form of its convolutions.
+        work: file of the workload.
+        folder: folder of the log and of the last parameters.
+        precision: precision of a runner that has none of its own.
+        environment: environment variables of the process.
+    """
 
     def __init__(
         self,
@@ -128,36 +138,42 @@ class Process:
         self.timed: list[float] = []
         self.end: dict[str, Any] = {}
 
-    def wait_until_ready(self) -> None:
-        """It has started."""
+    def warm_up(self, rounds: int) -> None:
+        """Wait until the runner is ready, and run its first rounds.
+
+        Raises:
+            RuntimeError: the process ended.
+        """
         self._answer()
         self.startup_seconds = time.perf_counter() - self._began
+        for _ in range(rounds):
+            self.round()
 
     def round(self) -> float:
-        """Run one round while the others stand still; its seconds."""
+        """Run one round and return its seconds."""
         self._say("round")
         self.seconds.append(self._answer()["seconds"])
         return self.seconds[-1]
 
     def finish(self) -> None:
-        """Let it write its parameters and end."""
+        """Let the runner write its parameters and end."""
         self._say("finish")
         self.end = self._answer()
         self._process.wait()
         self.log.close()
 
     def pause(self) -> None:
-        """Let it and its children stand still, so that nothing of theirs runs beside another."""
+        """Stop the process and its children, so that they do not run beside another runner."""
         if self.runner.stops:
             self._signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """The end of a pause."""
+        """Continue after a pause."""
         if self.runner.stops:
             self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it and its children, if they have not ended."""
+        """Kill the process and its children, unless they have ended."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
@@ -172,7 +188,7 @@ class Process:
             self._process.stdin.write(f"{word}\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            return  # it has ended: waiting for its answer tells
+            return  # the process has ended; waiting for its answer reports it
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -1,4 +1,4 @@
-"""The work that all runners of `bench rounds` do: first parameters, batches, and every random choice."""
+"""The work that all runners of `bench rounds` do: first parameters, batches and every random choice."""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +12,7 @@ from experiments.bench.rounds.peers.protocol import write_work
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Speech:
-    """wav2vec 2.0's loss on noise: a model, and the steps of a client."""
+    """wav2vec 2.0's loss on noise: the model and the steps of a client."""
 
     model: str
     seconds: float
@@ -25,8 +25,8 @@ class Speech:
 
 TINY = Speech(model="tiny", seconds=1.0, batch=4, steps=4)
 BASE_STEP = Speech(model="base", seconds=5.5, batch=1, steps=1, learning_rate=1e-3)
-# Steps of AdamW are as large as its rate whatever the gradient: small ones, or rounding alone would soon
-# bring runners apart.
+# AdamW's steps are as large as its rate, whatever the gradient. At a larger rate, rounding alone would soon
+# drive runners apart.
 BASE = Speech(
     model="base",
     seconds=5.5,
@@ -41,27 +41,28 @@ REGRESSIONS = {"toy": toy, "dense": dense}
 
 
 def precision(kind: str) -> str:
-    """Of a workload's products."""
+    """Return the precision of a workload's products."""
     return SPEECH[kind].precision if kind in SPEECH else "fp32"
 
 
 def steps(kind: str) -> int:
-    """Local steps of a client."""
+    """Return the local steps of a client."""
     return SPEECH[kind].steps if kind in SPEECH else REGRESSIONS[kind].STEPS
 
 
 def audio_seconds(kind: str) -> float | None:
-    """Seconds of audio of a local step, where the workload is one of audio."""
+    """Return the seconds of audio of a local step; None for a workload without audio."""
     if kind in SPEECH:
         return SPEECH[kind].batch * SPEECH[kind].seconds
     return None
 
 
 def step_flops(kind: str, path: Path) -> int:
-    """Operations of the products of one local step, forward and backward, taps on padding left out.
+    """Count the operations of the products of one local step, forward and backward, without taps on padding.
 
     Args:
-        path: the workload's file.
+        kind: name of the workload.
+        path: file of the workload.
     """
     import jax
 
@@ -71,16 +72,16 @@ def step_flops(kind: str, path: Path) -> int:
     from w2v_jax import platforms
 
     work = Work(str(path))
-    # Convolutions as they are, whatever form they take on a device.
+    # Count plain convolutions, whatever form they take on a device.
     with platforms.lowering_for("cpu"):
-        held = model(work, "lax", precision(kind))
-        training = local_training(held, work)
-        carried: Any = jax.eval_shape(training.start, held.parameters)
+        plain = model(work, "lax", precision(kind))
+        training = local_training(plain, work)
+        carried: Any = jax.eval_shape(training.start, plain.parameters)
         return flops.count(training.step, carried, work.batch(0, 0)).total.products
 
 
 def write(path: Path, kind: str, clients: int) -> None:
-    """Write a workload of so many clients: toy, dense, tiny, base, or one step of base (`step`)."""
+    """Write a workload for a number of clients: toy, dense, tiny, base, or one step of base (`step`)."""
     if kind in REGRESSIONS:
         module = REGRESSIONS[kind]
         about = {"learning_rate": module.LEARNING_RATE}
@@ -90,14 +91,14 @@ def write(path: Path, kind: str, clients: int) -> None:
 
 
 def write_speech(path: Path, speech: Speech, clients: int) -> None:
-    """Every random choice of the loss is in the batches: masks, negatives, Gumbel noise."""
+    """Write a speech workload whose batches hold every random choice: masks, negatives, Gumbel noise."""
     import jax
 
     from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ
     from w2v_jax.interop import huggingface_names
     from w2v_jax.objective.pretraining import bind_model
 
-    # transformers scales no gradient and knows no penalty on features.
+    # transformers scales no gradient and has no penalty on features.
     config = PRESETS[speech.model].without_dropout()
     config = config.replace(encoder_gradient_scale=1.0, feature_penalty_weight=0.0)
     init, _ = bind_model(config)

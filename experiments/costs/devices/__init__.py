@@ -1,1 +1,1 @@
-"""Costs of a step on devices: compilers' plans, modelled seconds, timings from boards."""
+"""Costs of a training step on devices: compilers' plans, modelled seconds, timings from boards."""

@@ -5,7 +5,7 @@ from typing import Any
 from experiments import paper
 from experiments.costs.devices import paper_seconds as table2
 from experiments.costs.devices import plan_surface
-from experiments.costs.devices.plan_methods import METHODS
+from experiments.costs.devices.plan_grid import METHODS
 from experiments.costs.step.training_step import StepSettings
 from experiments.costs.step.work import Lowered, step_work, surface
 from profiling import feasibility, step_time, this_machine

@@ -1,4 +1,4 @@
-"""Table 2 of the paper as numbers: what its text derives from the cells, and what a model makes of them."""
+"""Numbers of the paper's Table 2: ratios that its text derives, and predictions of the step-time model."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,12 +14,12 @@ from profiling.devices import DEVICES
 from profiling.step_time import Cell
 
 Key = tuple[str, int, str]
-CALIBRATING: Key = ("base", 1, "fp32")  # every device has it
+CALIBRATING: Key = ("base", 1, "fp32")  # every device has this cell
 HELD_OUT_DEVICE_LIMIT = 0.15
 
 
 def timed() -> Iterator[tuple[str, Key, float]]:
-    """(device, (model, batch, precision), seconds) of all cells with a time."""
+    """Yield (device, (model, batch, precision), seconds) for all cells with a time."""
     for device, cells in paper.TABLE_2.items():
         for key, value in cells.items():
             if not isinstance(value, str):
@@ -27,7 +27,7 @@ def timed() -> Iterator[tuple[str, Key, float]]:
 
 
 def slowdowns(reference: str = "a40") -> dict[str, dict[Key, float]]:
-    """How many times slower than the reference each device is, where both have a time."""
+    """Compute how many times slower than the reference each device is, where both have a time."""
     times = {(device, key): seconds for device, key, seconds in timed()}
     return {
         device: {
@@ -41,7 +41,7 @@ def slowdowns(reference: str = "a40") -> dict[str, dict[Key, float]]:
 
 
 def sequence_gains(model: str = "base", precision: str = "fp32") -> dict[str, float]:
-    """Share of the time per sequence that batch 4 saves against batch 1."""
+    """Compute the share of the time per sequence that batch 4 saves against batch 1, by device."""
     found = {}
     for device, cells in paper.TABLE_2.items():
         one, four = cells.get((model, 1, precision)), cells.get((model, 4, precision))
@@ -51,7 +51,7 @@ def sequence_gains(model: str = "base", precision: str = "fp32") -> dict[str, fl
 
 
 def mixed_gains(model: str = "base") -> dict[str, dict[int, float]]:
-    """How many times faster mixed precision is than fp32, by batch; below one it is slower."""
+    """Compute how many times faster mixed precision is than fp32, by device and batch."""
     found: dict[str, dict[int, float]] = {}
     for device, cells in paper.TABLE_2.items():
         for batch in (1, 4):
@@ -64,7 +64,7 @@ def mixed_gains(model: str = "base") -> dict[str, dict[int, float]]:
 def client_epoch_hours(
     clips: int = paper.TEN_CLIENT_CLIPS, batch: int = 4, model: str = "base", precision: str = "fp32"
 ) -> dict[str, float]:
-    """Hours for one pass over a client's clips."""
+    """Compute the hours of one pass over a client's clips, by device."""
     found = {}
     for device, cells in paper.TABLE_2.items():
         seconds = cells.get((model, batch, precision))
@@ -74,29 +74,29 @@ def client_epoch_hours(
 
 
 def implied_epochs() -> float:
-    """Passes over a client's clips in the two weeks on an A40 that the paper gives for the whole run."""
+    """Compute the passes over a client's clips in the paper's whole run, two weeks on an A40."""
     return paper.TOTAL_DAYS_ON_A40 * 24.0 / client_epoch_hours()["a40"]
 
 
 def settings_of(key: Key, seconds: float = paper.TABLE_2_SECONDS, method: str = "plain") -> StepSettings:
-    """The training step of a cell, with AdamW."""
+    """Return the settings of a cell's training step, with AdamW."""
     model, batch, precision = key
     return StepSettings(model=model, seconds=seconds, batch=batch, precision=precision, method=method)  # type: ignore[arg-type]  # plain words
 
 
 def cell(device: str, key: Key, seconds: float) -> Cell:
-    """A measured step as the model takes it."""
+    """Return a measured step as the step-time model takes it."""
     known = DEVICES[device]
     return Cell(name_of(key), known, key[2], step_work(settings_of(key), known), seconds)  # type: ignore[arg-type]
 
 
 def cells() -> list[Cell]:
-    """The timed cells."""
+    """Return the timed cells."""
     return [cell(*row) for row in timed()]
 
 
 def name_of(key: Key) -> str:
-    """A cell's name, the same on all devices."""
+    """Name a cell; the name is the same on all devices."""
     model, batch, precision = key
     return f"{model}, batch {batch}, {'mixed' if precision == paper.MIXED else precision}"
 
@@ -125,7 +125,7 @@ def memory_verdicts() -> list[dict[str, Any]]:
 
 
 def log_additive(train: list[Cell], titles: list[str]) -> Any:
-    """The plain fit to beat: log seconds as a sum of device, model, batch and precision terms."""
+    """Fit the baseline: log seconds as a sum of device, model, batch and precision terms."""
 
     def terms(c: Cell) -> np.ndarray:
         model, batch, precision = c.name.split(", ")
@@ -144,11 +144,11 @@ def log_additive(train: list[Cell], titles: list[str]) -> Any:
 
 
 def held_out(all_cells: list[Cell]) -> dict[str, Any]:
-    """Predictions of what was left out, by the model and by the log-additive fit.
+    """Predict the cells that were left out of a fit, by the model and by the log-additive fit.
 
     Returns:
-        "model": (cell, seconds) with whole devices left out but for one calibrating cell; "additive":
-        the same by the log-additive fit; "additive_single": by that fit with single cells left out.
+        "model": (cell, seconds) with whole devices left out except for one calibrating cell; "additive":
+        the same by the log-additive fit; "additive_single": the log-additive fit with single cells left out.
     """
     titles = list(dict.fromkeys(c.device.title for c in all_cells))
     calibrating = name_of(CALIBRATING)

@@ -1,7 +1,7 @@
 """`w2v-jax plans grid`: compilers' memory plans over lengths and batches, kept for the feasibility table.
 
-A plan takes a compiler ten seconds or more, so they are compiled once, kept in plan_grid.json beside this
-file, and read from there (experiments/costs/devices/plan_surface.py).
+Compiling one plan takes ten seconds or more. So all plans are compiled once and kept in plan_grid.json beside
+this file; experiments/costs/devices/plan_surface.py reads them. Importing this module starts no jax.
 """
 
 import dataclasses
@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.costs.devices.plan_methods import METHODS
 from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
@@ -19,11 +18,12 @@ from experiments.process.files import read_json, write_json
 from experiments.process.provenance import record_provenance
 
 KEPT = Path(__file__).with_name("plan_grid.json")
+METHODS = ("plain", "remat", "exact")  # names of w2v_jax.memory_methods
 MODELS = ("base", "large")
 OPTIMIZER: Literal["adamw"] = "adamw"
-# The paper's settings, and enough others for a quadratic in the length and to see how well it fits.
+# Batch and seconds: the paper's settings, and enough others to fit a quadratic in the length and to check it.
 POINTS = ((1, 5.5), (4, 5.5), (4, 2.0), (2, 10.0), (1, 15.0), (8, 12.0))
-# A target for each kind of compiler; Volta has no bf16, and the paper's mixed is fp16 there.
+# One target for each kind of compiler. Volta has no bf16; the paper's mixed precision is fp16 there.
 PRECISIONS: dict[str, tuple[Literal["fp32", "bf16", "fp16"], ...]] = {
     "cpu": ("fp32",),
     "xavier-agx": ("fp32", "fp16"),
@@ -33,13 +33,15 @@ PRECISIONS: dict[str, tuple[Literal["fp32", "bf16", "fp16"], ...]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GridArguments:
-    """Compile the plans that the feasibility table reads (half an hour or more); it can be interrupted.
+    """Compile the plans that the feasibility table reads (half an hour or more).
 
-    example: w2v-jax plans grid --targets cpu xavier-agx orin-agx --out experiments/plan_grid.json
+    The command can be interrupted and started again.
+
+    example: w2v-jax plans grid --targets cpu xavier-agx orin-agx --out plan_grid.json
     """
 
     out: Path
-    """JSON file; plans that it holds already, by the same commit and jaxlib, are kept."""
+    """JSON file; its plans are kept if they were made by the same commit and the same jaxlib."""
     targets: tuple[str, ...] = tuple(PRECISIONS)
     """Compilers: cpu, or devices as in profile --target."""
 
@@ -78,7 +80,7 @@ def main(argv: list[str]) -> None:
 
 
 def settings_of(targets: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """(target, settings of a step) of the whole grid, the paper's own setting first."""
+    """Yield (target, StepSettings) for the whole grid, the paper's own setting first."""
     from experiments.costs.step.training_step import StepSettings
 
     for (batch, seconds), method, target in itertools.product(POINTS, METHODS, targets):
@@ -98,7 +100,12 @@ def settings_of(targets: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
 
 
 def plan_bytes(target: str, settings: Any) -> int:
-    """Total of the compiler's plan; `target` is a device, or "cpu" for this process's backend."""
+    """Compile a step and return the total of its plan in bytes.
+
+    Args:
+        target: a device, or "cpu" for this process's backend.
+        settings: StepSettings.
+    """
     from experiments.costs.devices import plans
     from experiments.costs.step import training_step
     from profiling.xla import memory_plan
@@ -109,13 +116,14 @@ def plan_bytes(target: str, settings: Any) -> int:
 
 
 def _kept(path: Path, provenance: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of a file that the same code and compiler wrote; none of others'."""
+    """Read the rows of a file that the same code and the same compiler wrote; drop all others."""
     if not path.exists():
         return []
-    held = read_json(path)
-    same = held["provenance"]["versions"]["jaxlib"] == provenance["versions"]["jaxlib"]
-    return [row for row in held["rows"] if same and row["commit"] == provenance["commit"]]
+    found = read_json(path)
+    same = found["provenance"]["versions"]["jaxlib"] == provenance["versions"]["jaxlib"]
+    return [row for row in found["rows"] if same and row["commit"] == provenance["commit"]]
 
 
 def _is(row: dict[str, Any], target: str, settings: Any) -> bool:
+    """Tell whether a row is the plan of these settings for this target."""
     return row["target"] == target and all(row[k] == v for k, v in dataclasses.asdict(settings).items())

@@ -1,8 +1,8 @@
 """Memory of a training step by the compilers' plans that are kept (experiments/costs/devices/plan_grid.py).
 
-A plan at a kept point is the compiler's own. Between points it is a fit, `a + batch x (b + c seconds + d
-seconds^2)`, which is how a step's memory grows, and `a + b seconds` for exact steps; `fit_errors` say how
-far such a fit is from a plan that it has not seen.
+At a kept point the plan is the compiler's own. Between points it is a fit: `a + batch x (b + c seconds + d
+seconds^2)`, and `a + b seconds` for exact steps. `fit_errors` measures how far such a fit is from a plan that
+it has not seen.
 """
 
 import functools
@@ -21,7 +21,7 @@ class Planned(NamedTuple):
 
     Attributes:
         bytes: arguments, outputs and temporaries.
-        compiled: whether a compiler said so, or the fit.
+        compiled: True for a compiler's own plan, False for a fit.
     """
 
     bytes: float
@@ -30,17 +30,17 @@ class Planned(NamedTuple):
 
 @functools.cache
 def kept() -> dict[str, Any]:
-    """The file of plans.
+    """Read the file of plans.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: the file is missing or damaged.
     """
     try:
         found = read_json(KEPT)
         assert isinstance(found["rows"], list)
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
         raise UserError(
-            f"no plans in {KEPT.name}: compile them with w2v-jax plans grid --out {KEPT.name}"
+            f"{KEPT.name} holds no plans: compile them with w2v-jax plans grid --out {KEPT.name}"
         ) from None
     return found
 
@@ -48,10 +48,15 @@ def kept() -> dict[str, Any]:
 def plan(
     device: Device, model: str, method: str, precision: str, batch: int, seconds: float
 ) -> Planned | None:
-    """Memory of a step on a device, with AdamW; None where no compiler's plan speaks for it.
+    """Plan the memory of a step with AdamW on a device; None where no compiler's plan stands for the device.
 
     Args:
-        precision: fp32, or any of 16 bits, which takes the 16 bits of the device's compiler.
+        device: the device; `device.plan` names the compiler.
+        model: preset.
+        method: one of METHODS.
+        precision: fp32, or any other name for the 16-bit precision that the plans of the compiler have.
+        batch: utterances.
+        seconds: length of each utterance.
     """
     target = device.plan
     if target is None:
@@ -72,7 +77,7 @@ def plan(
 
 @functools.cache
 def _surface(target: str, model: str, method: str, precision: str) -> tuple[dict[Any, int], Any]:
-    """Kept plans by (batch, seconds), and the fit's coefficients, None where there are too few of them."""
+    """Return the kept plans by (batch, seconds) and the coefficients of their fit, None for too few plans."""
     points = {
         (row["batch"], row["seconds"]): row["bytes"]
         for row in kept()["rows"]
@@ -83,29 +88,30 @@ def _surface(target: str, model: str, method: str, precision: str) -> tuple[dict
 
 
 def _fit(method: str, points: dict[tuple[int, float], int]) -> np.ndarray:
+    """Fit coefficients by least squares of relative errors, so that small and large steps count alike."""
     terms = np.array([_terms(method, *point) for point in points])
     sizes = np.array(list(points.values()), float)
-    # Relative errors count alike, small steps and large.
     return np.linalg.lstsq(terms / sizes[:, None], np.ones(len(sizes)), rcond=None)[0]
 
 
 def fit_errors() -> dict[str, float]:
-    """Largest relative distance of a kept plan from what the others of its kind would say of it, by kind."""
+    """Predict each kept plan from the others of its kind; return the largest relative error of each kind."""
     found: dict[str, float] = {}
     for row in kept()["rows"]:
         kind = (row["target"], row["model"], row["method"], row["precision"])
         points, _ = _surface(*kind)
-        here = (row["batch"], row["seconds"])
-        others = {point: size for point, size in points.items() if point != here}
+        left_out = (row["batch"], row["seconds"])
+        others = {point: size for point, size in points.items() if point != left_out}
         if len(others) >= 4:
-            said = _terms(row["method"], *here) @ _fit(row["method"], others)
+            predicted = _terms(row["method"], *left_out) @ _fit(row["method"], others)
             name = ", ".join(kind)
-            found[name] = max(found.get(name, 0.0), float(abs(said / row["bytes"] - 1.0)))
+            found[name] = max(found.get(name, 0.0), float(abs(predicted / row["bytes"] - 1.0)))
     return found
 
 
 def _terms(method: str, batch: int, seconds: float) -> np.ndarray:
-    # One utterance at a time, nothing quadratic; a batch adds its audio, a few megabytes.
+    """Return the terms that a step's memory is linear in."""
+    # An exact step takes one utterance at a time and keeps nothing quadratic; a batch adds a few megabytes.
     if method == "exact":
         return np.array([1.0, seconds])
     return np.array([1.0, batch, batch * seconds, batch * seconds**2])

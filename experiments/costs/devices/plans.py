@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,10 +10,14 @@ from experiments import paper
 from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
-from experiments.process.files import replace_file, write_json
 from experiments.process.provenance import record_provenance
+from experiments.report.figures import picture
+from experiments.report.footer import footer
+from experiments.report.tables import table
+from experiments.report.units import gigabytes
+from experiments.report.writer import write_report
 
-SETTINGS = ((4, 5.5), (8, 12.0))
+SETTINGS = ((4, 5.5), (8, 12.0))  # batch, seconds
 VARIANTS: tuple[tuple[Literal["fp32", "bf16"], str], ...] = (
     ("fp32", "plain"),
     ("bf16", "plain"),
@@ -33,7 +38,7 @@ class PlansArguments:
     out: Path
     """Folder for plans.json, plans.md and plans.png."""
     targets: tuple[str, ...] = ("xavier-agx", "orin-agx")
-    """Devices to compile for; see profile --target. One for each compute capability is enough."""
+    """Devices to compile for, as in profile --target. One for each compute capability is enough."""
     model: str = "base"
     """Preset."""
 
@@ -59,15 +64,12 @@ def main(argv: list[str]) -> None:
         "rows": list(plan_rows(options)),
         "provenance": record_provenance("plans"),
     }
-    write_json(options.out / "plans.json", result)
-    replace_file(options.out / "plans.md", markdown(result))
-    draw(result, options.out / "plans.png")
-    print(markdown(result))
+    print(write_report(options.out, "plans", result, markdown, draw))
     print(f"written: {options.out / 'plans.json'}, plans.md, plans.png")
 
 
-def plan_rows(options: PlansArguments) -> Any:
-    """A row for each target, setting and variant."""
+def plan_rows(options: PlansArguments) -> Iterator[dict[str, Any]]:
+    """Compile each target, setting and variant, and yield a row of plans.json for each."""
     from experiments.costs.step.training_step import StepSettings
     from experiments.process.progress import stage
     from profiling import targets
@@ -89,10 +91,10 @@ def plan_rows(options: PlansArguments) -> Any:
                 try:
                     plan = plan_of(settings, target)
                 except targets.TargetError as error:
-                    refused = str(error)  # the others are worth having all the same
+                    refused = str(error)  # the other plans are still worth having
                 taken = time.perf_counter() - started
-                said = refused if plan is None else f"{plan['total'] / 1e9:.2f} GB"
-                stage(f"{target}: {settings.describe()}: {said}, {taken:.0f} s")
+                found = refused if plan is None else f"{gigabytes(plan['total'])} GB"
+                stage(f"{target}: {settings.describe()}: {found}, {taken:.0f} s")
                 cuda = DEVICES[target].cuda
                 yield {
                     "target": target,
@@ -110,10 +112,14 @@ def plan_rows(options: PlansArguments) -> Any:
 
 
 def plan_of(settings: Any, target: str) -> dict[str, int]:
-    """The compiler's plan of one step for a target, in bytes.
+    """Compile one step for a target and return the compiler's plan, in bytes.
+
+    Args:
+        settings: StepSettings.
+        target: one of profiling.targets.TARGETS.
 
     Raises:
-        profiling.targets.TargetError: the compiler is not here, or refuses.
+        profiling.targets.TargetError: the compiler is not installed, or refuses the program.
     """
     from experiments.costs.step import training_step
     from profiling import targets
@@ -127,83 +133,69 @@ def plan_of(settings: Any, target: str) -> dict[str, int]:
     return dataclasses.asdict(plan) | {"total": plan.total}
 
 
+def _find(result: dict[str, Any], batch: int, seconds: float) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Find the rows of one setting by target, precision and method."""
+    return {
+        (row["target"], row["precision"], row["method"]): row
+        for row in result["rows"]
+        if (row["batch"], row["seconds"]) == (batch, seconds)
+    }
+
+
 def markdown(result: dict[str, Any]) -> str:
-    """The table for readers."""
-    lines = [
-        f"# Memory plans: {result['model']}, SGD, one training step",
-        "",
-        "What the compiler plans for the program: parameters, batch and all temporaries. No measurement: driver",
-        "and context come on top. The paper's figures are an eager framework's, in fp32.",
-        "",
-        "| target | batch | " + " | ".join(f"{p}, {m}" for p, m in VARIANTS) + " | the paper |",
-        "|---|---|" + "---|" * (len(VARIANTS) + 1),
-    ]
+    """Write the report."""
+    lines = []
     for target in dict.fromkeys(row["target"] for row in result["rows"]):
         for batch, seconds in SETTINGS:
-            rows = {
-                (row["precision"], row["method"]): row
-                for row in result["rows"]
-                if (row["target"], row["batch"], row["seconds"]) == (target, batch, seconds)
-            }
-            cells = [
-                f"{rows[variant]['plan']['total'] / 1e9:.2f}" if rows[variant]["plan"] else "refused"
-                for variant in VARIANTS
-            ]
-            row = rows[VARIANTS[0]]
-            capability = (
-                f" (sm_{row['compute_capability'].replace('.', '')})" if row["compute_capability"] else ""
-            )
-            printed = f"{row['printed_bytes'] / 1e9:.2f}" if row["printed_bytes"] else "not printed"
+            found = _find(result, batch, seconds)
+            rows = [found[target, *variant] for variant in VARIANTS]
+            capability = rows[0]["compute_capability"]
             lines.append(
-                f"| {target}{capability} | {batch} x {seconds:g} s | {' | '.join(cells)} | {printed} |"
+                (
+                    f"{target} (sm_{capability.replace('.', '')})" if capability else target,
+                    f"{batch} x {seconds:g} s",
+                    *(gigabytes(row["plan"]["total"]) if row["plan"] else "refused" for row in rows),
+                    gigabytes(rows[0]["printed_bytes"], unknown="not printed"),
+                )
             )
-    versions = result["provenance"]["versions"]
+    variants = [f"{precision}, {method}" for precision, method in VARIANTS]
     options = {name: value for row in result["options"].values() for name, value in row.items()}
-    lines += [
-        "",
-        "GB. remat: each CNN and transformer layer again in the backward pass. Volta (sm_72) has no bf16 arithmetic:",
-        "the compiler widens it there.",
-        "",
+    parts = [
+        f"# Memory plans: {result['model']}, SGD, one training step",
+        "The table shows the memory that the compiler plans for the program, in GB: parameters, batch and "
+        "all temporaries. It is not measured: the driver and the context take memory beside it. The paper's "
+        "figures are those of an eager framework in fp32.",
+        table(("target", "batch", *variants, "the paper"), lines),
+        "remat computes each CNN and transformer layer again in the backward pass. Volta (sm_72) has no bf16 "
+        "arithmetic, so the compiler widens bf16 to fp32 there.",
         "![plans](plans.png)",
-        "",
-        f"jax {versions['jax']}, jaxlib {versions['jaxlib']}, options {options}; target descriptions in plans.json.",
-        f"`{result['provenance']['command']}`, commit {result['provenance']['commit']}",
+        f"XLA options: {options}. plans.json holds the descriptions of the targets.",
+        footer(result["provenance"]),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Bars by setting, one group a target."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(SETTINGS), figsize=(13, 4.5), layout="constrained")
+    """Draw bars by setting, a group for each target."""
     names = list(dict.fromkeys(row["target"] for row in result["rows"]))
-    for axis, (batch, seconds) in zip(axes, SETTINGS, strict=True):
-        for place, (precision, method) in enumerate(VARIANTS):
-            rows = {
-                row["target"]: row
-                for row in result["rows"]
-                if (row["batch"], row["seconds"], row["precision"], row["method"])
-                == (batch, seconds, precision, method)
-            }
-            at = [index + (place - 2.5) * 0.15 for index in range(len(names))]
-            bars = axis.bar(
-                at,
-                [rows[name]["plan"]["total"] / 1e9 if rows[name]["plan"] else 0.0 for name in names],
-                0.15,
-                label=f"{precision}, {method}",
-            )
-            axis.bar_label(bars, fmt="%.2f", fontsize=6)
-        printed = paper.training_bytes(result["model"], "fp32", batch, seconds)
-        if printed:
-            axis.axhline(printed / 1e9, color="red", linestyle=":", label=f"the paper: {printed / 1e9:.2f}")
-        axis.set_xticks(range(len(names)), names)
-        axis.set(title=f"{result['model']}, batch {batch} x {seconds:g} s", ylabel="GB, compiler's plan")
-        axis.set_ylim(0, axis.get_ylim()[1] * 1.3)  # room for the legend
-        axis.legend(fontsize=8, ncols=3, loc="upper center")
-        axis.grid(alpha=0.3, axis="y")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with picture(path, columns=len(SETTINGS), figsize=(13, 4.5)) as axes:
+        for axis, (batch, seconds) in zip(axes, SETTINGS, strict=True):
+            found = _find(result, batch, seconds)
+            for place, (precision, method) in enumerate(VARIANTS):
+                plans = [found[name, precision, method]["plan"] for name in names]
+                bars = axis.bar(
+                    [index + (place - 2.5) * 0.15 for index in range(len(names))],
+                    [plan["total"] / 1e9 if plan else 0.0 for plan in plans],
+                    0.15,
+                    label=f"{precision}, {method}",
+                )
+                axis.bar_label(bars, fmt="%.2f", fontsize=6)
+            printed = paper.training_bytes(result["model"], "fp32", batch, seconds)
+            if printed:
+                label = f"the paper: {gigabytes(printed)}"
+                axis.axhline(printed / 1e9, color="red", linestyle=":", label=label)
+            axis.set_xticks(range(len(names)), names)
+            axis.set(title=f"{result['model']}, batch {batch} x {seconds:g} s", ylabel="GB, compiler's plan")
+            axis.set_ylim(0, axis.get_ylim()[1] * 1.3)  # room for the legend
+            axis.legend(fontsize=8, ncols=3, loc="upper center")
+            axis.grid(alpha=0.3, axis="y")

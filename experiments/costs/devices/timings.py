@@ -1,4 +1,4 @@
-"""What runner.py brought back from a board: timings.json, checked."""
+"""Read and check timings.json, which runner.py writes on a board."""
 
 import dataclasses
 import math
@@ -19,11 +19,11 @@ class Measured:
     """A step that was run on a board.
 
     Attributes:
-        device: the catalogue's name of it, or None for one that is not in it.
-        title: what to call it.
-        settings: of the step, as in experiments.costs.step.training_step.StepSettings.
-        seconds: median of a step; None where it ran out of memory.
-        spread: (p90 - p10) / median; None likewise.
+        device: name of the board in the catalogue of devices, or None for an unknown board.
+        title: name of the board for readers.
+        settings: settings of the step, as in experiments.costs.step.training_step.StepSettings.
+        seconds: median seconds of a step; None where memory ran out.
+        spread: (p90 - p10) / median; None where memory ran out.
         record: the whole file.
     """
 
@@ -36,7 +36,7 @@ class Measured:
 
     @property
     def key(self) -> tuple[str, int, str]:
-        """(model, batch, precision)."""
+        """Return (model, batch, precision)."""
         return self.settings["model"], self.settings["batch"], self.settings["precision"]
 
 
@@ -44,17 +44,19 @@ def read_timings(path: Path) -> Measured:
     """Read and check a timings.json.
 
     Raises:
-        UserError: it is not there, is not one, or holds a wrong result or figures that cannot be.
+        UserError: the file is missing, is no timings.json, or holds a wrong result or impossible figures.
     """
     try:
         record = read_json(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except ValueError:
-        raise UserError(f"{path} is not whole: copy the timings.json that runner.py wrote again") from None
+        raise UserError(f"{path} is no complete JSON: copy the timings.json of runner.py again") from None
     try:
         if record["format"] != runner.FORMAT:
-            raise UserError(f"{path} is of format {record['format']}; this reads format {runner.FORMAT}")
+            raise UserError(
+                f"{path} has format {record['format']}; this version reads format {runner.FORMAT}"
+            )
         settings = {name: record["artifact"]["settings"][name] for name in SETTINGS}
         status, label = record["status"], record["device"]
         board = record["board"].get("model") or record["board"].get("cpu") or "a board without a name"
@@ -63,11 +65,11 @@ def read_timings(path: Path) -> Measured:
         missing = f": no {error}" if isinstance(error, KeyError) else ""
         raise UserError(f"{path} is not a timings.json of runner.py{missing}") from None
     if status == WRONG:
-        raise UserError(f"{path}: the step gave wrong numbers on {board}; its times say nothing")
+        raise UserError(f"{path}: the step gave wrong numbers on {board}, so its times are not used")
     if status not in (TIMED, OUT_OF_MEMORY):
         raise UserError(f"{path}: unknown status {status!r}; expected {TIMED} or {OUT_OF_MEMORY}")
     if status == TIMED and not (isinstance(seconds, int | float) and math.isfinite(seconds) and seconds > 0):
-        raise UserError(f"{path}: a step of {seconds} seconds cannot be")
+        raise UserError(f"{path}: a step cannot take {seconds} seconds; run runner.py again")
     device = label if label in (*DEVICES, this_machine.NAME) else named_like(board)
     title = DEVICES[device].title if device in DEVICES else str(label or board)
     timed = status == TIMED

@@ -1,1 +1,1 @@
-"""One training step, its work and its memory by module."""
+"""One training step: its operations, its traffic and its memory by module."""

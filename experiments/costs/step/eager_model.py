@@ -1,7 +1,7 @@
-"""wav2vec 2.0 pre-training as an eager framework runs it, operation by operation: transformers' graph.
+"""Trace wav2vec 2.0 pre-training operation by operation, as transformers runs it in an eager framework.
 
-Negatives are gathered, as there: [1 + negatives, batch, frame, dim] at full size. Scopes are those of this
-project's modules, so that accountings stand side by side.
+Negatives are gathered at full size, [1 + negatives, batch, frame, dim], as in transformers. Scopes are those
+of this project's modules, so that all accountings can be compared.
 """
 
 from profiling.eager_memory import Tape, Tensor
@@ -14,8 +14,11 @@ def trace(config: ModelConfig, batch: int, samples: int, tape: Tape) -> Tape:
     Args:
         config: architecture and dropout rates; layer drop is left out.
         batch: whole utterances.
-        samples: of each.
-        tape: empty; given back with what is saved by scope.
+        samples: samples of each utterance.
+        tape: an empty tape.
+
+    Returns:
+        The tape, which holds the saved bytes by scope.
     """
     with tape.within("feature_encoder"):
         features = _feature_encoder(config, batch, samples, tape)
@@ -59,9 +62,9 @@ def _context_network(config: ModelConfig, x: Tensor, tape: Tape) -> Tensor:
         group = width // config.positional_groups
         weights = config.positional_kernel * group * width
         tape.save(Tensor((config.positional_kernel,)))
-        # The weights come of the weight norm, and are no parameter.
+        # The weights are a result of the weight norm and no parameter.
         kernel = Tensor((weights,))
-        outputs = frames + (config.positional_kernel % 2 == 0)  # the last one is cut off, and held
+        outputs = frames + (config.positional_kernel % 2 == 0)  # the last output is cut off, but kept
         position = tape.convolution(x, weights, (batch, outputs, width))
         if position.itemsize == 4:
             tape.save(kernel)
@@ -113,12 +116,12 @@ def _quantizer(config: ModelConfig, x: Tensor, tape: Tape) -> Tensor:
     batch, frames, _ = x.shape
     groups, entries = config.codebook_groups, config.codebook_entries
     logits = tape.full(tape.linear(x, groups * entries))
-    tape.softmax(logits)  # of the noisy logits: the straight-through choice
-    tape.save(Tensor((batch * frames * groups,), 8))  # its indices
+    tape.softmax(logits)  # the straight-through choice takes the softmax of the noisy logits
+    tape.save(Tensor((batch * frames * groups,), 8))  # indices of the choice
     tape.softmax(Tensor(logits.shape))  # for the diversity loss
     tape.save(Tensor((groups, entries)), Tensor((groups,)))
     choice = Tensor(logits.shape, x.itemsize)
-    tape.save(choice)  # times the codebook
+    tape.save(choice)  # the choice is multiplied with the codebook
     return Tensor((batch, frames, config.codevector_dim), x.itemsize)
 
 

@@ -1,4 +1,4 @@
-"""Operations of training a second of audio, pre-training and recognition, counted from traced programs."""
+"""Count the operations of training on a second of audio, for pre-training and recognition."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
 from w2v_jax.objective.pretraining import pretraining_objective
 from w2v_jax.recognition.ctc import RecognizerConfig, recognizer
 
-# A middling utterance of read speech, for recognition: attention grows with length.
+# Recognition is priced at a typical length of read speech, because attention grows with length.
 UTTERANCE_SECONDS = 4.5
 LABELS = 32
 
 
 def pretraining_flops_per_second(settings: dict[str, Any]) -> float:
-    """Loss and gradients of a pre-training step over its seconds of audio; without the optimizer.
+    """Count the operations of a pre-training step's loss and gradients, per second of audio.
 
     Args:
-        settings: of a run of `w2v-jax pretrain`.
+        settings: settings of a run of `w2v-jax pretrain`.
     """
     objective = pretraining_objective(ModelConfig.from_dict(settings["model_config"]))
     samples = round(settings["crop_seconds"] * SAMPLE_RATE_HZ)
@@ -29,7 +29,9 @@ def pretraining_flops_per_second(settings: dict[str, Any]) -> float:
 
 
 def recognition_flops_per_second(recognizer_settings: dict[str, Any]) -> float:
-    """The same of a recognizer, at batches of four utterances of 4.5 s.
+    """Count the operations of a recognizer's loss and gradients, per second of audio.
+
+    The batch is four utterances of 4.5 s.
 
     Args:
         recognizer_settings: recognizer.json of a run of `w2v-jax finetune`.

@@ -1,4 +1,4 @@
-"""Costs of one training step by module and layer: the table behind `profile` and the paper's figures."""
+"""Costs of one training step by module and layer, for `profile` and the paper's figures."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ OTHER = "losses and draws"
 
 
 def layer_names(config: ModelConfig) -> list[str]:
-    """Rows of every table, in the order of the forward pass."""
+    """Return the rows of every table, in the order of the forward pass."""
     return [
         *(f"conv_layers_{index}" for index in range(len(config.conv_channels))),
         "feature_projection",
@@ -33,7 +33,7 @@ def layer_names(config: ModelConfig) -> list[str]:
 
 
 def module_of(layer: str) -> str:
-    """The module of Table 1 that a layer belongs to."""
+    """Return the module of Table 1 that a layer belongs to."""
     if layer.startswith("conv_layers") or layer == "feature_projection":
         return "cnn_encoder"
     if layer.startswith("layers") or layer == "positional":
@@ -42,7 +42,7 @@ def module_of(layer: str) -> str:
 
 
 def layer_of(scope: str) -> str:
-    """The row of a name scope; "layers" for the whole stack, which a scan computes."""
+    """Return the row of a name scope; "layers" for the whole stack, which a scan computes."""
     parts = scope.split("/")
     for part in parts:
         if part.startswith(("conv_layers_", "layers_")) or part in (
@@ -55,14 +55,17 @@ def layer_of(scope: str) -> str:
         if part in QUANTIZATION:
             return "quantization"
     if "context_network" in parts:
-        return "layers"  # what stands around the stack: its scan, keys, the first or last norm
+        return "layers"  # the scan itself, its keys, the first or last norm
     return "conv_layers_0" if "feature_encoder" in parts else OTHER
 
 
 def by_layer(pairs: Iterable[tuple[str, Any]], config: ModelConfig, zero: Any) -> dict[str, Any]:
-    """Sum (scope, amount) pairs over layers; what the stack takes is dealt evenly to its layers.
+    """Sum (scope, amount) pairs over layers; amounts of the whole stack are split evenly over its layers.
 
-    Amounts are whole numbers or records of them, and their sum is kept to the last one.
+    Args:
+        pairs: amounts are integers or dataclasses of integers; their sum is kept exactly.
+        config: the model.
+        zero: an amount of zero.
     """
     rows = dict.fromkeys(layer_names(config), zero)
     stack = zero
@@ -72,30 +75,30 @@ def by_layer(pairs: Iterable[tuple[str, Any]], config: ModelConfig, zero: Any) -
             stack = stack + amount
         else:
             rows[layer] = rows[layer] + amount
-    for index, share in enumerate(_shares(stack, config.num_layers)):
+    for index, share in enumerate(_split_evenly(stack, config.num_layers)):
         rows[f"layers_{index}"] = rows[f"layers_{index}"] + share
     return rows
 
 
-def _shares(amount: Any, count: int) -> list[Any]:
-    """`count` parts as equal as whole numbers allow."""
+def _split_evenly(amount: Any, count: int) -> list[Any]:
+    """Split an amount into `count` parts that are as equal as integers allow."""
     if isinstance(amount, int):
         return [amount // count + (index < amount % count) for index in range(count)]
-    columns = [_shares(value, count) for value in dataclasses.astuple(amount)]
+    columns = [_split_evenly(value, count) for value in dataclasses.astuple(amount)]
     return [type(amount)(*values) for values in zip(*columns, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
 class StepCosts:
-    """What a step costs, by layer.
+    """Costs of a step, by layer.
 
     Attributes:
-        forward, backward: operations; the optimizer's are forward.
-        moved: bytes read and written, both directions.
-        residual_bytes: tensors kept for the backward pass.
-        residual_parts: those of all transformer layers, by part of a layer.
-        parameter_counts: trained numbers.
-        unpriced: primitives that are in no row.
+        forward, backward: operations; the optimizer counts as forward.
+        moved: bytes read and written, forward and backward.
+        residual_bytes: bytes of tensors kept for the backward pass.
+        residual_parts: residual bytes of all transformer layers together, by part of a layer.
+        parameter_counts: number of trained parameters.
+        unpriced: primitives that no row counts.
     """
 
     forward: dict[str, Cost]
@@ -108,12 +111,12 @@ class StepCosts:
 
     @property
     def total(self) -> Cost:
-        """Operations of the whole step."""
+        """Return the operations of the whole step."""
         return sum((*self.forward.values(), *self.backward.values()), Cost())
 
 
 def step_costs(config: ModelConfig, step: TrainingStep) -> StepCosts:
-    """Price a step; nothing is run or compiled."""
+    """Price a step by tracing it; nothing is compiled or run."""
     report = flops.count(step.function, *step.arguments)
 
     def directed(direction: Literal["forward", "backward"]) -> dict[str, Cost]:
@@ -134,14 +137,14 @@ def step_costs(config: ModelConfig, step: TrainingStep) -> StepCosts:
 
 
 def parameter_counts(config: ModelConfig, parameters: Any) -> dict[str, int]:
-    """Trained numbers by layer; stacked layers dealt to each."""
+    """Count trained parameters by layer; those of stacked layers are split over the layers."""
     leaves = jax.tree_util.tree_flatten_with_path(parameters)[0]
     pairs = (("/".join(str(key.key) for key in path), math.prod(leaf.shape)) for path, leaf in leaves)
     return by_layer(pairs, config, 0)
 
 
 def _parts(rows: dict[str, int]) -> dict[str, int]:
-    """Of a stack of layers: attention, feed-forward, and what lies between."""
+    """Sum the bytes of the stack of layers by attention, feed-forward, and norms and sums."""
     found: dict[str, int] = {}
     for scope, size in rows.items():
         if layer_of(scope) == "layers":
@@ -157,19 +160,19 @@ def eager_bytes(
     precision: Precision = "fp32",
     backend: Backend = "cpu",
 ) -> dict[str, int]:
-    """What an eager framework keeps, by layer (accounting `autograd`), parameters apart."""
+    """Count the bytes that an eager framework keeps, by layer, without parameters (accounting `autograd`)."""
     return by_layer(trace(config, batch, samples, Tape(precision, backend)).rows.items(), config, 0)
 
 
 def attention_bytes(config: ModelConfig, batch: int, samples: int, backend: Backend = "cpu") -> int:
-    """Of `eager_bytes` in fp32, the tensors of frames x frames, which fused attention does not keep."""
+    """Count the bytes of `eager_bytes` in fp32 in tensors of frames x frames; fused attention keeps none."""
     frames = config.num_frames(samples)
     noise = 0 if config.attention_dropout == 0 else 4 + (4 if backend == "cpu" else 1)
     return config.num_layers * config.num_heads * batch * frames * frames * (4 + noise)
 
 
 def standing_bytes(step: TrainingStep) -> dict[str, int]:
-    """What is in memory whatever the batch: parameters, their gradients, optimizer state."""
+    """Count the bytes that do not depend on the batch: parameters, their gradients, optimizer state."""
     parameters = tree_bytes(step.parameters)
     return {
         "parameters": parameters,

@@ -11,17 +11,22 @@ MODULES = {
 ALL = tuple(name for names in MODULES.values() for name in names)
 
 
-# The table's row of quantization prices the projections and does not count their parameters.
+# Table 1's row of quantization counts the projections' operations but not their parameters.
 PARAMETER_MODULES = MODULES | {"quantization": ("quantizer",)}
 
 
 def module_costs(config: Any, seconds: float, batch: int) -> dict[str, dict[str, int]]:
-    """Parameters and forward operations by module of Table 1, the total included.
+    """Count parameters and forward operations by module of Table 1, the total included.
+
+    Args:
+        config: ModelConfig.
+        seconds: length of each utterance.
+        batch: utterances.
 
     Returns:
-        module -> {"params", "flops_paper", "flops_full"}; counts. `flops_paper` holds multiply-adds and the
-        biases of linear layers, but for the CNN encoder's row, whose printed value has none; biases of
-        convolutions are in no row. `flops_full` holds products, taps on padding, elementwise and
+        module -> {"params", "flops_paper", "flops_full"}. `flops_paper` counts multiply-adds and the biases
+        of linear layers, except in the CNN encoder's row, whose printed value has no biases; biases of
+        convolutions are in no row. `flops_full` counts products, taps on padding, elementwise and
         transcendental work.
     """
     import jax
@@ -32,7 +37,7 @@ def module_costs(config: Any, seconds: float, batch: int) -> dict[str, dict[str,
     from w2v_jax.config import SAMPLE_RATE_HZ
     from w2v_jax.objective.pretraining import bind_model
 
-    # The convention prices layers, whatever form computes them: as convolutions.
+    # The convention prices convolutions as such, whatever form computes them.
     config = config.replace(convolution_form="lax")
     init, apply = bind_model(config)
     samples = round(seconds * SAMPLE_RATE_HZ)
@@ -48,15 +53,15 @@ def module_costs(config: Any, seconds: float, batch: int) -> dict[str, dict[str,
     def inside(scope: str, names: tuple[str, ...]) -> bool:
         return any(part in names for part in scope.split("/")[:2])
 
-    # Between the modules only frames are masked: the transformer's input.
+    # Between the modules there is only the masking of frames. It counts as the transformer's.
     between = sum((cost for (scope, _), cost in everything.items() if not inside(scope, ALL)), Cost())
     rows = {}
     for module, names in MODULES.items():
-        held = [parameters[name] for name in PARAMETER_MODULES[module]]
+        own = [parameters[name] for name in PARAMETER_MODULES[module]]
         full = sum((cost for (scope, _), cost in everything.items() if inside(scope, names)), Cost())
         full = full + between if module == "transformer" else full
         rows[module] = {
-            "params": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(held)),
+            "params": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(own)),
             "flops_paper": sum(
                 cost.products + cost.linear_bias * (module != "cnn_encoder")
                 for scope, cost in layers.items()

@@ -1,4 +1,4 @@
-"""What a federated round costs: all clients' steps, the server's part, the bytes that travel."""
+"""The cost of a federated round: all clients' steps, the server's work, the bytes that are sent."""
 
 from typing import Any
 
@@ -15,7 +15,12 @@ from w2v_jax.optim import make_optimizer
 
 
 def round_price(settings: StepSettings, clients: int, local_steps: int) -> dict[str, Any]:
-    """Price a round of the federated engine's own programs; nothing is run.
+    """Price a round by tracing the federated engine's own programs; nothing is run.
+
+    Args:
+        settings: settings of a client's step.
+        clients: clients of the round.
+        local_steps: steps of each client.
 
     Returns:
         Operations of all clients and of the server, bytes down and up, seconds of audio heard.

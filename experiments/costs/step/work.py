@@ -1,4 +1,4 @@
-"""Operations and bytes of a training step as the step-time model takes them, traced once a setting."""
+"""Operations and bytes of a training step for the step-time model, traced once for each setting."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ Lowered = Literal["cpu", "gpu"]
 
 
 def step_work(settings: StepSettings, device: Device) -> Work:
-    """What a step does on a device's kind of processor; nothing is run."""
+    """Count the work of a step on a device's kind of processor; nothing is run."""
     return _work(settings, "cpu" if device.processor == "cpu" else "gpu")
 
 
@@ -33,16 +33,16 @@ def _work(settings: StepSettings, platform: Lowered) -> Work:
 
 
 class WorkSurface:
-    """Work of a step over batches and lengths: `a + batch x (b + c seconds + d seconds^2)`, from four.
+    """Interpolate the work of a step over batches and lengths: `a + batch x (b + c seconds + d seconds^2)`.
 
-    Operations and bytes grow so, but for frames and blocks that are whole numbers: closer than a hundredth
-    from 2 s on. There are more surfaces than one: of micro-batches whose features are not kept, and of clips
-    so long that feed-forward nets go in several blocks.
+    Four traced steps give the coefficients. From 2 s on, the error is below one hundredth; it comes from
+    frames and blocks, which are whole numbers. Separate fits cover micro-batches whose features are not kept
+    and clips so long that feed-forward nets run in several blocks.
     """
 
     POINTS = ((1, 2.0), (2, 2.0), (1, 6.0), (1, 11.0))
     LONG_POINTS = ((1, 13.0), (2, 13.0), (1, 20.0), (1, 30.0))
-    MANY = 200  # times as many utterances: more than are kept
+    MANY = 200  # times as many utterances, so that features are not kept
 
     def __init__(self, model: str, precision: str, method: str, platform: Lowered):
         self._settings = StepSettings(
@@ -56,7 +56,7 @@ class WorkSurface:
         self._fits: dict[tuple[int, bool], np.ndarray] = {}
 
     def __call__(self, batch: int, seconds: float) -> Work:
-        """The work of one step."""
+        """Return the work of one step."""
         settings = dataclasses.replace(self._settings, batch=batch, seconds=seconds)
         config = settings.config
         kept = config.micro_batch is None or accumulation.keeps_features(config, batch, settings.samples)
@@ -85,5 +85,5 @@ class WorkSurface:
 
 @functools.cache
 def surface(model: str, precision: str, method: str, platform: Lowered) -> WorkSurface:
-    """The surface of these settings, made once."""
+    """Return the surface of these settings, made once."""
     return WorkSurface(model, precision, method, platform)

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import paper
-from experiments.bench.memory.command import gigabytes, scatter
+from experiments.bench.memory.report import scatter
+from experiments.report.units import gigabytes
 from experiments.reproduce.frontier import sections as frontier
 from w2v_jax import memory_methods
 

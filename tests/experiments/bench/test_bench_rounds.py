@@ -8,8 +8,9 @@ import pytest
 
 from experiments.bench.rounds import command as bench_rounds
 from experiments.bench.rounds import report as rounds_report
-from experiments.bench.rounds.command import AGREE, RUNNERS, Runner, distance
+from experiments.bench.rounds.measurement import AGREE, distance
 from experiments.bench.rounds.peers import environments
+from experiments.bench.rounds.runners import RUNNERS, Runner
 from experiments.process.files import read_json
 from tests.experiments.cli.test_commands import fails
 from tests.paths import ROOT
@@ -96,3 +97,15 @@ def test_a_peak_is_not_that_of_who_started_the_process():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert int(done.stdout) < 200e6
+
+
+def test_a_ratio_within_the_intervals_shows_no_difference():
+    slow, fast, close = (
+        {"seconds": [middle, middle + 0.1, middle - shift, middle + 0.05]}
+        for middle, shift in ((4.0, 0.1), (1.0, 0.1), (1.05, -0.1))
+    )
+    assert rounds_report.caution(fast, slow, 1) == ""
+    assert "no difference is shown" in rounds_report.caution(fast, close, 1)
+    # The more comparisons a report makes, the wider is each interval; a single round decides nothing.
+    assert "no difference is shown" in rounds_report.caution(fast, slow, 10**6)
+    assert "no difference is shown" in rounds_report.caution({"seconds": [1.0]}, slow, 1)

@@ -2,7 +2,7 @@ import pytest
 
 from experiments import paper
 from experiments.cli import main as cli
-from experiments.costs.profile_report import by_module, layer_flops
+from experiments.costs.profile.report import by_module, layer_flops
 from experiments.costs.step.measurement import measure
 from experiments.costs.step.training_step import StepSettings
 from experiments.process.files import read_json

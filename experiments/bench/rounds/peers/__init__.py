@@ -1,6 +1,6 @@
 """Other ways to run a federated round, each a program of its own, for `w2v-jax bench rounds`.
 
-Every runner takes the same initial parameters and batches from a file and does the same work; each runs
-in the virtual environment of its framework. Those in torch import nothing of this project but this
-package; those in jax take its model.
+All runners read the same initial parameters and batches from a file and do the same work. Each runs in the
+virtual environment of its framework. Runners in torch import nothing of this project but this package;
+runners in jax use its model.
 """

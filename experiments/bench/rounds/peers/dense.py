@@ -1,4 +1,4 @@
-"""A model of products alone, its first parameters and batches: what vmap is good at. NumPy alone."""
+"""First parameters and batches of a model of products alone, which vmap runs well. Needs only NumPy."""
 
 import itertools
 
@@ -9,7 +9,7 @@ BATCH, STEPS, LEARNING_RATE = 16, 8, 0.05
 
 
 def parameters() -> dict[str, np.ndarray]:
-    """Matrices [in, out]."""
+    """Draw the matrices, each [in, out]."""
     rng = np.random.default_rng(0)
     return {
         f"layer{index}": (rng.standard_normal((width, out)) / np.sqrt(width)).astype(np.float32)
@@ -18,7 +18,7 @@ def parameters() -> dict[str, np.ndarray]:
 
 
 def batches(clients: int) -> dict[str, np.ndarray]:
-    """x [client, step, row, in], target [client, step, row, out]."""
+    """Draw x [client, step, row, in] and target [client, step, row, out]."""
     rng = np.random.default_rng(1)
     shape = (clients, STEPS, BATCH)
     return {

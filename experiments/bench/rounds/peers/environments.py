@@ -1,4 +1,4 @@
-"""A virtual environment for each peer, since their pins conflict.
+"""Make a virtual environment for each peer, because their pinned versions conflict.
 
 python -m experiments.bench.rounds.peers.environments [NAME ...]
 """
@@ -16,12 +16,12 @@ FOLDER = Path("runs/peers")
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """What a peer's environment holds.
+    """Contents of a peer's environment.
 
     Attributes:
-        packages: in the order in which they are installed, each as the words of one pip install.
-        imports: the modules that a runner needs of it.
-        ours: install this project as well, as its jax models need it.
+        packages: arguments of each `pip install`, in order.
+        imports: modules that a runner needs from it.
+        ours: install this project too, for its jax models.
     """
 
     packages: tuple[tuple[str, ...], ...]
@@ -41,28 +41,28 @@ ENVIRONMENTS = {
 
 
 def in_a_checkout() -> bool:
-    """Whether this project runs from its checkout, from where peers import it."""
+    """Tell whether this project runs from its checkout, from which peers import it."""
     return (ROOT / "pyproject.toml").is_file()
 
 
 def python_of(name: str, folder: Path = FOLDER) -> Path:
-    """The interpreter of a peer's environment, whether it is there or not."""
+    """Return the path of the interpreter of a peer's environment, which may not exist yet."""
     return folder / name / "bin" / "python"
 
 
 def interpreter(name: str) -> str | None:
-    """What runs a peer: its environment's interpreter, or this one if it has what the peer needs, or None."""
+    """Find an interpreter for a peer: its environment's, or this one if it has the modules; else None."""
     if in_a_checkout() and python_of(name).exists():
-        return str(python_of(name).absolute())  # not resolved: a link would lose its environment
-    here = all(importlib.util.find_spec(module) for module in ENVIRONMENTS[name].imports)
-    return sys.executable if here else None
+        return str(python_of(name).absolute())  # a resolved link would lose its environment
+    complete = all(importlib.util.find_spec(module) for module in ENVIRONMENTS[name].imports)
+    return sys.executable if complete else None
 
 
 def make(name: str, folder: Path = FOLDER) -> None:
-    """Make an environment, unless it is there whole.
+    """Make an environment, unless a complete one exists.
 
     Raises:
-        subprocess.CalledProcessError: pip failed; its own words say why.
+        subprocess.CalledProcessError: pip failed and printed why.
     """
     ready = folder / name / ".ready"
     if ready.exists():
@@ -78,7 +78,7 @@ def make(name: str, folder: Path = FOLDER) -> None:
 
 
 def main() -> None:
-    """Make those that are named, or all."""
+    """Make the environments named on the command line, or all."""
     for name in sys.argv[1:] or ENVIRONMENTS:
         print(f"{name}: {python_of(name)}", flush=True)
         try:

@@ -1,4 +1,4 @@
-"""fedjax's own FedAvg, through one of its for-each-client backends or our vmap backend."""
+"""Run fedjax's own FedAvg through one of its for-each-client backends or this project's vmap backend."""
 
 import warnings
 
@@ -17,8 +17,8 @@ from fed.fedjax_vmap import vmap_backend
 restore_removed_names()
 options = arguments()
 work = Work(options.work)
-held = model(work, options.form, options.precision)
-gradient = jax.grad(held.loss)
+workload = model(work, options.form, options.precision)
+gradient = jax.grad(workload.loss)
 clients = {}
 for client in range(work.clients):
     rows = {name: values[client].reshape(-1, *values.shape[3:]) for name, values in work.batches.items()}
@@ -36,14 +36,14 @@ algorithm = fedjax.algorithms.fed_avg.federated_averaging(
     fedjax.ShuffleRepeatBatchHParams(batch_size=batch_size, num_epochs=1, seed=0, skip_shuffle=True),
 )
 cohort = [(name, dataset, jax.random.PRNGKey(0)) for name, dataset in data.clients()]
-state = algorithm.init(held.parameters)
+state = algorithm.init(workload.parameters)
 
 
 def run_round():
-    """All clients, one after another."""
+    """Train all clients."""
     global state
     state, _ = algorithm.apply(state, cohort)
     jax.block_until_ready(state.params)
 
 
-serve(run_round, lambda: held.to_names(state.params), options.out)
+serve(run_round, lambda: workload.to_names(state.params), options.out)

@@ -1,4 +1,4 @@
-"""Flower's simulation: FedAvg over virtual clients in Ray workers."""
+"""Run Flower's simulation: FedAvg over virtual clients in Ray workers."""
 
 import os
 import time
@@ -24,7 +24,7 @@ started = [0.0]
 
 
 def client_app(path: str, names: list[str]) -> ClientApp:
-    """The clients, each in whatever worker is free; a worker reads the work file once."""
+    """Build the clients. Each runs in any free worker; a worker reads the work file once."""
 
     class Client(NumPyClient):
         def __init__(self, client: int):
@@ -33,41 +33,41 @@ def client_app(path: str, names: list[str]) -> ClientApp:
         def fit(self, parameters, config):
             import torch
 
-            from experiments.bench.rounds.peers.torch_models import kept, to_names
+            from experiments.bench.rounds.peers.torch_models import load, to_names
 
             torch.set_num_threads(1)
-            held, net = kept(path)
+            work, net = load(path)
             with torch.no_grad():
                 own = {name.removeprefix("held."): value for name, value in net.named_parameters()}
                 for name, value in zip(names, parameters, strict=True):
                     own[name].copy_(torch.tensor(value))
-            optimizer = torch.optim.SGD(net.parameters(), held.learning_rate)
-            for step in range(held.steps):
+            optimizer = torch.optim.SGD(net.parameters(), work.learning_rate)
+            for step in range(work.steps):
                 optimizer.zero_grad()
-                batch = held.batch(self.client, step)
+                batch = work.batch(self.client, step)
                 net.loss({name: torch.as_tensor(value) for name, value in batch.items()}).backward()
                 optimizer.step()
             ended = to_names(net)
-            return [ended[name] for name in names], held.steps, {}
+            return [ended[name] for name in names], work.steps, {}
 
     return ClientApp(client_fn=lambda context: Client(int(context.node_config["partition-id"])).to_client())
 
 
 def between_rounds(server_round, parameters, config):
-    """Flower evaluates after every round, and once before the first: the benchmark waits here."""
+    """Answer the benchmark where Flower evaluates: before the first round and after every round."""
     if server_round == 0:
         answer({"ready": True})
     else:
         answer({"seconds": time.perf_counter() - started[0]})
     if not asked():
         end(dict(zip(names, parameters, strict=True)), options.out)
-        os._exit(0)  # Flower has no word for enough
+        os._exit(0)  # Flower has no way to stop early
     started[0] = time.perf_counter()
     return 0.0, {}
 
 
 def server(context):
-    """FedAvg over all clients."""
+    """Build FedAvg over all clients."""
     strategy = FedAvg(
         fraction_evaluate=0.0,
         min_fit_clients=work.clients,

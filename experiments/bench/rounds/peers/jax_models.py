@@ -1,4 +1,4 @@
-"""Losses of both workloads in jax: (initial parameters, loss of a batch, parameters -> names)."""
+"""Models of the workloads in jax: initial parameters, the loss of a batch, and how a client trains."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.bench.rounds.peers.protocol import ADAM_EPSILON, Parameters, Work
 
-# fp32 is fp32 for everyone: GPUs would round products to 19 bits by default.
+# GPUs round fp32 products to 19 bits by default; all runners take full fp32.
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
@@ -17,9 +17,9 @@ class Model(NamedTuple):
     """A workload's model.
 
     Attributes:
-        parameters: initial ones, a pytree.
+        parameters: initial parameters, a pytree.
         loss: (parameters, batch) -> scalar.
-        to_names: parameters -> NumPy arrays by name, as the work file has them.
+        to_names: parameters -> NumPy arrays by the names of the work file.
     """
 
     parameters: Any
@@ -28,7 +28,7 @@ class Model(NamedTuple):
 
 
 def model(work: Work, form: str, precision: str = "fp32") -> Model:
-    """The model of a work file, its convolutions in one of the two forms."""
+    """Build the model of a work file, with its convolutions in the given form."""
     if work.kind in ("toy", "dense"):
         from experiments.bench.rounds.peers import toy_jax
 
@@ -46,7 +46,7 @@ def model(work: Work, form: str, precision: str = "fp32") -> Model:
 
 
 def speech(work: Work, form: str, precision: str = "fp32") -> Model:
-    """wav2vec 2.0's loss with every random choice given in the batch."""
+    """Build wav2vec 2.0's loss; each batch holds every random choice."""
     from w2v_jax.config import ModelConfig
     from w2v_jax.interop import huggingface_names
     from w2v_jax.objective.pretraining import Draws, bind_model, loss_and_sums
@@ -77,7 +77,7 @@ def speech(work: Work, form: str, precision: str = "fp32") -> Model:
 
 
 def dense_loss(parameters, batch):
-    """Mean squared error of the model of products alone."""
+    """Compute the mean squared error of the model of products alone."""
     x = batch["x"]
     for index in range(len(parameters)):
         x = x @ parameters[f"layer{index}"]
@@ -86,10 +86,10 @@ def dense_loss(parameters, batch):
 
 
 class LocalTraining(NamedTuple):
-    """How a client trains.
+    """A client's training.
 
     Attributes:
-        init: parameters -> state of the optimizer; () of plain SGD.
+        init: parameters -> state of the optimizer; plain SGD has ().
         step: ((parameters, state), batch) -> (parameters, state).
     """
 
@@ -97,13 +97,13 @@ class LocalTraining(NamedTuple):
     step: Callable[[Any, Any], Any]
 
     def start(self, parameters: Any) -> Any:
-        """What a client carries from step to step, at its start."""
+        """Return the parameters and the optimizer state that a client starts with."""
         return parameters, self.init(parameters)
 
 
-def local_training(held: Model, work: Work) -> LocalTraining:
-    """Plain SGD, or AdamW without decay, as the work file says."""
-    gradient = jax.grad(held.loss)
+def local_training(workload: Model, work: Work) -> LocalTraining:
+    """Build the training of the work file: plain SGD, or AdamW without decay."""
+    gradient = jax.grad(workload.loss)
     if work.optimizer == "sgd":
 
         def plain_step(carried, batch):
@@ -123,7 +123,7 @@ def local_training(held: Model, work: Work) -> LocalTraining:
 
 
 def adam(work: Work) -> Any:
-    """The optimizer of workloads that ask for AdamW; there is no decay."""
+    """Build the optimizer of workloads with AdamW, without decay."""
     import optax
 
     return optax.adam(work.learning_rate, eps=ADAM_EPSILON)

@@ -1,4 +1,4 @@
-"""A plain loop: one jitted client step after another, one client at a time."""
+"""Run a plain loop: one jitted client step after another, one client at a time."""
 
 import jax
 import jax.numpy as jnp
@@ -8,18 +8,18 @@ from experiments.bench.rounds.peers.protocol import Work, arguments, serve
 
 options = arguments()
 work = Work(options.work)
-held = model(work, options.form, options.precision)
-training = local_training(held, work)
+workload = model(work, options.form, options.precision)
+training = local_training(workload, work)
 step = jax.jit(training.step)
 init = jax.jit(training.init)
 add = jax.jit(
     lambda total, end: jax.tree.map(lambda a, b: a + b / work.clients, total, end), donate_argnums=0
 )
-parameters = held.parameters
+parameters = workload.parameters
 
 
 def run_round():
-    """All clients, one after another."""
+    """Train all clients, one after another."""
     global parameters
     total = jax.tree.map(jnp.zeros_like, parameters)
     for client in range(work.clients):
@@ -30,4 +30,4 @@ def run_round():
     parameters = jax.block_until_ready(total)
 
 
-serve(run_round, lambda: held.to_names(parameters), options.out)
+serve(run_round, lambda: workload.to_names(parameters), options.out)

@@ -1,4 +1,4 @@
-"""This project's rounds, as the engine lays them out by itself."""
+"""Run this project's rounds in the layout that the engine chooses itself."""
 
 import functools
 from typing import NamedTuple
@@ -33,13 +33,13 @@ on_cpu = jax.default_backend() == "cpu"
 
 
 @functools.cache
-def held(form):
-    """The workload's model with its convolutions in one form."""
+def workload(form):
+    """Build the workload's model with its convolutions in one form."""
     return model(work, form, options.precision)
 
 
 def form_of(chunk):
-    """As asked for, or as this project chooses by itself."""
+    """Return the form asked for, or the form that this project chooses for a chunk."""
     return options.form if options.form != "auto" else form_for_clients(chunk)
 
 
@@ -51,8 +51,8 @@ class Objective(NamedTuple):
 
 
 def training_of(chunk):
-    """How clients train, so many of them side by side."""
-    ours = held(form_of(chunk))
+    """Build the training of clients of which `chunk` run side by side."""
+    ours = workload(form_of(chunk))
 
     def value_and_grad(parameters, state, batch, key, step):
         value, gradients = jax.value_and_grad(ours.loss)(parameters, batch)
@@ -64,13 +64,13 @@ def training_of(chunk):
 
 
 class Source:
-    """Clients with the work file's batches; on an accelerator these stay there, as other runners' do."""
+    """Clients with the work file's batches, which stay on an accelerator as other runners' batches do."""
 
     resident = (
         None
         if on_cpu
         else Resident(
-            # Put there once: every trial's engine would take a copy of its own.
+            # Moved once, because every trial's engine would make a copy.
             jax.device_put(work.batches),
             lambda data, place: jax.tree.map(lambda leaf: leaf[place[0], place[1]], data),
         )
@@ -91,13 +91,13 @@ class Source:
 
 source = Source()
 optimizer = optax.sgd(1.0)
-parameters = jax.tree.map(jnp.copy, held(form_of(1)).parameters)
+parameters = jax.tree.map(jnp.copy, workload(form_of(1)).parameters)
 state = server.ServerState(parameters, {}, optimizer.init(parameters), jnp.int32(0))
 
 
 @functools.cache
 def engine_of(chunk) -> Engine:
-    """Programs for so many clients side by side."""
+    """Compile the programs for `chunk` clients side by side."""
     batch = next(source.client_batches("0000", 0))
     settings = cohort.RoundSettings(training_of(chunk), fedavg, optimizer, layout._replace(chunk=chunk))
     return simulation.build_engine(settings, state, batch, work.steps, resident=source.resident)
@@ -114,7 +114,7 @@ round_index, slots = 0, 0
 
 
 def run_round():
-    """A round of all clients."""
+    """Run a round of all clients."""
     global state, round_index, slots
     outcome = run_one(
         engine, state, source, source.client_ids(), seed=0, round_index=round_index, first_step=0
@@ -124,7 +124,7 @@ def run_round():
 
 
 def about():
-    """How the engine laid the round out."""
+    """Describe the layout of the round."""
     return {
         "lanes": layout.lanes,
         "chunk": layout.chunk,
@@ -135,7 +135,7 @@ def about():
 
 serve(
     run_round,
-    lambda: held(form_of(layout.chunk)).to_names(jax.tree.map(np.asarray, state.parameters)),
+    lambda: workload(form_of(layout.chunk)).to_names(jax.tree.map(np.asarray, state.parameters)),
     options.out,
     about=about,
 )

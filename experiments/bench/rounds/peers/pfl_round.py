@@ -1,4 +1,4 @@
-"""pfl's FederatedAveraging in one process."""
+"""Run pfl's FederatedAveraging in one process."""
 
 import logging
 import time
@@ -32,20 +32,20 @@ net.to(device)
 
 
 def loss(*tensors, **_):
-    """pfl hands over the columns of a dataset in their order."""
+    """Compute the loss of a batch, whose columns pfl passes in order."""
     batch = dict(zip(names, (torch.as_tensor(t, device=device) for t in tensors), strict=True))
     with rounding(device, options.precision):
         return net.loss(batch)
 
 
 def dataset(user):
-    """A client's rows, all steps one after another."""
+    """Build a client's dataset: the rows of all its steps, in order."""
     columns = [work.batches[name][int(user)] for name in names]
     return Dataset(raw_data=[c.reshape(-1, *c.shape[2:]) for c in columns], user_id=str(user))
 
 
-class Asked(TrainingProcessCallback):
-    """Waits for the benchmark between rounds; pfl's loop calls it."""
+class BenchmarkCallback(TrainingProcessCallback):
+    """Wait for the benchmark between rounds; pfl's loop calls it."""
 
     def __init__(self):
         self.started = time.perf_counter()
@@ -63,8 +63,8 @@ class Asked(TrainingProcessCallback):
         return stop, Metrics()
 
 
-class Held(torch.nn.Module):
-    """pfl looks for `loss` and `metrics` on the module."""
+class ModuleWithLoss(torch.nn.Module):
+    """The model with the methods `loss` and `metrics` that pfl calls."""
 
     def __init__(self):
         super().__init__()
@@ -78,7 +78,7 @@ class Held(torch.nn.Module):
         return {}
 
 
-module = Held()
+module = ModuleWithLoss()
 data = FederatedDataset(dataset, get_user_sampler("minimize_reuse", list(range(work.clients))))
 FederatedAveraging().run(
     algorithm_params=NNAlgorithmParams(
@@ -96,6 +96,6 @@ FederatedAveraging().run(
     model_train_params=NNTrainHyperParams(
         local_num_epochs=1, local_learning_rate=work.learning_rate, local_batch_size=rows
     ),
-    callbacks=[Asked()],
+    callbacks=[BenchmarkCallback()],
 )
 end(to_names(net), options.out)

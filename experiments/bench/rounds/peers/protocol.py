@@ -1,10 +1,10 @@
-"""How the benchmark speaks with a runner: a line on standard input asks, a line of JSON answers.
+"""The protocol of the benchmark and a runner: a line on standard input asks, a line of JSON answers.
 
     python -m experiments.bench.rounds.peers.RUNNER --work work.npz [--form product] --out end.npz
 
-"round" runs one round and answers {"seconds"}; "finish" writes the parameters after all rounds and
-answers {"peak_bytes", "host_peak_bytes", "device", "device_kind"} and what else the runner tells. The
-first line, unasked, is {"ready": true}. Needs NumPy alone.
+"round" runs one round and answers {"seconds"}. "finish" writes the parameters after all rounds and answers
+{"peak_bytes", "host_peak_bytes", "device", "device_kind"} and further facts of the runner. The runner starts
+with the line {"ready": true}. Needs only NumPy.
 """
 
 import argparse
@@ -30,25 +30,26 @@ class Work:
 
     Attributes:
         kind: "toy", "dense" or "speech".
-        parameters: initial ones, by name.
+        parameters: initial parameters by name.
         batches: arrays by name, each [client, step, ...].
-        learning_rate: of plain SGD, or of AdamW without decay if `optimizer` says so.
-        clients, steps: local steps a client.
-        config: of the speech model, as JSON.
-        model_name: its preset.
+        optimizer: "sgd" for plain SGD, "adamw" for AdamW without decay.
+        learning_rate: learning rate of the optimizer.
+        clients, steps: number of clients and local steps of each.
+        config: configuration of the speech model, as JSON.
+        model_name: preset of the speech model.
     """
 
     def __init__(self, path: str):
-        held = np.load(path)
-        self.parameters = {k.removeprefix("p:"): held[k] for k in held.files if k.startswith("p:")}
-        self.batches = {k.removeprefix("b:"): held[k] for k in held.files if k.startswith("b:")}
-        about = json.loads(str(held["about"]))
+        file = np.load(path)
+        self.parameters = {k.removeprefix("p:"): file[k] for k in file.files if k.startswith("p:")}
+        self.batches = {k.removeprefix("b:"): file[k] for k in file.files if k.startswith("b:")}
+        about = json.loads(str(file["about"]))
         self.kind, self.learning_rate, self.config = about["kind"], about["learning_rate"], about["config"]
         self.optimizer, self.model_name = about["optimizer"], about["model"]
         self.clients, self.steps = next(iter(self.batches.values())).shape[:2]
 
     def batch(self, client: int, step: int) -> dict[str, np.ndarray]:
-        """One batch."""
+        """Return one batch."""
         return {name: values[client, step] for name, values in self.batches.items()}
 
 
@@ -71,9 +72,10 @@ _answers: list[TextIO] = []
 
 
 def arguments() -> argparse.Namespace:
-    """What every runner is given; to be asked before all else.
+    """Parse the command line of a runner; call this before all else.
 
-    Frameworks print on standard output: answers go to what it was, everything else to standard error.
+    Frameworks print on standard output. So answers go to the original standard output, and everything else
+    goes to standard error.
     """
     _answers.append(os.fdopen(os.dup(1), "w"))
     os.dup2(2, 1)
@@ -82,7 +84,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", required=True)
     parser.add_argument("--form", choices=("lax", "product", "own", "auto", "mesh"), default="lax")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--backend", default="jit", help="of fedjax")
+    parser.add_argument("--backend", default="jit", help="for-each-client backend of fedjax")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     return parser.parse_args()
 
@@ -93,9 +95,13 @@ def serve(
     out: str,
     about: Callable[[], dict[str, Any]] = dict,
 ) -> None:
-    """Answer until the benchmark is done.
+    """Answer the benchmark until it is done.
 
-    `run_round` returns once its round is done; `about` is told at the end.
+    Args:
+        run_round: returns when its round is done.
+        finish: returns the last parameters.
+        out: file for the last parameters.
+        about: returns further facts for the last answer.
     """
     answer({"ready": True})
     while asked():
@@ -106,26 +112,29 @@ def serve(
 
 
 def asked() -> bool:
-    """Wait for the next line: True for a round, False for the end."""
+    """Wait for the next line; return True for a round, False for the end."""
     return sys.stdin.readline().strip() == "round"
 
 
 def answer(line: dict[str, Any]) -> None:
-    """Answer the benchmark."""
+    """Send the benchmark a line."""
     print(json.dumps(line), file=_answers[0], flush=True)
 
 
 def end(parameters: Parameters, out: str, **about: Any) -> None:
-    """Write where the parameters ended, and say what it took."""
+    """Write the last parameters, and answer with peak memory and device."""
     np.savez(out, **parameters)
-    device, kind, held = _device()
+    device, kind, on_device = _device()
     peak = _peak_resident_bytes()
-    told = {"peak_bytes": held or peak, "host_peak_bytes": peak}
-    answer(told | {"device": device, "device_kind": kind} | about)
+    memory = {"peak_bytes": on_device or peak, "host_peak_bytes": peak}
+    answer(memory | {"device": device, "device_kind": kind} | about)
 
 
 def _peak_resident_bytes() -> int:
-    """Most that this program held. (Linux's ru_maxrss begins with what the process held that started it.)"""
+    """Return the most memory that this program held.
+
+    Linux's ru_maxrss would not do: it starts from the memory of the process that started this one.
+    """
     try:
         return process_memory.peak_resident_bytes()
     except OSError:  # not Linux
@@ -134,13 +143,13 @@ def _peak_resident_bytes() -> int:
 
 
 def _device() -> tuple[str, str, int | None]:
-    """(platform, its kind, most of its own memory in use or None) of the framework at work."""
+    """Return (platform, kind of device, most of its own memory in use or None) of the loaded framework."""
     if torch := sys.modules.get("torch"):
         if not torch.cuda.is_available():
             return "cpu", "cpu", None
         return "gpu", torch.cuda.get_device_name(0), torch.cuda.max_memory_allocated()
     if jax := sys.modules.get("jax"):
         device = jax.local_devices()[0]
-        held = device.memory_stats() or {}
-        return device.platform, device.device_kind, held.get("peak_bytes_in_use")
+        memory = device.memory_stats() or {}
+        return device.platform, device.device_kind, memory.get("peak_bytes_in_use")
     return "cpu", "cpu", None

@@ -1,4 +1,4 @@
-"""One step of plain SGD in torch, in fp32 or under bf16 autocast."""
+"""Run a step of plain SGD in torch, in fp32 or under bf16 autocast."""
 
 import torch
 
@@ -15,7 +15,7 @@ optimizer = local_optimizer(work)(net.parameters(), work.learning_rate)
 
 
 def run_step():
-    """One step."""
+    """Take one step."""
     optimizer.zero_grad()
     with rounding(device, options.precision):
         loss = net.loss(batch)

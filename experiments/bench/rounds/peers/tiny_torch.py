@@ -1,4 +1,4 @@
-"""wav2vec 2.0's loss by transformers, with every random choice given in the batch."""
+"""wav2vec 2.0's loss by transformers; each batch holds every random choice."""
 
 import torch
 import transformers
@@ -41,7 +41,7 @@ class Tiny(torch.nn.Module):
 
 
 def configuration(config):
-    """The same architecture, without dropout of any kind."""
+    """Build transformers' configuration of the same architecture, without dropout of any kind."""
     return transformers.Wav2Vec2Config(
         conv_dim=list(config["conv_channels"]),
         conv_kernel=list(config["conv_kernels"]),

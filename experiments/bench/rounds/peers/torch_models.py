@@ -1,4 +1,4 @@
-"""Losses of both workloads in torch."""
+"""Models of the workloads in torch."""
 
 import contextlib
 import functools
@@ -10,26 +10,26 @@ import torch
 
 from experiments.bench.rounds.peers.protocol import ADAM_EPSILON, Parameters, Work
 
-# fp32 is fp32 for everyone: cuDNN would round to 19 bits by default.
+# cuDNN rounds fp32 to 19 bits by default; all runners take full fp32.
 torch.backends.cudnn.allow_tf32 = False
 
 
 def rounding(device: str, precision: str) -> contextlib.AbstractContextManager:
-    """bf16 rounds what autocast rounds: products and convolutions, not norms and losses."""
+    """Return the context of a step: in bf16, autocast rounds products and convolutions only."""
     if precision == "bf16":
         return torch.autocast(device, torch.bfloat16)
     return contextlib.nullcontext()
 
 
 def local_optimizer(work: Work) -> Callable[[Any, float], torch.optim.Optimizer]:
-    """(parameters, learning rate) -> plain SGD, or AdamW without decay, as the work file says."""
+    """Return (parameters, learning rate) -> the work file's optimizer: plain SGD, or AdamW without decay."""
     if work.optimizer == "sgd":
         return torch.optim.SGD
     return functools.partial(torch.optim.AdamW, eps=ADAM_EPSILON, weight_decay=0.0)
 
 
 def model(work: Work) -> torch.nn.Module:
-    """The model of a work file, with `loss(batch of tensors by name)`."""
+    """Build the model of a work file; its method `loss` takes a batch of tensors by name."""
     if work.kind == "toy":
         from experiments.bench.rounds.peers.toy_torch import Toy
 
@@ -40,13 +40,13 @@ def model(work: Work) -> torch.nn.Module:
 
 
 @functools.cache
-def kept(path: str) -> tuple[Work, torch.nn.Module]:
-    """A work file and its model, read once in a process: Flower's workers serve many clients."""
+def load(path: str) -> tuple[Work, torch.nn.Module]:
+    """Load a work file and its model once in a process, because Flower's workers serve many clients."""
     work = Work(path)
     return work, model(work)
 
 
 def to_names(net: torch.nn.Module) -> Parameters:
-    """NumPy arrays by name, as the work file has them."""
+    """Return the parameters as NumPy arrays by the names of the work file."""
     names = {name.removeprefix("held."): value for name, value in net.named_parameters()}
     return {name: np.asarray(value.detach().cpu()) for name, value in names.items()}

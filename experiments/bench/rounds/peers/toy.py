@@ -1,7 +1,7 @@
-"""The toy model's shapes, first parameters and batches. NumPy alone.
+"""Shapes, first parameters and batches of the toy model. Needs only NumPy.
 
-Three strided convolutions and two transformer layers, regression on random frames: small enough that what a
-framework adds to a step shows.
+The model has three strided convolutions and two transformer layers, and does regression on random frames. It
+is so small that a framework's own share of a step shows.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ BATCH, STEPS, LEARNING_RATE = 4, 4, 0.05
 
 
 def frames() -> int:
-    """Frames of a batch's rows."""
+    """Return the frames of a row."""
     count = SAMPLES
     for taps, stride in CONVOLUTIONS:
         count = (count - taps) // stride + 1
@@ -20,7 +20,7 @@ def frames() -> int:
 
 
 def parameters() -> dict[str, np.ndarray]:
-    """Convolutions [tap, channel, out]; matrices [in, out]."""
+    """Draw convolutions [tap, channel, out] and matrices [in, out]."""
     rng = np.random.default_rng(0)
 
     def draw(*shape: int) -> np.ndarray:
@@ -40,7 +40,7 @@ def parameters() -> dict[str, np.ndarray]:
 
 
 def batches(clients: int) -> dict[str, np.ndarray]:
-    """waveform [client, step, row, sample], target [client, step, row, frame, target]."""
+    """Draw waveform [client, step, row, sample] and target [client, step, row, frame, target]."""
     rng = np.random.default_rng(1)
     shape = (clients, STEPS, BATCH)
     return {

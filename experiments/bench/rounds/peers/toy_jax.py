@@ -1,4 +1,4 @@
-"""The toy model in plain jax, for all runners in jax but ours."""
+"""The toy model in plain jax."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from experiments.bench.rounds.peers import toy
 
 
 def loss(parameters, batch, form: str):
-    """Mean squared error of a batch."""
+    """Compute the mean squared error of a batch."""
     x = batch["waveform"][..., None]
     for index, (_, stride) in enumerate(toy.CONVOLUTIONS):
         x = jax.nn.gelu(convolution(x, parameters[f"conv{index}"], stride, form), approximate=False)
@@ -19,7 +19,7 @@ def loss(parameters, batch, form: str):
 
 
 def convolution(x, kernel, stride: int, form: str):
-    """Without padding: lax.conv, or with this project's derivatives (`own`), or products over blocks."""
+    """Convolve without padding: by lax.conv (`own`: with own derivatives) or by products over blocks."""
     taps, channels, out = kernel.shape
     if form == "lax":
         return jax.lax.conv_general_dilated(
@@ -42,13 +42,13 @@ def convolution(x, kernel, stride: int, form: str):
 
 
 def normalised(x):
-    """Layer norm without scale."""
+    """Apply layer norm without scale."""
     centred = x - x.mean(-1, keepdims=True)
     return centred / jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-5)
 
 
 def attention(x, parameters, layer: int):
-    """Self-attention over all frames."""
+    """Apply self-attention over all frames."""
     shape = (*x.shape[:2], toy.HEADS, toy.DIM // toy.HEADS)
     query, key, value = (
         (x @ parameters[f"{name}{layer}"]).reshape(shape) for name in ("query", "key", "value")

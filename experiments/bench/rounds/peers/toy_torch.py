@@ -7,7 +7,7 @@ from experiments.bench.rounds.peers import toy
 
 
 class Toy(torch.nn.Module):
-    """Parameters as in toy.parameters(); `loss` is the mean squared error of a batch."""
+    """The model with the parameters of toy.parameters(); `loss` is the mean squared error of a batch."""
 
     def __init__(self, parameters):
         super().__init__()

@@ -1,3 +1,0 @@
-"""Training methods that plans are kept of, for the feasibility table. Imports no jax."""
-
-METHODS = ("plain", "remat", "exact")

@@ -1,0 +1,1 @@
+"""`w2v-jax profile`: where the operations and the memory of a training step go."""
