@@ -1,6 +1,6 @@
 """Write docs/reference/api.md from signatures and docstrings: `python -m tests.docs.api_reference`.
 
-griffe reads the sources without importing them, so annotations appear as they are written.
+griffe reads the sources without importing them.
 """
 
 import functools
@@ -16,8 +16,8 @@ Listed = griffe.Class | griffe.Function
 
 HEADER = """# API reference
 
-This page lists what a user calls, by task, with the first sentences of each docstring. Shapes, units, errors and
-sources are in the docstrings (for example `help(fed.simulation.run)`) and in the linked files.
+This page lists what a user calls, by task, with the first sentences of each docstring. Types, shapes, units
+and errors are in the docstrings (for example `help(fed.simulation.run)`) and in the linked files.
 
 `python -m tests.docs.api_reference` writes this page: change `tests/docs/api_names.txt` or the docstrings.
 """
@@ -53,24 +53,22 @@ def summary(node: griffe.Object) -> str:
 
 
 def signature(node: Listed) -> str:
-    """Return `name(arguments) -> result` of a function, or `name(fields)` of a class."""
-    if isinstance(node, griffe.Function):
-        return node.signature()
+    """Return `name(arguments) -> result` or a class's `name(fields)`, without the types of arguments."""
+    for parameter in node.parameters:
+        parameter.annotation = None
     fields = [field for field in node.attributes.values() if "property" not in field.labels]
     if len(fields) > MAX_FIELDS:
         return f"{node.name}(...)"
-    if "__init__" in node.members:
+    if isinstance(node, griffe.Function) or "__init__" in node.members:
         return node.signature()
-    told = (
-        f"{field.name}: {field.annotation}" + (f" = {field.value}" if field.value else "") for field in fields
-    )
+    told = (f"{field.name} = {field.value}" if field.value else field.name for field in fields)
     return f"{node.name}({', '.join(told)})" if fields else node.name
 
 
 def methods(node: Listed) -> list[tuple[str, griffe.Object]]:
     """Return (signature, definition) of a class's public methods and properties that have a docstring."""
     return [
-        (member.signature() if member.is_function else f"{member.name}: {member.annotation}", member)
+        (signature(member) if member.is_function else f"{member.name}: {member.annotation}", member)
         for member in node.members.values()
         if isinstance(node, griffe.Class)
         and not member.name.startswith("_")

@@ -1,16 +1,16 @@
-"""The fenced blocks and code spans of the documentation, and what each fence's words promise.
+"""Read the fenced blocks and code spans of the documentation; each fence's words say how it is tested.
 
 python            executed in order, one namespace a document
 console           `w2v-jax ...` lines executed in the same folder (and `ls`)
-text              what the block right before it prints; `...` stands for anything
+text              the output of the block right before it; `...` stands for anything
 sh install        not executed: make targets, extras and commands are looked up
 sh board          not executed: for another machine; runner.py's options are parsed
 
 slow              the block runs in `make test-slow` alone
 parity            the block needs torch and transformers: `make parity`
-given             names that the text speaks of come from tests/docs/given.py
-fails             every command of the block ends with status 2; what it says is compared
-processes         every line is a process of its own, those that end in & side by side
+given             tests/docs/given.py supplies names that the text mentions
+fails             every command of the block ends with status 2, and its message is compared
+processes         every line is a process of its own; lines that end in & run side by side
 rehearsed         takes hours, or data that are not here: `make test-slow` runs every line with options that
                   make it small (tests/docs/rehearsal.py); the lines as they stand are parsed and checked
 parsed            needs machines or compilers that are not here, or installs: parsed and checked, not executed
@@ -40,7 +40,6 @@ GUIDES = [
 # Their code spans are parsed; they have no fences of their own.
 OTHERS = [
     ROOT / "CONTRIBUTING.md",
-    ROOT / "CHANGELOG.md",
     DOCS / "results" / "README.md",
     *(path for name in ("decisions", "lab-notes") for path in sorted((DOCS / name).glob("*.md"))),
 ]
@@ -48,7 +47,7 @@ MARKDOWN = MarkdownIt("commonmark").enable("table")
 
 
 class FenceError(Exception):
-    """A fence that the rules above do not know."""
+    """Raised for a fence that breaks the rules above."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +55,8 @@ class Block:
     """A fenced block.
 
     Attributes:
-        line: of its first line of content, from 1.
-        expected: what it prints, where a `text` block follows.
+        line: number of its first line of content, from 1.
+        expected: the text of a `text` block that follows, or None.
     """
 
     document: str
@@ -69,7 +68,7 @@ class Block:
 
     @property
     def executed(self) -> bool:
-        """Whether some test runs it, rather than look at it."""
+        """Tell whether a test runs the block; otherwise a test only looks at it."""
         return self.language in ("python", "console") and "parsed" not in self.words
 
 
@@ -146,6 +145,6 @@ def links_of(path: Path) -> list[str]:
 
 
 def command_lines(text: str) -> list[str]:
-    """A block's lines with continuations joined, without blank ones and comments."""
+    """Return a block's lines with continuations joined, without blank lines and comments."""
     lines = text.replace("\\\n", " ").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
