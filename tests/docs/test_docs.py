@@ -16,6 +16,7 @@ A fence without a language, or with a word that tests/docs/blocks.py does not kn
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,15 @@ def test_readme_fits_one_screen_and_its_demo_is_what_make_runs():
         line for line in text.splitlines() if line.startswith("w2v-jax pretrain") and "runs/demo" in line
     )
     assert f"$(BIN)/{demo}\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_the_drawing_of_rooms_has_every_room():
+    drawing = (ROOT / "docs" / "pictures" / "rooms.svg").read_text(encoding="utf-8")
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = [layer for contract in contracts["contracts"] for layer in contract.get("layers", ())]
+    rooms = {room for layer in layers for room in layer.split(" | ")}
+    assert len(rooms) > 25
+    assert [room for room in sorted(rooms) if not re.search(rf"\b{room}\b", drawing)] == []
 
 
 def test_commands_in_tables_are_rehearsed(tmp_path):
