@@ -517,7 +517,7 @@ FAULTS = {
         "tests/experiments/recognition/test_finetune.py -k cut_off",
     ),
     "a figure in a guide that nothing printed": fault(
-        "docs/price-your-function.md",
+        "docs/guides/price-your-function.md",
         "302,727,570 operations",
         "302,727,579 operations",
         "tests/docs/test_docs.py -k blocks_run and price",

@@ -1,116 +1,106 @@
-"""Writes docs/api.md from signatures and docstrings: `python -m tests.docs.api_reference`.
+"""Write docs/reference/api.md from signatures and docstrings: `python -m tests.docs.api_reference`.
 
-Sources are read, not imported, so that annotations stand there as they are written.
+griffe reads the sources without importing them.
 """
 
-import ast
-from pathlib import Path
+import functools
 
-from tests.docs.api_names import TASKS
+import griffe
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = ROOT / "docs" / "api.md"
-MAX_FIELDS = 14  # of a class: more are in its source
-Definition = ast.FunctionDef | ast.ClassDef
+from tests.paths import ROOT
+
+DOCUMENT = ROOT / "docs" / "reference" / "api.md"
+NAMES = ROOT / "tests" / "docs" / "api_names.txt"
+MAX_FIELDS = 14  # longer lists of a class's fields are left to its source
+Listed = griffe.Class | griffe.Function
 
 HEADER = """# API reference
 
-What a user calls, by task, with the beginning of each docstring. Shapes, units, errors and sources are
-in the docstrings, `help(fed.simulation.run)` for example, and in the linked files.
+This page lists what a user calls, by task, with the first sentences of each docstring. Types, shapes, units
+and errors are in the docstrings (for example `help(fed.simulation.run)`) and in the linked files.
 
-`python -m tests.docs.api_reference` writes this file: change `tests/docs/api_names.py` or the docstrings.
+`python -m tests.docs.api_reference` writes this page: change `tests/docs/api_names.txt` or the docstrings.
 """
 
 
-def path_of(module: str) -> Path:
-    """A module's file."""
-    return ROOT / Path(*module.split(".")).with_suffix(".py")
+@functools.cache
+def packages() -> dict[str, griffe.Module]:
+    """Read the three packages' sources."""
+    loader = griffe.GriffeLoader(search_paths=[ROOT], allow_inspection=False, docstring_parser="google")
+    return {name: loader.load(name) for name in ("w2v_jax", "fed", "profiling")}
 
 
-def definitions(module: str) -> dict[str, Definition]:
-    """The functions and classes of a module's top level, by name."""
-    tree = ast.parse(path_of(module).read_text(encoding="utf-8"))
-    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+def find(module: str, name: str) -> Listed:
+    """Return the definition of a module's function or class.
+
+    Raises:
+        ValueError: the module does not define it.
+    """
+    package, *rest = [*module.split("."), name]
+    try:
+        found = packages()[package][".".join(rest)]
+    except KeyError:
+        found = None
+    if not isinstance(found, Listed):
+        raise ValueError(f"tests/docs/api_names.txt lists {name}, which {module} does not define")
+    return found
 
 
-def summary(node: Definition) -> str:
-    """The first paragraph of a docstring, on one line; empty where there is none."""
-    first = (ast.get_docstring(node) or "").split("\n\n")[0]
-    return " ".join(first.split())
+def summary(node: griffe.Object) -> str:
+    """Return a docstring's first paragraph on one line; empty if there is none."""
+    text = node.docstring.value if node.docstring else ""
+    return " ".join(text.split("\n\n")[0].split())
 
 
-def signature(node: Definition) -> str:
-    """`name(arguments) -> result` as written, or a class's `name(fields)`."""
-    if isinstance(node, ast.FunctionDef):
-        returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-        return f"{node.name}({_arguments(node.args)}){returns}"
-    for member in node.body:
-        if isinstance(member, ast.FunctionDef) and member.name == "__init__":
-            return f"{node.name}({_arguments(member.args)})"
-    fields = [_field(member) for member in node.body if isinstance(member, ast.AnnAssign)]
+def signature(node: Listed) -> str:
+    """Return `name(arguments) -> result` or a class's `name(fields)`, without the types of arguments."""
+    for parameter in node.parameters:
+        parameter.annotation = None
+    fields = [field for field in node.attributes.values() if "property" not in field.labels]
     if len(fields) > MAX_FIELDS:
         return f"{node.name}(...)"
-    return f"{node.name}({', '.join(fields)})" if fields else node.name
+    if isinstance(node, griffe.Function) or "__init__" in node.members:
+        return node.signature()
+    told = (f"{field.name} = {field.value}" if field.value else field.name for field in fields)
+    return f"{node.name}({', '.join(told)})" if fields else node.name
 
 
-def _arguments(arguments: ast.arguments) -> str:
-    return ast.unparse(arguments).removeprefix("self").removeprefix(", ")
-
-
-def _field(member: ast.AnnAssign) -> str:
-    value = f" = {ast.unparse(member.value)}" if member.value else ""
-    return f"{ast.unparse(member.target)}: {ast.unparse(member.annotation)}{value}"
-
-
-def methods(node: Definition) -> list[ast.FunctionDef]:
-    """A class's public methods and properties that have a docstring."""
+def methods(node: Listed) -> list[tuple[str, griffe.Object]]:
+    """Return (signature, definition) of a class's public methods and properties that have a docstring."""
     return [
-        member
-        for member in node.body
-        if isinstance(node, ast.ClassDef)
-        and isinstance(member, ast.FunctionDef)
+        (signature(member) if member.is_function else f"{member.name}: {member.annotation}", member)
+        for member in node.members.values()
+        if isinstance(node, griffe.Class)
         and not member.name.startswith("_")
-        and ast.get_docstring(member)
+        and member.docstring
+        and (member.is_function or "property" in member.labels)
     ]
 
 
-def _member(method: ast.FunctionDef) -> str:
-    """A method's signature; a property's name and type."""
-    if any(ast.unparse(decorator) == "property" for decorator in method.decorator_list):
-        return f"{method.name}: {ast.unparse(method.returns)}" if method.returns else method.name
-    return signature(method)
-
-
-def listed() -> list[tuple[str, str, Definition]]:
-    """(module, name, definition) of everything in the reference.
-
-    Raises:
-        ValueError: a name that its module does not define.
-    """
-    found = []
-    for _, _, modules in TASKS:
-        for module, names in modules.items():
-            there = definitions(module)
-            for name in names.split():
-                if name not in there:
-                    raise ValueError(f"tests/docs/api_names.py lists {name}, which {module} does not define")
-                found.append((module, name, there[name]))
+def tasks() -> list[tuple[str, str, dict[str, list[str]]]]:
+    """Return (task, a sentence about it, names by module) of everything in the reference, in order."""
+    found: list[tuple[str, str, dict[str, list[str]]]] = []
+    for line in NAMES.read_text(encoding="utf-8").splitlines()[1:]:
+        title, _, rest = line.removeprefix("# ").partition(":")
+        if line.startswith("# "):
+            found.append((title, rest.strip(), {}))
+        elif line:
+            found[-1][2][title] = rest.split()
     return found
 
 
 def render() -> str:
-    """The text of docs/api.md."""
-    held = {(module, name): node for module, name, node in listed()}
+    """Return the text of docs/reference/api.md."""
     lines = [HEADER]
-    for task, about, modules in TASKS:
+    for task, about, modules in tasks():
         lines += [f"## {task}", ""]
         lines += [about, ""] if about else []
         for module, names in modules.items():
-            lines += [f"### [{module}](../{path_of(module).relative_to(ROOT)})", ""]
-            for name in names.split():
-                node = held[module, name]
+            lines += [f"### [{module}](../../{module.replace('.', '/')}.py)", ""]
+            for name in names:
+                node = find(module, name)
                 lines.append(f"- `{signature(node)}`: {summary(node)}")
-                lines += [f"  - `.{_member(method)}`: {summary(method)}" for method in methods(node)]
+                lines += [f"  - `.{told}`: {summary(member)}" for told, member in methods(node)]
             lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 

@@ -1,22 +1,25 @@
-"""The fenced blocks and code spans of the documentation, and what each fence's words promise.
+"""Read the fenced blocks and code spans of the documentation; each fence's words say how it is tested.
 
 python            executed in order, one namespace a document
 console           `w2v-jax ...` lines executed in the same folder (and `ls`)
-text              what the block right before it prints; `...` stands for anything
+text              the output of the block right before it; `...` stands for anything
 sh install        not executed: make targets, extras and commands are looked up
 sh board          not executed: for another machine; runner.py's options are parsed
 
 slow              the block runs in `make test-slow` alone
 parity            the block needs torch and transformers: `make parity`
-given             names that the text speaks of come from tests/docs/given.py
-fails             every command of the block ends with status 2; what it says is compared
-processes         every line is a process of its own, those that end in & side by side
+given             tests/docs/given.py supplies names that the text mentions
+fails             every command of the block ends with status 2, and its message is compared
+processes         every line is a process of its own; lines that end in & run side by side
 rehearsed         takes hours, or data that are not here: `make test-slow` runs every line with options that
                   make it small (tests/docs/rehearsal.py); the lines as they stand are parsed and checked
 parsed            needs machines or compilers that are not here, or installs: parsed and checked, not executed
+
+A code span in a table that is a `w2v-jax` command with options counts as a `console rehearsed` block.
 """
 
 import dataclasses
+import re
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -29,17 +32,22 @@ WORDS = {
     "sh": {"install", "board"},
     "text": set(),
 }
-GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+GUIDES = [
+    ROOT / "README.md",
+    *(path for folder in (DOCS, DOCS / "guides", DOCS / "reference") for path in sorted(folder.glob("*.md"))),
+]
 # Their code spans are parsed; they have no fences of their own.
 OTHERS = [
     ROOT / "CONTRIBUTING.md",
-    ROOT / "docs" / "results" / "README.md",
-    *sorted((ROOT / "docs" / "decisions").glob("*.md")),
+    DOCS / "results" / "README.md",
+    *(path for name in ("decisions", "lab-notes") for path in sorted((DOCS / name).glob("*.md"))),
 ]
+MARKDOWN = MarkdownIt("commonmark").enable("table")
 
 
 class FenceError(Exception):
-    """A fence that the rules above do not know."""
+    """Raised for a fence that breaks the rules above."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +55,8 @@ class Block:
     """A fenced block.
 
     Attributes:
-        line: of its first line of content, from 1.
-        expected: what it prints, where a `text` block follows.
+        line: number of its first line of content, from 1.
+        expected: the text of a `text` block that follows, or None.
     """
 
     document: str
@@ -60,20 +68,29 @@ class Block:
 
     @property
     def executed(self) -> bool:
-        """Whether some test runs it, rather than look at it."""
+        """Tell whether a test runs the block; otherwise a test only looks at it."""
         return self.language in ("python", "console") and "parsed" not in self.words
 
 
 def blocks_of(path: Path) -> list[Block]:
-    """A document's blocks, `text` blocks folded into those that they follow.
+    """Return a document's blocks, `text` blocks folded into those that they follow, and its tables' commands.
 
     Raises:
         FenceError: no language, an unknown one or an unknown word; a `text` block that follows no executed
             block, or that anything would match.
     """
     found: list[Block] = []
-    tokens = [token for token in MarkdownIt().parse(path.read_text(encoding="utf-8")) if not token.hidden]
+    tokens = [token for token in MARKDOWN.parse(path.read_text(encoding="utf-8")) if not token.hidden]
+    row = 0
     for place, token in enumerate(tokens):
+        if token.type == "tr_open":
+            row = token.map[0] + 1
+        elif token.type == "inline" and tokens[place - 1].type == "td_open":
+            found += [
+                Block(path.name, row, "console", frozenset(["rehearsed"]), span)
+                for span in _spans(token)
+                if re.match(r"w2v-jax .*--\w", span)
+            ]
         if token.type == "code_block":
             raise FenceError(f"{_where(path, token)}: an indented code block; use a fence with a language")
         if token.type != "fence":
@@ -106,24 +123,28 @@ def _block(path: Path, token) -> Block:
     return Block(path.name, token.map[0] + 2, language, frozenset(words), token.content)
 
 
+def _spans(token) -> list[str]:
+    return [" ".join(child.content.split()) for child in token.children or [] if child.type == "code_inline"]
+
+
 def spans_of(path: Path) -> list[tuple[int, str]]:
-    """(line, text) of a document's code spans; the line is that of their paragraph."""
-    found = []
-    for token in MarkdownIt("commonmark").enable("table").parse(path.read_text(encoding="utf-8")):
-        for child in token.children or []:
-            if child.type == "code_inline":
-                found.append(((token.map or [0])[0] + 1, " ".join(child.content.split())))
-    return found
+    """Return (line, text) of a document's code spans; the line is that of their paragraph."""
+    tokens = MARKDOWN.parse(path.read_text(encoding="utf-8"))
+    return [((token.map or [0])[0] + 1, span) for token in tokens for span in _spans(token)]
 
 
 def links_of(path: Path) -> list[str]:
-    """Where a document's links lead."""
-    tokens = MarkdownIt("commonmark").enable("table").parse(path.read_text(encoding="utf-8"))
-    children = (child for token in tokens for child in token.children or [])
-    return [str(child.attrs["href"]) for child in children if child.type == "link_open"]
+    """Return the targets of a document's links and pictures."""
+    tokens = MARKDOWN.parse(path.read_text(encoding="utf-8"))
+    children = [child for token in tokens for child in token.children or []]
+    return [
+        str(child.attrs["href" if child.type == "link_open" else "src"])
+        for child in children
+        if child.type in ("link_open", "image")
+    ]
 
 
 def command_lines(text: str) -> list[str]:
-    """A block's lines with continuations joined, without blank ones and comments."""
+    """Return a block's lines with continuations joined, without blank lines and comments."""
     lines = text.replace("\\\n", " ").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]

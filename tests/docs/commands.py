@@ -1,4 +1,4 @@
-"""Command lines of the documentation that are not executed: parsed, checked, looked up."""
+"""Check command lines of the documentation that are not executed: parse them and look names up."""
 
 import importlib
 import importlib.metadata
@@ -17,7 +17,7 @@ from profiling import runner, targets
 from tests.paths import ROOT
 from w2v_jax.errors import UserError
 
-# For another machine, or of another package: nothing here to look them up in.
+# Programs for another machine, or of another package: nothing here knows their options.
 ELSEWHERE = ("scp", "sudo", "echo", "vcgencmd", "tensorboard")
 
 
@@ -32,7 +32,7 @@ class _Parsed(Exception):
 
 
 def split_command(words: list[str]) -> tuple[str, list[str]]:
-    """(name of a command, its arguments) of what follows `w2v-jax`.
+    """Split the words that follow `w2v-jax` into (name of a command, its arguments).
 
     Raises:
         LineError: no such command.
@@ -45,10 +45,10 @@ def split_command(words: list[str]) -> tuple[str, list[str]]:
 
 
 def parse(words: list[str]) -> Any:
-    """What the command's own parser makes of a line, held against its own checks; nothing is run.
+    """Parse a line with the command's own parser and apply the command's own checks; nothing is run.
 
-    Checks are the module's `resolve` or `check`, which look at values that exclude one another or are out
-    of range. A command that lists something and ends (`--help`, `--list`) is run.
+    The checks are the module's `resolve` or `check`, which look for values that exclude one another or are
+    out of range. A command that only lists something (`--help`, `--list`) is run.
 
     Raises:
         LineError: an option that does not exist, or a value that is refused.
@@ -85,7 +85,7 @@ def parse(words: list[str]) -> Any:
 
 
 def options_of(name: str) -> set[str]:
-    """A command's options, with their dashes."""
+    """Return a command's options, with their dashes."""
     module = importlib.import_module(cli.COMMANDS[name][0])
 
     def stop(kind: type, argv: list[str], program: str) -> Any:
@@ -100,13 +100,13 @@ def options_of(name: str) -> set[str]:
 
 
 def check_span(text: str) -> bool:
-    """Check a code span that is a command or the beginning of one; whether it was one.
+    """Check a code span if it is a command or the beginning of one, and return whether it is.
 
-    `w2v-jax NAME` must exist, and with words behind it is parsed as a line, to which `--out` may be lacking.
-    Of `NAME --option`, without `w2v-jax` and perhaps without a value, the options must exist.
+    `w2v-jax NAME` must exist; with further words it is parsed as a line, where `--out` may be missing. In
+    `NAME --option`, without `w2v-jax` and perhaps without a value, the options must exist.
 
     Raises:
-        LineError: it is none that could be typed.
+        LineError: nobody could type this command.
     """
     words = shlex.split(text.replace("'", "")) if text.count('"') % 2 == 0 else text.split()
     words = words[1:] if words[:1] == ["srun"] else words
@@ -127,13 +127,13 @@ def check_span(text: str) -> bool:
 
 
 def make_targets() -> set[str]:
-    """The targets that `make help` lists."""
+    """Return the targets that `make help` lists."""
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     return set(re.findall(r"^([a-z-]+):.*## ", text, re.MULTILINE))
 
 
 def extras_of(package: str) -> set[str]:
-    """The extras of this project, or of an installed package."""
+    """Return the extras of this project, or of an installed package."""
     if package == "w2v-jax":
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         return set(project["optional-dependencies"])
@@ -141,7 +141,7 @@ def extras_of(package: str) -> set[str]:
 
 
 def check_line(line: str) -> None:
-    """Look a line of an `sh` block up: what it would install, make or start must exist.
+    """Check that what a line of an `sh` block would install, make or start exists.
 
     Raises:
         LineError: it does not.

@@ -1,4 +1,4 @@
-"""`source` and `sampler` of the README's example of `fed`: two clients of noise, a step each."""
+"""`objective`, `source` and `sampler` of the README's example of `fed`: two clients of noise, a step each."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,8 @@ import numpy as np
 from fed import sampling
 from fed.protocols import ClientPlan
 from w2v_jax.batch import Batch
+from w2v_jax.config import TINY
+from w2v_jax.objective.pretraining import pretraining_objective
 
 
 class Noise:
@@ -24,4 +26,8 @@ class Noise:
         yield Batch(waveform, np.array([9600], np.int32), np.array([round_index], np.uint32))
 
 
-NAMES = {"source": Noise(), "sampler": sampling.everyone(Noise().client_ids())}
+NAMES = {
+    "objective": pretraining_objective(TINY),
+    "source": Noise(),
+    "sampler": sampling.everyone(Noise().client_ids()),
+}

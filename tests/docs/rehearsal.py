@@ -1,6 +1,6 @@
-"""Blocks whose commands take hours or data that are not here, rehearsed: every line runs, made small.
+"""Rehearse blocks whose commands need hours or data that are not here: every line runs, made small.
 
-The lines are the documents' own; SMALLER is put behind them, and in the working folder `prepare` makes what
+The lines are the documents' own. SMALLER adds options to them, and `prepare` makes in the working folder what
 they name: corpora, a release, recordings, models of other programs. Programs of other packages are left out.
 """
 
@@ -43,7 +43,7 @@ RELEASE = "cv-corpus-7.0-2021-07-21"
 
 
 def smaller(words: list[str]) -> list[str] | None:
-    """A line's words with what makes it small; None for a program of another package."""
+    """Return a line's words with options that make it small; None for a program of another package."""
     if words[0] in ELSEWHERE:
         return None
     name, rest = split_command(words[1:])
@@ -54,7 +54,7 @@ def smaller(words: list[str]) -> list[str] | None:
 
 
 def prepare(folder: Path) -> None:
-    """Make what the documents' commands name, in `folder`."""
+    """Make in `folder` what the documents' commands name."""
     speech = SyntheticConfig(speakers=SPEAKERS, clips_per_speaker=2, words=40, words_per_sentence=(2, 3))
     locale = write_corpus(folder / "corpora", speech).rename(folder / "corpora" / "en")
     shutil.copytree(locale, folder / "corpora" / "it")

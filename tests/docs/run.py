@@ -1,4 +1,4 @@
-"""Runs a document's blocks in a child process and compares what they print with what stands below them."""
+"""Run a document's blocks in a child process and compare their output with the text below them."""
 
 import dataclasses
 import doctest
@@ -17,7 +17,7 @@ SECONDS = 570
 
 
 def chosen(path: Path, *words: str) -> list[Block]:
-    """A document's executed blocks, without the slow, parity and rehearsed ones that `words` do not name."""
+    """Return a document's executed blocks; slow, parity and rehearsed ones only if `words` name them."""
     left_out = {"slow", "parity", "rehearsed"} - set(words)
     return [block for block in blocks_of(path) if block.executed and not block.words & left_out]
 
@@ -55,7 +55,7 @@ def run(blocks: list[Block], folder: Path, seconds: float = SECONDS) -> None:
 
 
 def check_output(block: Block, printed: str) -> None:
-    """A block prints what the `text` below it says; without one it may print what it likes."""
+    """Assert that a block printed the `text` below it; without one, any output is right."""
     if block.expected is None:
         return
     example = doctest.Example(block.text, block.expected)

@@ -1,8 +1,8 @@
-"""A reader at the keyboard: executes a document's blocks in order, in the working folder.
+"""Execute a document's blocks in order in the working folder, as a reader at the keyboard would.
 
     python -m tests.docs.session BLOCKS.json SAID.json
 
-BLOCKS.json is a list of `Block` as dicts; SAID.json becomes a list of what each printed. The first block that
+BLOCKS.json is a list of `Block` as dicts; SAID.json becomes the list of their outputs. The first block that
 fails ends the session with its traceback.
 """
 
@@ -23,11 +23,11 @@ from experiments.cli import main as cli
 from tests.docs.blocks import command_lines
 from tests.xla import fast_flags
 
-PORT = "8476"  # of the documents; a free one is taken in its place
+PORT = "8476"  # in the documents; a free one replaces it
 
 
 def run_python(block: dict[str, Any], names: dict[str, Any]) -> str:
-    """Execute a block; tracebacks give the document's lines."""
+    """Execute a block and return its output; tracebacks give the document's lines."""
     if "given" in block["words"]:
         from tests.docs import given as docs_given
 
@@ -40,7 +40,7 @@ def run_python(block: dict[str, Any], names: dict[str, Any]) -> str:
 
 
 def arguments_of(line: str) -> list[str]:
-    """A line's words, with globs expanded as a shell does."""
+    """Split a line into words and expand globs as a shell does."""
     found: list[str] = []
     for word in shlex.split(line, comments=True):
         found += sorted(glob.glob(word)) or [word] if "*" in word else [word]
@@ -48,7 +48,7 @@ def arguments_of(line: str) -> list[str]:
 
 
 def run_command(words: list[str], status: int) -> str:
-    """Run one line in this process; what it printed, errors too where it is to fail."""
+    """Run one line in this process and return its output, with errors where it is to fail."""
     if words[0] == "ls":
         return "".join(f"{name}\n" for name in sorted(os.listdir(words[1])) if not name.startswith("."))
     if words[0] != "w2v-jax":
@@ -63,12 +63,12 @@ def run_command(words: list[str], status: int) -> str:
 
 
 def own_process(words: list[str]) -> list[str]:
-    """A line's words as a process of their own takes them."""
+    """Return the words that run a line in a process of its own."""
     return [sys.executable, "-m", "experiments", *words[1:]]
 
 
 def run_rehearsed(lines: list[str]) -> str:
-    """Every line made small, a process each, on data that are made at the first block."""
+    """Run every line made small, each in a process, on data that the first block makes; return the output."""
     from tests.docs import rehearsal as docs_rehearsal
 
     if not Path("corpora").exists():
@@ -87,7 +87,7 @@ def run_rehearsed(lines: list[str]) -> str:
 
 
 def run_processes(lines: list[str]) -> str:
-    """Each line as a process; what they printed, in the order of the lines."""
+    """Run each line as a process; return their outputs in the order of the lines."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = str(held.getsockname()[1])
@@ -107,7 +107,7 @@ def run_processes(lines: list[str]) -> str:
 
 
 def run_block(block: dict[str, Any], names: dict[str, Any]) -> str:
-    """What a block prints."""
+    """Run a block and return its output."""
     if block["language"] == "python":
         return run_python(block, names)
     lines = command_lines(block["text"])

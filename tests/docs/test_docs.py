@@ -1,9 +1,10 @@
-"""Every code block of README.md and docs/*.md runs, or is looked at closely; none is passed over.
+"""Every code block of README, guides and reference runs, or is looked at closely; none is passed over.
 
 - python and console blocks are executed, in order, as one reader would: here, or with the word `slow` in
   `make test-slow`, or with `parity` in `make parity` (tests/parity/test_docs.py). Output is compared.
 - `console rehearsed` blocks take hours or data that are not here (the paper's scale, a release). `make
-  test-slow` runs every line, with options behind it that make it small (tests/docs/rehearsal.py).
+  test-slow` runs every line, with options behind it that make it small (tests/docs/rehearsal.py). Commands
+  with options in tables are rehearsed too.
 - `console parsed` blocks need a cluster, a compiler or packages that are not here. They are NOT executed.
 - Every line of both goes as it stands through the command's own parser and checks, so that all options exist
   and all values are valid. So do the commands in code spans of these files, the decisions and the results.
@@ -15,6 +16,7 @@ A fence without a language, or with a word that tests/docs/blocks.py does not kn
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -57,8 +59,23 @@ def test_blocks_are_rehearsed(path, tmp_path):
 
 
 def test_every_guide_is_there_and_each_block_is_run_or_looked_at():
-    expected = {"README.md", "tutorial.md", "own-corpus.md", "own-model.md", "price-your-function.md"}
-    assert expected | {"accelerators.md", "boards.md", "api.md"} <= {path.name for path in GUIDES}
+    guides = (
+        "tutorial",
+        "own-corpus",
+        "own-model",
+        "price-your-function",
+        "accelerators",
+        "boards",
+        "simulate",
+    )
+    expected = {f"docs/guides/{guide}.md" for guide in (*guides, "recognizer", "reproduce")}
+    reference = {
+        "docs/reference/api.md",
+        "docs/reference/run-folder.md",
+        "docs/architecture.md",
+        "docs/glossary.md",
+    }
+    assert expected | reference | {"README.md"} <= {name(path) for path in GUIDES}
     for path in GUIDES:
         run = {
             block.line
@@ -91,7 +108,7 @@ def test_spans_are_found():
     assert len(found) > 20
 
 
-@pytest.mark.parametrize("path", [*GUIDES, *OTHERS], ids=name)
+@pytest.mark.parametrize("path", [*GUIDES, *OTHERS, ROOT / "CHANGELOG.md"], ids=name)
 def test_links_lead_to_files_and_headings(path):
     for target in links_of(path):
         if re.match(r"[a-z]+:", target):
@@ -106,7 +123,7 @@ def test_links_lead_to_files_and_headings(path):
 
 
 def test_quoted_efficiencies_are_those_of_the_kept_result():
-    text = (ROOT / "docs" / "price-your-function.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "guides" / "price-your-function.md").read_text(encoding="utf-8")
     kept = json.loads((ROOT / "docs" / "results" / "table2" / "table2.json").read_text())["efficiencies"]
     quoted = dict(re.findall(r"(\w+)=([\d.]+)", text.split("Efficiencies(")[1].split(")")[0]))
     assert quoted.keys() == kept.keys()
@@ -116,6 +133,37 @@ def test_quoted_efficiencies_are_those_of_the_kept_result():
     median = re.search(r"^\| roofline \| a device but for one cell \| \d+ \| ([\d.]+)%", table, re.MULTILINE)
     assert median is not None
     assert f"median error is {median.group(1)} %" in text
+
+
+def test_readme_fits_one_screen_and_its_demo_is_what_make_runs():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 70
+    assert len(text.encode()) <= 4096
+    demo = next(
+        line for line in text.splitlines() if line.startswith("w2v-jax pretrain") and "runs/demo" in line
+    )
+    assert f"$(BIN)/{demo}\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_the_drawing_of_rooms_has_every_room():
+    drawing = (ROOT / "docs" / "pictures" / "rooms.svg").read_text(encoding="utf-8")
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = [layer for contract in contracts["contracts"] for layer in contract.get("layers", ())]
+    rooms = {room for layer in layers for room in layer.split(" | ")}
+    assert len(rooms) > 25
+    assert [room for room in sorted(rooms) if not re.search(rf"\b{room}\b", drawing)] == []
+
+
+def test_commands_in_tables_are_rehearsed(tmp_path):
+    commands = [block.text for block in blocks_of(ROOT / "README.md") if "rehearsed" in block.words]
+    assert [docs_commands.split_command(text.split()[1:])[0] for text in commands] == [
+        "pretrain", "finetune", "feasibility", "reproduce all",
+    ]  # fmt: skip
+    path = tmp_path / "page.md"
+    path.write_text("| job | command |\n|---|---|\n| one | `w2v-jax data synth --out x`, `w2v-jax watch` |\n")
+    assert [(block.line, block.text) for block in blocks_of(path)] == [(3, "w2v-jax data synth --out x")]
+    assert docs_run.chosen(path) == []
+    assert docs_run.chosen(path, "rehearsed") == blocks_of(path)
 
 
 @pytest.mark.slow
