@@ -47,6 +47,9 @@ class FedjaxSource:
         num_epochs: passes over a client's rows in a round; the client's loss is that of the last one.
         seed: of the shuffling, together with round and client.
         to_batch: columns of a batch, each [batch, ...] -> the objective's batch.
+
+    Raises:
+        FederationError: the ids of two clients become the same string.
     """
 
     def __init__(
@@ -59,7 +62,12 @@ class FedjaxSource:
         to_batch: ToBatch = lambda examples: examples,
     ):
         self._data = data
-        self._ids = {client_name(client_id): client_id for client_id in data.client_ids()}
+        self._ids: dict[str, Any] = {}
+        for client_id in data.client_ids():
+            name = client_name(client_id)
+            if name in self._ids:
+                raise FederationError(f"clients {self._ids[name]!r} and {client_id!r} have the same name")
+            self._ids[name] = client_id
         self._batch_size, self._epochs, self._seed = batch_size, num_epochs, seed
         self._to_batch = to_batch
 

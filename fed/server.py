@@ -1,7 +1,7 @@
 """The server: global parameters and their optimizer."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,15 +25,16 @@ def scale_by_yogi(b1: float, b2: float, tau: float) -> optax.GradientTransformat
         tau: added to the root of the second moment.
     """
 
-    def init(parameters: PyTree) -> optax.ScaleByAdamState:
-        zeros = optax.tree.zeros_like(parameters)
-        return optax.ScaleByAdamState(jnp.int32(0), zeros, optax.tree.full_like(parameters, tau**2))
+    # The state is that of optax.scale_by_yogi, so that checkpoints keep their form.
+    def init(params: PyTree) -> optax.ScaleByAdamState:
+        zeros = optax.tree.zeros_like(params)
+        return optax.ScaleByAdamState(jnp.int32(0), zeros, optax.tree.full_like(params, tau**2))
 
-    def update(gradients: PyTree, state: optax.ScaleByAdamState, parameters: PyTree = None):
-        del parameters
-        first = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, gradients)
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, optax.ScaleByAdamState]:
+        del params
+        first = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
         second = jax.tree.map(
-            lambda v, g: v - (1 - b2) * jnp.square(g) * jnp.sign(v - jnp.square(g)), state.nu, gradients
+            lambda v, g: v - (1 - b2) * jnp.square(g) * jnp.sign(v - jnp.square(g)), state.nu, updates
         )
         scaled = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + tau), first, second)
         return scaled, optax.ScaleByAdamState(state.count + 1, first, second)

@@ -573,7 +573,7 @@ FAULTS = {
     "Yogi's first moment starts above zero": fault(
         "fed/server.py",
         "optax.ScaleByAdamState(jnp.int32(0), zeros,",
-        "optax.ScaleByAdamState(jnp.int32(0), optax.tree.full_like(parameters, 1e-6),",
+        "optax.ScaleByAdamState(jnp.int32(0), optax.tree.full_like(params, 1e-6),",
         "tests/fed/test_server.py -k keep_their_bits",
     ),
     "a private sum divided by clients that were asked": fault(

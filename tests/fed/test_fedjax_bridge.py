@@ -1,6 +1,7 @@
 """fedjax's data, samplers and algorithm interface."""
 
 import warnings
+from typing import Any
 
 import chex
 import jax
@@ -180,3 +181,15 @@ def test_a_sampler_that_cannot_be_set_to_a_round_is_refused_at_once(data):
     shuffled = fedjax.client_samplers.UniformShuffledClientSampler(data.shuffled_clients(2, 0), 2)
     with pytest.raises(FederationError, match="use fedjax's UniformGetClientSampler"):
         fedjax_bridge.sampler(shuffled)
+
+
+def test_ids_that_become_the_same_name_are_refused():
+    class Held:
+        """fedjax allows any ids that can be sorted."""
+
+        def client_ids(self):
+            return iter([b"7", "7"])
+
+    held: Any = Held()
+    with pytest.raises(FederationError, match="clients b'7' and '7' have the same name"):
+        fedjax_bridge.FedjaxSource(held, batch_size=BATCH)
