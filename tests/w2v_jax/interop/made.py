@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from w2v_jax.config import ModelConfig
 from w2v_jax.interop import huggingface_names
-from w2v_jax.interop.huggingface_config import model_settings_of
+from w2v_jax.interop.huggingface_config import extractor_settings_of, model_settings_of
 from w2v_jax.interop.huggingface_folder import abstract
 from w2v_jax.interop.huggingface_names import CTC
 
@@ -43,6 +43,7 @@ def write_folder(folder: Path, config: ModelConfig, kind: str, **changes: Any) -
     settings |= changes
     kept = {name: value for name, value in settings.items() if value is not None}
     (folder / "config.json").write_text(json.dumps(kept))
+    write_json(folder / "preprocessor_config.json", extractor_settings_of(config))
     save_file(state_of(config, kind), folder / "model.safetensors")
     return folder
 
