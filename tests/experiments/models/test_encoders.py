@@ -143,10 +143,10 @@ def test_fairseqs_settings_reach_the_run_folder(tmp_path, capfd):
     }
     torch_files.save(tmp_path / "m.pt", {"cfg": parts, "model": arrays})
     ours = convert(tmp_path / "m.pt", tmp_path / "ours")
-    assert "from cfg: model.latent_temp: gumbel_temperature_start 2" in capfd.readouterr().out
+    assert "from fairseq's cfg.model: gumbel_temperature_start 2" in capfd.readouterr().out
     settings = read_json(ours / "config.json")["settings"]
     assert settings["model_config"]["normalise_waveform"] is True
-    assert settings["settings_from"]["gumbel_temperature_end"] == "cfg: model.latent_temp"
+    assert settings["settings_from"]["gumbel_temperature_end"] == "fairseq's cfg.model"
     assert encoders.pretraining_settings(str(ours))[0].config.gumbel_temperature_end == 0.1
 
 
