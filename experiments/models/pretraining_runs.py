@@ -109,8 +109,8 @@ def run_settings(init: str, option: str = OPTION) -> tuple[Path, dict[str, Any],
 def stated_by(folder: Path, settings: dict[str, Any], config: ModelConfig) -> Stated:
     """Tell what a run folder states: all training settings except those that convert took from a preset.
 
-    Folders of older versions of convert do not tell which they took. There, the base model's value stood in for
-    a setting that the checkpoint did not state; such a value counts as not stated.
+    Folders of older versions of convert do not tell which they took. There, the base model's value stood in
+    for a setting that the checkpoint did not state; such a value counts as not stated.
     """
     origins = settings.get(ORIGINS)
     if origins is None:

@@ -39,6 +39,7 @@ def test_tiny_keeps_its_recipe_through_hugging_face(tmp_path, capfd):
         assert encoders.pretraining_choice(init, None, None)[0] == "tiny"
         source = encoders.load(init, None)
         assert source.description["recipe"] == "tiny"
+        assert source.notes[0] == "fine-tuning recipe: tiny's, by the shape of the encoder"
         assert source.description["settings"]["layer_drop"] == {"value": 0.0, "from": "config.json"}
 
 
