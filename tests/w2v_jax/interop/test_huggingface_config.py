@@ -199,6 +199,8 @@ def test_pointers_are_named(tmp_path, name):
     assert f"{name} is a Git LFS pointer, not the file itself: run git lfs pull" in refused(folder)
     (folder / name).write_text("/annex/objects/SHA256E-s3--ab.json\n")
     assert "git annex get" in refused(folder)
+    (folder / name).write_text("../../blobs/0123")
+    assert "is a link that was copied as a text" in refused(folder)
     (folder / name).unlink()
     (folder / name).symlink_to(tmp_path / "blobs" / "missing")
     assert "is a link to a file that is not there" in refused(folder)
