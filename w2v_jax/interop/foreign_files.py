@@ -16,8 +16,8 @@ def refuse_pointer(path: Path) -> None:
     """Refuse a file that only stands for another one.
 
     Raises:
-        UserError: it is a Git LFS or git-annex pointer, a link to a file that is not there, or a link that was
-            copied as a text.
+        UserError: it is a Git LFS or git-annex pointer, a link to a file that is not there, or a link that
+            was copied as a text.
     """
     if path.is_symlink() and not path.exists():
         raise UserError(f"{path} is a link to a file that is not there: download the model again")
