@@ -57,11 +57,16 @@ def config_of(variant: Literal["group", "layer"]) -> ModelConfig:
     )
 
 
-def write(path: Path, config: ModelConfig, parameters: Parameters) -> None:
-    """Write a checkpoint."""
+def arrays_of(config: ModelConfig, parameters: Parameters) -> dict[str, torch_files.Tensor]:
+    """Arrays by fairseq's names."""
     layer_norm = config.feature_norm == "layer"
     state = huggingface_names.to_state_dict(parameters, config, PRE_TRAINING, "weight_g")
     arrays = {fairseq_name(name, layer_norm): torch_files.Tensor(value) for name, value in state.items()}
     assert all(fairseq.transformers_name(new) == old for new, old in zip(arrays, state, strict=True))
+    return arrays
+
+
+def write(path: Path, config: ModelConfig, parameters: Parameters) -> None:
+    """Write a checkpoint whose settings are in `args`."""
     settings = argparse.Namespace(encoder_attention_heads=4, encoder_layerdrop=0.2, feature_grad_mult=0.1)
-    torch_files.save(path, {"args": settings, "model": arrays})
+    torch_files.save(path, {"args": settings, "model": arrays_of(config, parameters)})

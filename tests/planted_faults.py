@@ -505,9 +505,9 @@ FAULTS = {
         "tests/experiments/data/test_transcribed.py -k own_transcript",
     ),
     "waveforms normalised against the folder's word": fault(
-        "w2v_jax/interop/huggingface_folder.py",
-        'values["normalise_waveform"] = bool(told)',
-        'values["normalise_waveform"] = True',
+        "w2v_jax/interop/huggingface_config.py",
+        '{"normalise_waveform": extractor.get("do_normalize", True)}',
+        '{"normalise_waveform": True}',
         "tests/w2v_jax/interop/test_huggingface_folder.py -k normalised",
     ),
     "the best checkpoint lost in a crash": fault(
@@ -611,6 +611,24 @@ FAULTS = {
         '"lengthened": [], **config',
         '**config, "lengthened": []',
         "tests/experiments/runs/test_run_folder.py -k longer",
+    ),
+    "stray weights override the model": fault(
+        "w2v_jax/interop/huggingface_weights.py",
+        "            return {single: None}\n",
+        "            return dict.fromkeys(_candidates(folder))\n",
+        "tests/w2v_jax/interop/test_huggingface_weights.py -k stray",
+    ),
+    "a padded batch without its attention mask": fault(
+        "w2v_jax/interop/huggingface_config.py",
+        '"return_attention_mask": True,',
+        '"return_attention_mask": False,',
+        "tests/w2v_jax/interop/test_huggingface_config.py -k padded",
+    ),
+    "training settings of the base model stand in for what a checkpoint leaves out": fault(
+        "w2v_jax/interop/stated.py",
+        "        name = nearest_preset(shape)\n",
+        '        name = "base"\n',
+        "tests/w2v_jax/interop/test_huggingface_config.py -k leaves_out",
     ),
 }
 

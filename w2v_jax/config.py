@@ -219,19 +219,20 @@ def same_shape(one: ModelConfig, other: ModelConfig) -> bool:
 
 
 def nearest_preset(config: ModelConfig) -> str:
-    """Name the preset of an encoder's shape; if there is none, the one that is nearest in size.
+    """Name the preset of an encoder's shape; if there is none, the one that is nearest.
 
-    Distance is in factors of two of width and depth; another normalisation counts as a factor of four,
-    pre-norm in place of post-norm (or the reverse) as a factor of two.
+    The same feature normalisation comes first. Then distance is in factors of two of width and depth, and
+    pre-norm in place of post-norm, or the reverse, adds five.
     """
 
-    def distance(name: str) -> tuple[bool, float]:
+    def distance(name: str) -> tuple[bool, bool, float]:
         other = PRESETS[name]
         sizes = ((config.hidden_dim, other.hidden_dim), (config.num_layers, other.num_layers))
-        return not same_shape(config, other), (
-            sum(abs(math.log2(here / there)) for here, there in sizes)
-            + 2 * (config.feature_norm != other.feature_norm)
-            + (config.pre_norm != other.pre_norm)
+        size = sum(abs(math.log2(here / there)) for here, there in sizes)
+        return (
+            not same_shape(config, other),
+            config.feature_norm != other.feature_norm,
+            size + 5 * (config.pre_norm != other.pre_norm),
         )
 
     return min(PRESETS, key=distance)

@@ -16,21 +16,23 @@ from experiments.process.provenance import record_provenance
 class ConvertArguments:
     """Convert a Hugging Face folder or a fairseq .pt to a run folder, or a run folder to Hugging Face.
 
-    A run folder that comes of it is what pretrain, finetune and transcribe begin from; a Hugging Face folder
-    opens with from_pretrained. Pickled weights are read without running what they name.
+    Pretrain, finetune and transcribe begin from the run folder; transformers opens the Hugging Face folder
+    with from_pretrained. Pickled weights are read without running the code that they name. Settings that a
+    checkpoint does not state come from the preset of its shape; the command prints which these are.
 
     example: w2v-jax convert runs/ten-clients-tiny-fedavg --out converted/tiny
     """
 
     source: Annotated[Path, tyro.conf.Positional]
-    """A Hugging Face folder (config.json and *.safetensors, or *.bin), a fairseq *.pt, a run folder of
-    pretrain (RUN@ROUND for an earlier checkpoint) or finetune, or what convert made."""
+    """A Hugging Face folder (config.json and model.safetensors, or pytorch_model.bin, or an index of
+    several), a fairseq *.pt, or a run folder of pretrain (RUN@ROUND for an earlier checkpoint), finetune or
+    convert."""
     out: Path
     """Folder to write; it must not be there yet, or be empty."""
     kind: Literal["Wav2Vec2ForPreTraining", "Wav2Vec2Model", "Wav2Vec2ForCTC"] | None = None
-    """Class to write for Hugging Face. Default: what the run is; Wav2Vec2Model is the encoder alone."""
+    """Class to write for Hugging Face. Default: the run's own; Wav2Vec2Model is the encoder alone."""
     weight_norm: Literal["parametrizations", "weight_g"] = "parametrizations"
-    """How Hugging Face's positional convolution calls its two arrays; weight_g for torch before 2.0."""
+    """Names of the two arrays of Hugging Face's positional convolution; weight_g for torch before 2.0."""
 
 
 def main(argv: list[str]) -> None:

@@ -76,11 +76,12 @@ def load(init: str, model: str | None) -> Source:
         check_shape(source.config, model_config.PRESETS[model], init, model)
     assert source.parameters is not None
     _check_arrays(source.parameters, source.config, init)
-    added = {
-        "recipe": model_config.nearest_preset(source.config),
-        "parameters_sha256": fingerprint(source.parameters),
-    }
-    return dataclasses.replace(source, description=source.description | added)
+    recipe = model_config.nearest_preset(source.config)
+    added = {"recipe": recipe, "parameters_sha256": fingerprint(source.parameters)}
+    notes = source.notes
+    if source.description["model"] not in model_config.PRESETS:
+        notes = (f"fine-tuning recipe: {recipe}'s, by the shape of the encoder", *notes)
+    return dataclasses.replace(source, description=source.description | added, notes=notes)
 
 
 def _from_folder(init: str) -> Source:

@@ -1,4 +1,5 @@
-"""A pre-training run's folder, opened: of `w2v-jax pretrain`, or of a model that `convert` took in."""
+"""Open a pre-training run's folder: one of `w2v-jax pretrain`, or one that `convert` made of another
+model."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,10 +107,10 @@ def run_settings(init: str, option: str = OPTION) -> tuple[Path, dict[str, Any],
 
 
 def stated_by(folder: Path, settings: dict[str, Any], config: ModelConfig) -> Stated:
-    """What a run folder states: all training settings, but for those that convert took from a preset.
+    """Tell what a run folder states: all training settings except those that convert took from a preset.
 
-    Folders of older versions of convert do not tell which they took: those with the base model's value,
-    which stood in for what a checkpoint did not state, count as not stated.
+    Folders of older versions of convert do not tell which they took. There, the base model's value stood in
+    for a setting that the checkpoint did not state; such a value counts as not stated.
     """
     origins = settings.get(ORIGINS)
     if origins is None:

@@ -1,4 +1,4 @@
-"""A recognizer's run folder, opened: of `w2v-jax finetune`, or of a CTC model that `convert` took in."""
+"""Open a recognizer's run folder: one of `w2v-jax finetune`, or one that `convert` made of a CTC model."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -18,13 +18,13 @@ SETTINGS, BEST = "recognizer.json", "best"
 
 
 class RecognizerFolder(NamedTuple):
-    """What a run folder says of its recognizer; its arrays are read apart, by `best_checkpoint`.
+    """The recognizer of a run folder; `best_checkpoint` reads its arrays.
 
     Attributes:
         path: the folder.
-        named: as messages name it.
+        named: its name in messages.
         config: the recognizer's shape.
-        tokenizer, rules: of its texts.
+        tokenizer, rules: the tokenizer and the text rules of its transcripts.
         recognizer: its functions.
     """
 
@@ -36,7 +36,7 @@ class RecognizerFolder(NamedTuple):
     recognizer: Recognizer
 
     def best_checkpoint(self) -> tuple[Parameters, Parameters]:
-        """(parameters, statistics) of the checkpoint that validation chose.
+        """Read (parameters, statistics) of the checkpoint that validation chose.
 
         Raises:
             UserError: there is none yet, or its arrays do not fit.
@@ -59,19 +59,19 @@ class RecognizerFolder(NamedTuple):
 
 
 def is_recognizer(folder: Path) -> bool:
-    """Whether a run folder holds one."""
+    """Whether a run folder holds a recognizer."""
     return (folder / SETTINGS).is_file()
 
 
 def open_recognizer(folder: Path, named: str | None = None) -> RecognizerFolder:
-    """Read what a folder says.
+    """Open a run folder's recognizer.
 
     Args:
-        folder: of a run.
-        named: what messages call it: its option and path, by default the path.
+        folder: the run's folder.
+        named: its name in messages: its option and path, by default the path.
 
     Raises:
-        UserError: it is no such folder.
+        UserError: it holds no recognizer.
     """
     named = named or str(folder)
     if not is_recognizer(folder):

@@ -18,7 +18,7 @@ from w2v_jax.interop.fairseq_settings import Read, held_settings, read_settings
 from w2v_jax.interop.huggingface_names import Parameters
 from w2v_jax.interop.stated import Stated
 
-HEAD_DIM = 64  # of all published models
+HEAD_DIM = 64  # width of an attention head in all published models
 CONVOLUTION = "feature_extractor.conv_layers"
 # fairseq's names, as patterns, and transformers'.
 _NAMES = (
@@ -86,7 +86,7 @@ def _older_name(name: str) -> str:
 
 
 def transformers_name(name: str) -> str:
-    """What transformers calls an array; names that fairseq does not have come back as they are."""
+    """Translate the name of an array to transformers'; names that fairseq does not have stay as they are."""
     for pattern, other in _NAMES:
         if re.fullmatch(pattern, name):
             return re.sub(rf"^{pattern}$", other, name)
@@ -94,7 +94,7 @@ def transformers_name(name: str) -> str:
 
 
 def _stated(path: Path, arrays: Mapping[str, np.ndarray], read: Read) -> Stated:
-    """What arrays and settings state together; what neither tells is as in the published models, and noted.
+    """Combine arrays and settings; a shape that neither tells is as in the published models, and noted.
 
     Raises:
         ValueError, KeyError: arrays are missing, or contradict the settings.

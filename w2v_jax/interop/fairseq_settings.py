@@ -55,7 +55,7 @@ class Read(NamedTuple):
 
     Attributes:
         values: fields of `ModelConfig` that the checkpoint states.
-        origins: for each of them, its name there.
+        origins: for each of them, the part of the checkpoint that states it.
         layers: (channels, kernel, stride) of each convolution, or None.
         notes: lines on what is not followed.
     """
@@ -105,7 +105,7 @@ def read_settings(held: Held) -> Read:
     def take(ours: str, part: str, theirs: str, value: Any) -> None:
         if value is not None:
             values[ours] = _as_kind(theirs, value, getattr(ModelConfig, ours))
-            origins[ours] = f"{held.place}: {part}.{theirs}" if held.place == "cfg" else f"args: {theirs}"
+            origins[ours] = f"fairseq's cfg.{part}" if held.place == "cfg" else "fairseq's args"
 
     for ours, theirs in _SETTINGS.items():
         take(ours, "model", theirs, held.model.get(theirs))

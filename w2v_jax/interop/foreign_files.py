@@ -8,6 +8,7 @@ from w2v_jax.errors import UserError
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 ANNEX_POINTER = b"/annex/objects/"
+LONGEST_LINK_BYTES = 1000
 MOST_NAMED = 6  # names in a message
 
 
@@ -15,19 +16,22 @@ def refuse_pointer(path: Path) -> None:
     """Refuse a file that only stands for another one.
 
     Raises:
-        UserError: it is a Git LFS or git-annex pointer, or a link to a file that is not there.
+        UserError: it is a Git LFS or git-annex pointer, a link to a file that is not there, or a link that
+            was copied as a text.
     """
     if path.is_symlink() and not path.exists():
         raise UserError(f"{path} is a link to a file that is not there: download the model again")
     try:
         with path.open("rb") as file:
-            start = file.read(len(LFS_POINTER))
+            start = file.read(LONGEST_LINK_BYTES)
     except OSError:
         return  # the reader of the file says why
-    if start == LFS_POINTER:
+    if start.startswith(LFS_POINTER):
         raise UserError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull in its clone")
     if start.startswith(ANNEX_POINTER):
         raise UserError(f"{path} is a git-annex pointer, not the file itself: run git annex get in its clone")
+    if start.startswith(b"../") and len(start) < LONGEST_LINK_BYTES:
+        raise UserError(f"{path} is a link that was copied as a text: copy its folder again and follow links")
 
 
 def read_settings(path: Path, what: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Names and layouts of transformers' wav2vec 2.0 classes, in both directions.
 
-Works on dictionaries of NumPy arrays; reading and writing files is for others.
+This module works on dictionaries of NumPy arrays; other modules read and write the files.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ SCORES = "lm_head.weight"
 
 
 class Entry(NamedTuple):
-    """One parameter: its path here, its name there, how to go there and back.
+    """One parameter: its path here, its name in transformers, and the changes of layout there and back.
 
     `layer` is the index into the leading layer axis, or None.
     """
@@ -43,12 +43,12 @@ def _transposed(x: np.ndarray) -> np.ndarray:
 
 
 def entries(config: ModelConfig, kind: str = PRE_TRAINING) -> list[Entry]:
-    """The correspondence for a configuration and a class of transformers, parameter by parameter."""
+    """List the parameters of a configuration and a class of transformers, with their names on both sides."""
     whole = _entries(config)
     if kind == PRE_TRAINING:
         return whole
     encoder = [entry for entry in whole if entry.name.startswith(_PREFIX)]
-    if kind == ENCODER:  # which has no prefix of its own
+    if kind == ENCODER:  # its names have no prefix
         return [entry._replace(name=entry.name.removeprefix(_PREFIX)) for entry in encoder]
     head = [
         Entry((HEAD, "kernel"), "lm_head.weight", _transposed, _transposed),
@@ -123,7 +123,7 @@ def _entries(config: ModelConfig) -> list[Entry]:
 
 
 _PREFIX = "wav2vec2."
-# The positional convolution's weight norm has two spellings in the wild.
+# Checkpoints have either of two names for the arrays of the positional convolution's weight norm.
 _OLD_SPELLINGS = {
     ".weight_g": ".parametrizations.weight.original0",
     ".weight_v": ".parametrizations.weight.original1",
@@ -159,7 +159,7 @@ def _renamed(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def encoder_from_state_dict(state: Mapping[str, np.ndarray], config: ModelConfig) -> Parameters:
-    """The encoder's parameters from the arrays of any wav2vec 2.0 model of transformers.
+    """Take the encoder's parameters from the arrays of any wav2vec 2.0 model of transformers.
 
     Quantizers, projections and heads in `state` are left aside.
 
@@ -185,13 +185,13 @@ def from_state_dict(
     kind: str = PRE_TRAINING,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Parameters:
-    """transformers' arrays -> parameters.
+    """Turn transformers' arrays into parameters.
 
     Args:
         state: arrays by name, in either spelling of the weight norm.
         config: shapes of the model.
-        kind: the class that they are of. A CTC model's parameters are its encoder's, and `head`.
-        shapes: what each must have (`shapes_of`); not looked at by default.
+        kind: the class of the model. A CTC model's parameters are its encoder's, and `head`.
+        shapes: the shape that each array must have (`shapes_of`); by default none is checked.
 
     Raises:
         UserError: missing, extra or misshapen keys, listed by name. Nothing is re-initialised except the mask
@@ -224,7 +224,7 @@ def _with_mask_embedding(
 
 
 def shapes_of(parameters: Parameters, config: ModelConfig, kind: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of transformers' arrays, from parameters or what has their shapes."""
+    """Give the shapes of transformers' arrays, from parameters or from objects with their shapes."""
 
     def shape(entry: Entry) -> tuple[int, ...]:
         held = _at(parameters, entry.path).shape
@@ -261,13 +261,14 @@ def to_state_dict(
     kind: str = PRE_TRAINING,
     weight_norm: WeightNorm = "parametrizations",
 ) -> dict[str, np.ndarray]:
-    """Parameters -> transformers' arrays.
+    """Turn parameters into transformers' arrays.
 
     Args:
-        parameters: of the whole model, of the encoder alone, or of the encoder with `head`, as `kind` has it.
+        parameters: those of the whole model, of the encoder alone, or of the encoder with `head`, as `kind`
+            needs.
         config: shapes of the model.
-        kind: the class that they are for.
-        weight_norm: how the positional convolution's two arrays are called; weight_g before torch 2.
+        kind: the class that the arrays are for.
+        weight_norm: the names of the positional convolution's two arrays; weight_g before torch 2.
     """
     state = {}
     for entry in entries(config, kind):

@@ -1,16 +1,18 @@
-"""A pickle as inert values: no function is called, no object but those of this file is made.
+"""Read a pickle as inert values: no function is called, and only objects of this file are made.
 
-A pickle is a program. It can name any function of any module and have it called, set attributes of what was
-made before, and write into it; of memory that arrays share that is enough to run code. So this reader knows a
-few names, which stand for nothing but themselves, does by itself what the pickle asks of them, and gives
-numbers, texts, dicts, lists, tuples, `Record`s and `TensorSpec`s: arrays are made when the pickle has ended.
+A pickle is a program. It can name any function of any module and have it called, set attributes of objects
+that it made before, and write into them; in memory that arrays share, this is enough to run code. This reader
+therefore knows a few names, which stand only for themselves. It carries out the pickle's steps itself and
+gives numbers, texts, dicts, lists, tuples, `Record`s and `TensorSpec`s. Arrays are made after the pickle
+has ended.
 """
 
 import io
 import pickle
 from typing import Any, NamedTuple
 
-# What pickles of arrays and settings are made of; sets, buffers and calls of other kinds are not among it.
+# Steps that pickles of arrays and settings consist of. Sets, buffers and other kinds of calls are not among
+# them.
 _PLAIN = (
     "MARK", "STOP", "POP", "POP_MARK", "DUP", "FLOAT", "INT", "BININT", "BININT1", "LONG", "BININT2",
     "NONE", "BINPERSID", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "EMPTY_DICT",
@@ -19,16 +21,17 @@ _PLAIN = (
     "NEWFALSE", "LONG1", "LONG4", "BINBYTES", "SHORT_BINBYTES", "SHORT_BINUNICODE", "BINUNICODE8",
     "BINBYTES8", "STACK_GLOBAL", "MEMOIZE", "FRAME",
 )  # fmt: skip
-# Classes of settings, by the module that they are in: their fields are read, their code is not there.
+# Modules whose classes hold settings: their fields are read, and their code is never imported.
 _RECORDS = ("argparse", "omegaconf", "fairseq")
-# Names that omegaconf's nodes speak of; called they are an empty dict, or nothing at all.
+# Names that omegaconf's nodes mention. A call of the first kind makes an empty dict; the second are never
+# called.
 _DICTS = (("collections", "OrderedDict"), ("collections", "defaultdict"), ("builtins", "dict"))
 _TYPES = (
     ("typing", "Any"),
     *(("builtins", name) for name in ("int", "float", "str", "bool", "list", "tuple")),
 )
 _TENSOR, _PARAMETER = ("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter")
-_MOST = 2**48  # of an offset, a length or a stride: more than any file holds
+_MOST = 2**48  # limit of an offset, a length or a stride, in elements: more than any file holds
 
 
 class RefusedError(Exception):
@@ -43,12 +46,12 @@ class Name(NamedTuple):
 
 
 class StorageSpec(NamedTuple):
-    """An array of the archive, not read yet.
+    """An array of the archive that has not been read yet.
 
     Attributes:
-        type_name: of its elements, as torch calls it.
-        key: its file.
-        count: elements.
+        type_name: torch's name of its storage's type.
+        key: the name of its file.
+        count: number of its elements.
     """
 
     type_name: str
@@ -57,7 +60,7 @@ class StorageSpec(NamedTuple):
 
 
 class TensorSpec(NamedTuple):
-    """A view of a storage, within its bounds. Offset and strides count elements."""
+    """Describe a view of a storage, within its bounds. Offset and strides count elements."""
 
     storage: StorageSpec
     offset: int
@@ -66,7 +69,7 @@ class TensorSpec(NamedTuple):
 
 
 class Record:
-    """Settings of a class that is not here: what the file says of them, as attributes of `fields`."""
+    """Settings of a class that is not imported; `fields` holds the values that the file gives them."""
 
     __slots__ = ("fields", "given", "name")
 
@@ -75,14 +78,14 @@ class Record:
 
 
 def loads(data: bytes, storages: tuple[str, ...]) -> Any:
-    """What a pickle says.
+    """Read the value that a pickle holds.
 
     Args:
         data: the pickle.
-        storages: names in the module torch that are types of arrays.
+        storages: names of types of arrays in the module torch.
 
     Raises:
-        RefusedError: it names anything else than arrays and settings; nothing of it has been run.
+        RefusedError: it names anything but arrays and settings; nothing of it has been run.
         ValueError, pickle.UnpicklingError, EOFError, IndexError, KeyError, TypeError, ...: it is damaged.
     """
     return _Reader(data, storages).load()
@@ -93,14 +96,14 @@ _Unpickler: Any = vars(pickle)["_Unpickler"]
 
 
 class _Reader(_Unpickler):
-    """Goes through a pickle's steps: those of `_PLAIN` as pickle does, those that could do more by itself."""
+    """Carries out a pickle's steps: those of `_PLAIN` as pickle does, all others in its own way."""
 
     def __init__(self, data: bytes, storages: tuple[str, ...]):
         super().__init__(io.BytesIO(data))
         self._storages = storages
 
     def find_class(self, module: str, name: str) -> Name:
-        """The name itself, if it is one of those that are known."""
+        """Return the name itself if it is known; refuse it otherwise."""
         module = {"__builtin__": "builtins"}.get(module, module)
         known = (module, name) in (*_DICTS, *_TYPES, _TENSOR, _PARAMETER)
         if known or (module == "torch" and name in self._storages) or module.split(".")[0] in _RECORDS:
@@ -108,7 +111,7 @@ class _Reader(_Unpickler):
         raise RefusedError(_shown(f"{module}.{name}"))
 
     def persistent_load(self, pid: Any) -> StorageSpec:
-        """An array of the archive, by ("storage", type, key, device, elements)."""
+        """Describe an array of the archive, given as ("storage", type, key, device, elements)."""
         if type(pid) is not tuple or len(pid) not in (5, 6):  # older files have a sixth, None
             raise ValueError("an array is kept in a way that torch does not")
         kind, storage, key, _, count = pid[:5]
@@ -118,7 +121,7 @@ class _Reader(_Unpickler):
         return StorageSpec(storage.name, key, _whole(count))
 
     def call(self) -> None:
-        """What REDUCE and NEWOBJ ask for: a known name, with arguments."""
+        """Carry out REDUCE and NEWOBJ: a call of a known name with arguments."""
         given, called = self.stack.pop(), self.stack.pop()
         if type(called) is not Name or type(given) is not tuple:
             raise ValueError("it calls what is no name")
@@ -135,7 +138,7 @@ class _Reader(_Unpickler):
         self.append(made)
 
     def build(self) -> None:
-        """BUILD: fields of a record; a dict's attributes (torch's _metadata) are not kept."""
+        """Carry out BUILD: set fields of a record. A dict's attributes (torch's _metadata) are not kept."""
         state, made = self.stack.pop(), self.stack[-1]
         if type(made) is Record:
             for part in state if type(state) is tuple else (state,):
@@ -145,7 +148,10 @@ class _Reader(_Unpickler):
             raise ValueError("it sets attributes of what has none")
 
     def set_items(self, pairs: list[Any]) -> None:
-        """Of a dict or a record, by names or numbers: other keys may be too deep to compare."""
+        """Set items of a dict or fields of a record, whose keys are names or numbers.
+
+        Other keys may be nested too deep to compare.
+        """
         made = self.stack[-1]
         fields = made.fields if type(made) is Record else made
         if type(fields) is not dict:
@@ -155,24 +161,24 @@ class _Reader(_Unpickler):
         fields.update(zip(pairs[::2], pairs[1::2], strict=True))
 
     def append_items(self, items: list[Any]) -> None:
-        """To a list."""
+        """Append items to a list."""
         if type(self.stack[-1]) is not list:
             raise ValueError("it appends to what is no list")
         self.stack[-1].extend(items)
 
     def set_one(self) -> None:
-        """SETITEM."""
+        """Carry out SETITEM: set one item."""
         value, key = self.stack.pop(), self.stack.pop()
         self.set_items([key, value])
 
     def new_dict(self) -> None:
-        """DICT: of all since the mark."""
+        """Carry out DICT: make a dict of all items since the mark."""
         pairs = self.pop_mark()
         self.append({})
         self.set_items(pairs)
 
     def refuse(self) -> None:
-        """Any other step."""
+        """Refuse any other step."""
         raise ValueError("it has steps that no array needs")
 
 
@@ -196,7 +202,7 @@ _Reader.dispatch = _steps()
 
 
 def _shown(text: Any) -> str:
-    """A text of the file for a message: short, and nothing that a terminal takes for more than a letter."""
+    """Make a text of the file fit for a message: short, and without characters that control a terminal."""
     return (
         "".join(c if c.isprintable() else "?" for c in text[:80]) if type(text) is str else "what is no text"
     )

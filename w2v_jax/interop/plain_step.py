@@ -21,7 +21,7 @@ CONV_LAYER = "feature_encoder/conv_layers_"
 LAYERS = "context_network/layers/"
 MASKED_SCORE = -1e9
 SCALE_PERIOD = 2000  # finite steps after which the loss scale doubles
-# Methods that this file does not have; they are None or False in what it can compute.
+# Settings of methods that this file does not have: it computes only models where they are None or False.
 ABSENT = (
     "encoder_block_frames",
     "attention_block_frames",
@@ -36,21 +36,21 @@ CHOICES = {"compute_dtype": ("float32", "bfloat16", "float16"), "feature_norm": 
 
 
 def gelu(x):
-    """The exact GELU, by the error function."""
+    """Apply the exact GELU, by the error function."""
     return x * (0.5 * (1.0 + lax.erf(x * 0.5**0.5)))
 
 
 def lacks(manifest):
-    """Names of the settings of a manifest's "config" that this file cannot follow."""
+    """List the settings of a manifest's "config" that this file cannot follow."""
     return [name for name in ABSENT if manifest["config"].get(name)]
 
 
 def make_step(manifest):
-    """The training step of an artifact, to be jitted.
+    """Make the training step of an artifact, to be jitted.
 
     Args:
-        manifest: the artifact's `artifact.json`; read are "config", "optimizer", "learning_rate" and the
-            names in "state".
+        manifest: the artifact's `artifact.json`. Its "config", "optimizer", "learning_rate" and the names in
+            "state" are read.
 
     Returns:
         Function of the state's leaves in the manifest's order, then waveform f32[batch, sample] at 16 kHz,
@@ -84,7 +84,7 @@ def make_step(manifest):
     if missing or unexpected:
         faults = f"missing: {', '.join(missing) or 'none'}; unexpected: {', '.join(unexpected) or 'none'}"
         raise ValueError(f"the manifest's state is not this model's; {faults}")
-    # The artifact's draws; jax's default since 0.5.
+    # The artifact draws its random numbers so; it is jax's default since 0.5.
     jax.config.update("jax_threefry_partitionable", True)
 
     def step(*leaves):
@@ -107,7 +107,7 @@ def make_step(manifest):
 
 
 def parameter_paths(config):
-    """Paths of all parameters; those of the transformer layers are stacked along a leading layer axis."""
+    """List all parameters' paths; the transformer layers' arrays are stacked along a leading layer axis."""
     paths = ["mask_embedding", "quantizer/codevectors"]
     paths += [f"context_network/positional/{leaf}" for leaf in ("direction", "magnitude", "bias")]
     linears = [
@@ -128,10 +128,10 @@ def parameter_paths(config):
 
 
 def training_loss(config, parameters, waveform, num_samples, utterance_id, key_data, step):
-    """Contrastive loss, diversity and feature penalty per masked frame: f32[]."""
+    """Compute the sum of contrastive loss, diversity and feature penalty per masked frame: f32[]."""
 
     def stream(number):
-        # One key per utterance and purpose. Raw key data are keys in every version of jax.
+        # Each utterance has a key for each purpose. Raw key data are keys in every version of jax.
         keys = jax.vmap(lambda utterance: jax.random.fold_in(key_data, utterance))(utterance_id)
         return fold_in_all(keys, number)
 
@@ -169,7 +169,7 @@ def training_loss(config, parameters, waveform, num_samples, utterance_id, key_d
 
 
 def encode(config, parameters, waveform, num_samples):
-    """[batch, sample] -> latent frames."""
+    """Encode [batch, sample] into latent frames."""
     x = waveform[..., None]
     for index in range(len(config.conv_channels)):
         layer = functools.partial(conv_layer, config, parameters, num_samples, index)
@@ -178,7 +178,7 @@ def encode(config, parameters, waveform, num_samples):
 
 
 def conv_layer(config, parameters, num_samples, index, x):
-    """Strided convolution, its norm if it has one, and GELU."""
+    """Apply a strided convolution, its norm if it has one, and GELU."""
     name, valid = f"{CONV_LAYER}{index}", None
     x = convolution(config, x, parameters[f"{name}/kernel"], config.conv_strides[index])
     if config.conv_bias:
@@ -186,7 +186,7 @@ def conv_layer(config, parameters, num_samples, index, x):
     if config.feature_norm == "layer":
         x = layer_norm(parameters, f"{name}/norm", x)
     elif index == 0:
-        # Each channel over time. Unless masked, padding takes part.
+        # Each channel is normalised over time. Padding takes part unless it is masked.
         if config.masked_group_norm:
             valid = valid_frames(config, num_samples, 1, x.shape[1])[..., None]
         x = affine(parameters, f"{name}/norm", standardise(x, 1, valid))
@@ -195,7 +195,7 @@ def conv_layer(config, parameters, num_samples, index, x):
 
 
 def contextualise(config, parameters, x, valid, keys, drop_key):
-    """Positional convolution (weight norm over taps) and the transformer's layers."""
+    """Apply the positional convolution (weight norm over taps) and the transformer's layers."""
     x = jnp.where(valid[..., None], x, jnp.zeros_like(x))
     direction, magnitude, bias = (
         parameters[f"context_network/positional/{leaf}"] for leaf in ("direction", "magnitude", "bias")
@@ -224,7 +224,7 @@ def contextualise(config, parameters, x, valid, keys, drop_key):
 
 
 def transformer_layer(config, layer, x, valid, keys):
-    """One layer, post-norm or pre-norm; `layer` is its parameters."""
+    """Apply one layer, post-norm or pre-norm; `layer` holds its parameters."""
 
     def attend(y):
         y = attention(config, layer, y, valid, fold_in_all(keys, 0))
@@ -243,7 +243,7 @@ def transformer_layer(config, layer, x, valid, keys):
 
 
 def attention(config, layer, x, valid, keys):
-    """Multi-head self-attention with an fp32 softmax; dropout has a key per utterance and query frame."""
+    """Apply self-attention with an fp32 softmax; dropout has a key per utterance and query frame."""
     batch, time, dim = x.shape
     heads, share = config.num_heads, 1.0 - config.attention_dropout
 
@@ -265,7 +265,7 @@ def attention(config, layer, x, valid, keys):
 
 
 def quantize(config, parameters, x, keys, step):
-    """Gumbel product quantizer: vectors, codes [batch, time, group], noiseless probabilities of entries."""
+    """Quantize: return vectors, codes [batch, time, group] and noiseless probabilities of entries."""
     codebook = parameters["quantizer/codevectors"]
     (batch, time, _), (groups, entries, _) = x.shape, codebook.shape
     logits = linear(config, parameters, "quantizer/weight_proj", x).reshape(batch, time, groups, entries)
@@ -274,14 +274,14 @@ def quantize(config, parameters, x, keys, step):
     noise = jax.vmap(lambda key: jax.random.gumbel(key, (time, groups, entries)))(keys)
     codes = jnp.argmax(logits + noise, axis=-1)
     soft = jax.nn.softmax((logits + noise) / temperature, axis=-1)
-    # One-hot forward, the soft choice's gradient backward.
+    # The choice is one-hot forward, and has the soft choice's gradient backward.
     choice = jax.nn.one_hot(codes, entries, dtype=jnp.float32) + soft - lax.stop_gradient(soft)
     vectors = jnp.einsum("btgv,gvd->btgd", choice, codebook, precision=lax.Precision.HIGHEST)
     return vectors.reshape(batch, time, -1), codes, jax.nn.softmax(logits, axis=-1)
 
 
 def span_mask(config, keys, valid):
-    """Masked frames, bool[batch, time]; spans may overlap and never reach into padding."""
+    """Draw masked frames, bool[batch, time]; spans may overlap and never reach into padding."""
     time, span = valid.shape[1], config.mask_span
 
     def draw(key, frames):
@@ -299,7 +299,7 @@ def span_mask(config, keys, valid):
 
 
 def negative_counts(config, keys, mask):
-    """How often masked frame j was drawn as a distractor of masked frame t: i32[batch, t, j]."""
+    """Count how often masked frame j is drawn as a distractor of masked frame t: i32[batch, t, j]."""
     time = mask.shape[1]
 
     def draw(key, masked):
@@ -307,7 +307,7 @@ def negative_counts(config, keys, mask):
         others = jnp.maximum(masked.sum() - 1, 1)
         uniform = jax.random.uniform(key, (time, config.num_negatives))
         choice = jnp.minimum((uniform * others.astype(jnp.float32)).astype(jnp.int32), others - 1)
-        choice = choice + (choice >= rank[:, None]).astype(jnp.int32)  # past the frame itself
+        choice = choice + (choice >= rank[:, None]).astype(jnp.int32)  # skips the frame itself
         # argsort is stable by default in every version.
         drawn = jnp.argsort(~masked)[jnp.minimum(choice, time - 1)]
         usable = (masked & (masked.sum() > 1)).astype(jnp.int32)
@@ -317,7 +317,7 @@ def negative_counts(config, keys, mask):
 
 
 def contrastive(config, context, targets, codes, counts):
-    """-log softmax of each frame's own target; distractors with its codes do not count: f32[batch, time]."""
+    """Compute -log softmax of each frame's target without distractors of its codes: f32[batch, time]."""
 
     def unit(x):
         return x * lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-16))
@@ -333,13 +333,13 @@ def contrastive(config, context, targets, codes, counts):
 
 
 def masked_mean(values, mask):
-    """Mean over True frames; zero where there are none."""
+    """Average over True frames; the mean of none is zero."""
     share = mask.astype(jnp.float32).reshape(mask.shape + (1,) * (values.ndim - 2))
     return (values * share).sum((0, 1)) / jnp.maximum(mask.sum().astype(jnp.float32), 1.0)
 
 
 def valid_frames(config, num_samples, layers, total):
-    """Frames that are not padding after the first `layers` convolutions: bool[batch, total]."""
+    """Mark frames that are not padding after the first `layers` convolutions: bool[batch, total]."""
     length = num_samples
     for index in range(layers):
         length = jnp.maximum((length - config.conv_kernels[index]) // config.conv_strides[index] + 1, 0)
@@ -347,12 +347,12 @@ def valid_frames(config, num_samples, layers, total):
 
 
 def fold_in_all(keys, data):
-    """The same number folded into every key of a batch."""
+    """Fold the same number into every key of a batch."""
     return jax.vmap(lambda key: jax.random.fold_in(key, data))(keys)
 
 
 def dropout(x, rate, keys):
-    """Inverted dropout with a key per utterance."""
+    """Apply inverted dropout with a key per utterance."""
     if rate == 0.0:
         return x
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys)
@@ -360,23 +360,23 @@ def dropout(x, rate, keys):
 
 
 def linear(config, parameters, name, x):
-    """x W + b over the last axis."""
+    """Compute x W + b over the last axis."""
     y = jnp.asarray(einsum("btd,de->bte", config.compute_dtype, x, parameters[f"{name}/kernel"]))
     return y + parameters[f"{name}/bias"][None, None]
 
 
 def layer_norm(parameters, name, x):
-    """Layer normalisation over the last axis."""
+    """Apply layer normalisation over the last axis."""
     return affine(parameters, name, standardise(x, -1))
 
 
 def affine(parameters, name, x):
-    """A norm's scale and bias per channel."""
+    """Apply a norm's scale and bias to each channel."""
     return x * parameters[f"{name}/scale"][None, None] + parameters[f"{name}/bias"][None, None]
 
 
 def standardise(x, axis, valid=None, epsilon=1e-5):
-    """Zero mean and unit variance along `axis`, by the statistics of valid entries alone if given."""
+    """Give zero mean and unit variance along `axis`, by the statistics of valid entries if they are given."""
 
     def average(y):
         if valid is None:
@@ -390,7 +390,7 @@ def standardise(x, axis, valid=None, epsilon=1e-5):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def scale_gradient(x, scale):
-    """Identity whose gradient is multiplied by `scale`."""
+    """Return x; its gradient is multiplied by `scale`."""
     return x
 
 
@@ -398,7 +398,7 @@ scale_gradient.defvjp(lambda x, scale: (x, None), lambda scale, _, cotangent: (c
 
 
 def convolution(config, x, kernel, stride, groups=1, padding=(0, 0)):
-    """lax.conv, in 16 bits of operands and result both; the product form is a matter of speed alone."""
+    """Apply lax.conv; in 16 bits both operands and result have them. The product form only changes speed."""
     dtype = config.compute_dtype
     out = lax.conv_general_dilated(
         x.astype(dtype),
@@ -414,7 +414,7 @@ def convolution(config, x, kernel, stride, groups=1, padding=(0, 0)):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def einsum(spec, dtype, a, b):
-    """A product with fp32 accumulation and result, of operands rounded to `dtype`, backward too."""
+    """Multiply operands rounded to `dtype` with fp32 accumulation and result, backward too."""
     a, b = a.astype(dtype), b.astype(dtype)
     left, right, out = re.split(",|->", spec)
     if jax.default_backend() == "cpu" and set(left) & set(right) & set(out):
@@ -439,7 +439,7 @@ einsum.defvjp(_einsum_forward, _einsum_backward)
 
 
 def update(optimizer, learning_rate, state, gradients):
-    """New parameters and optimizer state by name: clip by the global norm, then AdamW or SGD."""
+    """Update parameters and optimizer state by name: clip by the global norm, then apply AdamW or SGD."""
     if optimizer.clip_norm:
         norm = jnp.sqrt(sum(jnp.square(g).sum() for g in gradients.values()))
         short = norm < optimizer.clip_norm
@@ -464,7 +464,7 @@ def update(optimizer, learning_rate, state, gradients):
 
 
 def scaled_update(optimizer, learning_rate, state, gradients):
-    """`update` with gradients of the scaled loss; where one is not finite, only the scale changes."""
+    """Apply `update` to gradients of the scaled loss; if one is not finite, only the scale changes."""
     scale, good_steps = state["loss_scale/scale"], state["loss_scale/good_steps"]
     gradients = {path: g * (1.0 / scale) for path, g in gradients.items()}
     finite = jnp.stack([jnp.isfinite(g).all() for g in gradients.values()]).all()

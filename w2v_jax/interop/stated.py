@@ -53,7 +53,7 @@ class Stated:
         why = "of the same shape" if alike else "the nearest; none has this shape"
         lent = [field for field in TRAINING_SETTINGS if field not in self.origins]
         values = {field: getattr(PRESETS[name], field) for field in lent}
-        if alike and lent:
+        if alike and "scan_unroll" not in self.values:
             values["scan_unroll"] = PRESETS[name].scan_unroll
         origins = {field: self.origins.get(field, f"{PRESET}{name} ({why})") for field in TRAINING_SETTINGS}
         return Resolved(shape.replace(**values), origins, name)
@@ -68,7 +68,6 @@ def of_config(config: Mapping[str, Any], origins: Mapping[str, str]) -> Stated:
     """
     stated = {field: origin for field, origin in origins.items() if not origin.startswith(PRESET)}
     left_out = {field for field in TRAINING_SETTINGS if field not in stated}
-    left_out |= {"scan_unroll"} if left_out else set()
     return Stated({field: value for field, value in config.items() if field not in left_out}, stated)
 
 

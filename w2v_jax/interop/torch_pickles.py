@@ -1,6 +1,6 @@
-"""Arrays of a torch file (*.bin, *.pt) without torch, and without running anything that it names.
+"""Read the arrays of a torch file (*.bin, *.pt) without torch, and without running anything that it names.
 
-Such a file is a zip archive of raw arrays and a pickle that says what they are (`inert_pickles`).
+Such a file is a zip archive of raw arrays and of a pickle that describes them (`inert_pickles`).
 """
 
 import math
@@ -34,16 +34,17 @@ _DAMAGE = (
     pickle.UnpicklingError, EOFError, KeyError, IndexError, AttributeError, TypeError, ValueError,
     RuntimeError, OverflowError, MemoryError, zlib.error, struct.error,
 )  # fmt: skip
-# Bytes of all arrays over those of the file: some share what is stored (tied weights), not many times over.
+# Limit of the bytes of all arrays over the bytes of the file: a few arrays share their storage (tied
+# weights).
 MOST_SHARED = 4
 
 
 def read(path: Path) -> Any:
-    """What a torch file holds, its tensors as NumPy arrays that cannot be written to.
+    """Read a torch file; its tensors become NumPy arrays.
 
     Raises:
-        UserError: it is no such file, it is of the old format that is no archive, or it names something that
-            no array needs. Nothing of it has been run then.
+        UserError: it is no such file, it has the old format, which is no archive, or it names something
+            that no array needs. Nothing of it has been run then.
     """
     refuse_pointer(path)
     try:
@@ -72,14 +73,15 @@ def read(path: Path) -> Any:
 
 
 def _bytes(archive: zipfile.ZipFile, name: str) -> bytes:
-    """A file of the archive; torch does not compress, and what is compressed may be of any size."""
+    """Read a file of the archive. Compressed ones are refused: torch writes none, and they may be of any
+    size."""
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed, as torch does not")
     return archive.read(name)
 
 
 def _with_arrays(held: Any, archive: zipfile.ZipFile, root: str, file_bytes: int) -> Any:
-    """Put arrays in the place of their descriptions, in dicts, lists and records, however deep they are."""
+    """Replace descriptions of arrays by the arrays, in dicts, lists and records of any depth."""
     arrays, left = _Arrays(archive, root, MOST_SHARED * file_bytes), [held]
     seen = {id(held)}
 
@@ -105,17 +107,17 @@ def _with_arrays(held: Any, archive: zipfile.ZipFile, root: str, file_bytes: int
 
 
 class _Arrays:
-    """Arrays of an archive, each read once."""
+    """The arrays of an archive; each file of it is read once."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str, most_bytes: int):
         self._archive, self._root, self._left_bytes = archive, root, most_bytes
         self._stored: dict[str, bytes] = {}
 
     def of(self, spec: TensorSpec) -> np.ndarray:
-        """The array that a description means; its bounds were looked at when it was made.
+        """Make the array of a description, whose bounds have been checked.
 
         Raises:
-            ValueError: the archive has less of it, or all arrays together are far more than it holds.
+            ValueError: the archive holds less of it, or all arrays together are far larger than the archive.
         """
         key, dtype = spec.storage.key, np.dtype(_STORAGES[spec.storage.type_name])
         if key not in self._stored:
