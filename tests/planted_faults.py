@@ -136,8 +136,8 @@ FAULTS = {
     ),
     "memory without headroom": fault(
         "profiling/feasibility.py",
-        "return int(memory * (1.0 -",
-        "return int(memory * (1.0 - 0 *",
+        "return int(device.memory_bytes * (1.0 -",
+        "return int(device.memory_bytes * (1.0 - 0 *",
         "tests/profiling/test_feasibility.py",
     ),
     "traffic left out of a step's seconds": fault(

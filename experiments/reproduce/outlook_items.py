@@ -1,115 +1,17 @@
-"""Whether and when, and what federated training learns: section 4.1, Figures 1 and 5, the verdict."""
+"""Federated training beside the paper: Figures 1 and 5."""
 
 from typing import Any
 
-from experiments import paper
-from experiments.feasibility import report as feasibility_report
 from experiments.report.statistics import over_seeds
-from experiments.reproduce.comparison import Comparison
+from experiments.reproduce.comparison import Comparison, Item
 from experiments.reproduce.fig5_report import HARDLY_RECOGNISED, PAPER_DIRECTIONS
 from experiments.study.curves import CENTRALISED, label, verdict
 
-
-def section41(result: dict[str, Any]) -> list[Comparison]:
-    """Section 4.1: values side by side."""
-    board = result["projected"][result["device"]]
-    start = result["assumptions"]["from_year"]
-    title = result["titles"][result["device"]]
-    return [
-        Comparison(
-            f"{title}: year that it reaches the A40's speed, from {start:g}, earliest",
-            str(result["printed_year"]),
-            f"{start + min(board['years']):.1f}",
-            verdict=f"{start + min(board['years']) - result['printed_year']:+.1f} years",
-        ),
-        Comparison(
-            f"{title}: the same, latest, and from {start + 1:g}",
-            str(result["printed_year"]),
-            f"{start + 1 + max(board['years']):.1f}",
-            verdict=f"{start + 1 + max(board['years']) - result['printed_year']:+.1f} years",
-        ),
-    ]  # fmt: skip
-
-
-def section41_means(result: dict[str, Any]) -> str:
-    """Section 4.1: what they mean."""
-    since = [
-        board for board in result["boards"] if board["gap"] is not None and board["year"] >= paper.PAPER_YEAR
-    ]
-    fastest = min(since, key=lambda board: board["gap"])
-    slow, quick = result["sensitivity"][-1], result["sensitivity"][0]
-    return (
-        f"Compute that doubles every {result['assumptions']['doubling_months']:g} months gives {result['assumptions']['five_years_give']:.1f} times in five years, which "
-        f"brings the paper's typical board to the A40's speed by {result['printed_year']}. The year hangs on that assumption: with {quick['doubling_months']:g} months it is "
-        f"{min(quick['years']):.0f}, with {slow['doubling_months']:g} it is {max(slow['years']):.0f}. Of the boards that have come out since, the {fastest['title']} ({fastest['year']}) is "
-        f"modelled {fastest['gap']:.1f} times slower than the A40, by its data sheet alone."
-    )
-
-
-def feasibility(result: dict[str, Any]) -> list[Comparison]:
-    """The verdict: values side by side."""
-    judged = result["verdicts"]
-    there = [row["title"] for row in judged if feasibility_report.overall(row) == "yes"]
-    a40 = next(
-        (
-            row
-            for row in result["rows"]
-            if (row["device"], row["model"], row["method"], row["precision"], row["batch"], row["seconds"])
-            == ("a40", "base", "plain", "fp32", 4, paper.TABLE_2_SECONDS)
-        ),
-        None,
-    )
-    found = [
-        Comparison(
-            "Devices that could do it, all criteria together",
-            f"not before {paper.PREDICTED_YEAR}",
-            ", ".join(there) or "none today",
-            verdict="yes" if there else "not yet",
-        ),
-        *(
-            Comparison(
-                f"Devices of {len(judged)} whose memory holds base at batch 8 x 12 s: {title}",
-                "not printed",
-                str(feasibility_report.meeting(judged, name)),
-                verdict="new here",
-            )
-            for name, title in (
-                ("memory", "plain"),
-                ("memory_remat", "layers computed again"),
-                ("memory_exact", "every exact method"),
-            )
-        ),
-    ]
-    if a40 is not None:
-        found.append(
-            Comparison(
-                "Days of the whole run on the A40, base",
-                paper.TOTAL_DAYS_ON_A40,
-                a40["run_days"],
-                1,
-                verdict="sets the number of rounds",
-            )
-        )
-    return found
-
-
-def feasibility_means(result: dict[str, Any]) -> str:
-    """The verdict: what they mean."""
-    bytes_, run = result["bytes"]["base"], result["run"]
-    held = {
-        name: feasibility_report.meeting(result["verdicts"], name) for name in feasibility_report.MEMORIES
-    }
-    return (
-        f"Memory is the wall that can be taken down: base at batch 8 x 12 s fits {held['memory']} of {len(result['verdicts'])} devices as it is "
-        f"usually computed, {held['memory_exact']} with methods that change no gradient. Bytes are another: a run of "
-        f"{run['rounds']:,} rounds moves {bytes_['run_bytes'] / 1e9:,.0f} GB for every client, whose audio is {bytes_['audio_raw_bytes'] / 1e9:.1f} GB; from round "
-        f"{bytes_['break_even_raw']} on, federating has moved more than sending the audio once would have. "
-        "Fewer rounds of more local work would change that answer: `w2v-jax feasibility --rounds N` says which."
-    )
+RECORDED = "recorded speech in Common Voice's layout (--data), and hours; at scale smoke minutes"
 
 
 def fig1(result: dict[str, Any]) -> list[Comparison]:
-    """Figure 1: values side by side."""
+    """Compare Figure 1 with the paper's words."""
     share = {arm: held["mean"] for arm, held in result["share_of_centralised_drop"].items()}
     return [
         Comparison(
@@ -119,25 +21,28 @@ def fig1(result: dict[str, Any]) -> list[Comparison]:
             verdict="agrees" if mean < 1 else "differs",
         )
         for arm, mean in share.items()
-        if arm != "centralised"
+        if arm != CENTRALISED
     ]
 
 
 def fig1_means(result: dict[str, Any]) -> str:
-    """Figure 1: what they mean."""
+    """Say what Figure 1 means."""
     shares = [held["mean"] for arm, held in result["share_of_centralised_drop"].items() if arm != CENTRALISED]
     behind = sum(mean < 1 for mean in shares)
     return (
-        f"{behind} of {len(shares)} federated arms end above the centralised held-out loss, as the paper's figure has all of them. "
+        f"{behind} of {len(shares)} federated arms end above the centralised held-out loss, as the "
+        "paper's figure has all of them. "
         + _scale(result)
         + "Directions can be compared; values cannot, and the paper prints none."
     )
 
 
 def _scale(result: dict[str, Any]) -> str:
-    """What was trained, on what; a toy is called so."""
+    """Say which model was trained on which data; a toy is called so."""
     toy = "It is a toy: " if result["settings"]["model"] == "tiny" else ""
-    return f"{toy}`{result['settings']['model']}` on `{result['data']}`, {result['settings']['rounds']} rounds, {result['seeds']} seeds. "
+    settings = result["settings"]
+    seen = f"{settings['rounds']} rounds, {result['seeds']} seeds"
+    return f"{toy}`{settings['model']}` on `{result['data']}`, {seen}. "
 
 
 # A lower value is better; the paper says so of convergence, which the held-out loss stands for.
@@ -145,7 +50,7 @@ SAID = {"better": "agrees", "worse": "differs", "no": "within the spread, or see
 
 
 def fig5(result: dict[str, Any]) -> list[Comparison]:
-    """Figure 5: the paper's directions, by held-out loss of pre-training and by recognition."""
+    """Compare the paper's directions with the held-out loss of pre-training and with recognition."""
     found = []
     for better, worse, claim in PAPER_DIRECTIONS:
         pairs = zip(result["pretraining"][better], result["pretraining"][worse], strict=True)
@@ -174,12 +79,32 @@ def fig5(result: dict[str, Any]) -> list[Comparison]:
 
 
 def fig5_means(result: dict[str, Any]) -> str:
-    """Figure 5: what they mean."""
+    """Say what Figure 5 means."""
     rows = fig5(result)
     told = {word: sum(row.verdict == word for row in rows) for word in SAID.values()}
     lowest = min(run["wer"] for runs in result["finetuning"].values() for run in runs)
     return (
-        f"Of {len(rows)} differences between arms {told['agrees']} are in the paper's direction beyond the spread of seeds, {told['differs']} are beyond it in the other, "
-        f"and {told[SAID['no']]} say nothing. {_scale(result)}The lowest word error rate of all runs is {100 * lowest:.0f} %"
-        f"{': hardly a word is recognised' if lowest > HARDLY_RECOGNISED else ''}. The whole report has the probes and references that the paper lacks."
+        f"Of {len(rows)} differences between arms {told['agrees']} are in the paper's direction beyond "
+        f"the spread of seeds, {told['differs']} are beyond it in the other, and {told[SAID['no']]} say "
+        f"nothing. {_scale(result)}The lowest word error rate of all runs is {100 * lowest:.0f} "
+        f"%{': hardly a word is recognised' if lowest > HARDLY_RECOGNISED else ''}. The whole report has "
+        "the probes and references that the paper lacks."
     )
+
+
+FIG1 = Item(
+    "fig1",
+    "Figure 1: federated against centralised pre-training",
+    ("reproduce", "fig1"),
+    fig1,
+    fig1_means,
+    RECORDED,
+)
+FIG5 = Item(
+    "fig5",
+    "Figure 5: federated pre-training and recognition",
+    ("reproduce", "fig5"),
+    fig5,
+    fig5_means,
+    RECORDED,
+)

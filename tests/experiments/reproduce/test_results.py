@@ -199,7 +199,8 @@ def test_memory_hardly_grows():
 def test_out_of_memory_again():
     cells = read_json(RESULTS / "frontier" / "frontier.json")["cells"]
     assert len(cells) == 7
-    assert all(cell["plain_verdict"] == "too large" for cell in cells)
+    plain = [cell["plain_verdict"] for cell in cells]
+    assert (plain.count("too large"), plain.count("borderline")) == (3, 4)
     assert all(cell["exact_verdict"] == cell["measured_verdict"] == "fits" for cell in cells)
 
 
@@ -225,18 +226,25 @@ def test_table_2_is_predicted_as_it_is_said_to_be():
     errors, memory = result["errors"], result["memory"]
     assert errors["model"]["median"] <= 0.15
     assert errors["model"]["median"] < errors["additive_single"]["median"]
-    assert (memory["printed_oom"], memory["printed_oom_predicted"]) == (7, 7)
-    assert (memory["timed"], memory["timed_predicted_oom"]) == (25, 0)
+    assert (memory["printed_oom"], memory["printed_oom_predicted"], memory["printed_oom_borderline"]) == (
+        7,
+        3,
+        4,
+    )
+    assert (memory["timed"], memory["timed_predicted_oom"], memory["timed_borderline"]) == (25, 0, 0)
     assert all(row["verdict"] != "unknown" for row in result["rows"])
 
 
 def test_are_we_there_yet():
     result = read_json(RESULTS / "feasibility" / "feasibility.json")
     verdicts = {row["device"]: row for row in result["verdicts"]}
-    assert {"rpi-4", "xavier-nx", "xavier-agx", "orin-nx", "orin-agx", "thor", "a15"} <= set(verdicts)
+    assert {"rpi-4", "xavier-nx", "xavier-agx", "orin-nx", "orin-agx", "thor", "a15-paper"} <= set(verdicts)
     assert verdicts["xavier-nx"]["compute"] == pytest.approx(0.21 / 1.14)
     assert verdicts["xavier-nx"]["memory"] < 1 < verdicts["xavier-nx"]["memory_remat"]
-    assert verdicts["a15"]["compute"] is None
+    assert verdicts["xavier-agx-paper"]["memory"] < 1 < verdicts["xavier-agx"]["memory"]
+    assert verdicts["xavier-agx-paper"]["compute"] == verdicts["xavier-agx"]["compute"]
+    assert verdicts["a15-paper"]["compute"] is None
+    assert {row["verdict"] for row in result["rows"]} == {"fits", "borderline", "too large"}
     projected = read_json(RESULTS / "section41" / "section41.json")["projected"]["xavier-nx"]["years"]
     assert [round(years, 1) for years in projected] == [3.7, 4.1]
 
