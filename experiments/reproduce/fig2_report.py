@@ -45,7 +45,7 @@ def markdown(result: dict[str, Any]) -> str:
 def _accountings(result: dict[str, Any]) -> str:
     """Show every accounting at both settings beside the printed bytes."""
     first, second = result["settings"]
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             "**the paper, printed**",
             gigabytes(first["printed_bytes"]),

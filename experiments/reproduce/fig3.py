@@ -15,6 +15,7 @@ from experiments.report.units import GIGA, gigabytes, percent
 from experiments.report.writer import write_report
 from experiments.reproduce.comparison import Comparison, Item
 
+MEMORY_CLASSES = (((4, 8), 0.15), ((8, 12), 0.3))  # of the paper, with the shade of each
 ABOUT_LINEAR = 0.05  # largest quadratic share at which growth counts as proportional
 CURVES = {
     "autograd_bytes": "autograd",
@@ -149,8 +150,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
             rows = [row for row in result["rows"] if row["model"] == model]
             _curves(memory, rows, ("autograd_bytes", "residual_bytes"), colour)
             _curves(compute, rows, ("flops_paper", "flops_full"), colour)
-        memory.axhspan(4, 8, color="gray", alpha=0.15, label="boards and phones of 4 to 8 GB")
-        memory.axhspan(8, 12, color="gray", alpha=0.3, label="of 8 to 12 GB")
+        for (least, most), alpha in MEMORY_CLASSES:
+            label = f"boards and phones of {least} to {most} GB"
+            # Memory is sold in binary units; the axis has decimal ones.
+            memory.axhspan(least * 2**30 / GIGA, most * 2**30 / GIGA, color="gray", alpha=alpha, label=label)
         memory.set(ylabel="GB, parameters and activations", title=f"memory, batch {result['batch']}")
         compute.set(ylabel="GFLOPs, forward", title=f"compute, batch {result['batch']}")
         for axis in (memory, compute):

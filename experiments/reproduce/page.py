@@ -108,7 +108,7 @@ def summary(found: Found) -> dict[str, Any]:
     return {
         "name": found.item.name,
         "title": found.item.title,
-        "values": len(comparisons),
+        "count": len(comparisons),
         "same": sum(cell.agrees for cell in comparisons),
         "largest": f"{max(errors):.1%}" if errors else "-",
     }

@@ -187,15 +187,20 @@ def meaning(result: dict[str, Any]) -> str:
     ]
     fastest = min(since, key=lambda board: board["gap"])
     slow, quick = result["sensitivity"][-1], result["sensitivity"][0]
-    assumed = result["assumptions"]
+    assumed, chosen = result["assumptions"], result["projected"][result["device"]]
+    start = assumed["from_year"]
+    reached = f"{start + min(chosen['years']):.0f} to {start + 1 + max(chosen['years']):.0f}"
+    gap = fastest["gap"]
+    behind = f"{gap:.1f} times slower than" if gap > 1 else "as fast as"
     return (
         f"Compute that doubles every {assumed['doubling_months']:g} months gives "
-        f"{assumed['five_years_give']:.1f} times in five years, which brings the paper's typical board to "
-        f"the A40's speed by {result['printed_year']}. The year depends on that assumption: with "
+        f"{assumed['five_years_give']:.1f} times in five years, which brings the "
+        f"{result['titles'][result['device']]} to the A40's speed in {reached}; the paper says "
+        f"{result['printed_year']}. The year depends on that assumption: with "
         f"{quick['doubling_months']:g} months it is {min(quick['years']):.0f}, with "
         f"{slow['doubling_months']:g} it is {max(slow['years']):.0f}. The fastest board that has come out "
-        f"since, the {fastest['title']} ({fastest['year']}), is modelled {fastest['gap']:.1f} times "
-        "slower than the A40, by its data sheet alone."
+        f"since, the {fastest['title']} ({fastest['year']}), is modelled {behind} the A40 (times by: "
+        f"{fastest['times_by']})."
     )
 
 

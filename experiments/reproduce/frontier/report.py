@@ -24,6 +24,7 @@ def markdown(result: Result) -> str:
     """Write the report; sections that were not measured are left out."""
     made, sections = result["provenance"], result["sections"]
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
+    judged = f"; OOM cells judged again at commit {made['cells_commit']}" if "cells_commit" in made else ""
     parts = ["# Memory against time", INTRODUCTION]
     if "desired" in sections:
         parts += ["## The setting that the paper desires: batch 8 x 12 s", *_desired(sections["desired"])]
@@ -36,7 +37,7 @@ def markdown(result: Result) -> str:
         parts.append("![memory against time](frontier.png)")
     parts.append(
         f"`{made['command']}`, commit {made['commit']}, {made['cores']} cores, {made['device']}, "
-        f"`{made['xla_flags']}`, {versions}"
+        f"`{made['xla_flags']}`, {versions}{judged}"
     )
     return "\n\n".join(parts) + "\n"
 

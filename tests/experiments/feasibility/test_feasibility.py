@@ -11,6 +11,7 @@ from experiments.cli import main as cli
 from experiments.costs.devices.records import DeviceVerdict
 from experiments.feasibility import verdicts
 from experiments.process.files import read_json
+from experiments.reproduce import section41
 from tests.experiments.cli.test_commands import fails
 from tests.experiments.costs.test_timings import RECORD
 
@@ -176,6 +177,9 @@ def test_the_projection_reaches_the_a40_when_the_paper_says(tmp_path, capsys):
         assert row["memory_years"] == pytest.approx(1.5 * math.log2(48 * 2**30 / row["memory_bytes"]))
     assert (tmp_path / "section41.png").stat().st_size > 10_000
     assert "2027" in capsys.readouterr().out
+    slower = result["projected"] | {"xavier-nx": result["projected"]["xavier-nx"] | {"years": [7.3, 8.2]}}
+    assert "2026 to 2027; the paper says 2027" in section41.meaning(result)
+    assert "2029 to 2031; the paper says 2027" in section41.meaning(result | {"projected": slower})
 
 
 @pytest.mark.parametrize(

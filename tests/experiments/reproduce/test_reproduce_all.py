@@ -108,6 +108,16 @@ def test_every_table_of_every_report_is_on_it(page):
     assert len(page.of("table")) == expected_tables()
 
 
+def test_the_summary_counts_the_values_of_each_item(text):
+    rows = re.search(r'<table class="summary">.*?</table>', text, re.DOTALL)
+    assert rows is not None
+    counts = re.findall(r'href="#(\w+)">[^<]*</a></td><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>', rows[0])
+    assert [name for name, *_ in counts] == [item.name for item in ITEMS if item.name != "feasibility"]
+    shown = {name: cells for name, *cells in counts}
+    assert shown["table1"] == ["20", "16", "1.1%"]
+    assert all(values.isdigit() and same.isdigit() for values, same, _ in shown.values())
+
+
 def test_links_lead_somewhere(page):
     targets = {section["id"] for section in page.of("section")}
     links = [link["href"] for link in page.of("a") if link["href"].startswith("#")]
@@ -182,6 +192,20 @@ def test_a_report_is_text_whoever_wrote_it():
     assert "<script>" not in text
     assert 'href="../b.md"' not in text
     assert 'href="https://d"' in text
+
+
+def test_figure_2_says_only_what_was_priced():
+    """`reproduce fig2 --no-compiled` has no plan of XLA's, and another accounting may come closest."""
+    result = json.loads((RESULTS / "fig2" / "fig2.json").read_text())
+    words = BY_NAME["fig2"].meaning(result)
+    assert "XLA plans it" in words
+    assert "left attention's matrices out" in words
+    for setting in result["settings"]:
+        del setting["accountings"]["xla"]
+    result["closest"]["name"] = "autograd"
+    words = BY_NAME["fig2"].meaning(result)
+    assert "XLA" not in words
+    assert "matrices" not in words
 
 
 def test_figure_5_takes_the_rule_of_its_own_report():

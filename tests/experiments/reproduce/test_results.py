@@ -5,8 +5,11 @@ import pytest
 from experiments.bench.rounds.command import RUNNERS
 from experiments.bench.rounds.report import counted
 from experiments.costs.devices.timings import read_timings
+from experiments.feasibility import report as feasibility_report
 from experiments.pretrain.compare import above_untrained
 from experiments.process.files import read_json
+from experiments.reproduce import fig2, fig3, fig4, section41, table1, table2
+from experiments.reproduce.frontier import report as frontier_report
 from experiments.reproduce.frontier.report import growth_of
 from experiments.study.curves import verdict
 from experiments.study.federated import FEDERATED, SCRATCH
@@ -15,6 +18,23 @@ from tests.paths import ROOT
 from w2v_jax import memory_methods
 
 RESULTS = ROOT / "docs" / "results"
+
+DRAWN = {
+    "feasibility": feasibility_report.markdown,
+    "table1": table1.markdown,
+    "fig2": fig2.markdown,
+    "fig3": fig3.markdown,
+    "fig4": fig4.markdown,
+    "table2": table2.markdown,
+    "section41": section41.markdown,
+    "frontier": frontier_report.markdown,
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_kept_report_is_what_is_drawn_from_its_numbers(name):
+    kept = (RESULTS / name / f"{name}.md").read_text(encoding="utf-8")
+    assert DRAWN[name](read_json(RESULTS / name / f"{name}.json")) == kept
 
 
 def test_what_was_learnt_on_recorded_speech():
