@@ -567,6 +567,18 @@ FAULTS = {
         ".compress_type < 0",
         "tests/w2v_jax/interop/test_torch_pickles.py",
     ),
+    "a verdict inside the plan's error called certain": fault(
+        "profiling/feasibility.py",
+        '    if is_borderline(usable / needed, error):\n        return "borderline"\n',
+        "",
+        "tests/profiling/test_feasibility.py -k borderline",
+    ),
+    "the paper's memory class taken for the board's memory": fault(
+        "profiling/devices.py",
+        '            found[f"{name}-paper"] = _paper_row(name)\n',
+        "            found[name] = _paper_row(name)\n",
+        "tests/profiling/test_feasibility.py -k class",
+    ),
 }
 
 

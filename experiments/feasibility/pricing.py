@@ -22,6 +22,7 @@ def feasibility(
         measured: timings of boards, as read_timings gives them.
     """
     from experiments.costs.devices.costs import DeviceCosts
+    from experiments.costs.devices.judgement import judge
     from experiments.process.progress import stage
     from profiling import this_machine
 
@@ -49,7 +50,7 @@ def feasibility(
         "bytes": bytes_,
         "corpora": corpora(rows, run),
         "fleet": round_of(fleet, costs, run, bytes_, options.models[0]),
-        "verdicts": [costs.judge(name, bytes_ratio).to_json() for name in devices],
+        "verdicts": [judge(costs, name, bytes_ratio).to_json() for name in devices],
         "keyword_seconds": paper.KEYWORD_SECONDS,
         "released_models_seconds": paper.RELEASED_MODELS_SECONDS,
         "plan_error": PLAN_ERROR,

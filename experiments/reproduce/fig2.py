@@ -131,9 +131,9 @@ def closest(settings: list[dict[str, Any]]) -> dict[str, Any]:
 LINEAR_PART = "autograd, linear part"
 ACCOUNTINGS = {
     "autograd": "tensors that torch's autograd keeps, on CPU",
-    "autograd, activations": "the same without parameters",
-    "autograd, CUDA": "the same on a GPU",
-    LINEAR_PART: "the same without tensors of frames x frames",
+    "autograd, activations": "autograd's tensors without parameters",
+    "autograd, CUDA": "autograd's tensors on a GPU",
+    LINEAR_PART: "autograd's tensors without those of frames x frames",
     "residuals": "what jax keeps for the backward pass",
     "xla": "XLA's plan of the whole step",
 }

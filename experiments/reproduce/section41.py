@@ -69,7 +69,8 @@ def section41(options: Section41Arguments, measured: list[Any]) -> dict[str, Any
         measured: timings of boards, as read_timings gives them.
     """
     from experiments.costs.devices import paper_seconds
-    from experiments.costs.devices.costs import COMPARED_BATCH, DeviceCosts
+    from experiments.costs.devices.costs import DeviceCosts
+    from experiments.costs.devices.judgement import COMPARED_BATCH
     from experiments.process.progress import stage
     from profiling.devices import DEVICES
     from profiling.feasibility import growth, years_to_reach
@@ -140,11 +141,12 @@ def _memory_years(device: Any, options: Section41Arguments) -> float:
 
 def _board(name: str, costs: Any, options: Section41Arguments) -> dict[str, Any]:
     """Describe a device as it is: its gap to the A40, its memory, and the years by the doubling model."""
+    from experiments.costs.devices.judgement import judge
     from profiling.devices import DEVICES
     from profiling.feasibility import years_to_reach
 
     device = DEVICES[name]
-    ratio = costs.judge(name, 1.0).compute
+    ratio = judge(costs, name, 1.0).compute
     # The paper's boards stand for the year of its measurements, newer ones for their own.
     begins = options.from_year if (device.variant_of or name) in paper.TABLE_2 else device.year
 
