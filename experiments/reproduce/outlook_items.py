@@ -3,15 +3,13 @@
 from typing import Any
 
 from experiments.report.statistics import over_seeds
-from experiments.reproduce.comparison import Comparison, Item
+from experiments.reproduce.comparison import Comparison
 from experiments.reproduce.fig5_report import HARDLY_RECOGNISED, PAPER_DIRECTIONS
 from experiments.study.curves import CENTRALISED, label, verdict
 
-RECORDED = "recorded speech in Common Voice's layout (--data), and hours; at scale smoke minutes"
-
 
 def fig1(result: dict[str, Any]) -> list[Comparison]:
-    """Compare Figure 1 with the paper's words."""
+    """Figure 1: values side by side."""
     share = {arm: held["mean"] for arm, held in result["share_of_centralised_drop"].items()}
     return [
         Comparison(
@@ -21,28 +19,25 @@ def fig1(result: dict[str, Any]) -> list[Comparison]:
             verdict="agrees" if mean < 1 else "differs",
         )
         for arm, mean in share.items()
-        if arm != CENTRALISED
+        if arm != "centralised"
     ]
 
 
 def fig1_means(result: dict[str, Any]) -> str:
-    """Say what Figure 1 means."""
+    """Figure 1: what they mean."""
     shares = [held["mean"] for arm, held in result["share_of_centralised_drop"].items() if arm != CENTRALISED]
     behind = sum(mean < 1 for mean in shares)
     return (
-        f"{behind} of {len(shares)} federated arms end above the centralised held-out loss, as the "
-        "paper's figure has all of them. "
+        f"{behind} of {len(shares)} federated arms end above the centralised held-out loss, as the paper's figure has all of them. "
         + _scale(result)
         + "Directions can be compared; values cannot, and the paper prints none."
     )
 
 
 def _scale(result: dict[str, Any]) -> str:
-    """Say which model was trained on which data; a toy is called so."""
+    """What was trained, on what; a toy is called so."""
     toy = "It is a toy: " if result["settings"]["model"] == "tiny" else ""
-    settings = result["settings"]
-    seen = f"{settings['rounds']} rounds, {result['seeds']} seeds"
-    return f"{toy}`{settings['model']}` on `{result['data']}`, {seen}. "
+    return f"{toy}`{result['settings']['model']}` on `{result['data']}`, {result['settings']['rounds']} rounds, {result['seeds']} seeds. "
 
 
 # A lower value is better; the paper says so of convergence, which the held-out loss stands for.
@@ -50,7 +45,7 @@ SAID = {"better": "agrees", "worse": "differs", "no": "within the spread, or see
 
 
 def fig5(result: dict[str, Any]) -> list[Comparison]:
-    """Compare the paper's directions with the held-out loss of pre-training and with recognition."""
+    """Figure 5: the paper's directions, by held-out loss of pre-training and by recognition."""
     found = []
     for better, worse, claim in PAPER_DIRECTIONS:
         pairs = zip(result["pretraining"][better], result["pretraining"][worse], strict=True)
@@ -79,32 +74,12 @@ def fig5(result: dict[str, Any]) -> list[Comparison]:
 
 
 def fig5_means(result: dict[str, Any]) -> str:
-    """Say what Figure 5 means."""
+    """Figure 5: what they mean."""
     rows = fig5(result)
     told = {word: sum(row.verdict == word for row in rows) for word in SAID.values()}
     lowest = min(run["wer"] for runs in result["finetuning"].values() for run in runs)
     return (
-        f"Of {len(rows)} differences between arms {told['agrees']} are in the paper's direction beyond "
-        f"the spread of seeds, {told['differs']} are beyond it in the other, and {told[SAID['no']]} say "
-        f"nothing. {_scale(result)}The lowest word error rate of all runs is {100 * lowest:.0f} "
-        f"%{': hardly a word is recognised' if lowest > HARDLY_RECOGNISED else ''}. The whole report has "
-        "the probes and references that the paper lacks."
+        f"Of {len(rows)} differences between arms {told['agrees']} are in the paper's direction beyond the spread of seeds, {told['differs']} are beyond it in the other, "
+        f"and {told[SAID['no']]} say nothing. {_scale(result)}The lowest word error rate of all runs is {100 * lowest:.0f} %"
+        f"{': hardly a word is recognised' if lowest > HARDLY_RECOGNISED else ''}. The whole report has the probes and references that the paper lacks."
     )
-
-
-FIG1 = Item(
-    "fig1",
-    "Figure 1: federated against centralised pre-training",
-    ("reproduce", "fig1"),
-    fig1,
-    fig1_means,
-    RECORDED,
-)
-FIG5 = Item(
-    "fig5",
-    "Figure 5: federated pre-training and recognition",
-    ("reproduce", "fig5"),
-    fig5,
-    fig5_means,
-    RECORDED,
-)
