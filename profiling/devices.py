@@ -31,9 +31,8 @@ class Device:
         kind: server, computer, board or phone.
         processor: which part of it trains: its GPU, its TPU, or its CPU.
         year: of release.
-        memory_bytes: of the whole device; boards and phones share it with the operating system.
-        printed_memory_bytes: upper end of the class that the paper puts it in (section 3.3); the paper does
-            not say which variant it ran on. Verdicts go by it where it is given.
+        memory_bytes: of the whole device; boards and phones share it with the operating system. Memory is
+            sold in binary units: "8 GB" on a box are 8 GiB, on servers too.
         bytes_per_second: memory bandwidth.
         peak_flops: precision -> operations a second, dense; tensor cores for 16 bits, plain cores for fp32.
         watts: highest power mode of a module, thermal design power of a chip, or a board's supply.
@@ -42,6 +41,8 @@ class Device:
         plan: whose compiler's memory plan speaks for it: "cpu" or a target; None where there is none.
         cuda: for compiling without the device.
         tpu: topology name for the same.
+        variant_of: the catalogue's name of the device that this row is but for its memory: a memory class of
+            the paper. Its times are that device's.
     """
 
     title: str
@@ -53,21 +54,16 @@ class Device:
     peak_flops: dict[Precision, float]
     watts: float | None
     source: str
-    printed_memory_bytes: int | None = None
     names: tuple[str, ...] = ()
     plan: str | None = None
     cuda: CudaTarget | None = None
     tpu: str | None = None
+    variant_of: str | None = None
 
     def ridge(self, precision: Precision) -> float | None:
         """Operations per byte above which a kernel is bound by arithmetic; None where a rate is unknown."""
         peak = self.peak_flops.get(precision)
         return None if peak is None or self.bytes_per_second is None else peak / self.bytes_per_second
-
-    @property
-    def verdict_bytes(self) -> int | None:
-        """The memory that verdicts go by."""
-        return self.printed_memory_bytes or self.memory_bytes
 
 
 _GIB = 2**30
@@ -99,13 +95,13 @@ _HOPPER = CudaTarget(
     clock_ghz=1.98,
 )
 
-DEVICES = {
+_CATALOGUE = {
     "a40": Device(
         title="NVIDIA A40",
         kind="server",
         processor="gpu",
         year=2020,
-        memory_bytes=48 * 10**9,
+        memory_bytes=48 * _GIB,
         bytes_per_second=696e9,
         peak_flops={"fp32": 37.4e12, "bf16": 149.7e12, "fp16": 149.7e12},
         watts=300,
@@ -131,7 +127,6 @@ DEVICES = {
         processor="cpu",
         year=2019,
         memory_bytes=8 * _GIB,
-        printed_memory_bytes=8 * 10**9,
         bytes_per_second=12.8e9,
         peak_flops={"fp32": 4 * 1.5e9 * 8},
         watts=15,
@@ -160,7 +155,6 @@ DEVICES = {
         processor="gpu",
         year=2020,
         memory_bytes=8 * _GIB,
-        printed_memory_bytes=8 * 10**9,
         bytes_per_second=59.7e9,
         peak_flops={"fp32": 0.845e12, "fp16": 6.76e12},
         watts=20,
@@ -175,7 +169,6 @@ DEVICES = {
         processor="gpu",
         year=2018,
         memory_bytes=32 * _GIB,
-        printed_memory_bytes=12 * 10**9,
         bytes_per_second=136.5e9,
         peak_flops={"fp32": 1.41e12, "fp16": 11.3e12},
         watts=30,
@@ -232,12 +225,10 @@ DEVICES = {
         processor="gpu",
         year=2021,
         memory_bytes=None,
-        printed_memory_bytes=8 * 10**9,
         bytes_per_second=None,
         peak_flops={},
         watts=None,
-        source="Apple publishes neither memory, rates, bandwidth nor power; memory by the paper's class, "
-        "4 to 8 GB",
+        source="Apple publishes neither memory, rates, bandwidth nor power",
         plan="cpu",
     ),
     "tensor": Device(
@@ -246,12 +237,10 @@ DEVICES = {
         processor="gpu",
         year=2021,
         memory_bytes=8 * _GIB,
-        printed_memory_bytes=12 * 10**9,
         bytes_per_second=None,
         peak_flops={},
         watts=None,
-        source="Google, Pixel 6 specifications (8 GB; 12 in the Pro, the paper's class); Google publishes "
-        "no rates",
+        source="Google, Pixel 6 specifications (8 GB; 12 GB in the Pro); Google publishes no rates",
         plan="cpu",
     ),
     "snapdragon-870": Device(
@@ -260,12 +249,11 @@ DEVICES = {
         processor="gpu",
         year=2021,
         memory_bytes=None,
-        printed_memory_bytes=12 * 10**9,
         bytes_per_second=44e9,
         peak_flops={},
         watts=None,
-        source="Qualcomm, Snapdragon 870 product brief (LPDDR5 at 2750 MHz, 64 bits: computed; the phone "
-        "chooses the memory: the paper's class of 8 to 12 GB); Qualcomm publishes no rates of its GPU",
+        source="Qualcomm, Snapdragon 870 product brief (LPDDR5 at 2750 MHz, 64 bits: computed; each phone "
+        "chooses its memory); Qualcomm publishes no rates of its GPU",
         plan="cpu",
     ),
     "a100": Device(
@@ -273,7 +261,7 @@ DEVICES = {
         kind="server",
         processor="gpu",
         year=2020,
-        memory_bytes=80 * 10**9,
+        memory_bytes=80 * _GIB,
         bytes_per_second=2.039e12,
         peak_flops={"fp32": 19.5e12, "bf16": 312e12, "fp16": 312e12},
         watts=400,
@@ -295,7 +283,7 @@ DEVICES = {
         kind="server",
         processor="gpu",
         year=2022,
-        memory_bytes=80 * 10**9,
+        memory_bytes=80 * _GIB,
         bytes_per_second=3.35e12,
         peak_flops={"fp32": 67e12, "bf16": 989e12, "fp16": 989e12},
         watts=700,
@@ -309,7 +297,7 @@ DEVICES = {
         kind="server",
         processor="gpu",
         year=2024,
-        memory_bytes=141 * 10**9,
+        memory_bytes=141 * _GIB,
         bytes_per_second=4.8e12,
         peak_flops={"fp32": 67e12, "bf16": 989e12, "fp16": 989e12},
         watts=700,
@@ -331,6 +319,49 @@ DEVICES = {
         tpu="v5e:2x2",
     ),
 }
+
+# The memory classes of the paper (section 3.3), in GiB: name -> lower and upper end. The paper does not say
+# which variant of a board it ran on.
+PAPER_CLASSES = {
+    "rpi-4": (4, 8),
+    "xavier-nx": (4, 8),
+    "a15": (4, 8),
+    "xavier-agx": (8, 12),
+    "tensor": (8, 12),
+    "snapdragon-870": (8, 12),
+}
+
+
+def _paper_row(name: str) -> Device:
+    """Make the row of a device whose memory is the upper end of the paper's class."""
+    device, (least, most) = _CATALOGUE[name], PAPER_CLASSES[name]
+    return dataclasses.replace(
+        device,
+        title=f"{device.title}, {most} GB (the paper's class)",
+        memory_bytes=most * _GIB,
+        source=f"memory: upper end of the paper's class, {least} to {most} GB; all else: {device.title}",
+        names=(),
+        cuda=None,
+        variant_of=name,
+    )
+
+
+def _with_paper_rows() -> dict[str, Device]:
+    """Add a row NAME-paper after each device whose own memory is not the upper end of its class."""
+    found = {}
+    for name, device in _CATALOGUE.items():
+        found[name] = device
+        if name in PAPER_CLASSES and device.memory_bytes != PAPER_CLASSES[name][1] * _GIB:
+            found[f"{name}-paper"] = _paper_row(name)
+    return found
+
+
+DEVICES = _with_paper_rows()
+
+
+def in_paper_class(name: str) -> Device:
+    """Look up a device with the memory of the paper's class; the device itself where it has no such row."""
+    return DEVICES.get(f"{name}-paper", DEVICES[name])
 
 
 def named_like(model: str) -> str | None:

@@ -6,6 +6,7 @@ from experiments import paper
 from experiments.costs.devices import paper_seconds as table2
 from experiments.costs.devices import plan_surface
 from experiments.costs.devices.plan_grid import METHODS
+from experiments.costs.devices.records import StepRow
 from experiments.costs.step.training_step import StepSettings
 from experiments.costs.step.work import Lowered, step_work, surface
 from profiling import feasibility, step_time, this_machine
@@ -13,10 +14,6 @@ from profiling.devices import DEVICES, Device, Precision
 
 LIMIT_SECONDS = 60.0
 SHORTEST_SECONDS = 0.5
-# The paper's "more desirable" setting (section 3.1), by which memory is judged.
-DESIRED_BATCH, DESIRED_SECONDS = 8, 12.0
-REFERENCE = "a40"
-COMPARED_BATCH = 4
 
 
 class DeviceCosts:
@@ -66,10 +63,10 @@ class DeviceCosts:
         return {
             "title": device.title,
             "kind": device.kind,
-            "memory_bytes": device.verdict_bytes,
+            "memory_bytes": device.memory_bytes,
             "usable_bytes": feasibility.usable_bytes(device, self.headroom),
             "watts": device.watts,
-            "times_by": self._source.get(name, self._rates(name)),
+            "times_by": self._source.get(device.variant_of or name, self._rates(name)),
             "source": device.source,
         }
 
@@ -79,40 +76,39 @@ class DeviceCosts:
             return "rates measured here"
         return "its data sheet alone" if self.devices[name].peak_flops else "nothing"
 
-    def row(
-        self, name: str, model: str, method: str, precision: str, batch: int, seconds: float
-    ) -> dict[str, Any]:
-        """One setting on one device: memory, verdict, seconds of a step.
+    def row(self, name: str, model: str, method: str, precision: str, batch: int, seconds: float) -> StepRow:
+        """Price one setting on one device: memory, verdict, seconds of a step.
 
-        What somebody saw goes before what is modelled; but a printed OOM not before a plan, since the paper
-        does not say how much memory its boards had.
+        A printed or measured time goes before a modelled one. A measured OOM goes before a plan; a printed
+        OOM does not, since the paper does not say how much memory its boards had.
         """
         device = self.devices[name]
         planned = plan_surface.plan(device, model, method, precision, batch, seconds)
-        usable = feasibility.usable_bytes(device, self.headroom)
-        verdict = feasibility.verdict(planned and planned.bytes, usable)
-        seen, by = self._seen.get((name, model, method, precision, batch, seconds), (None, None))
-        if by == "measured":
+        verdict = plan_surface.judge(planned, feasibility.usable_bytes(device, self.headroom))
+        timed_as = device.variant_of or name
+        seen, by = self._seen.get((timed_as, model, method, precision, batch, seconds), (None, None))
+        if by == "measured" and timed_as == name:
             verdict = "too large" if seen == paper.OOM else "fits"
         modelled = self.step_seconds(device, model, method, precision, batch, seconds)
-        return {
-            "device": name,
-            "model": model,
-            "method": method,
-            "precision": precision,
-            "batch": batch,
-            "seconds": seconds,
-            "plan_bytes": planned and planned.bytes,
-            "compiled": planned and planned.compiled,
-            "verdict": verdict,
-            "step_seconds": seen if isinstance(seen, float) else modelled,
-            "time_by": by if isinstance(seen, float) else "modelled" if modelled else None,
-        }
+        return StepRow(
+            device=name,
+            model=model,
+            method=method,
+            precision=precision,
+            batch=batch,
+            seconds=seconds,
+            plan_bytes=planned and planned.bytes,
+            compiled=planned and planned.compiled,
+            verdict=verdict,
+            step_seconds=seen if isinstance(seen, float) else modelled,
+            time_by=by if isinstance(seen, float) else "modelled" if modelled else None,
+        )
 
     def step_seconds(
         self, device: Device, model: str, method: str, precision: str, batch: int, seconds: float
     ) -> float | None:
-        """Modelled; None where the device's rates are unknown."""
+        """Model the seconds of a step; None where the device's rates are unknown."""
+        device = self.devices[device.variant_of] if device.variant_of else device
         exact = half_of(device) if precision != "fp32" else "fp32"
         if exact is None or exact not in device.peak_flops:
             return None
@@ -128,11 +124,11 @@ class DeviceCosts:
             for precision in ("fp32", "mixed")
             for batch in (1, 4)
         ]
-        fitting = [row for row in rows if row["verdict"] == "fits" and row["step_seconds"] is not None]
+        fitting = [(row.step_seconds, row) for row in rows if row.verdict == "fits" and row.step_seconds]
         if not fitting:
-            return None, {"batch": None, "why": rows[0]["verdict"]}
-        best = min(fitting, key=lambda row: row["step_seconds"] / row["batch"])
-        return best["step_seconds"], {key: best[key] for key in ("batch", "precision", "method")}
+            return None, {"batch": None, "why": rows[0].verdict}
+        step, best = min(fitting, key=lambda pair: pair[0] / pair[1].batch)
+        return step, {"batch": best.batch, "precision": best.precision, "method": best.method}
 
     def longest(self, name: str, model: str, method: str) -> dict[str, Any]:
         """The longest clip at batch 1 in fp32; None where none fits or nothing is known."""
@@ -148,44 +144,6 @@ class DeviceCosts:
 
         found = feasibility.longest(needed, usable, SHORTEST_SECONDS, LIMIT_SECONDS)
         return {"device": name, "model": model, "method": method, "known": True, "seconds": found}
-
-    def judge(self, name: str, bytes_ratio: float) -> dict[str, Any]:
-        """Are we there yet? For base: compute, memory, bytes, energy, each as a ratio that must reach one.
-
-        compute: how fast a step of batch 4 x 5.5 s is, the A40's being one. memory: usable over needed for
-        batch 8 x 12 s, by each method. bytes: a client's raw audio over what its rounds move. energy: joules
-        of the A40 over this device's for the same step. None: unknown.
-        """
-        device, reference = self.devices[name], self.devices[REFERENCE]
-        ours, theirs = self._step(name), self._step(REFERENCE)
-        usable = feasibility.usable_bytes(device, self.headroom)
-        memory = {}
-        for method in METHODS:
-            plan = plan_surface.plan(device, "base", method, "fp32", DESIRED_BATCH, DESIRED_SECONDS)
-            memory[method] = None if plan is None or usable is None else usable / plan.bytes
-        energy = None
-        if ours and theirs and device.watts and reference.watts:
-            energy = reference.watts * theirs / (device.watts * ours)
-        return {
-            "device": name,
-            "title": device.title,
-            "year": device.year,
-            "compute": None if ours is None or theirs is None else theirs / ours,
-            "memory": memory["plain"],
-            "memory_remat": memory["remat"],
-            "memory_exact": memory["exact"],
-            "bytes": bytes_ratio,
-            "energy": energy,
-        }
-
-    def _step(self, name: str) -> float | None:
-        """The faster of fp32 and 16 bits."""
-        times = [
-            self.row(name, "base", "plain", precision, COMPARED_BATCH, paper.TABLE_2_SECONDS)["step_seconds"]
-            for precision in ("fp32", "mixed")
-        ]
-        known = [t for t in times if t is not None]
-        return min(known) if known else None
 
 
 def _fp32_or_mixed(precision: str) -> str:
