@@ -1,99 +1,10 @@
-"""Devices by name: memory, bandwidth, peak rates and power, each with its source. Unknown stays None."""
+"""Devices by name: memory, bandwidth, peak rates and power with their source. Unknown values are None."""
 
 import dataclasses
-from typing import Literal
 
-Precision = Literal["fp32", "bf16", "fp16"]
-Kind = Literal["server", "computer", "board", "phone"]
-Processor = Literal["cpu", "gpu", "tpu"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CudaTarget:
-    """What XLA asks of a GPU that it compiles for; NVIDIA's tables by compute capability, and data sheets."""
-
-    compute_capability: tuple[int, int]
-    multiprocessors: int
-    cores_per_multiprocessor: int
-    threads_per_multiprocessor: int
-    shared_bytes_per_multiprocessor: int
-    shared_bytes_per_block_optin: int
-    l2_bytes: int
-    clock_ghz: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Device:
-    """A device. What nobody publishes is None, and stays so.
-
-    Attributes:
-        title: what it is called.
-        kind: server, computer, board or phone.
-        processor: which part of it trains: its GPU, its TPU, or its CPU.
-        year: of release.
-        memory_bytes: of the whole device; boards and phones share it with the operating system. Memory is
-            sold in binary units: "8 GB" on a box are 8 GiB, on servers too.
-        bytes_per_second: memory bandwidth.
-        peak_flops: precision -> operations a second, dense; tensor cores for 16 bits, plain cores for fp32.
-        watts: highest power mode of a module, thermal design power of a chip, or a board's supply.
-        source: where the figures are from; "computed" is cores x clock x operations a cycle.
-        names: what the board calls itself in /proc/device-tree/model, in lower case.
-        plan: whose compiler's memory plan speaks for it: "cpu" or a target; None where there is none.
-        cuda: for compiling without the device.
-        tpu: topology name for the same.
-        variant_of: the catalogue's name of the device that this row is but for its memory: a memory class of
-            the paper. Its times are that device's.
-    """
-
-    title: str
-    kind: Kind
-    processor: Processor
-    year: int | None
-    memory_bytes: int | None
-    bytes_per_second: float | None
-    peak_flops: dict[Precision, float]
-    watts: float | None
-    source: str
-    names: tuple[str, ...] = ()
-    plan: str | None = None
-    cuda: CudaTarget | None = None
-    tpu: str | None = None
-    variant_of: str | None = None
-
-    def ridge(self, precision: Precision) -> float | None:
-        """Operations per byte above which a kernel is bound by arithmetic; None where a rate is unknown."""
-        peak = self.peak_flops.get(precision)
-        return None if peak is None or self.bytes_per_second is None else peak / self.bytes_per_second
-
+from profiling.device import HOPPER, ORIN, VOLTA, CudaTarget, Device
 
 _GIB = 2**30
-_VOLTA = {
-    "compute_capability": (7, 2),
-    "cores_per_multiprocessor": 64,
-    "threads_per_multiprocessor": 2048,
-    "shared_bytes_per_multiprocessor": 96 * 1024,
-    "shared_bytes_per_block_optin": 96 * 1024,
-    "l2_bytes": 512 * 1024,
-}
-_ORIN = {
-    "compute_capability": (8, 7),
-    "cores_per_multiprocessor": 128,
-    "threads_per_multiprocessor": 1536,
-    "shared_bytes_per_multiprocessor": 164 * 1024,
-    "shared_bytes_per_block_optin": 163 * 1024,
-}
-
-# The H100 and the H200 (SXM) are the same chip with other memory.
-_HOPPER = CudaTarget(
-    compute_capability=(9, 0),
-    multiprocessors=132,
-    cores_per_multiprocessor=128,
-    threads_per_multiprocessor=2048,
-    shared_bytes_per_multiprocessor=228 * 1024,
-    shared_bytes_per_block_optin=227 * 1024,
-    l2_bytes=50 * 2**20,
-    clock_ghz=1.98,
-)
 
 _CATALOGUE = {
     "a40": Device(
@@ -161,7 +72,7 @@ _CATALOGUE = {
         source="NVIDIA, Jetson Xavier NX data sheet (8 GB: 384 cores, 48 tensor cores, 1.1 GHz; computed)",
         names=("xavier nx",),
         plan="xavier-agx",
-        cuda=CudaTarget(multiprocessors=6, clock_ghz=1.1, **_VOLTA),
+        cuda=CudaTarget(multiprocessors=6, clock_ghz=1.1, **VOLTA),
     ),
     "xavier-agx": Device(
         title="Jetson AGX Xavier",
@@ -175,7 +86,7 @@ _CATALOGUE = {
         source="NVIDIA, Jetson AGX Xavier data sheet (32 GB: 512 cores, 64 tensor cores, 1.38 GHz; computed)",
         names=("agx xavier", "jetson-agx", "xavier developer kit"),
         plan="xavier-agx",
-        cuda=CudaTarget(multiprocessors=8, clock_ghz=1.377, **_VOLTA),
+        cuda=CudaTarget(multiprocessors=8, clock_ghz=1.377, **VOLTA),
     ),
     "orin-nx": Device(
         title="Jetson Orin NX 16 GB",
@@ -189,7 +100,7 @@ _CATALOGUE = {
         source="NVIDIA, Jetson Orin NX data sheet (1024 cores, 32 tensor cores, 918 MHz; rates computed)",
         names=("orin nx",),
         plan="orin-agx",
-        cuda=CudaTarget(multiprocessors=8, clock_ghz=0.918, l2_bytes=2 * 2**20, **_ORIN),
+        cuda=CudaTarget(multiprocessors=8, clock_ghz=0.918, l2_bytes=2 * 2**20, **ORIN),
     ),
     "orin-agx": Device(
         title="Jetson AGX Orin 64 GB",
@@ -203,7 +114,7 @@ _CATALOGUE = {
         source="NVIDIA, Jetson AGX Orin data sheet (2048 cores, 64 tensor cores, 1.3 GHz; rates computed)",
         names=("agx orin",),
         plan="orin-agx",
-        cuda=CudaTarget(multiprocessors=16, clock_ghz=1.3, l2_bytes=4 * 2**20, **_ORIN),
+        cuda=CudaTarget(multiprocessors=16, clock_ghz=1.3, l2_bytes=4 * 2**20, **ORIN),
     ),
     "thor": Device(
         title="Jetson AGX Thor (T5000)",
@@ -290,7 +201,7 @@ _CATALOGUE = {
         names=("nvidia h100 80gb hbm3",),
         source="NVIDIA, H100 data sheet (SXM; half of the rates with sparsity)",
         plan="orin-agx",
-        cuda=_HOPPER,
+        cuda=HOPPER,
     ),
     "h200": Device(
         title="NVIDIA H200",
@@ -304,7 +215,7 @@ _CATALOGUE = {
         names=("nvidia h200",),
         source="NVIDIA, H200 data sheet (SXM; half of the rates with sparsity)",
         plan="orin-agx",
-        cuda=_HOPPER,
+        cuda=HOPPER,
     ),
     "tpu-v5e": Device(
         title="TPU v5e, one chip",
@@ -365,6 +276,6 @@ def in_paper_class(name: str) -> Device:
 
 
 def named_like(model: str) -> str | None:
-    """The device that a board's own name (/proc/device-tree/model) speaks of, or None."""
+    """Find the device that a board's own name (/proc/device-tree/model) contains; None where there is none."""
     words = model.lower().replace("\0", "")
     return next((key for key, device in DEVICES.items() if any(name in words for name in device.names)), None)

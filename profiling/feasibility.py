@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from profiling.devices import Device, Kind
+from profiling.device import Device, Kind
 
 Verdict = Literal["fits", "borderline", "too large", "unknown"]
 
@@ -18,10 +18,11 @@ COMPRESSED_BITS_PER_SECOND = 48_000
 
 
 def usable_bytes(device: Device, headroom: float | None = None) -> int | None:
-    """Memory that a training program may use; None where the device's memory is unknown.
+    """Compute the memory that a training program may use; None where the device's memory is unknown.
 
     Args:
-        headroom: share that is left to all else; by default that of the device's class.
+        device: the device.
+        headroom: share of the memory that is left to all else; by default that of the device's class.
     """
     if device.memory_bytes is None:
         return None

@@ -111,7 +111,8 @@ TASKS: tuple[tuple[str, str, dict[str, str]], ...] = (
         "Devices that are not here",
         "The catalogue is `profiling.devices.DEVICES`.",
         {
-            "profiling.devices": "Device named_like",
+            "profiling.device": "Device",
+            "profiling.devices": "named_like",
             "profiling.this_machine": "this_machine",
             "profiling.step_time": "fit uncalibrated_seconds StepTimeModel Efficiencies Work Cell "
             "leave_one_device_out",

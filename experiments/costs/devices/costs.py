@@ -1,4 +1,4 @@
-"""Memory and time of a training step on every device: plans, the step-time model, measurements if any."""
+"""Memory and seconds of a training step on every device, by plans, the step-time model and measurements."""
 
 from typing import Any
 
@@ -10,14 +10,21 @@ from experiments.costs.devices.records import StepRow
 from experiments.costs.step.training_step import StepSettings
 from experiments.costs.step.work import Lowered, step_work, surface
 from profiling import feasibility, step_time, this_machine
-from profiling.devices import DEVICES, Device, Precision
+from profiling.device import Device, Precision
+from profiling.devices import DEVICES
 
 LIMIT_SECONDS = 60.0
 SHORTEST_SECONDS = 0.5
 
 
 class DeviceCosts:
-    """Prices steps on devices, with measurements in place of the model's factor where there are any."""
+    """Price steps on devices. A measurement on a device replaces the model's factor for it.
+
+    Args:
+        measured: `timings.Measured` of boards.
+        headroom: share of the memory that training does not get; by default that of the device's class.
+        extra: further devices by name, beside the catalogue.
+    """
 
     def __init__(
         self, measured: list[Any], headroom: float | None = None, extra: dict[str, Device] | None = None
@@ -26,10 +33,10 @@ class DeviceCosts:
         self.headroom = headroom
         self.plan_fit_errors = plan_surface.fit_errors()
         model = step_time.fit(table2.cells())
-        # How far data sheets alone were from Table 2, device by device, in either direction.
+        # The largest factor between Table 2 and the data sheets alone, over devices and in either direction.
         self.worst_factor = max(max(factor, 1 / factor) for factor in model.factors.values())
         self._source = dict.fromkeys(paper.TABLE_2, "Table 2")
-        # (device, model, method, precision, batch, seconds) -> seconds of a step, or OOM, as somebody saw it.
+        # (device, model, method, precision, batch, seconds) -> printed or measured seconds of a step, or OOM.
         self._seen: dict[tuple[Any, ...], tuple[float | str, str]] = {
             (name, model_name, "plain", _fp32_or_mixed(half), batch, paper.TABLE_2_SECONDS): (
                 value,
@@ -40,7 +47,7 @@ class DeviceCosts:
         }
         for m in measured:
             if m.device not in self.devices:
-                continue  # nothing in the catalogue to calibrate
+                continue  # the catalogue has no such device to calibrate
             s = m.settings
             if s["optimizer"] == "adamw":
                 setting = (s["model"], s["method"], _fp32_or_mixed(s["precision"]), s["batch"], s["seconds"])
@@ -53,12 +60,12 @@ class DeviceCosts:
             try:
                 model = model.calibrated(cell)
             except ValueError:
-                continue  # the catalogue does not know its rates
+                continue  # the catalogue has no rates for the device
             self._source[m.device] = "timings.json"
         self._model = model
 
     def describe(self, name: str) -> dict[str, Any]:
-        """What is known of a device, and what its times go by."""
+        """Describe a device, and name the source of its step times."""
         device = self.devices[name]
         return {
             "title": device.title,
@@ -71,7 +78,7 @@ class DeviceCosts:
         }
 
     def _rates(self, name: str) -> str:
-        """Where an uncalibrated device's rates are from."""
+        """Name the source of an uncalibrated device's rates."""
         if name == this_machine.NAME:
             return "rates measured here"
         return "its data sheet alone" if self.devices[name].peak_flops else "nothing"
@@ -117,7 +124,12 @@ class DeviceCosts:
         return self._model.seconds(device, exact, surface(model, traced, method, platform)(batch, seconds))
 
     def fastest(self, name: str, model: str) -> tuple[float | None, dict[str, Any]]:
-        """Seconds of a step at 5.5 s by the setting with the least time per utterance that fits."""
+        """Find the setting at 5.5 s that fits and has the least time per utterance.
+
+        Returns:
+            (seconds of its step, its batch, precision and method); (None, {"batch": None, "why": verdict})
+            where no setting fits or no time is known.
+        """
         rows = [
             self.row(name, model, method, precision, batch, paper.TABLE_2_SECONDS)
             for method in METHODS
@@ -131,7 +143,7 @@ class DeviceCosts:
         return step, {"batch": best.batch, "precision": best.precision, "method": best.method}
 
     def longest(self, name: str, model: str, method: str) -> dict[str, Any]:
-        """The longest clip at batch 1 in fp32; None where none fits or nothing is known."""
+        """Find the longest clip at batch 1 in fp32; None where no clip fits or the memory is unknown."""
         device = self.devices[name]
         usable = feasibility.usable_bytes(device, self.headroom)
         if usable is None or plan_surface.plan(device, model, method, "fp32", 1, SHORTEST_SECONDS) is None:
@@ -151,6 +163,6 @@ def _fp32_or_mixed(precision: str) -> str:
 
 
 def half_of(device: Device) -> Precision | None:
-    """The 16 bits that a device computes in: bf16 where it has it, else fp16; None where neither is known."""
+    """Return a device's 16-bit precision: bf16 where it has it, else fp16; None where neither is known."""
     halves: tuple[Precision, Precision] = ("bf16", "fp16")
     return next((half for half in halves if half in device.peak_flops), None)

@@ -14,7 +14,7 @@ from experiments.costs.devices.plan_grid import KEPT, OPTIMIZER, PRECISIONS
 from experiments.costs.devices.records import PLAN_ERROR
 from experiments.process.files import read_json
 from profiling import feasibility
-from profiling.devices import Device
+from profiling.device import Device
 from w2v_jax.errors import UserError
 
 
