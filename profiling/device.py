@@ -10,7 +10,7 @@ Processor = Literal["cpu", "gpu", "tpu"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CudaTarget:
-    """A GPU as XLA's compiler describes it, from NVIDIA's tables by compute capability and from data sheets."""
+    """A GPU as XLA's compiler describes it, by NVIDIA's tables of compute capabilities and data sheets."""
 
     compute_capability: tuple[int, int]
     multiprocessors: int
@@ -61,7 +61,7 @@ class Device:
     variant_of: str | None = None
 
     def ridge(self, precision: Precision) -> float | None:
-        """Return the operations per byte above which arithmetic limits a kernel; None where a rate is unknown."""
+        """Return the operations a byte above which arithmetic limits a kernel; None for unknown rates."""
         peak = self.peak_flops.get(precision)
         return None if peak is None or self.bytes_per_second is None else peak / self.bytes_per_second
 

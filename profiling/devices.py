@@ -276,6 +276,6 @@ def in_paper_class(name: str) -> Device:
 
 
 def named_like(model: str) -> str | None:
-    """Find the device that a board's own name (/proc/device-tree/model) contains; None where there is none."""
+    """Find the device that a board's own name (/proc/device-tree/model) contains, or None."""
     words = model.lower().replace("\0", "")
     return next((key for key, device in DEVICES.items() if any(name in words for name in device.names)), None)

@@ -8,7 +8,10 @@ COMMANDS = {
     "convert": ("experiments.models.convert", "Hugging Face and fairseq models to run folders, and back"),
     "watch": ("experiments.watch.command", "how runs go on, live in the terminal"),
     "compare": ("experiments.pretrain.compare", "held-out curves of several runs side by side"),
-    "profile": ("experiments.costs.profile.command", "where the operations and the memory of a training step go"),
+    "profile": (
+        "experiments.costs.profile.command",
+        "where the operations and the memory of a training step go",
+    ),
     "feasibility": (
         "experiments.feasibility.command",
         "which devices could pre-train, in how long, and are we there yet",
