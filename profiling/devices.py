@@ -1,111 +1,18 @@
-"""Devices by name: memory, bandwidth, peak rates and power, each with its source. Unknown stays None."""
+"""Devices by name: memory, bandwidth, peak rates and power with their source. Unknown values are None."""
 
 import dataclasses
-from typing import Literal
 
-Precision = Literal["fp32", "bf16", "fp16"]
-Kind = Literal["server", "computer", "board", "phone"]
-Processor = Literal["cpu", "gpu", "tpu"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CudaTarget:
-    """What XLA asks of a GPU that it compiles for; NVIDIA's tables by compute capability, and data sheets."""
-
-    compute_capability: tuple[int, int]
-    multiprocessors: int
-    cores_per_multiprocessor: int
-    threads_per_multiprocessor: int
-    shared_bytes_per_multiprocessor: int
-    shared_bytes_per_block_optin: int
-    l2_bytes: int
-    clock_ghz: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Device:
-    """A device. What nobody publishes is None, and stays so.
-
-    Attributes:
-        title: what it is called.
-        kind: server, computer, board or phone.
-        processor: which part of it trains: its GPU, its TPU, or its CPU.
-        year: of release.
-        memory_bytes: of the whole device; boards and phones share it with the operating system.
-        printed_memory_bytes: upper end of the class that the paper puts it in (section 3.3); the paper does
-            not say which variant it ran on. Verdicts go by it where it is given.
-        bytes_per_second: memory bandwidth.
-        peak_flops: precision -> operations a second, dense; tensor cores for 16 bits, plain cores for fp32.
-        watts: highest power mode of a module, thermal design power of a chip, or a board's supply.
-        source: where the figures are from; "computed" is cores x clock x operations a cycle.
-        names: what the board calls itself in /proc/device-tree/model, in lower case.
-        plan: whose compiler's memory plan speaks for it: "cpu" or a target; None where there is none.
-        cuda: for compiling without the device.
-        tpu: topology name for the same.
-    """
-
-    title: str
-    kind: Kind
-    processor: Processor
-    year: int | None
-    memory_bytes: int | None
-    bytes_per_second: float | None
-    peak_flops: dict[Precision, float]
-    watts: float | None
-    source: str
-    printed_memory_bytes: int | None = None
-    names: tuple[str, ...] = ()
-    plan: str | None = None
-    cuda: CudaTarget | None = None
-    tpu: str | None = None
-
-    def ridge(self, precision: Precision) -> float | None:
-        """Operations per byte above which a kernel is bound by arithmetic; None where a rate is unknown."""
-        peak = self.peak_flops.get(precision)
-        return None if peak is None or self.bytes_per_second is None else peak / self.bytes_per_second
-
-    @property
-    def verdict_bytes(self) -> int | None:
-        """The memory that verdicts go by."""
-        return self.printed_memory_bytes or self.memory_bytes
-
+from profiling.device import HOPPER, ORIN, VOLTA, CudaTarget, Device
 
 _GIB = 2**30
-_VOLTA = {
-    "compute_capability": (7, 2),
-    "cores_per_multiprocessor": 64,
-    "threads_per_multiprocessor": 2048,
-    "shared_bytes_per_multiprocessor": 96 * 1024,
-    "shared_bytes_per_block_optin": 96 * 1024,
-    "l2_bytes": 512 * 1024,
-}
-_ORIN = {
-    "compute_capability": (8, 7),
-    "cores_per_multiprocessor": 128,
-    "threads_per_multiprocessor": 1536,
-    "shared_bytes_per_multiprocessor": 164 * 1024,
-    "shared_bytes_per_block_optin": 163 * 1024,
-}
 
-# The H100 and the H200 (SXM) are the same chip with other memory.
-_HOPPER = CudaTarget(
-    compute_capability=(9, 0),
-    multiprocessors=132,
-    cores_per_multiprocessor=128,
-    threads_per_multiprocessor=2048,
-    shared_bytes_per_multiprocessor=228 * 1024,
-    shared_bytes_per_block_optin=227 * 1024,
-    l2_bytes=50 * 2**20,
-    clock_ghz=1.98,
-)
-
-DEVICES = {
+_CATALOGUE = {
     "a40": Device(
         title="NVIDIA A40",
         kind="server",
         processor="gpu",
         year=2020,
-        memory_bytes=48 * 10**9,
+        memory_bytes=48 * _GIB,
         bytes_per_second=696e9,
         peak_flops={"fp32": 37.4e12, "bf16": 149.7e12, "fp16": 149.7e12},
         watts=300,
@@ -131,7 +38,6 @@ DEVICES = {
         processor="cpu",
         year=2019,
         memory_bytes=8 * _GIB,
-        printed_memory_bytes=8 * 10**9,
         bytes_per_second=12.8e9,
         peak_flops={"fp32": 4 * 1.5e9 * 8},
         watts=15,
@@ -160,14 +66,13 @@ DEVICES = {
         processor="gpu",
         year=2020,
         memory_bytes=8 * _GIB,
-        printed_memory_bytes=8 * 10**9,
         bytes_per_second=59.7e9,
         peak_flops={"fp32": 0.845e12, "fp16": 6.76e12},
         watts=20,
         source="NVIDIA, Jetson Xavier NX data sheet (8 GB: 384 cores, 48 tensor cores, 1.1 GHz; computed)",
         names=("xavier nx",),
         plan="xavier-agx",
-        cuda=CudaTarget(multiprocessors=6, clock_ghz=1.1, **_VOLTA),
+        cuda=CudaTarget(multiprocessors=6, clock_ghz=1.1, **VOLTA),
     ),
     "xavier-agx": Device(
         title="Jetson AGX Xavier",
@@ -175,14 +80,13 @@ DEVICES = {
         processor="gpu",
         year=2018,
         memory_bytes=32 * _GIB,
-        printed_memory_bytes=12 * 10**9,
         bytes_per_second=136.5e9,
         peak_flops={"fp32": 1.41e12, "fp16": 11.3e12},
         watts=30,
         source="NVIDIA, Jetson AGX Xavier data sheet (32 GB: 512 cores, 64 tensor cores, 1.38 GHz; computed)",
         names=("agx xavier", "jetson-agx", "xavier developer kit"),
         plan="xavier-agx",
-        cuda=CudaTarget(multiprocessors=8, clock_ghz=1.377, **_VOLTA),
+        cuda=CudaTarget(multiprocessors=8, clock_ghz=1.377, **VOLTA),
     ),
     "orin-nx": Device(
         title="Jetson Orin NX 16 GB",
@@ -196,7 +100,7 @@ DEVICES = {
         source="NVIDIA, Jetson Orin NX data sheet (1024 cores, 32 tensor cores, 918 MHz; rates computed)",
         names=("orin nx",),
         plan="orin-agx",
-        cuda=CudaTarget(multiprocessors=8, clock_ghz=0.918, l2_bytes=2 * 2**20, **_ORIN),
+        cuda=CudaTarget(multiprocessors=8, clock_ghz=0.918, l2_bytes=2 * 2**20, **ORIN),
     ),
     "orin-agx": Device(
         title="Jetson AGX Orin 64 GB",
@@ -210,7 +114,7 @@ DEVICES = {
         source="NVIDIA, Jetson AGX Orin data sheet (2048 cores, 64 tensor cores, 1.3 GHz; rates computed)",
         names=("agx orin",),
         plan="orin-agx",
-        cuda=CudaTarget(multiprocessors=16, clock_ghz=1.3, l2_bytes=4 * 2**20, **_ORIN),
+        cuda=CudaTarget(multiprocessors=16, clock_ghz=1.3, l2_bytes=4 * 2**20, **ORIN),
     ),
     "thor": Device(
         title="Jetson AGX Thor (T5000)",
@@ -232,12 +136,10 @@ DEVICES = {
         processor="gpu",
         year=2021,
         memory_bytes=None,
-        printed_memory_bytes=8 * 10**9,
         bytes_per_second=None,
         peak_flops={},
         watts=None,
-        source="Apple publishes neither memory, rates, bandwidth nor power; memory by the paper's class, "
-        "4 to 8 GB",
+        source="Apple publishes neither memory, rates, bandwidth nor power",
         plan="cpu",
     ),
     "tensor": Device(
@@ -246,12 +148,10 @@ DEVICES = {
         processor="gpu",
         year=2021,
         memory_bytes=8 * _GIB,
-        printed_memory_bytes=12 * 10**9,
         bytes_per_second=None,
         peak_flops={},
         watts=None,
-        source="Google, Pixel 6 specifications (8 GB; 12 in the Pro, the paper's class); Google publishes "
-        "no rates",
+        source="Google, Pixel 6 specifications (8 GB; 12 GB in the Pro); Google publishes no rates",
         plan="cpu",
     ),
     "snapdragon-870": Device(
@@ -260,12 +160,11 @@ DEVICES = {
         processor="gpu",
         year=2021,
         memory_bytes=None,
-        printed_memory_bytes=12 * 10**9,
         bytes_per_second=44e9,
         peak_flops={},
         watts=None,
-        source="Qualcomm, Snapdragon 870 product brief (LPDDR5 at 2750 MHz, 64 bits: computed; the phone "
-        "chooses the memory: the paper's class of 8 to 12 GB); Qualcomm publishes no rates of its GPU",
+        source="Qualcomm, Snapdragon 870 product brief (LPDDR5 at 2750 MHz, 64 bits: computed; each phone "
+        "chooses its memory); Qualcomm publishes no rates of its GPU",
         plan="cpu",
     ),
     "a100": Device(
@@ -273,7 +172,7 @@ DEVICES = {
         kind="server",
         processor="gpu",
         year=2020,
-        memory_bytes=80 * 10**9,
+        memory_bytes=80 * _GIB,
         bytes_per_second=2.039e12,
         peak_flops={"fp32": 19.5e12, "bf16": 312e12, "fp16": 312e12},
         watts=400,
@@ -295,28 +194,28 @@ DEVICES = {
         kind="server",
         processor="gpu",
         year=2022,
-        memory_bytes=80 * 10**9,
+        memory_bytes=80 * _GIB,
         bytes_per_second=3.35e12,
         peak_flops={"fp32": 67e12, "bf16": 989e12, "fp16": 989e12},
         watts=700,
         names=("nvidia h100 80gb hbm3",),
         source="NVIDIA, H100 data sheet (SXM; half of the rates with sparsity)",
         plan="orin-agx",
-        cuda=_HOPPER,
+        cuda=HOPPER,
     ),
     "h200": Device(
         title="NVIDIA H200",
         kind="server",
         processor="gpu",
         year=2024,
-        memory_bytes=141 * 10**9,
+        memory_bytes=141 * _GIB,
         bytes_per_second=4.8e12,
         peak_flops={"fp32": 67e12, "bf16": 989e12, "fp16": 989e12},
         watts=700,
         names=("nvidia h200",),
         source="NVIDIA, H200 data sheet (SXM; half of the rates with sparsity)",
         plan="orin-agx",
-        cuda=_HOPPER,
+        cuda=HOPPER,
     ),
     "tpu-v5e": Device(
         title="TPU v5e, one chip",
@@ -332,8 +231,51 @@ DEVICES = {
     ),
 }
 
+# The memory classes of the paper (section 3.3), in GiB: name -> lower and upper end. The paper does not say
+# which variant of a board it ran on.
+PAPER_CLASSES = {
+    "rpi-4": (4, 8),
+    "xavier-nx": (4, 8),
+    "a15": (4, 8),
+    "xavier-agx": (8, 12),
+    "tensor": (8, 12),
+    "snapdragon-870": (8, 12),
+}
+
+
+def _paper_row(name: str) -> Device:
+    """Make the row of a device whose memory is the upper end of the paper's class."""
+    device, (least, most) = _CATALOGUE[name], PAPER_CLASSES[name]
+    return dataclasses.replace(
+        device,
+        title=f"{device.title}, {most} GB (the paper's class)",
+        memory_bytes=most * _GIB,
+        source=f"memory: upper end of the paper's class, {least} to {most} GB; all else: {device.title}",
+        names=(),
+        cuda=None,
+        variant_of=name,
+    )
+
+
+def _with_paper_rows() -> dict[str, Device]:
+    """Add a row NAME-paper after each device whose own memory is not the upper end of its class."""
+    found = {}
+    for name, device in _CATALOGUE.items():
+        found[name] = device
+        if name in PAPER_CLASSES and device.memory_bytes != PAPER_CLASSES[name][1] * _GIB:
+            found[f"{name}-paper"] = _paper_row(name)
+    return found
+
+
+DEVICES = _with_paper_rows()
+
+
+def in_paper_class(name: str) -> Device:
+    """Look up a device with the memory of the paper's class; the device itself where it has no such row."""
+    return DEVICES.get(f"{name}-paper", DEVICES[name])
+
 
 def named_like(model: str) -> str | None:
-    """The device that a board's own name (/proc/device-tree/model) speaks of, or None."""
+    """Find the device that a board's own name (/proc/device-tree/model) contains, or None."""
     words = model.lower().replace("\0", "")
     return next((key for key, device in DEVICES.items() if any(name in words for name in device.names)), None)

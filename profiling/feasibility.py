@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from profiling.devices import Device, Kind
+from profiling.device import Device, Kind
 
-Verdict = Literal["fits", "too large", "unknown"]
+Verdict = Literal["fits", "borderline", "too large", "unknown"]
 
 # The share of a device's memory that a training program does not get, by class. XLA itself leaves a quarter
 # by default (XLA_PYTHON_CLIENT_MEM_FRACTION is 0.75) to driver, context, system and fragmentation. Phones run
@@ -18,21 +18,34 @@ COMPRESSED_BITS_PER_SECOND = 48_000
 
 
 def usable_bytes(device: Device, headroom: float | None = None) -> int | None:
-    """Memory that a training program may use; None where the device's memory is unknown.
+    """Compute the memory that a training program may use; None where the device's memory is unknown.
 
     Args:
-        headroom: share that is left to all else; by default that of the device's class.
+        device: the device.
+        headroom: share of the memory that is left to all else; by default that of the device's class.
     """
-    memory = device.verdict_bytes
-    if memory is None:
+    if device.memory_bytes is None:
         return None
-    return int(memory * (1.0 - (HEADROOM[device.kind] if headroom is None else headroom)))
+    return int(device.memory_bytes * (1.0 - (HEADROOM[device.kind] if headroom is None else headroom)))
 
 
-def verdict(needed: float | None, usable: int | None) -> Verdict:
-    """Whether what a program needs fits into what there is, in bytes."""
+def is_borderline(ratio: float, error: float) -> bool:
+    """Tell whether a ratio that must reach one is closer to one than its relative error."""
+    return 1.0 / (1.0 + error) < ratio < 1.0 + error
+
+
+def verdict(needed: float | None, usable: int | None, error: float = 0.0) -> Verdict:
+    """Judge whether what a program needs fits into what there is.
+
+    Args:
+        needed: bytes; None where they are unknown.
+        usable: bytes; None where they are unknown.
+        error: relative error of `needed`; inside it the verdict is "borderline".
+    """
     if needed is None or usable is None:
         return "unknown"
+    if is_borderline(usable / needed, error):
+        return "borderline"
     return "fits" if needed <= usable else "too large"
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import least_squares
 
-from profiling.devices import Device, Precision
+from profiling.device import Device, Precision
 
 # Weights of residuals in logarithms. An error of 0.1 in a cell, of 0.2 in a device's factor and of 1 in an
 # efficiency's distance from its start weigh the same.

@@ -9,7 +9,8 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal
 
-from profiling.devices import DEVICES, Device
+from profiling.device import Device
+from profiling.devices import DEVICES
 
 Platform = Literal["gpu", "tpu"]
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from profiling import runner
-from profiling.devices import Device
+from profiling.device import Device
 
 NAME = "this-machine"
 _SIDE = 1536

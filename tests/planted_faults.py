@@ -136,8 +136,8 @@ FAULTS = {
     ),
     "memory without headroom": fault(
         "profiling/feasibility.py",
-        "return int(memory * (1.0 -",
-        "return int(memory * (1.0 - 0 *",
+        "return int(device.memory_bytes * (1.0 -",
+        "return int(device.memory_bytes * (1.0 - 0 *",
         "tests/profiling/test_feasibility.py",
     ),
     "traffic left out of a step's seconds": fault(
@@ -629,6 +629,18 @@ FAULTS = {
         "        name = nearest_preset(shape)\n",
         '        name = "base"\n',
         "tests/w2v_jax/interop/test_huggingface_config.py -k leaves_out",
+    ),
+    "a verdict inside the plan's error called certain": fault(
+        "profiling/feasibility.py",
+        '    if is_borderline(usable / needed, error):\n        return "borderline"\n',
+        "",
+        "tests/profiling/test_feasibility.py -k borderline",
+    ),
+    "the paper's memory class taken for the board's memory": fault(
+        "profiling/devices.py",
+        '            found[f"{name}-paper"] = _paper_row(name)\n',
+        "            found[name] = _paper_row(name)\n",
+        "tests/profiling/test_feasibility.py -k class",
     ),
 }
 

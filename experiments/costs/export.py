@@ -222,7 +222,7 @@ def kept_plans(settings: Any) -> dict[str, float]:
 
     plans = {}
     for name, device in DEVICES.items():
-        if device.kind == "board" and settings.optimizer == "adamw":
+        if device.kind == "board" and device.variant_of is None and settings.optimizer == "adamw":
             planned = plan_surface.plan(
                 device, settings.model, settings.method, settings.precision, settings.batch, settings.seconds
             )

@@ -1,1 +1,1 @@
-"""`w2v-jax feasibility`: which devices could pre-train."""
+"""`w2v-jax feasibility`: judge which devices could pre-train."""

@@ -1,226 +1,179 @@
-"""The feasibility table for readers: a verdict first, then memory, time, bytes and energy."""
+"""Write feasibility.md: the verdict first, then memory, time, bytes, energy and the sources."""
 
 from typing import Any
 
 from experiments import paper
+from experiments.costs.devices.records import RunRow
+from experiments.feasibility.verdicts import CRITERIA, in_words, overall, unmet, verdicts_of
+from experiments.report.tables import table
+from experiments.report.units import gigabytes, number, percent
 
-CRITERIA = {
-    "compute": "compute",
-    "memory": "memory",
-    "memory_remat": "memory, remat",
-    "memory_exact": "memory, exact",
-    "bytes": "bytes",
-    "energy": "energy",
-}
-MEMORIES = ("memory", "memory_remat", "memory_exact")
 SHOWN_BATCH = 4
+UNKNOWN = "unknown"
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The report."""
-    run, devices = result["run"], result["devices"]
-    provenance = result["provenance"]
+    """Write the report."""
+    run, provenance = result["run"], result["provenance"]
     batch, seconds = shown_setting(result)
-    lines = [
+    least, most = paper.KEYWORD_SECONDS
+    sections = [
         "# Are we there yet?",
-        "",
-        *verdict(result),
-        "",
+        _verdict(result),
         "![verdicts](verdicts.png)",
-        "",
-        f"## Memory and time: batch {batch} x {seconds:g} s, whole run of {run['rounds']} rounds, {run['clients']} clients, {run['hours']:g} h of speech",
-        "",
-        *_settings(result),
-        "",
+        f"## Memory and time: batch {batch} x {seconds:g} s, whole run of {run['rounds']} rounds, "
+        f"{run['clients']} clients, {run['hours']:g} h of speech",
+        _settings(result),
         "![time](time.png)",
-        "",
         "## The longest clip that fits, batch 1, fp32, AdamW",
-        "",
-        *_longest(result),
-        "",
-        f"Keyword spotting takes clips of {paper.KEYWORD_SECONDS[0]:g} to {paper.KEYWORD_SECONDS[1]:g} s, and released models train on more than {paper.RELEASED_MODELS_SECONDS:g} s (the paper, section 3.2).",
-        "",
+        _longest(result),
+        f"Keyword spotting takes clips of {least:g} to {most:g} s, and released models train on more than "
+        f"{paper.RELEASED_MODELS_SECONDS:g} s (the paper, section 3.2).",
         "![memory](memory.png)",
-        "",
         f"## Bytes over {result['link']['title']} ({result['link']['source']})",
-        "",
-        *_bytes(result),
-        "",
+        _bytes(result),
         "## A round with unlike clients",
-        "",
-        *_fleet(result),
-        "",
+        _fleet(result),
         "## More speech",
-        "",
-        *_corpora(result),
-        "",
+        _corpora(result),
         "## What this rests on",
-        "",
-        f"- Memory: compilers' plans with AdamW, between compiled settings a fit. {_fit_errors(result['plan_fit_errors'])} Devices without a compiler here stand by another's plan: A40 and Thor by Orin's, phones and Raspberry Pis by XLA's for this CPU. "
-        + (
-            "Usable is three quarters of the memory (XLA's own default), on phones a half."
-            if result["headroom"] is None
-            else f"Usable is {1 - result['headroom']:.0%} of the memory."
-        ),
-        f"- Seconds: the model of `w2v-jax reproduce table2`; its errors are stated there. A device that it was not calibrated on stands by its data sheet alone; for the devices of Table 2 that was up to a factor of {result['worst_factor']:.1f} off. Where the paper prints a time, that is it.",
-        f"- Rounds: {run['rounds_from']}. A round is one local epoch. Energy: the device's highest power mode, chip's rating or board's supply for as long as it computes: an upper bound.",
-        "- What nobody publishes is unknown here, and stays unknown.",
-        "",
-        "| device | memory, GB | usable | W | times by | source |",
-        "|---|---|---|---|---|---|",
+        _grounds(result),
+        _devices(result),
+        f"`{provenance['command']}`, commit {provenance['commit']}",
     ]
-    for row in devices.values():
-        lines.append(
-            f"| {row['title']} | {gigabytes(row['memory_bytes'])} | {gigabytes(row['usable_bytes'])} | {row['watts'] or 'unknown'} | {row['times_by']} | {row['source']} |"
-        )
-    lines += ["", f"`{provenance['command']}`, commit {provenance['commit']}"]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(sections) + "\n"
 
 
-def verdict(result: dict[str, Any]) -> list[str]:
-    """Yes or no for every board, and by how much."""
-    run = result["run"]
-    lines = [
-        "| device | compute: as fast as an A40 | memory: base, batch 8 x 12 s | the same, remat | the same, exact | bytes: no more than its audio | energy: no more than an A40's | are we there? |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    there = []
-    for row in result["verdicts"]:
-        cells = [said(row[name]) for name in CRITERIA]
-        answer = overall(row)
-        there += [row["title"]] if answer == "yes" else []
-        lines.append(f"| {row['title']} | {' | '.join(cells)} | {answer} |")
-    summary = (
-        f"**{', '.join(there)}: yes.**"
-        if there
-        else "**By every criterion together: no device is there yet.**"
+def _verdict(result: dict[str, Any]) -> str:
+    """Answer for every device, and by how much."""
+    devices = verdicts_of(result)
+    there = [device.title for device in devices if overall(device) == "yes"]
+    answer = f"{', '.join(there)}: yes." if there else "By all criteria together no device is there yet."
+    head = (
+        "device",
+        "compute: as fast as an A40",
+        "memory: base, batch 8 x 12 s",
+        "the same, remat",
+        "the same, exact",
+        "bytes: no more than its audio",
+        "energy: no more than an A40's",
+        "are we there?",
     )
-    return [
-        summary
-        + f" Each cell is what there is over what it takes: one or more is a yes. Bytes count a run of {run['rounds']} rounds against the client's raw audio, sent once.",
-        "",
-        *lines,
+    rows = [
+        (device.title, *(in_words(device, name) for name in CRITERIA), overall(device)) for device in devices
     ]
-
-
-def _fit_errors(errors: dict[str, float]) -> str:
-    """How far the fit was from compiled plans that it had not seen, the worst kind by name."""
-    worst, *others = sorted(errors, key=lambda name: -errors[name])
-    rest = f", {errors[others[0]]:.0%} at most of all others" if others else ""
-    return f"Off a compiled plan that it had not seen it was {errors[worst]:.0%} at worst ({worst}){rest}."
-
-
-def overall(row: dict[str, Any]) -> str:
-    """yes where every criterion is met, memory by any method; unknown where one that might fail is not known."""
-    memory = max((row[name] for name in MEMORIES if row[name] is not None), default=None)
-    ratios = [row["compute"], memory, row["bytes"], row["energy"]]
-    if any(ratio is not None and ratio < 1 for ratio in ratios):
-        return "no"
-    return "unknown" if None in ratios else "yes"
-
-
-def meeting(judged: list[dict[str, Any]], name: str) -> int:
-    """How many devices are known to meet a criterion."""
-    return sum(row[name] is not None and row[name] >= 1 for row in judged)
-
-
-def said(ratio: float | None) -> str:
-    """A ratio in words."""
-    if ratio is None:
-        return "unknown"
-    return f"yes, {number(ratio)} x" if ratio >= 1 else f"no, {number(1 / ratio)} x short"
-
-
-def number(value: float | None) -> str:
-    """Three digits, whole from a hundred on."""
-    if value is None:
-        return "unknown"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def gigabytes(size: float | None) -> str:
-    """A size for a table."""
-    return "unknown" if size is None else f"{size / 1e9:.3g}"
+    reading = (
+        "Each cell is what there is over what is needed: one or more is a yes. Borderline: the cell's "
+        f"own error (stated at the end) could turn it. Bytes count a run of {result['run']['rounds']} "
+        "rounds against the client's raw audio, sent once."
+    )
+    words = " ".join(filter(None, (f"**{answer}**", unmet(devices), reading)))
+    return f"{words}\n\n{table(head, rows)}"
 
 
 def shown_setting(result: dict[str, Any]) -> tuple[int, float]:
-    """Batch 4 and the paper's length, or the nearest that were asked for."""
+    """Choose batch 4 and the paper's length, or the nearest that were asked for."""
     batch = min({row["batch"] for row in result["rows"]}, key=lambda b: abs(b - SHOWN_BATCH))
     seconds = min({row["seconds"] for row in result["rows"]}, key=lambda s: abs(s - paper.TABLE_2_SECONDS))
     return batch, seconds
 
 
-def shown_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of that setting."""
-    return [row for row in result["rows"] if (row["batch"], row["seconds"]) == shown_setting(result)]
+def shown_rows(result: dict[str, Any]) -> list[RunRow]:
+    """Read the rows of that setting."""
+    rows = [RunRow.from_json(row) for row in result["rows"]]
+    return [row for row in rows if (row.batch, row.seconds) == shown_setting(result)]
 
 
-def _settings(result: dict[str, Any]) -> list[str]:
-    lines = [
-        "| device | model | precision | method | plan, GB | fits | seconds a step | by | hours a client-epoch | days, whole run | J a step | kWh a client, whole run |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in shown_rows(result):
-        numbers = [
-            number(row[name])
-            for name in (
-                "step_seconds",
-                "client_epoch_hours",
-                "run_days",
-                "joules_per_step",
-                "client_run_kwh",
-            )
-        ]
-        if row["verdict"] == "unknown" and row["step_seconds"] is None:
-            continue  # nothing is known of it
-        lines.append(
-            f"| {result['devices'][row['device']]['title']} | {row['model']} | {row['precision']} | {row['method']} | {gigabytes(row['plan_bytes'])} | {row['verdict']} | {numbers[0]} | {row['time_by'] or '-'} | {' | '.join(numbers[1:])} |"
+def _settings(result: dict[str, Any]) -> str:
+    head = (
+        "device",
+        "model",
+        "precision",
+        "method",
+        "plan, GB",
+        "fits",
+        "seconds a step",
+        "by",
+        "hours a client-epoch",
+        "days, whole run",
+        "J a step",
+        "kWh a client, whole run",
+    )
+    rows = [
+        (
+            result["devices"][row.device]["title"],
+            row.model,
+            row.precision,
+            row.method,
+            gigabytes(row.plan_bytes, unknown=UNKNOWN),
+            row.verdict,
+            number(row.step_seconds),
+            row.time_by,
+            number(row.client_epoch_hours),
+            number(row.run_days),
+            number(row.joules_per_step),
+            number(row.client_run_kwh),
         )
-    return [*lines, "", "Seconds are given also where it does not fit: what it would take."]
-
-
-def _longest(result: dict[str, Any]) -> list[str]:
-    settings = list(dict.fromkeys((row["model"], row["method"]) for row in result["longest"]))
-    lines = [
-        "| device | " + " | ".join(f"{model}, {method}" for model, method in settings) + " |",
-        "|---|" + "---|" * len(settings),
+        for row in shown_rows(result)
+        if row.verdict != "unknown" or row.step_seconds is not None
     ]
-    for device, held in result["devices"].items():
-        cells = []
-        for setting in settings:
-            row = next(
-                r for r in result["longest"] if (r["device"], r["model"], r["method"]) == (device, *setting)
-            )
-            cells.append(_clip(row))
-        lines.append(f"| {held['title']} | {' | '.join(cells)} |")
-    return [*lines, "", "Beyond the longest compiled clip of 15 s it is the fit that speaks."]
+    return f"{table(head, rows)}\n\nA step that does not fit has the seconds that it would take if it did."
+
+
+def _longest(result: dict[str, Any]) -> str:
+    settings = list(dict.fromkeys((row["model"], row["method"]) for row in result["longest"]))
+    found = {(row["device"], row["model"], row["method"]): row for row in result["longest"]}
+    rows = [
+        (held["title"], *(_clip(found[device, model, method]) for model, method in settings))
+        for device, held in result["devices"].items()
+    ]
+    head = ("device", *(f"{model}, {method}" for model, method in settings))
+    return f"{table(head, rows)}\n\nThe longest compiled clip has 15 s; longer ones are by the fit."
 
 
 def _clip(row: dict[str, Any]) -> str:
     from experiments.costs.devices.costs import LIMIT_SECONDS
 
     if not row["known"]:
-        return "unknown"
+        return UNKNOWN
     if row["seconds"] is None:
         return "none"
     return f"over {LIMIT_SECONDS:g} s" if row["seconds"] >= LIMIT_SECONDS else f"{row['seconds']:.1f} s"
 
 
-def _bytes(result: dict[str, Any]) -> list[str]:
-    lines = [
-        "| model | a round, up and down | on this link | whole run | on this link | a client's audio, raw | compressed (48 kbit/s) | more than raw from round | than compressed |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for model, row in result["bytes"].items():
-        lines.append(
-            f"| {model} | {row['round_bytes'] / 1e9:.2f} GB | {row['round_link_seconds']:.0f} s | {row['run_bytes'] / 1e9:.0f} GB | {row['run_link_hours']:.1f} h | {row['audio_raw_bytes'] / 1e9:.2f} GB | {row['audio_compressed_bytes'] / 1e9:.2f} GB | {row['break_even_raw']} | {row['break_even_compressed']} |"
+def _bytes(result: dict[str, Any]) -> str:
+    head = (
+        "model",
+        "a round, up and down, GB",
+        "seconds on this link",
+        "whole run, GB",
+        "hours on this link",
+        "a client's audio, raw, GB",
+        "compressed (48 kbit/s), GB",
+        "more than raw from round",
+        "more than compressed from round",
+    )
+    rows = [
+        (
+            model,
+            gigabytes(row["round_bytes"]),
+            f"{row['round_link_seconds']:.0f}",
+            gigabytes(row["run_bytes"], 0),
+            f"{row['run_link_hours']:.1f}",
+            gigabytes(row["audio_raw_bytes"]),
+            gigabytes(row["audio_compressed_bytes"]),
+            row["break_even_raw"],
+            row["break_even_compressed"],
         )
-    return [*lines, "", "Of a client that takes part in every round; parameters in fp32, nothing compressed."]
+        for model, row in result["bytes"].items()
+    ]
+    said = "The client takes part in every round; parameters travel in fp32, uncompressed."
+    return f"{table(head, rows)}\n\n{said}"
 
 
-def _fleet(result: dict[str, Any]) -> list[str]:
+def _fleet(result: dict[str, Any]) -> str:
     fleet = result["fleet"]
-    lines = ["| device | clients | setting | hours of a local epoch |", "|---|---|---|---|"]
+    rows = []
     for member in fleet["members"]:
         setting, hours = member["setting"], member["hours"]
         words = (
@@ -228,33 +181,83 @@ def _fleet(result: dict[str, Any]) -> list[str]:
             if hours is not None
             else f"cannot take part: {setting['why']}"
         )
-        lines.append(
-            f"| {member['title']} | {member['count']} | {words} | {'-' if hours is None else f'{hours:.2f}'} |"
-        )
+        rows.append((member["title"], member["count"], words, None if hours is None else f"{hours:.2f}"))
     if fleet["wall_clock_hours"] is None:
-        said = "A client cannot take part or its times are unknown, so that the round has no length."
+        said = "The length of the round is unknown: a client cannot take part, or its times are unknown."
     else:
-        said = f"{fleet['model']}: the round takes {fleet['wall_clock_hours']:.2f} h, {fleet['link_hours'] * 60:.1f} min of it on the link; all others wait for the slowest, {fleet['waiting_share']:.0%} of the clients' time."
-    return [*lines, "", said]
-
-
-def _corpora(result: dict[str, Any]) -> list[str]:
-    if not result["corpora"]:
-        return ["Nothing that was asked for fits and has a known time."]
-    hours = list(dict.fromkeys(key for row in result["corpora"] for key in row["days"]))
-    lines = [
-        "| device | model | setting | " + " | ".join(f"days, {float(h):,.0f} h" for h in hours) + " |",
-        "|---|---|---|" + "---|" * len(hours),
-    ]
-    for row in result["corpora"]:
-        s = row["setting"]
-        lines.append(
-            f"| {result['devices'][row['device']]['title']} | {row['model']} | batch {s['batch']} x {s['seconds']:g} s, {s['precision']}, {s['method']} | "
-            + " | ".join(number(row["days"][h]) for h in hours)
-            + " |"
+        said = (
+            f"{fleet['model']}: the round takes {fleet['wall_clock_hours']:.2f} h, of which "
+            f"{fleet['link_hours'] * 60:.1f} min are on the link. Clients wait for the slowest during "
+            f"{percent(fleet['waiting_share'])} of their time."
         )
-    return [
-        *lines,
-        "",
-        f"As many rounds over {result['run']['clients']} clients, each with its share, by the fastest setting that fits.",
+    return f"{table(('device', 'clients', 'setting', 'hours of a local epoch'), rows)}\n\n{said}"
+
+
+def _corpora(result: dict[str, Any]) -> str:
+    if not result["corpora"]:
+        return "No setting that was asked for fits and has a known time."
+    hours = list(dict.fromkeys(key for row in result["corpora"] for key in row["days"]))
+    rows = []
+    for row in result["corpora"]:
+        setting = row["setting"]
+        batch = f"batch {setting['batch']} x {setting['seconds']:g} s"
+        words = f"{batch}, {setting['precision']}, {setting['method']}"
+        title = result["devices"][row["device"]]["title"]
+        rows.append((title, row["model"], words, *(number(row["days"][key]) for key in hours)))
+    head = ("device", "model", "setting", *(f"days, {float(key):,.0f} h" for key in hours))
+    return (
+        f"{table(head, rows)}\n\nThe run has as many rounds as above over {result['run']['clients']} "
+        "clients, each with its share, by the fastest setting that fits."
+    )
+
+
+def _grounds(result: dict[str, Any]) -> str:
+    """State the assumptions and their errors, as a list."""
+    usable = (
+        "Usable is three quarters of the memory (XLA's own default), on phones a half."
+        if result["headroom"] is None
+        else f"Usable is {percent(1 - result['headroom'])} of the memory."
+    )
+    return "\n".join(
+        (
+            "- Memory: a compiler's plan with AdamW; between compiled settings a fit. "
+            f"{_fit_errors(result['plan_fit_errors'])} A measured peak was up to "
+            f"{percent(result['plan_error'])} from its plan (docs/results/profile, on a CPU). A verdict "
+            "inside these errors is borderline. "
+            "The A40 and Thor take Orin's plans, phones and Raspberry Pis those of XLA for this CPU. "
+            f"{usable}",
+            "- GB are 1e9 bytes. Memory is sold in binary units: 8 GB on a box are 8.59 GB here.",
+            "- The paper's class: the paper names a range of memory for a device and not its variant. A row "
+            "with the upper end of that range stands beside the device where the two differ; a phone whose "
+            "maker publishes no memory has that row alone.",
+            "- Seconds: a printed or measured time where there is one, else the model of `w2v-jax reproduce "
+            "table2`, which states its errors. A device that it was not calibrated on goes by its data sheet "
+            f"alone; for the devices of Table 2 that was off by up to a factor of "
+            f"{result['worst_factor']:.1f}. Compute and energy inside that factor are borderline.",
+            f"- Rounds: {result['run']['rounds_from']}. A round is one local epoch. Energy: the device's "
+            "highest power mode, chip's rating or board's supply for as long as it computes: an upper bound.",
+            "- A value that nobody publishes is unknown here.",
+        )
+    )
+
+
+def _fit_errors(errors: dict[str, float]) -> str:
+    """State how far the fit was from compiled plans that it had not seen; the worst kind by name."""
+    worst, *others = sorted(errors, key=lambda name: -errors[name])
+    rest = f", {percent(errors[others[0]])} at most for all other kinds" if others else ""
+    return f"The fit was {percent(errors[worst])} off an unseen plan at worst ({worst}){rest}."
+
+
+def _devices(result: dict[str, Any]) -> str:
+    rows = [
+        (
+            row["title"],
+            gigabytes(row["memory_bytes"], unknown=UNKNOWN),
+            gigabytes(row["usable_bytes"], unknown=UNKNOWN),
+            row["watts"] or UNKNOWN,
+            row["times_by"],
+            row["source"],
+        )
+        for row in result["devices"].values()
     ]
+    return table(("device", "memory, GB", "usable, GB", "W", "times by", "source"), rows)

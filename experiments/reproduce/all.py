@@ -1,4 +1,4 @@
-"""`w2v-jax reproduce all`: the verdict, and every table and figure of the paper beside ours, as one page."""
+"""`w2v-jax reproduce all`: put the verdict and the paper's tables and figures beside ours on one page."""
 
 import dataclasses
 from pathlib import Path
@@ -9,18 +9,18 @@ from experiments.options.errors import UsageError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReproduceAllArguments:
-    """Run what reproduces the paper without its data, and write one page of it (minutes); it can be interrupted.
+    """Reproduce what the paper needs no data for, on one page (minutes); it can be interrupted.
 
     example: w2v-jax reproduce all --out reports/all --finished docs/results/fig1 docs/results/fig5
     """
 
     out: Path = Path("reports/all")
-    """Folder for index.html, and for items/, a folder for each command. Items that are finished are kept."""
+    """Folder for index.html, and for items/, a folder for each command. Finished items are kept."""
     items: tuple[str, ...] = ()
-    """Only these: table1, fig2, fig3, fig4, table2, section41; feasibility, which the verdict is from, is always
-    among them. Default: all that run without data."""
+    """Run only these: table1, fig2, fig3, fig4, table2, section41. feasibility gives the verdict and always
+    runs. Default: all that run without data."""
     finished: tuple[Path, ...] = ()
-    """Folders of results that are there already, as of reproduce fig1 and fig5: each is taken in."""
+    """Folders of results to take in, such as those of reproduce fig1 and fig5."""
     jobs: int = 1
     """Items that run side by side."""
 
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
             name=item.name,
             arguments=item.words,
             out=options.out / "items" / item.name,
-            product=item.product,
+            product=f"{item.name}.md",
         )
         for item in ITEMS
         if item.name in wanted and item.name not in folders
@@ -70,10 +70,10 @@ def main(argv: list[str]) -> None:
 
 
 def name_of(folder: Path) -> str:
-    """The item whose results a folder holds.
+    """Find the item whose results a folder holds.
 
     Raises:
-        UsageError: none.
+        UsageError: it holds the results of no item.
     """
     from experiments.reproduce.items import ITEMS
 

@@ -9,13 +9,13 @@ Value = float | str
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One value of the paper beside ours.
+    """A value of the paper beside ours.
 
     Attributes:
-        what: it is, with its unit.
-        paper, ours: numbers, or words where the paper has words or prints none.
-        digits: behind the point.
-        verdict: of words that are compared, or of numbers whose quotient says nothing; else it is worked out.
+        what: name of the value, with its unit.
+        paper, ours: numbers, or words where the paper has words or prints nothing.
+        digits: decimals that are shown.
+        verdict: words in place of the difference, where words are compared or a quotient would mislead.
     """
 
     what: str
@@ -25,7 +25,7 @@ class Comparison:
     verdict: str | None = None
 
     def shown(self, value: Value) -> str:
-        """A value as the table has it."""
+        """Format a value as the table shows it."""
         return value if isinstance(value, str) else f"{value:,.{self.digits}f}"
 
     @property
@@ -39,25 +39,35 @@ class Comparison:
             return "differs"
         return f"{self.ours / self.paper - 1:+.1%}"
 
+    @property
+    def agrees(self) -> bool:
+        """Whether the value comes out as printed, or the paper's words hold."""
+        return self.difference in ("as printed", "agrees")
+
+    @property
+    def relative_error(self) -> float | None:
+        """Distance from the paper's value as a share of it; None unless two numbers are compared."""
+        if isinstance(self.paper, str) or isinstance(self.ours, str) or self.verdict is not None:
+            return None
+        return abs(self.ours / self.paper - 1)
+
 
 @dataclasses.dataclass(frozen=True)
 class Item:
     """A table, a figure or a section of the paper.
 
     Attributes:
-        name: of its folder and of its JSON.
+        name: name of its folder, of its JSON and of its Markdown, which its command writes last.
         title: for readers.
         words: of its command, without --out.
-        product: the file that its command writes last.
-        compare: its JSON -> values side by side.
-        meaning: its JSON -> one paragraph.
+        compare: makes the values side by side from its JSON.
+        meaning: makes one paragraph from its JSON.
         needs: what it takes beyond this checkout, where `reproduce all` does not run it by itself.
     """
 
     name: str
     title: str
     words: tuple[str, ...]
-    product: str
     compare: Callable[[dict[str, Any]], list[Comparison]]
     meaning: Callable[[dict[str, Any]], str]
     needs: str | None = None

@@ -1,4 +1,4 @@
-"""`w2v-jax reproduce fig2`: memory and compute of every layer of base, and the memory that training adds up to."""
+"""`w2v-jax reproduce fig2`: price memory and compute of every layer of base, and of training it."""
 
 import dataclasses
 from pathlib import Path
@@ -8,17 +8,11 @@ from experiments import paper
 from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
-from experiments.process.files import replace_file, write_json
 from experiments.process.provenance import record_provenance
-
-LEAVES_OUT = {
-    "autograd": "gradients, optimizer state, workspaces, what the allocator keeps",
-    "autograd, activations": "parameters, gradients, optimizer state, workspaces, what the allocator keeps",
-    "autograd, CUDA": "gradients, optimizer state, workspaces; dropout noise takes a byte and not four",
-    "autograd, linear part": "attention's tensors of frames x frames, gradients, optimizer state, workspaces",
-    "residuals": "gradients, optimizer state, what XLA fuses or computes again",
-    "xla": "code and the runtime's own memory; it holds gradients and AdamW's state, which the others leave out",
-}
+from experiments.report.units import GIGA
+from experiments.report.writer import write_report
+from experiments.reproduce.comparison import Comparison, Item
+from experiments.reproduce.fig2_report import draw, markdown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,16 +40,12 @@ def main(argv: list[str]) -> None:
         "provenance": record_provenance("reproduce fig2"),
     }
     result["closest"] = closest(result["settings"])
-    write_json(options.out / "fig2.json", result)
-    text = markdown(result)
-    replace_file(options.out / "fig2.md", text)
-    draw(result, options.out / "fig2.png")
-    print(text)
+    print(write_report(options.out, "fig2", result, markdown, draw))
     print(f"written: {options.out / 'fig2.json'}, fig2.md, fig2.png")
 
 
 def setting(batch: int, seconds: float, compiled: bool) -> dict[str, Any]:
-    """Layers and accountings of base in fp32 at one setting; bytes and counts."""
+    """Price base in fp32 at one setting: bytes and operations by layer, bytes by accounting."""
     from experiments.costs.step import module_costs, training_step
     from experiments.process.progress import stage
 
@@ -74,7 +64,7 @@ def setting(batch: int, seconds: float, compiled: bool) -> dict[str, Any]:
         "autograd": kept + parameters,
         "autograd, activations": kept,
         "autograd, CUDA": sum(eager["cuda"].values()) + parameters,
-        "autograd, linear part": kept + parameters - module_costs.attention_bytes(config, batch, samples),
+        LINEAR_PART: kept + parameters - module_costs.attention_bytes(config, batch, samples),
         "residuals": sum(costs.residual_bytes.values()) + parameters,
     }
     if compiled:
@@ -110,7 +100,7 @@ def setting(batch: int, seconds: float, compiled: bool) -> dict[str, Any]:
 
 
 def paper_flops(config: Any, samples: int, batch: int) -> dict[str, int]:
-    """Forward operations by layer under the convention `paper`: multiply-adds and biases of linear layers."""
+    """Count forward operations by layer under the convention `paper`: linear layers and their biases."""
     import jax
     import jax.numpy as jnp
 
@@ -130,7 +120,7 @@ def paper_flops(config: Any, samples: int, batch: int) -> dict[str, int]:
 
 
 def closest(settings: list[dict[str, Any]]) -> dict[str, Any]:
-    """The accounting whose worse error over the printed figures is smallest, and every one's errors."""
+    """Find the accounting whose worse error over the printed figures is smallest; give the errors of all."""
     errors = {
         name: [row["accountings"][name] / row["printed_bytes"] - 1 for row in settings]
         for name in settings[0]["accountings"]
@@ -138,137 +128,71 @@ def closest(settings: list[dict[str, Any]]) -> dict[str, Any]:
     return {"name": min(errors, key=lambda name: max(map(abs, errors[name]))), "errors": errors}
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """What readers see."""
-    first, second = result["settings"]
-    errors = result["closest"]["errors"]
-    lines = [
-        "# Figure 2: memory and compute by layer, base, fp32",
-        "",
-        "![figure](fig2.png)",
-        "",
-        "| accounting | batch 4 x 5.5 s, GB | batch 8 x 12 s, GB | what it leaves out |",
-        "|---|---|---|---|",
-        f"| **the paper, printed** | {first['printed_bytes'] / 1e9:.2f} | {second['printed_bytes'] / 1e9:.2f} | its tool is not named |",
-    ]
-    for name, (one, other) in errors.items():
-        values = [row["accountings"][name] / 1e9 for row in result["settings"]]
-        lines.append(
-            f"| {name} | {values[0]:.2f} ({one:+.0%}) | {values[1]:.2f} ({other:+.0%}) | {LEAVES_OUT[name]} |"
-        )
-    name = result["closest"]["name"]
-    worst = max(map(abs, errors[name]))
-    near = [other for other, (one, _) in errors.items() if abs(one) < 0.02]
-    lines += [
-        "",
-        f"Over both figures together `{name}` comes closest (within {worst:.0%}); it leaves out {LEAVES_OUT[name]}.",
-        *([f"At batch 4 alone `{', '.join(near)}` comes out within 2 %."] if near else []),
-        "The two printed figures agree with growth in proportion to the frames (2.54 less parameters, x 4.37, plus parameters: 9.82), so",
-        "tensors of frames x frames seem not to be in them.",
-        "",
-        _standing_out(first["layers"]),
-        "",
-        "| layer | autograd, GB | residuals, GB | GFLOPs, paper | GFLOPs, forward | GFLOPs, backward |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in first["layers"]:
-        cells = [row["autograd_bytes"] / 1e9, row["residual_bytes"] / 1e9]
-        flops = [row[f"flops_{kind}"] / 1e9 for kind in ("paper", "forward", "backward")]
-        lines.append(
-            f"| {row['layer']} | "
-            + " | ".join(f"{v:.3f}" for v in cells)
-            + " | "
-            + " | ".join(f"{v:.2f}" for v in flops)
-            + " |"
-        )
-    from profiling.eager_memory import RULES
-
-    lines += [
-        "",
-        "`autograd` keeps, operation by operation (held against torch's own saved tensors, layer by layer, by `make parity`):",
-        "",
-        *(f"- {operation}: {kept}" for operation, kept in RULES.items()),
-    ]
-    provenance = result["provenance"]
-    lines += [
-        "",
-        f"XLA flags of `xla`: `{provenance['xla_flags']}`.",
-        "",
-        f"`{provenance['command']}`, commit {provenance['commit']}",
-    ]
-    return "\n".join(lines) + "\n"
+LINEAR_PART = "autograd, linear part"
+ACCOUNTINGS = {
+    "autograd": "tensors that torch's autograd keeps, on CPU",
+    "autograd, activations": "autograd's tensors without parameters",
+    "autograd, CUDA": "autograd's tensors on a GPU",
+    LINEAR_PART: "autograd's tensors without those of frames x frames",
+    "residuals": "what jax keeps for the backward pass",
+    "xla": "XLA's plan of the whole step",
+}
 
 
-def _standing_out(layers: list[dict[str, Any]]) -> str:
-    """Which layers keep most, in a sentence."""
-    ranked = sorted(layers, key=lambda row: -row["autograd_bytes"])
-    network = [row for row in ranked if row["module"] in ("cnn_encoder", "transformer")]
-    words = ", ".join(f"{row['layer']} {row['autograd_bytes'] / 1e9:.3f} GB" for row in network[:3])
-    more = [
-        row for row in ranked if row not in network and row["autograd_bytes"] > network[0]["autograd_bytes"]
-    ]
-    beyond = "".join(
-        f" {row['layer']} keep more, {row['autograd_bytes'] / 1e9:.3f} GB: gathered negatives."
-        for row in more
+def compare(result: dict[str, Any]) -> list[Comparison]:
+    """Set every accounting beside the printed bytes, at both settings."""
+    found = []
+    for setting in result["settings"]:
+        where = f"{setting['model']}, batch {setting['batch']} x {setting['seconds']:g} s"
+        for name, size in setting["accountings"].items():
+            found.append(
+                Comparison(
+                    f"{where}, GB: {ACCOUNTINGS.get(name, name)}",
+                    setting["printed_bytes"] / GIGA,
+                    size / GIGA,
+                )
+            )
+    return found
+
+
+def meaning(result: dict[str, Any]) -> str:
+    """Say what Figure 2 means."""
+    closest = result["closest"]
+    worst = max(abs(error) for error in closest["errors"][closest["name"]])
+    plans = [setting["accountings"].get("xla") for setting in result["settings"]]
+    planned = (
+        f" The whole step as XLA plans it, with gradients and AdamW's state, takes {plans[0] / GIGA:.1f} and "
+        f"{plans[1] / GIGA:.1f} GB."
+        if all(plans)
+        else ""
     )
-    return f"Of the network's layers these keep most: {words}; the paper's figure has the CNN's first layers stand out.{beyond}"
-
-
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Memory (left) with its accumulation and peak, compute (right), by layer."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from experiments.costs.profile.report import MODULES
-
-    row = result["settings"][0]
-    layers = row["layers"]
-    at = range(len(layers))
-    colours = [MODULES[layer["module"]] for layer in layers]
-    figure, (memory, compute) = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
-    memory.bar(at, [layer["autograd_bytes"] / 1e9 for layer in layers], color=colours)
-    total = memory.twinx()
-    reached = [layer["accumulated_bytes"] / 1e9 for layer in layers]
-    total.plot(at, reached, color="black", label="parameters and all kept so far (right axis)")
-    peak = reached.index(max(reached))
-    total.plot(
-        peak,
-        reached[peak],
-        "x",
-        color="red",
-        markersize=11,
-        markeredgewidth=2.5,
-        label=f"peak {max(reached):.2f} GB",
+    suggests = (
+        ", which suggests that its counter left attention's matrices out"
+        if closest["name"] == LINEAR_PART
+        else ""
     )
-    printed = row["printed_bytes"] / 1e9
-    total.axhline(printed, color="red", linestyle=":", label=f"printed: {printed:.2f} GB")
-    total.set(ylim=(0, max(*reached, printed) * 1.15), ylabel="GB")
-    total.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.18, 0.82))
-    memory.set(
-        ylabel="GB kept by a layer (autograd)", title=f"memory: batch {row['batch']} x {row['seconds']:g} s"
+    small, large = (_shares(setting["layers"]) for setting in result["settings"])
+    return (
+        f"The paper does not name its tool. Of the ways to count, '{ACCOUNTINGS[closest['name']]}' comes "
+        f"closest to both printed peaks (within {worst:.0%}){suggests}.{planned} Shares of what autograd "
+        f"keeps, at batch 4 x 5.5 s and at batch 8 x 12 s: transformer layers {small['layers_']:.0%} and "
+        f"{large['layers_']:.0%}, the first three convolutions {small['conv_layers_']:.0%} and "
+        f"{large['conv_layers_']:.0%}, losses and draws (gathered negatives) {small['losses']:.0%} and "
+        f"{large['losses']:.0%}. Most of it need not be kept: see `w2v-jax reproduce frontier`."
     )
-    width = 0.4
-    compute.bar(
-        [x - width / 2 for x in at],
-        [layer["flops_forward"] / 1e9 for layer in layers],
-        width,
-        color=colours,
-        label="forward",
-    )
-    compute.bar(
-        [x + width / 2 for x in at],
-        [layer["flops_backward"] / 1e9 for layer in layers],
-        width,
-        color=colours,
-        alpha=0.45,
-        label="backward (paler)",
-    )
-    compute.set(ylabel="GFLOPs", title="compute")
-    compute.legend(fontsize=8)
-    for axis in (memory, compute):
-        axis.set_xticks(at, [layer["layer"] for layer in layers], rotation=90, fontsize=8)
-        axis.grid(alpha=0.3, axis="y")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+
+
+def _shares(layers: list[dict[str, Any]]) -> dict[str, float]:
+    """Divide what autograd keeps: shares of transformer layers, the CNN's first three, losses and draws."""
+    whole = sum(row["autograd_bytes"] for row in layers)
+    parts = {
+        "layers_": [row for row in layers if row["layer"].startswith("layers_")],
+        "conv_layers_": [
+            row for row in layers if row["layer"] in ("conv_layers_0", "conv_layers_1", "conv_layers_2")
+        ],
+        "losses": [row for row in layers if row["layer"] == "losses and draws"],
+    }
+    return {name: sum(row["autograd_bytes"] for row in rows) / whole for name, rows in parts.items()}
+
+
+ITEM = Item("fig2", "Figure 2: memory and compute by layer", ("reproduce", "fig2"), compare, meaning)

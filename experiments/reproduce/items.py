@@ -1,27 +1,33 @@
-"""What `reproduce all` shows, in its order."""
+"""The items of the paper in the order in which `reproduce all` shows them."""
 
-from experiments.reproduce import cost_items as costs
-from experiments.reproduce import outlook_items as outlook
+from experiments.reproduce import fig2, fig3, fig4, outlook_items, section41, table1, table2, verdict
 from experiments.reproduce.comparison import Item
 
-FEASIBILITY = Item(
-    "feasibility",
-    "Are we there yet?",
-    ("feasibility",),
-    "memory.png",
-    outlook.feasibility,
-    outlook.feasibility_means,
-)
 RECORDED = "recorded speech in Common Voice's layout (--data), and hours; at scale smoke minutes"
+FEASIBILITY = verdict.ITEM
 ITEMS = (
     FEASIBILITY,
-    Item("table1", "Table 1: parameters and FLOPs by module", ("reproduce", "table1"), "table1.png", costs.table1, costs.table1_means),
-    Item("fig1", "Figure 1: federated against centralised pre-training", ("reproduce", "fig1"), "fig1.png", outlook.fig1, outlook.fig1_means, RECORDED),
-    Item("fig2", "Figure 2: memory and compute by layer", ("reproduce", "fig2"), "fig2.png", costs.fig2, costs.fig2_means),
-    Item("fig3", "Figure 3: memory and FLOPs against length", ("reproduce", "fig3"), "fig3.png", costs.fig3, costs.fig3_means),
-    Item("fig4", "Figure 4: fp32 against mixed precision", ("reproduce", "fig4"), "fig4.png", costs.fig4, costs.fig4_means),
-    Item("table2", "Table 2: seconds of a training step", ("reproduce", "table2"), "table2.png", costs.table2, costs.table2_means),
-    Item("section41", "Section 4.1: from which year?", ("reproduce", "section41"), "section41.png", outlook.section41, outlook.section41_means),
-    Item("fig5", "Figure 5: federated pre-training and recognition", ("reproduce", "fig5"), "fig5-fairness.png", outlook.fig5, outlook.fig5_means, RECORDED),
-)  # fmt: skip
+    table1.ITEM,
+    Item(
+        "fig1",
+        "Figure 1: federated against centralised pre-training",
+        ("reproduce", "fig1"),
+        outlook_items.fig1,
+        outlook_items.fig1_means,
+        RECORDED,
+    ),
+    fig2.ITEM,
+    fig3.ITEM,
+    fig4.ITEM,
+    table2.ITEM,
+    section41.ITEM,
+    Item(
+        "fig5",
+        "Figure 5: federated pre-training and recognition",
+        ("reproduce", "fig5"),
+        outlook_items.fig5,
+        outlook_items.fig5_means,
+        RECORDED,
+    ),
+)
 BY_NAME = {item.name: item for item in ITEMS}

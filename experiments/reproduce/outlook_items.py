@@ -1,111 +1,11 @@
-"""Whether and when, and what federated training learns: section 4.1, Figures 1 and 5, the verdict."""
+"""Federated training beside the paper: Figures 1 and 5."""
 
 from typing import Any
 
-from experiments import paper
-from experiments.feasibility import report as feasibility_report
 from experiments.report.statistics import over_seeds
 from experiments.reproduce.comparison import Comparison
 from experiments.reproduce.fig5_report import HARDLY_RECOGNISED, PAPER_DIRECTIONS
 from experiments.study.curves import CENTRALISED, label, verdict
-
-
-def section41(result: dict[str, Any]) -> list[Comparison]:
-    """Section 4.1: values side by side."""
-    board = result["projected"][result["device"]]
-    start = result["assumptions"]["from_year"]
-    title = result["titles"][result["device"]]
-    return [
-        Comparison(
-            f"{title}: year that it reaches the A40's speed, from {start:g}, earliest",
-            str(result["printed_year"]),
-            f"{start + min(board['years']):.1f}",
-            verdict=f"{start + min(board['years']) - result['printed_year']:+.1f} years",
-        ),
-        Comparison(
-            f"{title}: the same, latest, and from {start + 1:g}",
-            str(result["printed_year"]),
-            f"{start + 1 + max(board['years']):.1f}",
-            verdict=f"{start + 1 + max(board['years']) - result['printed_year']:+.1f} years",
-        ),
-    ]  # fmt: skip
-
-
-def section41_means(result: dict[str, Any]) -> str:
-    """Section 4.1: what they mean."""
-    since = [
-        board for board in result["boards"] if board["gap"] is not None and board["year"] >= paper.PAPER_YEAR
-    ]
-    fastest = min(since, key=lambda board: board["gap"])
-    slow, quick = result["sensitivity"][-1], result["sensitivity"][0]
-    return (
-        f"Compute that doubles every {result['assumptions']['doubling_months']:g} months gives {result['assumptions']['five_years_give']:.1f} times in five years, which "
-        f"brings the paper's typical board to the A40's speed by {result['printed_year']}. The year hangs on that assumption: with {quick['doubling_months']:g} months it is "
-        f"{min(quick['years']):.0f}, with {slow['doubling_months']:g} it is {max(slow['years']):.0f}. Of the boards that have come out since, the {fastest['title']} ({fastest['year']}) is "
-        f"modelled {fastest['gap']:.1f} times slower than the A40, by its data sheet alone."
-    )
-
-
-def feasibility(result: dict[str, Any]) -> list[Comparison]:
-    """The verdict: values side by side."""
-    judged = result["verdicts"]
-    there = [row["title"] for row in judged if feasibility_report.overall(row) == "yes"]
-    a40 = next(
-        (
-            row
-            for row in result["rows"]
-            if (row["device"], row["model"], row["method"], row["precision"], row["batch"], row["seconds"])
-            == ("a40", "base", "plain", "fp32", 4, paper.TABLE_2_SECONDS)
-        ),
-        None,
-    )
-    found = [
-        Comparison(
-            "Devices that could do it, all criteria together",
-            f"not before {paper.PREDICTED_YEAR}",
-            ", ".join(there) or "none today",
-            verdict="yes" if there else "not yet",
-        ),
-        *(
-            Comparison(
-                f"Devices of {len(judged)} whose memory holds base at batch 8 x 12 s: {title}",
-                "not printed",
-                str(feasibility_report.meeting(judged, name)),
-                verdict="new here",
-            )
-            for name, title in (
-                ("memory", "plain"),
-                ("memory_remat", "layers computed again"),
-                ("memory_exact", "every exact method"),
-            )
-        ),
-    ]
-    if a40 is not None:
-        found.append(
-            Comparison(
-                "Days of the whole run on the A40, base",
-                paper.TOTAL_DAYS_ON_A40,
-                a40["run_days"],
-                1,
-                verdict="sets the number of rounds",
-            )
-        )
-    return found
-
-
-def feasibility_means(result: dict[str, Any]) -> str:
-    """The verdict: what they mean."""
-    bytes_, run = result["bytes"]["base"], result["run"]
-    held = {
-        name: feasibility_report.meeting(result["verdicts"], name) for name in feasibility_report.MEMORIES
-    }
-    return (
-        f"Memory is the wall that can be taken down: base at batch 8 x 12 s fits {held['memory']} of {len(result['verdicts'])} devices as it is "
-        f"usually computed, {held['memory_exact']} with methods that change no gradient. Bytes are another: a run of "
-        f"{run['rounds']:,} rounds moves {bytes_['run_bytes'] / 1e9:,.0f} GB for every client, whose audio is {bytes_['audio_raw_bytes'] / 1e9:.1f} GB; from round "
-        f"{bytes_['break_even_raw']} on, federating has moved more than sending the audio once would have. "
-        "Fewer rounds of more local work would change that answer: `w2v-jax feasibility --rounds N` says which."
-    )
 
 
 def fig1(result: dict[str, Any]) -> list[Comparison]:

@@ -1,23 +1,26 @@
-"""`w2v-jax reproduce section41`: from which year boards could do it, by a doubling model with its assumptions."""
+"""`w2v-jax reproduce section41`: project from which year boards reach an A40's speed and memory."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 from experiments import paper
+from experiments.costs.devices.records import REFERENCE
 from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.options.spelling import option_name
 from experiments.process import xla_flags
-from experiments.process.files import replace_file, write_json
 from experiments.process.provenance import record_provenance
+from experiments.report.writer import write_report
+from experiments.reproduce.comparison import Comparison, Item
+from experiments.reproduce.section41_report import draw, markdown
 
 SENSITIVITY_MONTHS = (12.0, 15.0, 18.0, 24.0, 30.0, 36.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Section41Arguments:
-    """The paper's projection to 2027, its sensitivity, and the boards that have come out since (a minute).
+    """Redo the paper's projection to 2027, vary it, and add the boards that came out since (a minute).
 
     example: w2v-jax reproduce section41 --doubling-months 24 --out reports/section41
     """
@@ -27,13 +30,13 @@ class Section41Arguments:
     doubling_months: float = paper.DOUBLING_MONTHS
     """Months in which a board's speed doubles."""
     memory_doubling_months: float = paper.DOUBLING_MONTHS
-    """Months in which its memory doubles; the paper gives none, so the same is assumed."""
+    """Months in which its memory doubles; the paper gives none, so the default is the same."""
     from_year: float = paper.PAPER_YEAR
     """Year that the paper's measurements stand for."""
     device: str = "xavier-nx"
     """The board whose line is drawn: the paper's typical one."""
     timings: tuple[Path, ...] = ()
-    """Files that runner.py wrote on boards: each calibrates its device."""
+    """Files that runner.py wrote on boards; each calibrates its device."""
 
 
 def main(argv: list[str]) -> None:
@@ -45,7 +48,7 @@ def main(argv: list[str]) -> None:
             raise UsageError(f"{option} must be between 1 and 600, got {getattr(options, name):g}")
     if not 1990 <= options.from_year <= 2100:
         raise UsageError(f"--from-year must be a year from 1990 to 2100, got {options.from_year:g}")
-    printed = [name for name in paper.TABLE_2 if name != "a40"]
+    printed = [name for name in paper.TABLE_2 if name != REFERENCE]
     arguments.check_choice("--device", options.device, printed)
     from experiments.costs.devices.timings import read_timings
 
@@ -54,36 +57,29 @@ def main(argv: list[str]) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     xla_flags.configure_xla(1)
     result = section41(options, measured) | {"provenance": record_provenance("reproduce section41")}
-    write_json(options.out / "section41.json", result)
-    text = markdown(result)
-    replace_file(options.out / "section41.md", text)
-    draw(result, options.out / "section41.png")
-    print(text)
+    print(write_report(options.out, "section41", result, markdown, draw))
     print(f"written: {options.out / 'section41.json'}, section41.md, section41.png")
 
 
 def section41(options: Section41Arguments, measured: list[Any]) -> dict[str, Any]:
-    """Gaps, years and the boards that exist, as plain numbers."""
-    from experiments.costs.devices import paper_seconds as table2
-    from experiments.costs.devices.costs import COMPARED_BATCH, REFERENCE, DeviceCosts
+    """Compute gaps, years and the boards that exist, as JSON.
+
+    Args:
+        options: the assumptions.
+        measured: timings of boards, as read_timings gives them.
+    """
+    from experiments.costs.devices import paper_seconds
+    from experiments.costs.devices.costs import DeviceCosts
+    from experiments.costs.devices.judgement import COMPARED_BATCH
     from experiments.process.progress import stage
     from profiling.devices import DEVICES
     from profiling.feasibility import growth, years_to_reach
 
     stage("fitting the step-time model to Table 2")
     costs = DeviceCosts(measured)
-    reference = DEVICES[REFERENCE]
-    printed = {
-        device: {table2.name_of(key): gap for key, gap in gaps.items() if key[0] == "base"}
-        for device, gaps in table2.slowdowns(REFERENCE).items()
-    }
-    projected = {
-        device: {
-            "gaps": gaps,
-            "years": [years_to_reach(gap, options.doubling_months) for gap in _ends(gaps)],
-            "memory_years": _memory_years(DEVICES[device], reference, options),
-        }
-        for device, gaps in printed.items()
+    gaps = {
+        device: {paper_seconds.name_of(key): gap for key, gap in found.items() if key[0] == "base"}
+        for device, found in paper_seconds.slowdowns(REFERENCE).items()
     }
     return {
         "assumptions": {
@@ -93,23 +89,40 @@ def section41(options: Section41Arguments, measured: list[Any]) -> dict[str, Any
             "five_years_give": growth(5.0, options.doubling_months),
         },
         "device": options.device,
-        "projected": projected,
-        "titles": {name: DEVICES[name].title for name in DEVICES},
+        "projected": {device: _projected(device, found, options) for device, found in gaps.items()},
+        "titles": {name: device.title for name, device in DEVICES.items()},
         "sensitivity": [
             {
                 "doubling_months": months,
                 "years": [
-                    options.from_year + years_to_reach(gap, months) for gap in _ends(printed[options.device])
+                    options.from_year + years_to_reach(gap, months) for gap in _ends(gaps[options.device])
                 ],
             }
             for months in sorted({*SENSITIVITY_MONTHS, options.doubling_months})
         ],
         "boards": [
-            _board(name, costs, options) for name, device in DEVICES.items() if device.kind != "server"
+            _board(name, costs, options)
+            for name, device in DEVICES.items()
+            if device.kind != "server" and device.memory_bytes is not None
         ],
-        "compared": f"base, batch {COMPARED_BATCH} x {paper.TABLE_2_SECONDS:g} s, the faster of fp32 and 16 bits",
+        "compared": f"base, batch {COMPARED_BATCH} x {paper.TABLE_2_SECONDS:g} s, "
+        "the faster of fp32 and 16 bits",
         "printed_year": paper.PREDICTED_YEAR,
-        "reference_memory_bytes": reference.memory_bytes,
+        "reference_memory_bytes": DEVICES[REFERENCE].memory_bytes,
+    }
+
+
+def _projected(name: str, gaps: dict[str, float], options: Section41Arguments) -> dict[str, Any]:
+    """Project a board of Table 2 from its printed gaps and from the memory of the paper's class."""
+    from profiling.devices import in_paper_class
+    from profiling.feasibility import years_to_reach
+
+    device = in_paper_class(name)
+    return {
+        "gaps": gaps,
+        "years": [years_to_reach(gap, options.doubling_months) for gap in _ends(gaps)],
+        "memory_bytes": device.memory_bytes,
+        "memory_years": _memory_years(device, options),
     }
 
 
@@ -117,24 +130,29 @@ def _ends(gaps: dict[str, float]) -> tuple[float, float]:
     return min(gaps.values()), max(gaps.values())
 
 
-def _memory_years(device: Any, reference: Any, options: Section41Arguments) -> float | None:
+def _memory_years(device: Any, options: Section41Arguments) -> float:
+    """Compute the years until the memory of a device has grown to the A40's; negative where it is larger."""
+    from profiling.devices import DEVICES
     from profiling.feasibility import years_to_reach
 
-    if device.verdict_bytes is None:
-        return None
-    return years_to_reach(reference.memory_bytes / device.verdict_bytes, options.memory_doubling_months)
+    gap = DEVICES[REFERENCE].memory_bytes / device.memory_bytes
+    return years_to_reach(gap, options.memory_doubling_months)
 
 
 def _board(name: str, costs: Any, options: Section41Arguments) -> dict[str, Any]:
-    """A board as it is: how far from the A40, and from which year by the doubling model."""
+    """Describe a device as it is: its gap to the A40, its memory, and the years by the doubling model."""
+    from experiments.costs.devices.judgement import judge
     from profiling.devices import DEVICES
     from profiling.feasibility import years_to_reach
 
     device = DEVICES[name]
-    ratio = costs.judge(name, 1.0)["compute"]
+    ratio = judge(costs, name, 1.0).compute
     # The paper's boards stand for the year of its measurements, newer ones for their own.
-    begins = options.from_year if name in paper.TABLE_2 else device.year
-    memory_years = _memory_years(device, DEVICES["a40"], options)
+    begins = options.from_year if (device.variant_of or name) in paper.TABLE_2 else device.year
+
+    def year_after(years: float) -> float | None:
+        return None if begins is None else begins + max(years, 0.0)
+
     return {
         "device": name,
         "title": device.title,
@@ -142,156 +160,50 @@ def _board(name: str, costs: Any, options: Section41Arguments) -> dict[str, Any]
         "times_by": costs.describe(name)["times_by"],
         "gap": None if ratio is None else 1 / ratio,
         "compute_year": None
-        if ratio is None or begins is None
-        else begins + max(years_to_reach(1 / ratio, options.doubling_months), 0.0),
+        if ratio is None
+        else year_after(years_to_reach(1 / ratio, options.doubling_months)),
         "memory_bytes": device.memory_bytes,
-        "memory_year": None if memory_years is None or begins is None else begins + max(memory_years, 0.0),
+        "memory_year": year_after(_memory_years(device, options)),
     }
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """The report."""
-    from experiments.feasibility.report import gigabytes
-
-    a, titles = result["assumptions"], result["titles"]
-    chosen = result["projected"][result["device"]]
-    low, high = chosen["years"]
-    gap_low, gap_high = min(chosen["gaps"].values()), max(chosen["gaps"].values())
-    start = a["from_year"]
-    lines = [
-        "# Section 4.1: from which year?",
-        "",
-        f"The paper lets compute double every {paper.DOUBLING_MONTHS:g} months and says {result['printed_year']}. Here: every {a['doubling_months']:g} months, which is {a['five_years_give']:.1f} times in five years, from {start:g}.",
-        "",
-        f"**{titles[result['device']]}, {gap_low:.1f} to {gap_high:.1f} times slower than the A40 on base, reaches it in {low:.1f} to {high:.1f} years: {start + low:.1f} to {start + high:.1f}, and from {start + 1:g} on, {start + 1 + low:.1f} to {start + 1 + high:.1f}.**",
-        "",
-        "![projection](section41.png)",
-        "",
-        "| device | slower than the A40, base | years to its speed | years to its 48 GB |",
-        "|---|---|---|---|",
-    ]
-    for device, row in result["projected"].items():
-        gaps = row["gaps"].values()
-        memory = "unknown" if row["memory_years"] is None else f"{row['memory_years']:.1f}"
-        lines.append(
-            f"| {titles[device]} | {min(gaps):.1f} to {max(gaps):.1f} x | {row['years'][0]:.1f} to {row['years'][1]:.1f} | {memory} |"
-        )
-    lines += [
-        "",
-        f"Gaps are Table 2's cells; memory by the paper's classes, doubling every {a['memory_doubling_months']:g} months, which is an assumption of this report.",
-        "",
-        f"## If the doubling time is another ({titles[result['device']]})",
-        "",
-        "| months to double | reaches the A40 in |",
-        "|---|---|",
-        *(
-            f"| {row['doubling_months']:g} | {row['years'][0]:.1f} to {row['years'][1]:.1f} |"
-            for row in result["sensitivity"]
-        ),
-        "",
-        "## Devices that exist",
-        "",
-        f"Speed: {result['compared']}, by the step-time model (`w2v-jax reproduce table2` states its errors). Devices that came after the paper start from their own year.",
-        "",
-        "| device | of | slower than the A40 | times by | as fast from | memory, GB | 48 GB from |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in result["boards"]:
-        gap = "unknown" if row["gap"] is None else f"{row['gap']:.1f} x"
-        year = "unknown" if row["compute_year"] is None else f"{row['compute_year']:.0f}"
-        memory = "unknown" if row["memory_year"] is None else f"{row['memory_year']:.0f}"
-        lines.append(
-            f"| {row['title']} | {row['year']} | {gap} | {row['times_by']} | {year} | {gigabytes(row['memory_bytes'])} | {memory} |"
-        )
-    lines += ["", *_reading(result)]
-    provenance = result["provenance"]
-    lines += ["", f"`{provenance['command']}`, commit {provenance['commit']}"]
-    return "\n".join(lines) + "\n"
-
-
-def _reading(result: dict[str, Any]) -> list[str]:
-    """What the boards say of the projection, from their own figures."""
-    known = [row for row in result["boards"] if row["gap"] is not None]
-    nearest_board = min(known, key=lambda row: row["gap"])
-    enough = [
-        row["title"]
-        for row in result["boards"]
-        if (row["memory_bytes"] or 0) >= result["reference_memory_bytes"]
-    ]
-    gap = nearest_board["gap"]
-    speed = (
-        f"{nearest_board['title']} ({nearest_board['year']}) is modelled as fast as the A40"
-        if gap <= 1
-        else f"The fastest of them, {nearest_board['title']} ({nearest_board['year']}), is modelled {gap:.1f} times slower than the A40"
-    )
-    memory = (
-        f"{' and '.join(enough)} hold the A40's memory or more" if enough else "none holds the A40's memory"
-    )
-    return [f"{speed}; {memory}."]
-
-
-def draw(result: dict[str, Any], path: Path) -> None:
-    """The gap over the years with the paper's year, and the year against the doubling time."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
-    a = result["assumptions"]
-    start, months = a["from_year"], a["doubling_months"]
-    gaps = result["projected"][result["device"]]["gaps"].values()
-    years = [start + step / 4 for step in range(41)]
-    shrunk = [2 ** ((year - start) * 12 / months) for year in years]
+def compare(result: dict[str, Any]) -> list[Comparison]:
+    """Set the earliest and the latest year beside the printed one."""
+    years = result["projected"][result["device"]]["years"]
+    start, printed = result["assumptions"]["from_year"], result["printed_year"]
     title = result["titles"][result["device"]]
-    left.fill_between(
-        years,
-        [min(gaps) / s for s in shrunk],
-        [max(gaps) / s for s in shrunk],
-        alpha=0.3,
-        label=f"{title}, doubling every {months:g} months",
+    ends = (
+        (f"{title}: year that it reaches the A40's speed, from {start:g}, earliest", start + min(years)),
+        (f"{title}: the same, latest, and from {start + 1:g}", start + 1 + max(years)),
     )
-    left.axhline(1.0, color="red", label="the A40")
-    left.axvline(
-        result["printed_year"], color="black", linestyle=":", label=f"the paper: {result['printed_year']}"
+    return [
+        Comparison(what, str(printed), f"{year:.1f}", verdict=f"{year - printed:+.1f} years")
+        for what, year in ends
+    ]
+
+
+def meaning(result: dict[str, Any]) -> str:
+    """Say what section 4.1 means."""
+    since = [
+        board for board in result["boards"] if board["gap"] is not None and board["year"] >= paper.PAPER_YEAR
+    ]
+    fastest = min(since, key=lambda board: board["gap"])
+    slow, quick = result["sensitivity"][-1], result["sensitivity"][0]
+    assumed, chosen = result["assumptions"], result["projected"][result["device"]]
+    start = assumed["from_year"]
+    reached = f"{start + min(chosen['years']):.0f} to {start + 1 + max(chosen['years']):.0f}"
+    gap = fastest["gap"]
+    behind = f"{gap:.1f} times slower than" if gap > 1 else "as fast as"
+    return (
+        f"Compute that doubles every {assumed['doubling_months']:g} months gives "
+        f"{assumed['five_years_give']:.1f} times in five years, which brings the "
+        f"{result['titles'][result['device']]} to the A40's speed in {reached}; the paper says "
+        f"{result['printed_year']}. The year depends on that assumption: with "
+        f"{quick['doubling_months']:g} months it is {min(quick['years']):.0f}, with "
+        f"{slow['doubling_months']:g} it is {max(slow['years']):.0f}. The fastest board that has come out "
+        f"since, the {fastest['title']} ({fastest['year']}), is modelled {behind} the A40 (times by: "
+        f"{fastest['times_by']})."
     )
-    for place, row in enumerate(r for r in result["boards"] if r["gap"] is not None):
-        left.plot(row["year"], row["gap"], "o", color=f"C{place + 1}")
-        left.annotate(
-            row["title"], (row["year"], row["gap"]), fontsize=8, xytext=(5, 4), textcoords="offset points"
-        )
-    left.set(
-        yscale="log",
-        xlabel="year (boards: of release)",
-        ylabel="times slower than the A40, base",
-        title="Compute",
-        xlim=(2017.5, start + 10),
-    )
-    doubling = [row["doubling_months"] for row in result["sensitivity"]]
-    right.fill_between(
-        doubling,
-        [row["years"][0] for row in result["sensitivity"]],
-        [row["years"][1] for row in result["sensitivity"]],
-        alpha=0.3,
-    )
-    for place in (0, 1):
-        right.plot(doubling, [row["years"][place] for row in result["sensitivity"]], "o-", color="C0")
-    right.axhline(
-        result["printed_year"], color="black", linestyle=":", label=f"the paper: {result['printed_year']}"
-    )
-    right.axvline(
-        paper.DOUBLING_MONTHS,
-        color="gray",
-        linestyle="--",
-        label=f"the paper: {paper.DOUBLING_MONTHS:g} months",
-    )
-    right.set(
-        xlabel="months in which compute doubles",
-        ylabel=f"year in which {title} reaches the A40",
-        title="Sensitivity to the doubling time",
-    )
-    for axis in (left, right):
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+
+
+ITEM = Item("section41", "Section 4.1: from which year?", ("reproduce", "section41"), compare, meaning)

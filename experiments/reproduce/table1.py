@@ -1,4 +1,4 @@
-"""`w2v-jax reproduce table1`: parameters and forward FLOPs by module, computed, beside what is printed."""
+"""`w2v-jax reproduce table1`: compute parameters and forward FLOPs by module beside the printed ones."""
 
 import dataclasses
 from pathlib import Path
@@ -10,8 +10,12 @@ from experiments.costs.step.paper_convention import module_costs
 from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
-from experiments.process.files import replace_file, write_json
 from experiments.process.provenance import record_provenance
+from experiments.report.figures import picture
+from experiments.report.tables import table
+from experiments.report.units import GIGA
+from experiments.report.writer import write_report
+from experiments.reproduce.comparison import Comparison, Item
 
 EXPLANATIONS = {
     ("base", "total", "params"): "printed: the sum of the rounded rows",
@@ -31,9 +35,9 @@ class Table1Arguments:
     out: Path
     """Folder for table1.json, table1.md and table1.png."""
     seconds: float = paper.TABLE_1_SECONDS
-    """Length of the utterance."""
+    """Length of each utterance, in seconds."""
     batch: int = 1
-    """Utterances."""
+    """Utterances in a batch."""
 
 
 def main(argv: list[str]) -> None:
@@ -61,15 +65,12 @@ def main(argv: list[str]) -> None:
         "ratios": ratios(rows),
         "provenance": record_provenance("reproduce table1"),
     }
-    write_json(options.out / "table1.json", result)
-    replace_file(options.out / "table1.md", markdown(result))
-    draw(rows, options.out / "table1.png")
-    print(markdown(result))
+    print(write_report(options.out, "table1", result, markdown, draw))
     print(f"written: {options.out / 'table1.json'}, table1.md, table1.png")
 
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Transformer / CNN encoder, in parameters and in FLOPs, beside what the text says."""
+    """Divide the Transformer by the CNN encoder, in parameters and in FLOPs, beside the printed ratios."""
     of = {(row["model"], row["module"]): row for row in rows}
     found = {}
     for model, (params, flops) in paper.RATIOS.items():
@@ -84,88 +85,124 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def at_the_papers(setting: Any) -> bool:
-    """Whether operations were counted at the setting of the printed table."""
+    """Tell whether operations were counted at the setting of the printed table."""
     return (setting.seconds, setting.batch) == (paper.TABLE_1_SECONDS, 1)
 
 
 def agrees(value: float, printed: float) -> bool:
-    """Whether a value comes out as it is printed, to two decimals."""
+    """Tell whether a value comes out as it is printed, to two decimals."""
     return f"{value:.2f}" == f"{printed:.2f}"
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The table for readers."""
+    """Write the report."""
     at_printed = result["seconds"] == paper.TABLE_1_SECONDS and result["batch"] == 1
-    lines = [
-        f"# Table 1: parameters and forward GFLOPs, {result['seconds']} s, batch {result['batch']}",
-        "",
-        "`paper` prices layers as a counter of modules does, without products of activations with",
-        "activations; `full` is everything, taps on padding too. In brackets what is printed.",
-        "",
-        "| model | module | M parameters | GFLOPs, paper | GFLOPs, full | note |",
-        "|---|---|---|---|---|---|",
-    ]
-    matched = cells = 0
-    for row in result["rows"]:
-        params, flops = row["params"] / 1e6, row["flops_paper"] / 1e9
-        key = row["model"], row["module"]
-        kinds = ("params", "flops") if at_printed else ("params",)
-        notes = [EXPLANATIONS[(*key, what)] for what in kinds if (*key, what) in EXPLANATIONS]
-        if at_printed:
-            matched += agrees(params, row["printed_params_m"]) + agrees(flops, row["printed_gflops"])
-            cells += 2
-        printed = f" ({row['printed_gflops']:.2f})" if at_printed else ""
-        cells_of_row = (
-            row["model"],
-            row["module"].replace("_", " "),
-            f"{params:.4f} ({row['printed_params_m']:.2f})",
-            f"{flops:.4f}{printed}",
-            f"{row['flops_full'] / 1e9:.2f}",
-            "; ".join(dict.fromkeys(notes)),
-        )
-        lines.append(f"| {' | '.join(cells_of_row)} |")
-    if at_printed:
-        lines += ["", f"{matched} of {cells} cells come out as printed."]
-    lines += ["", "Transformer / CNN encoder, as the text has it:", ""]
-    for model, row in result["ratios"].items():
-        lines.append(
-            f"- {model}: {row['params']:.1f} x the parameters ({row['printed_params']}), "
-            f"{row['flops']:.2f} x the FLOPs ({row['printed_flops']})"
-        )
+    head = ("model", "module", "M parameters", "GFLOPs, paper", "GFLOPs, full", "note")
     provenance = result["provenance"]
-    lines += ["", "![table](table1.png)", "", f"`{provenance['command']}`, commit {provenance['commit']}"]
-    return "\n".join(lines) + "\n"
-
-
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Parameters and FLOPs by module, both models, ours and printed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    labels = [
-        f"{row['model']}\n{row['module'].replace('_', ' ')}" for row in rows if row["module"] != "total"
+    ratios_ = [
+        f"- {model}: {row['params']:.1f} x the parameters ({row['printed_params']}), "
+        f"{row['flops']:.2f} x the FLOPs ({row['printed_flops']})"
+        for model, row in result["ratios"].items()
     ]
-    kept = [row for row in rows if row["module"] != "total"]
-    columns = (
+    sections = [
+        f"# Table 1: parameters and forward GFLOPs, {result['seconds']} s, batch {result['batch']}",
+        "`paper` counts as a counter of modules does: it does not see products of activations with "
+        "activations. `full` counts every operation, those on padding too. Printed values are in brackets.",
+        table(head, [_cells(row, at_printed) for row in result["rows"]]),
+        *([_matches(result)] if at_printed else []),
+        "Transformer / CNN encoder, as the text has it:",
+        "\n".join(ratios_),
+        "![table](table1.png)",
+        f"`{provenance['command']}`, commit {provenance['commit']}",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _cells(row: dict[str, Any], at_printed: bool) -> tuple[str, ...]:
+    """Format a row of the table, with notes on cells that do not come out as printed."""
+    kinds = ("params", "flops") if at_printed else ("params",)
+    keys = [(row["model"], row["module"], what) for what in kinds]
+    notes = dict.fromkeys(EXPLANATIONS[key] for key in keys if key in EXPLANATIONS)
+    printed = f" ({row['printed_gflops']:.2f})" if at_printed else ""
+    return (
+        row["model"],
+        row["module"].replace("_", " "),
+        f"{row['params'] / 1e6:.4f} ({row['printed_params_m']:.2f})",
+        f"{row['flops_paper'] / GIGA:.4f}{printed}",
+        f"{row['flops_full'] / GIGA:.2f}",
+        "; ".join(notes),
+    )
+
+
+def _matches(result: dict[str, Any]) -> str:
+    """Count the cells that come out as printed, in a sentence."""
+    cells = _printed_cells(result)
+    return f"{sum(cell.agrees for cell in cells)} of {len(cells)} cells come out as printed."
+
+
+def _printed_cells(result: dict[str, Any]) -> list[Comparison]:
+    """Give the comparisons of the table's own cells, without the text's ratios."""
+    return [cell for cell in compare(result) if " over " not in cell.what]
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Draw parameters and FLOPs by module, both models, ours beside printed."""
+    rows = [row for row in result["rows"] if row["module"] != "total"]
+    labels = [f"{row['model']}\n{row['module'].replace('_', ' ')}" for row in rows]
+    panels = (
         ("million parameters", [("ours", "params", 1e6), ("printed", "printed_params_m", 1)]),
         (
             "forward GFLOPs",
-            [("paper", "flops_paper", 1e9), ("full", "flops_full", 1e9), ("printed", "printed_gflops", 1)],
+            [("paper", "flops_paper", GIGA), ("full", "flops_full", GIGA), ("printed", "printed_gflops", 1)],
         ),
     )
-    for axis, (title, bars) in zip(axes, columns, strict=True):
-        for place, (name, key, unit) in enumerate(bars):
-            at = [index + (place - (len(bars) - 1) / 2) * 0.8 / len(bars) for index in range(len(kept))]
-            if any(row[key] is None for row in kept):
-                continue  # printed for another setting
-            axis.bar(at, [row[key] / unit for row in kept], 0.8 / len(bars), label=name)
-        axis.set(title=title)
-        axis.set_xticks(range(len(kept)), labels, fontsize=8)
-        axis.set_yscale("log")
-        axis.grid(alpha=0.3, axis="y")
-        axis.legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with picture(path, 1, 2, figsize=(11, 4)) as axes:
+        for axis, (title, bars) in zip(axes, panels, strict=True):
+            for place, (name, key, unit) in enumerate(bars):
+                at = [index + (place - (len(bars) - 1) / 2) * 0.8 / len(bars) for index in range(len(rows))]
+                if any(row[key] is None for row in rows):
+                    continue  # the paper prints another setting
+                axis.bar(at, [row[key] / unit for row in rows], 0.8 / len(bars), label=name)
+            axis.set(title=title)
+            axis.set_xticks(range(len(rows)), labels, fontsize=8)
+            axis.set_yscale("log")
+            axis.grid(alpha=0.3, axis="y")
+            axis.legend()
+
+
+def compare(result: dict[str, Any]) -> list[Comparison]:
+    """Set the cells of Table 1, then the ratios of the text, beside ours."""
+    found = []
+    for row in result["rows"]:
+        where = f"{row['model']}, {row['module'].replace('_', ' ')}"
+        found.append(Comparison(f"{where}, million parameters", row["printed_params_m"], row["params"] / 1e6))
+        if row["printed_gflops"] is not None:
+            found.append(
+                Comparison(f"{where}, forward GFLOPs", row["printed_gflops"], row["flops_paper"] / GIGA)
+            )
+    for model, ratio in result["ratios"].items():
+        over = f"{model}, Transformer over CNN"
+        found += [
+            Comparison(f"{over}, parameters", ratio["printed_params"], ratio["params"], 1),
+            Comparison(f"{over}, FLOPs", ratio["printed_flops"], ratio["flops"]),
+        ]
+    return found
+
+
+def meaning(result: dict[str, Any]) -> str:
+    """Say what Table 1 means."""
+    totals = {row["model"]: row for row in result["rows"] if row["module"] == "total"}
+    more = {model: row["flops_full"] / row["flops_paper"] - 1 for model, row in totals.items()}
+    cells = _printed_cells(result)
+    same = sum(cell.agrees for cell in cells)
+    return (
+        f"{same} of {len(cells)} cells come out as printed, so this is the model that the paper measured. "
+        "Its counter prices layers and does not see attention's products of activations with "
+        f"activations: with them a forward pass takes {more['base']:.1%} (base) and {more['large']:.1%} "
+        f"(large) more at {result['seconds']:g} s. The other cells: base's totals are the sums of its "
+        "rounded rows, large's total of FLOPs contradicts its own rows, and one cell is rounded "
+        "otherwise."
+    )
+
+
+ITEM = Item("table1", "Table 1: parameters and FLOPs by module", ("reproduce", "table1"), compare, meaning)

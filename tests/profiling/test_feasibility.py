@@ -1,24 +1,50 @@
-import dataclasses
-
 import pytest
 
 from profiling import feasibility
-from profiling.devices import DEVICES, named_like
+from profiling.devices import DEVICES, PAPER_CLASSES, in_paper_class, named_like
 
 
 def test_three_quarters_of_a_boards_memory_may_be_used_and_half_of_a_phones():
-    assert feasibility.usable_bytes(DEVICES["xavier-nx"]) == 6 * 10**9
-    assert feasibility.usable_bytes(DEVICES["tensor"]) == 6 * 10**9
-    assert feasibility.usable_bytes(DEVICES["xavier-nx"], headroom=0.5) == 4 * 10**9
+    assert feasibility.usable_bytes(DEVICES["xavier-nx"]) == 6 * 2**30
+    assert feasibility.usable_bytes(DEVICES["tensor"]) == 4 * 2**30
+    assert feasibility.usable_bytes(DEVICES["xavier-nx"], headroom=0.5) == 4 * 2**30
 
 
 def test_what_is_unknown_stays_unknown():
-    unknown = dataclasses.replace(DEVICES["a15"], printed_memory_bytes=None)
-    assert feasibility.usable_bytes(unknown) is None
+    assert feasibility.usable_bytes(DEVICES["a15"]) is None
     assert feasibility.verdict(1e9, None) == "unknown"
     assert feasibility.verdict(None, 10**9) == "unknown"
     assert feasibility.verdict(1e9, 10**9) == "fits"
     assert feasibility.verdict(1e9 + 1, 10**9) == "too large"
+
+
+@pytest.mark.parametrize(
+    ("needed", "expected"),
+    [
+        (0.90e9, "fits"),
+        (0.92e9, "borderline"),
+        (1e9, "borderline"),
+        (1.09e9, "borderline"),
+        (1.11e9, "too large"),
+    ],
+)
+def test_a_verdict_inside_the_error_of_what_is_needed_is_borderline(needed, expected):
+    assert feasibility.verdict(needed, 10**9, error=0.1) == expected
+
+
+def test_memory_is_in_binary_units_and_the_papers_class_is_a_row_of_its_own():
+    assert DEVICES["xavier-agx"].memory_bytes == 32 * 2**30
+    assert DEVICES["rpi-4"].memory_bytes == DEVICES["rpi-5"].memory_bytes
+    for name, device in DEVICES.items():
+        assert device.memory_bytes is None or device.memory_bytes % 2**30 == 0, name
+    variants = {name: device for name, device in DEVICES.items() if device.variant_of}
+    assert set(variants) == {"xavier-agx-paper", "a15-paper", "tensor-paper", "snapdragon-870-paper"}
+    for name, (_, most) in PAPER_CLASSES.items():
+        held = in_paper_class(name)
+        assert held.memory_bytes == most * 2**30
+        assert ("the paper's class" in held.title) == (held.memory_bytes != DEVICES[name].memory_bytes)
+    assert in_paper_class("a40") is DEVICES["a40"]
+    assert named_like("NVIDIA Jetson AGX Xavier Developer Kit") == "xavier-agx"
 
 
 def test_the_longest_clip_is_where_memory_ends():

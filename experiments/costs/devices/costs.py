@@ -1,4 +1,4 @@
-"""Memory and time of a training step on every device: plans, the step-time model, measurements if any."""
+"""Memory and seconds of a training step on every device, by plans, the step-time model and measurements."""
 
 from typing import Any
 
@@ -6,21 +6,25 @@ from experiments import paper
 from experiments.costs.devices import paper_seconds as table2
 from experiments.costs.devices import plan_surface
 from experiments.costs.devices.plan_grid import METHODS
+from experiments.costs.devices.records import StepRow
 from experiments.costs.step.training_step import StepSettings
 from experiments.costs.step.work import Lowered, step_work, surface
 from profiling import feasibility, step_time, this_machine
-from profiling.devices import DEVICES, Device, Precision
+from profiling.device import Device, Precision
+from profiling.devices import DEVICES
 
 LIMIT_SECONDS = 60.0
 SHORTEST_SECONDS = 0.5
-# The paper's "more desirable" setting (section 3.1), by which memory is judged.
-DESIRED_BATCH, DESIRED_SECONDS = 8, 12.0
-REFERENCE = "a40"
-COMPARED_BATCH = 4
 
 
 class DeviceCosts:
-    """Prices steps on devices, with measurements in place of the model's factor where there are any."""
+    """Price steps on devices. A measurement on a device replaces the model's factor for it.
+
+    Args:
+        measured: `timings.Measured` of boards.
+        headroom: share of the memory that training does not get; by default that of the device's class.
+        extra: further devices by name, beside the catalogue.
+    """
 
     def __init__(
         self, measured: list[Any], headroom: float | None = None, extra: dict[str, Device] | None = None
@@ -29,10 +33,10 @@ class DeviceCosts:
         self.headroom = headroom
         self.plan_fit_errors = plan_surface.fit_errors()
         model = step_time.fit(table2.cells())
-        # How far data sheets alone were from Table 2, device by device, in either direction.
+        # The largest factor between Table 2 and the data sheets alone, over devices and in either direction.
         self.worst_factor = max(max(factor, 1 / factor) for factor in model.factors.values())
         self._source = dict.fromkeys(paper.TABLE_2, "Table 2")
-        # (device, model, method, precision, batch, seconds) -> seconds of a step, or OOM, as somebody saw it.
+        # (device, model, method, precision, batch, seconds) -> printed or measured seconds of a step, or OOM.
         self._seen: dict[tuple[Any, ...], tuple[float | str, str]] = {
             (name, model_name, "plain", _fp32_or_mixed(half), batch, paper.TABLE_2_SECONDS): (
                 value,
@@ -43,7 +47,7 @@ class DeviceCosts:
         }
         for m in measured:
             if m.device not in self.devices:
-                continue  # nothing in the catalogue to calibrate
+                continue  # the catalogue has no such device to calibrate
             s = m.settings
             if s["optimizer"] == "adamw":
                 setting = (s["model"], s["method"], _fp32_or_mixed(s["precision"]), s["batch"], s["seconds"])
@@ -56,63 +60,62 @@ class DeviceCosts:
             try:
                 model = model.calibrated(cell)
             except ValueError:
-                continue  # the catalogue does not know its rates
+                continue  # the catalogue has no rates for the device
             self._source[m.device] = "timings.json"
         self._model = model
 
     def describe(self, name: str) -> dict[str, Any]:
-        """What is known of a device, and what its times go by."""
+        """Describe a device, and name the source of its step times."""
         device = self.devices[name]
         return {
             "title": device.title,
             "kind": device.kind,
-            "memory_bytes": device.verdict_bytes,
+            "memory_bytes": device.memory_bytes,
             "usable_bytes": feasibility.usable_bytes(device, self.headroom),
             "watts": device.watts,
-            "times_by": self._source.get(name, self._rates(name)),
+            "times_by": self._source.get(device.variant_of or name, self._rates(name)),
             "source": device.source,
         }
 
     def _rates(self, name: str) -> str:
-        """Where an uncalibrated device's rates are from."""
+        """Name the source of an uncalibrated device's rates."""
         if name == this_machine.NAME:
             return "rates measured here"
         return "its data sheet alone" if self.devices[name].peak_flops else "nothing"
 
-    def row(
-        self, name: str, model: str, method: str, precision: str, batch: int, seconds: float
-    ) -> dict[str, Any]:
-        """One setting on one device: memory, verdict, seconds of a step.
+    def row(self, name: str, model: str, method: str, precision: str, batch: int, seconds: float) -> StepRow:
+        """Price one setting on one device: memory, verdict, seconds of a step.
 
-        What somebody saw goes before what is modelled; but a printed OOM not before a plan, since the paper
-        does not say how much memory its boards had.
+        A printed or measured time goes before a modelled one. A measured OOM goes before a plan; a printed
+        OOM does not, since the paper does not say how much memory its boards had.
         """
         device = self.devices[name]
         planned = plan_surface.plan(device, model, method, precision, batch, seconds)
-        usable = feasibility.usable_bytes(device, self.headroom)
-        verdict = feasibility.verdict(planned and planned.bytes, usable)
-        seen, by = self._seen.get((name, model, method, precision, batch, seconds), (None, None))
-        if by == "measured":
+        verdict = plan_surface.judge(planned, feasibility.usable_bytes(device, self.headroom))
+        timed_as = device.variant_of or name
+        seen, by = self._seen.get((timed_as, model, method, precision, batch, seconds), (None, None))
+        if by == "measured" and timed_as == name:
             verdict = "too large" if seen == paper.OOM else "fits"
         modelled = self.step_seconds(device, model, method, precision, batch, seconds)
-        return {
-            "device": name,
-            "model": model,
-            "method": method,
-            "precision": precision,
-            "batch": batch,
-            "seconds": seconds,
-            "plan_bytes": planned and planned.bytes,
-            "compiled": planned and planned.compiled,
-            "verdict": verdict,
-            "step_seconds": seen if isinstance(seen, float) else modelled,
-            "time_by": by if isinstance(seen, float) else "modelled" if modelled else None,
-        }
+        return StepRow(
+            device=name,
+            model=model,
+            method=method,
+            precision=precision,
+            batch=batch,
+            seconds=seconds,
+            plan_bytes=planned and planned.bytes,
+            compiled=planned and planned.compiled,
+            verdict=verdict,
+            step_seconds=seen if isinstance(seen, float) else modelled,
+            time_by=by if isinstance(seen, float) else "modelled" if modelled else None,
+        )
 
     def step_seconds(
         self, device: Device, model: str, method: str, precision: str, batch: int, seconds: float
     ) -> float | None:
-        """Modelled; None where the device's rates are unknown."""
+        """Model the seconds of a step; None where the device's rates are unknown."""
+        device = self.devices[device.variant_of] if device.variant_of else device
         exact = half_of(device) if precision != "fp32" else "fp32"
         if exact is None or exact not in device.peak_flops:
             return None
@@ -121,21 +124,26 @@ class DeviceCosts:
         return self._model.seconds(device, exact, surface(model, traced, method, platform)(batch, seconds))
 
     def fastest(self, name: str, model: str) -> tuple[float | None, dict[str, Any]]:
-        """Seconds of a step at 5.5 s by the setting with the least time per utterance that fits."""
+        """Find the setting at 5.5 s that fits and has the least time per utterance.
+
+        Returns:
+            (seconds of its step, its batch, precision and method); (None, {"batch": None, "why": verdict})
+            where no setting fits or no time is known.
+        """
         rows = [
             self.row(name, model, method, precision, batch, paper.TABLE_2_SECONDS)
             for method in METHODS
             for precision in ("fp32", "mixed")
             for batch in (1, 4)
         ]
-        fitting = [row for row in rows if row["verdict"] == "fits" and row["step_seconds"] is not None]
+        fitting = [(row.step_seconds, row) for row in rows if row.verdict == "fits" and row.step_seconds]
         if not fitting:
-            return None, {"batch": None, "why": rows[0]["verdict"]}
-        best = min(fitting, key=lambda row: row["step_seconds"] / row["batch"])
-        return best["step_seconds"], {key: best[key] for key in ("batch", "precision", "method")}
+            return None, {"batch": None, "why": rows[0].verdict}
+        step, best = min(fitting, key=lambda pair: pair[0] / pair[1].batch)
+        return step, {"batch": best.batch, "precision": best.precision, "method": best.method}
 
     def longest(self, name: str, model: str, method: str) -> dict[str, Any]:
-        """The longest clip at batch 1 in fp32; None where none fits or nothing is known."""
+        """Find the longest clip at batch 1 in fp32; None where no clip fits or the memory is unknown."""
         device = self.devices[name]
         usable = feasibility.usable_bytes(device, self.headroom)
         if usable is None or plan_surface.plan(device, model, method, "fp32", 1, SHORTEST_SECONDS) is None:
@@ -149,50 +157,12 @@ class DeviceCosts:
         found = feasibility.longest(needed, usable, SHORTEST_SECONDS, LIMIT_SECONDS)
         return {"device": name, "model": model, "method": method, "known": True, "seconds": found}
 
-    def judge(self, name: str, bytes_ratio: float) -> dict[str, Any]:
-        """Are we there yet? For base: compute, memory, bytes, energy, each as a ratio that must reach one.
-
-        compute: how fast a step of batch 4 x 5.5 s is, the A40's being one. memory: usable over needed for
-        batch 8 x 12 s, by each method. bytes: a client's raw audio over what its rounds move. energy: joules
-        of the A40 over this device's for the same step. None: unknown.
-        """
-        device, reference = self.devices[name], self.devices[REFERENCE]
-        ours, theirs = self._step(name), self._step(REFERENCE)
-        usable = feasibility.usable_bytes(device, self.headroom)
-        memory = {}
-        for method in METHODS:
-            plan = plan_surface.plan(device, "base", method, "fp32", DESIRED_BATCH, DESIRED_SECONDS)
-            memory[method] = None if plan is None or usable is None else usable / plan.bytes
-        energy = None
-        if ours and theirs and device.watts and reference.watts:
-            energy = reference.watts * theirs / (device.watts * ours)
-        return {
-            "device": name,
-            "title": device.title,
-            "year": device.year,
-            "compute": None if ours is None or theirs is None else theirs / ours,
-            "memory": memory["plain"],
-            "memory_remat": memory["remat"],
-            "memory_exact": memory["exact"],
-            "bytes": bytes_ratio,
-            "energy": energy,
-        }
-
-    def _step(self, name: str) -> float | None:
-        """The faster of fp32 and 16 bits."""
-        times = [
-            self.row(name, "base", "plain", precision, COMPARED_BATCH, paper.TABLE_2_SECONDS)["step_seconds"]
-            for precision in ("fp32", "mixed")
-        ]
-        known = [t for t in times if t is not None]
-        return min(known) if known else None
-
 
 def _fp32_or_mixed(precision: str) -> str:
     return "fp32" if precision == "fp32" else "mixed"
 
 
 def half_of(device: Device) -> Precision | None:
-    """The 16 bits that a device computes in: bf16 where it has it, else fp16; None where neither is known."""
+    """Return a device's 16-bit precision: bf16 where it has it, else fp16; None where neither is known."""
     halves: tuple[Precision, Precision] = ("bf16", "fp16")
     return next((half for half in halves if half in device.peak_flops), None)

@@ -10,7 +10,7 @@ from experiments.costs.devices import plan_surface
 from experiments.costs.step.training_step import StepSettings
 from experiments.costs.step.work import step_work
 from profiling import feasibility, step_time
-from profiling.devices import DEVICES
+from profiling.devices import DEVICES, in_paper_class
 from profiling.step_time import Cell
 
 Key = tuple[str, int, str]
@@ -102,23 +102,22 @@ def name_of(key: Key) -> str:
 
 
 def memory_verdicts() -> list[dict[str, Any]]:
-    """Every printed cell: the plan for its device, what is usable, and what follows."""
+    """Judge every printed cell by the plan for its device and the memory of the paper's class."""
     rows = []
-    for device, printed in paper.TABLE_2.items():
-        usable = feasibility.usable_bytes(DEVICES[device])
+    for name, printed in paper.TABLE_2.items():
+        device = in_paper_class(name)
+        usable = feasibility.usable_bytes(device)
         for key, value in printed.items():
             model, batch, precision = key
-            planned = plan_surface.plan(
-                DEVICES[device], model, "plain", precision, batch, paper.TABLE_2_SECONDS
-            )
+            planned = plan_surface.plan(device, model, "plain", precision, batch, paper.TABLE_2_SECONDS)
             rows.append(
                 {
-                    "device": device,
+                    "device": name,
                     "cell": name_of(key),
                     "printed": value,
                     "plan_bytes": planned and planned.bytes,
                     "usable_bytes": usable,
-                    "verdict": feasibility.verdict(planned and planned.bytes, usable),
+                    "verdict": plan_surface.judge(planned, usable),
                 }
             )
     return rows

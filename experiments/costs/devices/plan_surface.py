@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.costs.devices.plan_grid import KEPT, OPTIMIZER, PRECISIONS
+from experiments.costs.devices.records import PLAN_ERROR
 from experiments.process.files import read_json
-from profiling.devices import Device
+from profiling import feasibility
+from profiling.device import Device
 from w2v_jax.errors import UserError
 
 
@@ -22,10 +24,12 @@ class Planned(NamedTuple):
     Attributes:
         bytes: arguments, outputs and temporaries.
         compiled: True for a compiler's own plan, False for a fit.
+        error: relative error of `bytes`: PLAN_ERROR, and for a fit also the error of the fit.
     """
 
     bytes: float
     compiled: bool
+    error: float
 
 
 @functools.cache
@@ -69,10 +73,15 @@ def plan(
     key = (target, model, method, precision)
     points, coefficients = _surface(*key)
     if (batch, seconds) in points:
-        return Planned(points[batch, seconds], True)
+        return Planned(points[batch, seconds], True, PLAN_ERROR)
     if coefficients is None:
         return None
-    return Planned(float(_terms(method, batch, seconds) @ coefficients), False)
+    return Planned(float(_terms(method, batch, seconds) @ coefficients), False, PLAN_ERROR + _fit_error(*key))
+
+
+def judge(planned: Planned | None, usable: int | None) -> feasibility.Verdict:
+    """Judge a plan against usable bytes: "borderline" inside the plan's error, "unknown" without a plan."""
+    return feasibility.verdict(planned and planned.bytes, usable, planned.error if planned else 0.0)
 
 
 @functools.cache
@@ -107,6 +116,13 @@ def fit_errors() -> dict[str, float]:
             name = ", ".join(kind)
             found[name] = max(found.get(name, 0.0), float(abs(predicted / row["bytes"] - 1.0)))
     return found
+
+
+@functools.cache
+def _fit_error(*kind: str) -> float:
+    """Look up the fit's error of a kind; a kind with too few plans takes the largest of all."""
+    errors = fit_errors()
+    return errors.get(", ".join(kind), max(errors.values()))
 
 
 def _terms(method: str, batch: int, seconds: float) -> np.ndarray:

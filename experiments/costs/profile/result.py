@@ -13,7 +13,8 @@ from experiments.costs.step.training_step import StepSettings
 from experiments.process.progress import stage
 from experiments.process.provenance import record_provenance
 from profiling import targets
-from profiling.devices import DEVICES, Precision
+from profiling.device import Precision
+from profiling.devices import DEVICES
 from profiling.timeline import Timeline, compile_with_timeline
 from profiling.traffic import Traffic
 from profiling.xla import memory_plan, operations

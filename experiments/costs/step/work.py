@@ -9,7 +9,7 @@ import numpy as np
 from experiments.costs.step import training_step
 from experiments.costs.step.training_step import StepSettings
 from profiling import flops
-from profiling.devices import Device
+from profiling.device import Device
 from profiling.step_time import Work
 from profiling.traffic import traffic
 from w2v_jax.objective import accumulation

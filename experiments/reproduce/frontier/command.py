@@ -1,4 +1,4 @@
-"""`w2v-jax reproduce frontier`: memory against time for all training methods, and Table 2's OOM cells again."""
+"""`w2v-jax reproduce frontier`: measure memory and time of all training methods; judge OOM cells again."""
 
 import dataclasses
 from pathlib import Path
@@ -20,12 +20,13 @@ class FrontierArguments:
     """
 
     out: Path
-    """Folder for frontier.json, frontier.md and PNGs. Sections that it holds by the same commit, cores and steps are kept."""
+    """Folder for frontier.json, frontier.md and PNGs. Its sections of the same commit, cores and steps are
+    kept."""
     sections: tuple[Section, ...] = ("desired", "oom", "growth", "frontier")
     """frontier: all methods at batch 4 x 5.5 s. desired: batch 8 x 12 s. growth: against batch and length.
     oom: the cells of Table 2 that ran out of memory."""
     steps: int = 3
-    """Steps of every process."""
+    """Steps of every process; the first is not timed."""
 
 
 def main(argv: list[str]) -> None:
@@ -33,15 +34,16 @@ def main(argv: list[str]) -> None:
     options = arguments.parse(FrontierArguments, argv, "w2v-jax reproduce frontier")
     if options.steps < 2:
         raise UsageError(
-            f"--steps must be at least 2, got {options.steps}: a process's first one is not timed"
+            f"--steps must be at least 2, got {options.steps}: a process's first step is not timed"
         )
     if not Path("/proc/self/status").exists():
-        raise UsageError("a process's memory is read as Linux tells it; this is another system")
+        raise UsageError("reproduce frontier reads a process's memory from /proc, which only Linux has")
     from experiments.costs.devices import plan_surface
     from experiments.process import xla_flags
     from experiments.process.provenance import commit
-    from experiments.reproduce.frontier import report as frontier_report
-    from experiments.reproduce.frontier import sections as frontier
+    from experiments.reproduce.frontier.figures import draw
+    from experiments.reproduce.frontier.report import markdown
+    from experiments.reproduce.frontier.sections import cells_again
 
     plan_surface.kept()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -51,33 +53,40 @@ def main(argv: list[str]) -> None:
     same = all(held.get(name) == value for name, value in here.items())
     sections: dict[str, Any] = held["sections"] if same else {}
     for name in options.sections:
-        if name in sections:
-            continue
-        errors: dict[Any, Any] = {}
-
-        def gradient_check(settings: dict[str, Any], errors: dict[Any, Any] = errors) -> dict[str, Any]:
-            key = (settings["model"], settings["method"], settings["precision"])
-            if key not in errors:
-                errors[key] = memory_rows.gradient_error(*key, 2, 5.5)
-            return errors[key]
-
-        sections[name] = list(
-            memory_rows.rows(
-                frontier.settings_of(name),
-                steps=options.steps,
-                repeats=frontier.SERVED,
-                gradient_check=gradient_check if name in ("frontier", "desired") else None,
-            )
-        )
-        write_json(path, {**here, "sections": sections})
+        if name not in sections:
+            sections[name] = measure(name, options.steps)
+            write_json(path, {**here, "sections": sections})
     result = {
         **here,
         "sections": sections,
-        "cells": frontier.cells_again(sections.get("oom", [])),
+        "cells": cells_again(sections.get("oom", [])),
         "provenance": memory_rows.provenance_of("reproduce frontier", "base", "fp32"),
     }
     write_json(path, result)
-    replace_file(options.out / "frontier.md", frontier_report.markdown(result))
-    pictures = frontier_report.draw(result, options.out)
-    print(frontier_report.markdown(result))
+    text = markdown(result)
+    replace_file(options.out / "frontier.md", text)
+    pictures = draw(result, options.out)
+    print(text)
     print(f"written: {path}, frontier.md, {', '.join(pictures)}")
+
+
+def measure(section: str, steps: int) -> list[dict[str, Any]]:
+    """Measure the steps of a section, and check the gradients of the sections with many methods."""
+    from experiments.reproduce.frontier import sections as frontier
+
+    errors: dict[Any, Any] = {}
+
+    def gradient_check(settings: dict[str, Any]) -> dict[str, Any]:
+        key = (settings["model"], settings["method"], settings["precision"])
+        if key not in errors:
+            errors[key] = memory_rows.gradient_error(*key, 2, 5.5)
+        return errors[key]
+
+    return list(
+        memory_rows.rows(
+            frontier.settings_of(section),
+            steps=steps,
+            repeats=frontier.SERVED,
+            gradient_check=gradient_check if section in ("frontier", "desired") else None,
+        )
+    )

@@ -1,4 +1,4 @@
-"""What `reproduce frontier` measures: all methods, the desired setting, growth, and Table 2's OOM cells."""
+"""Define what `reproduce frontier` measures: all methods, the desired setting, growth, OOM cells."""
 
 import itertools
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ SERVED = 1  # processes of each setting that the cache of compilations serves
 
 
 def settings_of(section: str) -> list[Settings]:
-    """The steps that a section measures."""
+    """List the steps that a section measures."""
     return [{"precision": "fp32", "optimizer": "sgd"} | settings for settings in _sections()[section]]
 
 
@@ -93,7 +93,7 @@ def _sections() -> dict[str, list[Settings]]:
 
 
 def out_of_memory() -> Iterator[tuple[str, tuple[str, int, str]]]:
-    """(device, (model, batch, precision)) of the cells that Table 2 prints as out of memory."""
+    """Yield (device, (model, batch, precision)) of the cells that Table 2 prints as out of memory."""
     for device, cells in paper.TABLE_2.items():
         for key, value in cells.items():
             if value == paper.OOM:
@@ -101,15 +101,15 @@ def out_of_memory() -> Iterator[tuple[str, tuple[str, int, str]]]:
 
 
 def find(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any] | None:
-    """The first row with these values."""
+    """Find the first row with these values; None where there is none."""
     return next((row for row in rows if all(row[name] == value for name, value in wanted.items())), None)
 
 
 def activations_bytes(row: dict[str, Any], of: str = "above_idle_bytes") -> int | None:
-    """What a row holds beside its parameters, their gradients and the optimizer's state.
+    """Count the bytes that a row holds beside its parameters, their gradients and the optimizer's state.
 
     Args:
-        of: as measured, or the compiler's `plan_bytes`, which knows of no libraries and no program.
+        of: `above_idle_bytes`, as measured, or the compiler's `plan_bytes`, without libraries and program.
     """
     if row[of] is None:
         return None
@@ -117,37 +117,43 @@ def activations_bytes(row: dict[str, Any], of: str = "above_idle_bytes") -> int 
 
 
 def cells_again(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Table 2's OOM cells: the compiler's plans by method, and what a process took here."""
+    """Judge Table 2's OOM cells again: the compiler's plans by method, and what a process took here.
+
+    Args:
+        rows: of the section `oom`.
+    """
+    return [_cell_again(rows, name, *key) for name, key in out_of_memory()]
+
+
+def _cell_again(
+    rows: list[dict[str, Any]], name: str, model: str, batch: int, precision: str
+) -> dict[str, Any]:
+    """Judge a cell with the memory of the class in which the paper puts the device."""
     from experiments.costs.devices import plan_surface
     from profiling import feasibility
-    from profiling.devices import DEVICES
+    from profiling.devices import DEVICES, in_paper_class
 
-    found = []
-    for name, (model, batch, precision) in out_of_memory():
-        device = DEVICES[name]
-        usable = feasibility.usable_bytes(device)
-        plans = {
-            method: plan_surface.plan(device, model, method, precision, batch, paper.TABLE_2_SECONDS)
-            for method in ("plain", "exact")
-        }
-        here = "fp32" if precision == "fp32" else "bf16"
-        row = find(rows, model=model, batch=batch, method="exact", precision=here)
-        whole = None if row is None else row["peak_bytes"]
-        found.append(
-            {
-                "device": name,
-                "title": device.title,
-                "model": model,
-                "batch": batch,
-                "precision": precision,
-                "usable_bytes": usable,
-                "memory_bytes": device.verdict_bytes,
-                "plain_plan_bytes": plans["plain"] and plans["plain"].bytes,
-                "exact_plan_bytes": plans["exact"] and plans["exact"].bytes,
-                "plain_verdict": feasibility.verdict(plans["plain"] and plans["plain"].bytes, usable),
-                "exact_verdict": feasibility.verdict(plans["exact"] and plans["exact"].bytes, usable),
-                "measured_bytes": whole,
-                "measured_verdict": feasibility.verdict(whole, usable),
-            }
-        )
-    return found
+    device = in_paper_class(name)
+    usable = feasibility.usable_bytes(device)
+    plans = {
+        method: plan_surface.plan(device, model, method, precision, batch, paper.TABLE_2_SECONDS)
+        for method in ("plain", "exact")
+    }
+    here = "fp32" if precision == "fp32" else "bf16"
+    row = find(rows, model=model, batch=batch, method="exact", precision=here)
+    whole = None if row is None else row["peak_bytes"]
+    return {
+        "device": name,
+        "title": DEVICES[name].title,
+        "model": model,
+        "batch": batch,
+        "precision": precision,
+        "usable_bytes": usable,
+        "memory_bytes": device.memory_bytes,
+        "plain_plan_bytes": plans["plain"] and plans["plain"].bytes,
+        "exact_plan_bytes": plans["exact"] and plans["exact"].bytes,
+        "plain_verdict": plan_surface.judge(plans["plain"], usable),
+        "exact_verdict": plan_surface.judge(plans["exact"], usable),
+        "measured_bytes": whole,
+        "measured_verdict": feasibility.verdict(whole, usable),
+    }

@@ -16,6 +16,7 @@ from experiments.costs import memory_budget
 from experiments.costs.step import training_step
 from experiments.costs.step.training_step import StepSettings
 from experiments.options.errors import UsageError
+from experiments.reproduce.frontier import figures as frontier_figures
 from experiments.reproduce.frontier import report as frontier_report
 from experiments.reproduce.frontier import sections as frontier
 from profiling.xla import memory_plan
@@ -276,7 +277,7 @@ def test_the_out_of_memory_cells_are_the_papers():
     assert len(cells) == sum(value == paper.OOM for row in paper.TABLE_2.values() for value in row.values())
     found = frontier.cells_again(rows_of("oom"))
     assert len(found) == len(cells) == 7
-    assert all(cell["plain_verdict"] == "too large" for cell in found)
+    assert all(cell["plain_verdict"] in ("too large", "borderline") for cell in found)
     assert all(cell["exact_verdict"] == "fits" for cell in found)
 
 
@@ -293,7 +294,7 @@ def test_the_report_says_what_was_measured(tmp_path):
     # 30 s are the last row but for none, 15 s the one before: activations without 0.8 GB of the model.
     assert growth["exact"] == pytest.approx((2.6 - 0.8 - 0.0) / (2.5 - 0.8 - 0.0))
     assert "of 7 cells" in text.lower()
-    assert frontier_report.draw(result, tmp_path) == ["frontier.png", "growth.png"]
+    assert frontier_figures.draw(result, tmp_path) == ["frontier.png", "growth.png"]
     assert (tmp_path / "growth.png").stat().st_size > 10_000
 
 

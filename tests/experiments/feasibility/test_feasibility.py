@@ -1,16 +1,21 @@
 """The feasibility command and the projection, from the command line to the files."""
 
+import dataclasses
 import json
+import math
 
 import pytest
 
+from experiments import paper
 from experiments.cli import main as cli
-from experiments.feasibility import report as feasibility_report
+from experiments.costs.devices.records import DeviceVerdict
+from experiments.feasibility import verdicts
 from experiments.process.files import read_json
+from experiments.reproduce import section41
 from tests.experiments.cli.test_commands import fails
 from tests.experiments.costs.test_timings import RECORD
 
-SMALL_RUN = ("--devices", "xavier-nx", "a15", "orin-nx", "--models", "base", "--method", "plain")
+SMALL_RUN = ("--devices", "xavier-nx", "a15-paper", "orin-nx", "--models", "base", "--method", "plain")
 
 
 def run(tmp_path, *argv):
@@ -38,8 +43,9 @@ def test_the_table_holds_the_papers_hours_and_what_is_unknown(tmp_path):
     longer = row_of(result, "xavier-nx", seconds=12.0)
     assert longer["time_by"] == "modelled"
     assert longer["step_seconds"] > nx["step_seconds"]
-    phone = row_of(result, "a15")
+    phone = row_of(result, "a15-paper")
     assert phone["step_seconds"] is phone["client_run_kwh"] is None
+    assert phone["verdict"] == "borderline"  # 3.99 GB of a usable 4.29 GB
     new = row_of(result, "orin-nx", precision="mixed")
     assert 0 < new["step_seconds"] < row_of(result, "orin-nx")["step_seconds"]
     base = result["bytes"]["base"]
@@ -92,20 +98,60 @@ def test_more_clients_share_the_same_audio(tmp_path):
     assert base["round_link_seconds"] == pytest.approx(8 * base["model_bytes"] * (1 / 20e6 + 1 / 5e6))
 
 
-def test_a_verdict_is_yes_only_where_all_is_known_and_enough():
-    row = {
-        "compute": 1.0,
-        "memory": 0.5,
-        "memory_remat": 1.2,
-        "memory_exact": None,
-        "bytes": 3.0,
-        "energy": 2.0,
+ENOUGH = DeviceVerdict(
+    device="x",
+    title="X",
+    year=2024,
+    compute=1.0,
+    memory=0.5,
+    memory_remat=1.2,
+    memory_exact=None,
+    bytes=3.0,
+    energy=2.0,
+    errors={},
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "yes"),
+        ({"memory_remat": 0.9}, "no"),
+        ({"energy": None}, "unknown"),
+        ({"energy": None, "compute": 0.1}, "no"),
+        ({"memory": None, "memory_remat": None}, "unknown"),
+        ({"errors": {"memory_remat": 0.3}}, "borderline"),
+        ({"errors": {"memory": 1.5}}, "yes"),  # the other method is enough beyond doubt
+        ({"errors": {"memory_remat": 0.1}}, "yes"),
+        ({"memory_remat": 0.95, "errors": {"memory_remat": 0.1}}, "borderline"),
+        ({"compute": 0.7, "errors": {"compute": 0.6}}, "borderline"),
+    ],
+)
+def test_a_verdict_is_yes_only_where_all_is_known_and_enough(changes, expected):
+    assert verdicts.overall(dataclasses.replace(ENOUGH, **changes)) == expected
+
+
+def test_a_ratio_is_said_with_its_answer():
+    device = dataclasses.replace(
+        ENOUGH, compute=0.5, memory=0.97, errors={"memory": 0.1, "energy": 1.5}, bytes=None
+    )
+    words = {name: verdicts.in_words(device, name) for name in ("compute", "memory", "bytes", "energy")}
+    assert words == {
+        "compute": "no, 2 x short",
+        "memory": "borderline, 0.97 x",
+        "bytes": "unknown",
+        "energy": "borderline, 2 x",
     }
-    assert feasibility_report.overall(row) == "yes"
-    assert feasibility_report.overall(row | {"memory_remat": 0.9}) == "no"
-    assert feasibility_report.overall(row | {"energy": None}) == "unknown"
-    assert feasibility_report.overall(row | {"energy": None, "compute": 0.1}) == "no"
-    assert feasibility_report.overall(row | {"memory": None, "memory_remat": None}) == "unknown"
+    assert [verdicts.meeting([device], name) for name in ("memory", "memory_remat")] == [0, 1]
+
+
+def test_all_criteria_that_nobody_meets_are_named():
+    a40 = dataclasses.replace(ENOUGH, device="a40", compute=1.0, bytes=0.1)
+    slow = dataclasses.replace(ENOUGH, compute=0.2, bytes=0.1, memory=1.2, memory_exact=2.0)
+    assert verdicts.unmet([a40, slow]) == "The A40 aside, no device meets compute or bytes."
+    fast = dataclasses.replace(slow, compute=1.5)
+    assert verdicts.unmet([a40, slow, fast]) == "The A40 aside, no device meets bytes."
+    assert verdicts.unmet([a40, dataclasses.replace(fast, bytes=1.0)]) == ""
 
 
 def test_the_projection_reaches_the_a40_when_the_paper_says(tmp_path, capsys):
@@ -119,8 +165,21 @@ def test_the_projection_reaches_the_a40_when_the_paper_says(tmp_path, capsys):
     boards = {row["device"]: row for row in result["boards"]}
     assert {"orin-nx", "orin-agx", "thor", "rpi-5"} <= set(boards)
     assert boards["thor"]["gap"] < boards["orin-nx"]["gap"] < boards["rpi-5"]["gap"]
+    # The year follows from the memory that stands beside it.
+    for row in boards.values():
+        begins = 2022 if row["device"].removesuffix("-paper") in paper.TABLE_2 else row["year"]
+        years = 1.5 * math.log2(48 * 2**30 / row["memory_bytes"])
+        assert row["memory_year"] == pytest.approx(begins + max(years, 0))
+    assert boards["xavier-agx"]["memory_bytes"] == 32 * 2**30
+    assert boards["xavier-agx-paper"]["gap"] == boards["xavier-agx"]["gap"]
+    assert boards["tensor"]["memory_bytes"] < boards["tensor-paper"]["memory_bytes"]
+    for row in result["projected"].values():
+        assert row["memory_years"] == pytest.approx(1.5 * math.log2(48 * 2**30 / row["memory_bytes"]))
     assert (tmp_path / "section41.png").stat().st_size > 10_000
     assert "2027" in capsys.readouterr().out
+    slower = result["projected"] | {"xavier-nx": result["projected"]["xavier-nx"] | {"years": [7.3, 8.2]}}
+    assert "2026 to 2027; the paper says 2027" in section41.meaning(result)
+    assert "2029 to 2031; the paper says 2027" in section41.meaning(result | {"projected": slower})
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,16 @@ def test_every_table_of_every_report_is_on_it(page):
     assert len(page.of("table")) == expected_tables()
 
 
+def test_the_summary_counts_the_values_of_each_item(text):
+    rows = re.search(r'<table class="summary">.*?</table>', text, re.DOTALL)
+    assert rows is not None
+    counts = re.findall(r'href="#(\w+)">[^<]*</a></td><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>', rows[0])
+    assert [name for name, *_ in counts] == [item.name for item in ITEMS if item.name != "feasibility"]
+    shown = {name: cells for name, *cells in counts}
+    assert shown["table1"] == ["20", "16", "1.1%"]
+    assert all(values.isdigit() and same.isdigit() for values, same, _ in shown.values())
+
+
 def test_links_lead_somewhere(page):
     targets = {section["id"] for section in page.of("section")}
     links = [link["href"] for link in page.of("a") if link["href"].startswith("#")]
@@ -122,10 +132,12 @@ def test_the_verdict_comes_first(text):
     for row in verdicts:
         assert row["title"] in opening
     assert opening.count('<strong class="no">no</strong>') == len(verdicts)
+    assert opening.count('<span class="borderline">borderline, ') == 2
     others = [row for row in verdicts if row["device"] != "a40"]
     fast = sum((row["compute"] or 0) >= 1 for row in others)
     assert f"compute: {fast} of {len(others)};" in opening
-    assert "Bytes alone decide it" in opening
+    assert "The A40 aside, no device meets compute or bytes." in opening
+    assert fast == 0
 
 
 def test_every_printed_cell_stands_beside_ours():
@@ -141,9 +153,8 @@ def test_every_printed_cell_stands_beside_ours():
     two = compared("table2")
     printed = [cell for cells in paper.TABLE_2.values() for cell in cells]
     assert len(two) == len(printed) + len(paper.SEQUENCE_GAINS)
-    gone = [cell for cell in two.values() if cell.paper == paper.OOM]
-    assert len(gone) == 7
-    assert all(cell.difference == "as printed" for cell in gone)
+    gone = [cell.difference for cell in two.values() if cell.paper == paper.OOM]
+    assert (gone.count("as printed"), gone.count("inside the plan's error"), len(gone)) == (3, 4, 7)
     assert [cell.paper for cell in compared("fig2").values()] == [2.54] * 6 + [9.89] * 6
 
 
@@ -161,10 +172,19 @@ def test_differences_are_worked_out(cell, difference):
     assert cell.difference == difference
 
 
-def test_words_in_results_are_not_markup():
-    cell = reproduction_page.table(["<b>"], [["&lt;"]], "kind")
-    assert "&lt;b&gt;" in cell
-    assert "<b>" not in cell
+def test_words_in_results_are_not_markup(tmp_path):
+    """Titles, commands and meanings come from files."""
+    folder = tmp_path / "feasibility"
+    shutil.copytree(RESULTS / "feasibility", folder)
+    result = json.loads((folder / "feasibility.json").read_text())
+    result["verdicts"][1]["title"] = "<b>board</b>"
+    result["provenance"]["command"] = "<i>command</i>"
+    (folder / "feasibility.json").write_text(json.dumps(result))
+    text = reproduction_page.page([BY_NAME["feasibility"]], {"feasibility": folder}, ABOUT)
+    assert "&lt;b&gt;board" in text
+    assert "&lt;i&gt;command" in text
+    assert not re.search("<[bi]>", text)
+    assert reproduction_page.with_code("<a> `b<c`") == "&lt;a&gt; <code>b&lt;c</code>"
 
 
 def test_a_report_is_text_whoever_wrote_it():
@@ -172,6 +192,20 @@ def test_a_report_is_text_whoever_wrote_it():
     assert "<script>" not in text
     assert 'href="../b.md"' not in text
     assert 'href="https://d"' in text
+
+
+def test_figure_2_says_only_what_was_priced():
+    """`reproduce fig2 --no-compiled` has no plan of XLA's, and another accounting may come closest."""
+    result = json.loads((RESULTS / "fig2" / "fig2.json").read_text())
+    words = BY_NAME["fig2"].meaning(result)
+    assert "XLA plans it" in words
+    assert "left attention's matrices out" in words
+    for setting in result["settings"]:
+        del setting["accountings"]["xla"]
+    result["closest"]["name"] = "autograd"
+    words = BY_NAME["fig2"].meaning(result)
+    assert "XLA" not in words
+    assert "matrices" not in words
 
 
 def test_figure_5_takes_the_rule_of_its_own_report():
