@@ -94,6 +94,10 @@ newest-jax: ## the plain tests on the newest jax, past the ceiling, and which te
 	$(NEWEST)/bin/python -c 'import jax, flax; print("jax", jax.__version__, "flax", flax.__version__)'
 	$(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m '$(PLAIN)'
 
+.PHONY: test-fedjax
+test-fedjax: venv ## fedjax's own tests of its algorithms on our backend; FEDJAX_SOURCE=clone of google/fedjax
+	$(BIN)/python -m tests.fed.fedjax_own_tests "$(FEDJAX_SOURCE)"
+
 .PHONY: fixtures
 fixtures: $(PARITY)/.ready ## make the frozen results of transformers anew
 	$(PARITY)/bin/python -m tests.parity.make_fixtures

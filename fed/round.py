@@ -147,7 +147,7 @@ def run_round(
     new_server, sums, norm = programs.step(server, trained.accumulator, noise)
     empty = np.zeros(0, np.float32)
     reports = [fetch(report) for report in trained.reports]
-    reports = reports or [ClientReport(empty, empty, empty.astype(np.int32), empty, empty, empty)]
+    reports = reports or [ClientReport._make((empty, empty, empty.astype(np.int32), empty, empty, empty))]
     models = trained.models
     return RoundOutcome(
         server=new_server,

@@ -126,7 +126,8 @@ def _training(path: Path, held: Mapping[str, Any]) -> tuple[dict[str, Any], dict
         unused = [f"mask_time_prob {values.pop('mask_probability')}", *unused]
         del origins["mask_probability"]
     own = held.get(OURS)
-    for name in _OURS_ALONE if isinstance(own, dict) else ():
+    own = own if isinstance(own, dict) else {}
+    for name in _OURS_ALONE:
         if name in own and name not in values:
             _check_kind(path, f"{OURS}.{name}", own[name], getattr(default, name))
             values[name], origins[name] = own[name], f"{path.name} ({OURS})"
