@@ -42,7 +42,7 @@ def uniform(client_ids: Sequence[str], clients_per_round: int, seed: int) -> Sam
 
     Args:
         client_ids: the population; its order changes nothing.
-        clients_per_round: at most as many as there are.
+        clients_per_round: at most the size of the population.
         seed: not negative.
 
     Raises:
