@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.data import corpora, corruption, partitions
+from experiments.data import corruption, partitions, splits
 from experiments.models import encoders
 from experiments.pretrain import federation, recipes
 from experiments.pretrain import report as pretraining_report
@@ -95,21 +95,15 @@ class Pretraining:
 
     def _load(self) -> None:
         settings = self.settings
-        corpus = corpora.load(
+        needed = settings["clients"] or settings["clients_per_round"]
+        corpus, others = splits.load_for_pretraining(
             settings["data"],
             settings["split"],
+            exclude_speakers_of=settings["exclude_speakers_of"],
             min_samples=self._min_samples(),
             seed=settings["seed"],
-            clients=settings["clients"] or settings["clients_per_round"],
+            clients=needed,
         )
-        others = {
-            split: corpora.speakers_of(corpus, split)
-            for split in ("dev", "test")
-            if split != settings["split"]
-        }
-        excluded = {name: others.get(name, set()) for name in settings["exclude_speakers_of"]}
-        corpus = partitions.without_speakers(corpus, set().union(*excluded.values()))
-        needed = settings["clients"] or settings["clients_per_round"]
         self.split = set_aside(corpus, settings["heldout_speakers"], needed, settings["seed"])
         self.corpus = corpus
         training = self.split.training
@@ -156,6 +150,8 @@ class Pretraining:
                 },
                 "skipped_by_reason": corpus.skipped_by_reason(),
                 "skipped": [dataclasses.asdict(skip) for skip in corpus.skipped],
+                "changed_by_reason": corpus.changed_by_reason(),
+                "changed": [dataclasses.asdict(change) for change in corpus.changed],
             }
             | ({"corruption": self._corruption()} if self.corrupted else {}),
         )

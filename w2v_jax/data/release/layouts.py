@@ -67,7 +67,7 @@ def _what_it_is(files: Collection[str]) -> str:
     if unvalidated := [f"{name}.tsv" for name in UNVALIDATED if f"{name}.tsv" in names]:
         return (
             f"has no validated.tsv, only {' and '.join(unvalidated)} (a delta release?): nothing in it is "
-            f"validated. `--split {unvalidated[0][:-4]}` of pretrain and data describe reads it all the same; "
+            f"validated. `--split {unvalidated[0][:-4]}` of pretrain and data describe reads it anyway; "
             f"to prepare it, copy {unvalidated[0]} to validated.tsv"
         )
     if renamed := sorted(name for name in names if name in {f"{table}.csv" for table in TABLES}):
