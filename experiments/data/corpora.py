@@ -1,45 +1,66 @@
-"""Corpora as commands name them: a folder, or the synthetic one made on the spot."""
+"""Corpora as commands name them: a folder, a prepared data set, or the synthetic one made on the spot."""
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.options.spelling import nearest
-from w2v_jax.data.common_voice import Corpus, load_corpus, locate, read_table
-from w2v_jax.data.prepared.corpus import PreparedClips, PreparedCorpus, is_prepared, load_prepared
+from w2v_jax.data.common_voice import Corpus, FolderCorpus
+from w2v_jax.data.prepared.corpus import PreparedCorpus, is_prepared
+from w2v_jax.data.release.assignment import UNION
+from w2v_jax.data.release.layouts import DEEPEST
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
-from w2v_jax.data.tables import lists_nothing
 from w2v_jax.errors import CorpusError
+
+Source = FolderCorpus | PreparedCorpus
+
+
+@contextmanager
+def opened(data: str | None, synthetic: SyntheticConfig, split: str = UNION) -> Iterator[Source]:
+    """Open `data`, or where it is None a synthetic corpus that is written on the spot and removed again.
+
+    Args:
+        data: a Common Voice folder or a prepared data set, here or under W2V_JAX_CORPORA.
+        synthetic: what to write where `data` is None.
+        split: the split that will be loaded.
+
+    Raises:
+        CorpusError: no such corpus, or none with this split.
+    """
+    if data is not None:
+        folder = find(data)
+        check_split(folder, split)
+        yield open_folder(folder, split)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write_corpus(Path(folder), synthetic)
+        yield FolderCorpus(folder)
+
+
+def open_folder(folder: Path, split: str = UNION) -> Source:
+    """Open a Common Voice folder or a prepared data set.
+
+    Raises:
+        CorpusError: as PreparedCorpus and FolderCorpus.
+    """
+    return PreparedCorpus(folder) if is_prepared(folder) else FolderCorpus(folder, split)
 
 
 def load(data: str | None, split: str, *, min_samples: int, seed: int, clients: int = 1) -> Corpus:
     """Load `data`, or where it is None a synthetic corpus of this seed with speakers for all clients.
 
-    Relative folders that do not exist here are also looked for under W2V_JAX_CORPORA.
+    Raises:
+        CorpusError: no such corpus or split, or no clip that can be used.
     """
-    if data is not None:
-        folder = find(data)
-        check_split(folder, split)
-        if is_prepared(folder):
-            return load_prepared(folder, split, min_samples=min_samples)
-        return load_corpus(folder, split, min_samples=min_samples)
-    with tempfile.TemporaryDirectory() as folder:
-        speakers = max(SyntheticConfig.speakers, round(1.3 * clients))
-        write_corpus(Path(folder), SyntheticConfig(seed=seed, speakers=speakers))
-        return load_corpus(folder, split, min_samples=min_samples)
+    with opened(data, synthetic_for(seed, clients), split) as source:
+        return source.load(split, min_samples=min_samples)
 
 
-def speakers_of(corpus: Corpus, split: str) -> set[str]:
-    """Speakers of another split of the corpus's folder; none where the release has no such split."""
-    if isinstance(corpus.clips, PreparedClips):
-        prepared = corpus.clips.corpus
-        return (
-            set(prepared.column("client_id", prepared.select(split))) if split in prepared.splits else set()
-        )
-    table = corpus.folder / f"{split}.tsv"
-    if not table.is_file() or lists_nothing(table.read_bytes()):
-        return set()
-    return {row.client_id for row in read_table(corpus.folder, split).rows}
+def synthetic_for(seed: int, clients: int) -> SyntheticConfig:
+    """Settings of the synthetic corpus for so many clients, with speakers to hold out besides."""
+    return SyntheticConfig(seed=seed, speakers=max(SyntheticConfig.speakers, round(1.3 * clients)))
 
 
 def listed(data: str, split: str, name: str) -> list[str]:
@@ -48,29 +69,19 @@ def listed(data: str, split: str, name: str) -> list[str]:
     Raises:
         CorpusError: no such corpus, or it has no such split.
     """
-    folder = find(data)
-    if is_prepared(folder):
-        prepared = PreparedCorpus(folder)
-        if split != "validated" and split not in prepared.splits:
-            raise CorpusError(f"{folder} was prepared without {split}")
-        return list(prepared.column(name, prepared.select(split)))
-    return [getattr(row, name) for row in read_table(locate(folder, split), split).rows]
+    return open_folder(find(data), split).listed(split, name)
 
 
 def check_transcripts(data: str) -> None:
     """See from the tables alone that there are transcripts, before hours of work that would need them.
 
     Raises:
-        CorpusError: none in train, or in validated where there is no train.
+        CorpusError: no such corpus, or no transcript in train, or in validated where there is no train.
     """
-    for split in ("train", "validated"):
-        try:
-            sentences = listed(data, split, "sentence")
-        except CorpusError:
-            continue
-        if any(sentence.strip() for sentence in sentences):
-            return
-        break  # fine-tuning would take this split
+    source = open_folder(find(data))
+    base = "train" if "train" in source.splits else UNION  # as fine-tuning chooses
+    if any(sentence.strip() for sentence in source.listed(base, "sentence")):
+        return
     raise CorpusError(f"{find(data)} has no transcripts: fine-tuning needs the `sentence` column")
 
 
@@ -99,6 +110,8 @@ def check_split(folder: Path, split: str) -> None:
     if is_prepared(folder):
         there = ["validated", *PreparedCorpus(folder).splits]
     else:
-        there = sorted({table.stem for table in (*folder.glob("*.tsv"), *folder.glob("*/*.tsv"))})
-    if split != "validated" and there and split not in there:  # validated is the default: nobody misspelt it
+        there = sorted(
+            {table.stem for depth in range(DEEPEST) for table in folder.glob("*/" * depth + "*.tsv")}
+        )
+    if split != UNION and there and split not in there:  # validated is the default: nobody misspelt it
         raise CorpusError(f"{nearest(split, there, '--split')} in {folder}")

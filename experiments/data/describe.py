@@ -1,7 +1,9 @@
 """`w2v-jax data describe`: clips, hours, speakers and lengths of a corpus, with a picture."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -9,8 +11,9 @@ import tyro
 from experiments.options import arguments
 from experiments.process.files import write_json
 from experiments.process.provenance import record_provenance
+from experiments.report.figures import picture
 from w2v_jax.config import SAMPLE_RATE_HZ
-from w2v_jax.data.common_voice import lengths
+from w2v_jax.data.common_voice import Corpus, lengths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,7 @@ class DescribeArguments:
     """
 
     data: tyro.conf.Positional[Path]
-    """A prepared data set, or a Common Voice locale's folder or its parent."""
+    """A prepared data set, a Common Voice locale's folder, or a release's."""
     out: Path | None = None
     """Folder for describe.json and describe.png. Left out: print only."""
     split: str = "validated"
@@ -37,9 +40,37 @@ def main(argv: list[str]) -> None:
     corpus = corpora.load(str(options.data), options.split, min_samples=1, seed=0)
     seconds = lengths(corpus.clips) / SAMPLE_RATE_HZ
     per_speaker = [len(indices) for indices in corpus.speakers().values()]
+    summary = summarise(corpus, seconds, per_speaker)
+    for name, value in summary.items():
+        if name != "length_histogram" and (value or name != "changed_by_reason"):
+            print(f"{name.replace('_', ' ')}: {value}")
+    print_histogram(summary["length_histogram"])
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_json(
+            options.out / "describe.json",
+            summary
+            | {
+                "skipped": [dataclasses.asdict(skip) for skip in corpus.skipped],
+                "changed": [dataclasses.asdict(change) for change in corpus.changed],
+                "provenance": record_provenance("data describe"),
+            },
+        )
+        draw(seconds, per_speaker, options.out / "describe.png")
+        print(f"written: {options.out / 'describe.json'}, {options.out / 'describe.png'}")
+
+
+def summarise(corpus: Corpus, seconds: np.ndarray, per_speaker: Sequence[int]) -> dict[str, Any]:
+    """Summarise a corpus.
+
+    Args:
+        corpus: the split that is described.
+        seconds: float64 [clip], lengths.
+        per_speaker: clips of each speaker.
+    """
     quantiles = np.quantile(seconds, (0.0, 0.05, 0.5, 0.95, 1.0))
-    summary = {
-        "split": options.split,
+    return {
+        "split": corpus.split,
         "clips": len(corpus.clips),
         "hours": float(seconds.sum() / 3600),
         "speakers": len(per_speaker),
@@ -52,51 +83,31 @@ def main(argv: list[str]) -> None:
         ],
         "length_histogram": histogram(seconds),
         "skipped_by_reason": corpus.skipped_by_reason(),
+        "changed_by_reason": corpus.changed_by_reason(),
     }
-    for name, value in summary.items():
-        if name == "length_histogram":
-            continue
-        print(f"{name.replace('_', ' ')}: {value}")
-    print_histogram(summary["length_histogram"])
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        skipped = [dataclasses.asdict(skip) for skip in corpus.skipped]
-        write_json(
-            options.out / "describe.json",
-            summary | {"skipped": skipped, "provenance": record_provenance("data describe")},
-        )
-        draw(seconds, per_speaker, options.out / "describe.png")
-        print(f"written: {options.out / 'describe.json'}, {options.out / 'describe.png'}")
 
 
 def histogram(seconds: np.ndarray) -> list[dict[str, float]]:
-    """Clips by length, in bins of one second; the last bin holds all that are longer than 15 s."""
+    """Count clips by length, in bins of one second; the last bin holds all that are longer than 15 s."""
     edges = np.arange(0, 16)
     counts = np.bincount(np.minimum(seconds.astype(int), edges[-1]), minlength=len(edges))
     return [{"from_seconds": int(edge), "clips": int(n)} for edge, n in zip(edges, counts, strict=True)]
 
 
 def print_histogram(bins: list[dict[str, float]]) -> None:
-    """The histogram as bars of text."""
+    """Print the histogram as bars of text."""
     most = max(row["clips"] for row in bins)
     for row in bins:
         end = f"to {row['from_seconds'] + 1:>2}" if row is not bins[-1] else "and on"
         print(f"{row['from_seconds']:>4} {end} s  {'#' * round(40 * row['clips'] / most):<40} {row['clips']}")
 
 
-def draw(seconds: np.ndarray, per_speaker: list[int], path: Path) -> None:
-    """Histograms of clip lengths and of clips per speaker."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (lengths, speakers) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    lengths.hist(seconds, bins=40, color="C0")
-    lengths.axvline(float(np.mean(seconds)), color="C1", label=f"mean {np.mean(seconds):.2f} s")
-    lengths.set(title="Length of clips", xlabel="seconds", ylabel="clips")
-    lengths.legend()
-    speakers.hist(per_speaker, bins=min(40, max(per_speaker)), color="C2")
-    speakers.set(title=f"{len(per_speaker)} speakers", xlabel="clips per speaker", ylabel="speakers")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+def draw(seconds: np.ndarray, per_speaker: Sequence[int], path: Path) -> None:
+    """Draw histograms of clip lengths and of clips per speaker."""
+    with picture(path, columns=2, figsize=(10, 3.8)) as (clips, speakers):
+        clips.hist(seconds, bins=40, color="C0")
+        clips.axvline(float(np.mean(seconds)), color="C1", label=f"mean {np.mean(seconds):.2f} s")
+        clips.set(title="Length of clips", xlabel="seconds", ylabel="clips")
+        clips.legend()
+        speakers.hist(per_speaker, bins=min(40, max(per_speaker)), color="C2")
+        speakers.set(title=f"{len(per_speaker)} speakers", xlabel="clips per speaker", ylabel="speakers")

@@ -151,10 +151,10 @@ def to_file(clips: Sequence[Utterance], dealt: Dealt) -> dict[str, Any]:
     return content
 
 
-def overlap(clips: Sequence[Utterance], others: Mapping[str, set[str]]) -> dict[str, int]:
-    """How many of the clips' speakers are in other splits, by split."""
+def overlap(clips: Sequence[Utterance], others: Mapping[str, set[str] | None]) -> dict[str, int | None]:
+    """Count the clips' speakers that are in other splits, by split; None where those are not known."""
     speakers = set(column(clips, "client_id"))
-    return {split: len(speakers & theirs) for split, theirs in others.items()}
+    return {split: None if theirs is None else len(speakers & theirs) for split, theirs in others.items()}
 
 
 def without_speakers(corpus: Corpus, speakers: set[str]) -> Corpus:

@@ -25,7 +25,7 @@ class PrepareArguments:
     out: Path
     """The new data set's folder. While it is made its name ends in .incomplete."""
     locale: str | None = None
-    """Which one, where the release holds several."""
+    """Locale to prepare, if the release holds several."""
     workers: int | None = None
     """Decoding threads. Default: one per core."""
 
@@ -36,12 +36,32 @@ def main(argv: list[str]) -> None:
     if options.workers is not None and options.workers < 1:
         raise UsageError(f"--workers must be positive, got {options.workers}")
     arguments.check_exists("--source", options.source, "a Common Voice tarball or folder")
+    started = time.perf_counter()
+    _prepare(options)
+    from w2v_jax.data.prepared import records
+
+    manifest = read_json(options.out / records.MANIFEST)
+    for name, split in manifest["splits"].items():
+        hours, shards = split["seconds"] / 3600, len(split["shards"])
+        print(f"{name}: {split['clips']} clips, {hours:.2f} h, {shards} shards")
+    left_out = _listed(manifest["skipped_by_reason"]) or "nothing"
+    print(f"left out: {left_out} (listed in {options.out / records.SKIPPED})")
+    if changed := _listed(manifest["changed_by_reason"]):
+        print(f"changed: {changed} (listed in {options.out / records.CHANGED})")
+    print(f"prepared: {options.out} in {time.perf_counter() - started:.0f} s")
+
+
+def _listed(by_reason: dict[str, int]) -> str:
+    return ", ".join(f"{number} {reason}" for reason, number in by_reason.items())
+
+
+def _prepare(options: PrepareArguments) -> None:
+    """Prepare the release, with a bar on a terminal and a line now and then elsewhere."""
     import rich.console
     import rich.progress as bars
 
-    from w2v_jax.data.prepared import preparation, records
+    from w2v_jax.data.prepared import preparation
 
-    started = time.perf_counter()
     console = rich.console.Console(highlight=False, soft_wrap=True)
     bar = bars.Progress(
         bars.TextColumn("{task.description}"),
@@ -74,23 +94,16 @@ def main(argv: list[str]) -> None:
             on_bytes=on_bytes,
             on_progress=on_progress,
         )
-    manifest = read_json(options.out / records.MANIFEST)
-    for name, split in manifest["splits"].items():
-        hours, shards = split["seconds"] / 3600, len(split["shards"])
-        print(f"{name}: {split['clips']} clips, {hours:.2f} h, {shards} shards")
-    left_out = ", ".join(f"{n} {reason}" for reason, n in manifest["skipped_by_reason"].items()) or "nothing"
-    print(f"left out: {left_out} (listed in {options.out / records.SKIPPED})")
-    print(f"prepared: {options.out} in {time.perf_counter() - started:.0f} s")
 
 
 class _Lines:
-    """A plain line now and then where there is no terminal for a bar."""
+    """Print a plain line now and then where there is no terminal for a bar."""
 
     def __init__(self, silent: bool, every_seconds: float = 15.0):
         self._silent, self._every, self._last = silent, every_seconds, time.perf_counter()
 
     def maybe(self, text: str) -> None:
-        """Print if the last line is some time ago."""
+        """Print unless the last line was printed only moments ago."""
         now = time.perf_counter()
         if not self._silent and now - self._last > self._every:
             self._last = now

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments.data import corpora, corruption, partitions
+from experiments.data import corruption, partitions, splits
 from experiments.pretrain.settings import LossWindow, Settings
 from fed.keys import Stream, stream_generator
 from fed.protocols import ClientPlan
@@ -17,6 +17,7 @@ from w2v_jax.errors import CorpusError
 
 MAX_HELDOUT_SPEAKERS = 28
 HELDOUT_SHARE = 0.22
+ADDED = ("changed_by_reason", "changed")  # keys that the clips.json of older runs lacks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,7 +127,7 @@ class ClientData:
         clients: client id -> its clips, as it trains on them.
         corrupted: clients whose clips are spoilt.
         partition: content of partition.json; None where there are no clients.
-        speakers_also_in: split -> how many speakers of the training clips are also in it.
+        speakers_also_in: split -> how many speakers of the training clips are also in it; None if unknown.
     """
 
     corpus: Corpus
@@ -134,10 +135,20 @@ class ClientData:
     clients: Mapping[str, Sequence[Utterance]]
     corrupted: list[str]
     partition: dict[str, Any] | None
-    speakers_also_in: dict[str, int]
+    speakers_also_in: dict[str, int | None]
 
-    def record(self, corruption_kind: str) -> dict[str, Any]:
-        """Make the content of clips.json."""
+    def record(self, corruption_kind: str, former: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Make the content of clips.json.
+
+        Args:
+            corruption_kind: how clips are spoilt.
+            former: the content that a run which continues has. Older versions counted 0 for unknown.
+        """
+        counted = (former or {}).get("speakers_also_in", {})
+        also_in = {
+            split: counted.get(split) if count is None else count
+            for split, count in self.speakers_also_in.items()
+        }
         corpus, dealt = self.corpus, self.partition
         spoilt = {"corruption": {"kind": corruption_kind, "clients": self.corrupted}}
         return {
@@ -146,7 +157,7 @@ class ClientData:
             "speakers": len(corpus.speakers()),
             "heldout_speakers": self.split.heldout_speakers,
             "partition": dealt and {"rule": dealt["rule"], **dealt["summary"]},
-            "speakers_also_in": self.speakers_also_in,
+            "speakers_also_in": also_in,
             "clients": {
                 name: {
                     "speakers": len(set(column(clips, "client_id"))),
@@ -157,6 +168,8 @@ class ClientData:
             },
             "skipped_by_reason": corpus.skipped_by_reason(),
             "skipped": [dataclasses.asdict(skip) for skip in corpus.skipped],
+            "changed_by_reason": corpus.changed_by_reason(),
+            "changed": [dataclasses.asdict(change) for change in corpus.changed],
         } | (spoilt if self.corrupted else {})
 
 
@@ -170,14 +183,14 @@ def load(settings: Settings, config: ModelConfig) -> ClientData:
     """
     needed = settings.clients or settings.clients_per_round
     min_samples = config.receptive_field_samples + (config.mask_span - 1) * math.prod(config.conv_strides)
-    corpus = corpora.load(
-        settings.data, settings.split, min_samples=min_samples, seed=settings.seed, clients=needed
+    corpus, others = splits.load_for_pretraining(
+        settings.data,
+        settings.split,
+        exclude_speakers_of=settings.exclude_speakers_of,
+        min_samples=min_samples,
+        seed=settings.seed,
+        clients=needed,
     )
-    others = {
-        split: corpora.speakers_of(corpus, split) for split in ("dev", "test") if split != settings.split
-    }
-    excluded = {name: others.get(name, set()) for name in settings.exclude_speakers_of}
-    corpus = partitions.without_speakers(corpus, set().union(*excluded.values()))
     split = set_aside(corpus, settings.heldout_speakers, needed, settings.seed)
     partition, clients = None, {"centralised": split.training}
     if not settings.centralised:

@@ -92,7 +92,9 @@ class Pretraining:
         self.folder.begin()
         if self.data.partition is not None:
             self.folder.pin("partition.json", self.data.partition)
-        self.folder.pin("clips.json", self.data.record(self.settings.corruption))
+        path = self.folder.path / "clips.json"
+        former = read_json(path) if path.exists() else None
+        self.folder.pin(path.name, self.data.record(self.settings.corruption, former), clients.ADDED)
 
     def run(self) -> None:
         """Train to the end, from the newest checkpoint on, and write the report."""

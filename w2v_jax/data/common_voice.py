@@ -1,7 +1,6 @@
 """Reading the Common Voice layout: `clips/` beside `validated.tsv`, `train.tsv`, ..."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +10,10 @@ import numpy as np
 
 from w2v_jax.config import SAMPLE_RATE_HZ
 from w2v_jax.data import audio
-from w2v_jax.data.tables import ClipRow, SkippedClip, Table, parse_table
+from w2v_jax.data.release import layouts
+from w2v_jax.data.release.assignment import UNION, Assignment, assign, read_other
+from w2v_jax.data.release.folder import FolderRelease
+from w2v_jax.data.tables import ChangedClip, ClipRow, SkippedClip, Table, counts, none_usable, parse_table
 from w2v_jax.errors import ClipError, CorpusError
 
 
@@ -51,6 +53,7 @@ class Clip:
 
     row: ClipRow
     samples: np.ndarray
+    changes: tuple[tuple[str, str], ...] = ()  # reason and detail, as audio.Recording has them
 
     @property
     def num_samples(self) -> int:
@@ -63,12 +66,13 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """All usable clips of one split, in the table's order, and what was left out."""
+    """All usable clips of one split, in the table's order, and which were left out or changed."""
 
     folder: Path
     split: str
     clips: Sequence[Utterance]
     skipped: list[SkippedClip]
+    changed: list[ChangedClip] = dataclasses.field(default_factory=list)
 
     def speakers(self) -> dict[str, list[int]]:
         """Indices into `clips` by speaker, in order of first appearance."""
@@ -82,53 +86,73 @@ class Corpus:
         return float(lengths(self.clips).sum()) / SAMPLE_RATE_HZ
 
     def skipped_by_reason(self) -> dict[str, int]:
-        return dict(Counter(skip.reason for skip in self.skipped))
+        """Count clips and rows that were left out."""
+        return counts(self.skipped)
+
+    def changed_by_reason(self) -> dict[str, int]:
+        """Count clips that are used although something was changed."""
+        return counts(self.changed)
 
 
 def column(clips: Sequence[Utterance], name: str) -> Sequence[str]:
-    """A table's column over clips: "client_id", "path", "sentence", "age", "gender" or "accent"."""
+    """Give a table's column over clips: "client_id", "path", "sentence", "age", "gender" or "accent"."""
     if isinstance(clips, Columnar):
         return clips.column(name)
     return [getattr(clip.row, name) for clip in clips]
 
 
 def lengths(clips: Sequence[Utterance]) -> np.ndarray:
-    """Samples at 16 kHz of every clip, int64."""
+    """Give the length of every clip in samples at 16 kHz, int64."""
     if isinstance(clips, Columnar):
         return clips.lengths()
     return np.array([clip.num_samples for clip in clips], np.int64)
 
 
 def take(clips: Sequence[Utterance], indices: Iterable[int]) -> Sequence[Utterance]:
-    """Some of the clips."""
+    """Select some of the clips."""
     if isinstance(clips, Columnar):
         return clips.take(indices)
     return [clips[index] for index in indices]
 
 
-def locate(folder: Path | str, split: str = "validated") -> Path:
-    """The locale's folder: `folder` itself, or its only child that holds the split's table.
+def without_short_clips(corpus: Corpus, min_samples: int) -> Corpus:
+    """Leave out clips of fewer samples at 16 kHz, and list them.
 
     Raises:
-        CorpusError: no such folder, no table, or several locales to choose from.
+        CorpusError: no clip is left.
     """
-    folder = Path(folder)
-    table = f"{split}.tsv"
-    if not folder.is_dir():
-        raise CorpusError(f"no such folder: {folder} (expected a Common Voice locale with {table})")
-    if (folder / table).is_file():
-        return folder
-    children = sorted(child for child in folder.iterdir() if (child / table).is_file())
-    if len(children) == 1:
-        return children[0]
-    if children:
-        names = ", ".join(child.name for child in children)
-        raise CorpusError(f"{folder} holds several locales ({names}): name one of them")
-    raise CorpusError(f"no {table} in {folder}: expected the Common Voice layout (clips/, {table})")
+    num_samples = lengths(corpus.clips)
+    short = np.flatnonzero(num_samples < min_samples).tolist()
+    if not short and len(num_samples):
+        return corpus
+    paths = column(corpus.clips, "path")
+    skipped = corpus.skipped + [
+        SkippedClip(
+            path=paths[index],
+            reason="too short",
+            detail=f"{num_samples[index]} samples at 16 kHz, {min_samples} needed",
+            split="" if corpus.split == UNION else corpus.split,
+        )
+        for index in short
+    ]
+    if len(short) == len(num_samples):
+        why = none_usable(len(num_samples), f" of {corpus.split}", skipped)
+        raise CorpusError(f"{corpus.folder}: {why}")
+    kept = np.flatnonzero(num_samples >= min_samples).tolist()
+    return dataclasses.replace(corpus, clips=take(corpus.clips, kept), skipped=skipped)
 
 
-def read_table(folder: Path, split: str = "validated") -> Table:
-    """Rows of `<split>.tsv`.
+def locate(folder: Path | str, split: str = UNION) -> Path:
+    """Find the locale's folder: `folder` itself, its only locale, or that of its only release.
+
+    Raises:
+        CorpusError: no such folder, no table of that name or of Common Voice's, or several to choose from.
+    """
+    return FolderRelease(Path(folder), split=split).folder
+
+
+def read_table(folder: Path, split: str = UNION) -> Table:
+    """Read the rows of `<split>.tsv`.
 
     Raises:
         CorpusError: the table is missing, or as `parse_table`.
@@ -156,8 +180,8 @@ def decode_rows(
 
     def one(row: ClipRow) -> Clip | SkippedClip:
         try:
-            samples = audio.decode(folder / "clips" / row.path, min_samples=min_samples)
-            return Clip(row=row, samples=samples)
+            recording = audio.read(folder / "clips" / row.path, min_samples=min_samples)
+            return Clip(row=row, samples=recording.samples, changes=recording.changes)
         except ClipError as error:
             return SkippedClip(path=row.path, reason=error.reason, detail=error.detail)
 
@@ -165,29 +189,80 @@ def decode_rows(
         yield from pool.map(one, rows)
 
 
-def load_corpus(folder: Path | str, split: str = "validated", *, min_samples: int = 1) -> Corpus:
-    """Read and decode a split; unusable clips are counted and listed, not fatal.
+class FolderCorpus:
+    """A locale's folder, its clips assigned to splits as in prepared data.
 
-    Args:
-        folder: the locale's folder or its parent.
-        split: table to read.
-        min_samples: shortest usable clip, in samples at 16 kHz.
+    Attributes:
+        folder: the locale's folder.
+        splits: of train, dev and test those that have clips.
+    """
+
+    def __init__(self, folder: Path | str, split: str = UNION):
+        """Read the tables and the names of the clips.
+
+        Args:
+            folder: the locale's folder, a release's, or their parent.
+            split: a table beside Common Voice's own that will be read.
+
+        Raises:
+            CorpusError: as `locate` and `assign`.
+        """
+        self._release = FolderRelease(Path(folder), split=split)
+        self.folder = self._release.folder
+        self._assigned = assign(self._release, list_unused=False) if self._release.tables else None
+        self.splits = self._assigned.splits if self._assigned else []
+
+    def _of(self, split: str) -> Assignment:
+        if self._assigned is not None and split in (UNION, *self.splits):
+            return self._assigned
+        path = self.folder / f"{split}.tsv"
+        if split in layouts.TABLES or not path.is_file():
+            there = ", ".join([UNION, *self.splits])
+            raise CorpusError(f"{self.folder} has no split {split} with clips: choose from {there}")
+        return read_other(path.read_bytes(), path.name, self._release.clip_names)
+
+    def listed(self, split: str, name: str) -> list[str]:
+        """A column of a split's usable rows, without reading audio.
+
+        Raises:
+            CorpusError: no such split, or as `parse_table`.
+        """
+        return [getattr(row, name) for row in self._of(split).select(split)]
+
+    def load(self, split: str = UNION, *, min_samples: int = 1) -> Corpus:
+        """Decode a split; unusable clips are counted and listed, not fatal.
+
+        Args:
+            split: "validated" (all clips of the tables), one of `splits`, or another table's name.
+            min_samples: shortest usable clip, in samples at 16 kHz.
+
+        Raises:
+            CorpusError: no such split, as `parse_table`, or no clip can be used.
+        """
+        assigned = self._of(split)
+        clips: list[Clip] = []
+        skipped = [skip for skip in assigned.skipped if split in (UNION, skip.split)]
+        changed = [change for change in assigned.changed if split in (UNION, change.split)]
+        for item in decode_rows(self.folder, assigned.select(split), min_samples=min_samples):
+            place = assigned.split_of[item.path if isinstance(item, SkippedClip) else item.row.path]
+            if isinstance(item, SkippedClip):
+                skipped.append(dataclasses.replace(item, split=place))
+                continue
+            clips.append(item)
+            changed += [
+                ChangedClip(path=item.row.path, reason=reason, detail=detail, split=place)
+                for reason, detail in item.changes
+            ]
+        if not clips:
+            why = none_usable(len(assigned.select(split)), f" of {split}", skipped)
+            raise CorpusError(f"{self.folder}: {why}")
+        return Corpus(folder=self.folder, split=split, clips=clips, skipped=skipped, changed=changed)
+
+
+def load_corpus(folder: Path | str, split: str = UNION, *, min_samples: int = 1) -> Corpus:
+    """Open a folder and decode a split of it, as `FolderCorpus.load`.
 
     Raises:
-        CorpusError: as `locate` and `read_table`; or no clip can be used.
+        CorpusError: as FolderCorpus and its `load`.
     """
-    folder = locate(folder, split)
-    table = read_table(folder, split)
-    clips, skipped = [], list(table.skipped)
-    for item in decode_rows(folder, table.rows, min_samples=min_samples):
-        if isinstance(item, Clip):
-            clips.append(item)
-        else:
-            skipped.append(item)
-    corpus = Corpus(folder=folder, split=split, clips=clips, skipped=skipped)
-    if not clips:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in corpus.skipped_by_reason().items())
-        raise CorpusError(
-            f"{folder}: none of the {len(skipped)} clips of {split}.tsv can be used ({reasons})"
-        )
-    return corpus
+    return FolderCorpus(folder, split).load(split, min_samples=min_samples)

@@ -1,4 +1,4 @@
-"""Common Voice's tables: tab-separated rows, columns by header, whatever their release.
+"""Common Voice's tables: a row for each clip, columns by header, whatever their release.
 
 Releases differ: columns come and go and change names, older ones quote sentences as csv does. A row
 that cannot be read is left out and listed; only a header that cannot be read is an error.
@@ -6,11 +6,16 @@ that cannot be read is left out and listed; only a header that cannot be read is
 
 import dataclasses
 import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
+from w2v_jax.data import dialects, git_lfs
+from w2v_jax.data.dialects import BadRow
 from w2v_jax.errors import CorpusError
 
 REQUIRED_COLUMNS = ("client_id", "path")
 ALIASES = {"accents": "accent"}  # since release 8
+CLIPS = "clips"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,11 +35,43 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(ClipRow))
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SkippedClip:
-    """A clip, or a row of a table, that was left out, and why."""
+    """A clip, or a row of a table, that was left out, and why; `split` is empty where it has none."""
 
     path: str
     reason: str
     detail: str
+    split: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ChangedClip:
+    """A clip that is used although it, or its name, is not what it should be: what was changed, and why."""
+
+    path: str
+    reason: str
+    detail: str
+    split: str = ""
+
+
+def counts(clips: Iterable[SkippedClip | ChangedClip]) -> dict[str, int]:
+    """Count clips by reason."""
+    return dict(Counter(clip.reason for clip in clips))
+
+
+def none_usable(num_found: int, where: str, skipped: Sequence[SkippedClip]) -> str:
+    """Say that no clip can be used, with counts by reason and an example of the most frequent one.
+
+    Args:
+        num_found: clips that are listed and there.
+        where: what lists them.
+        skipped: all clips and rows that were left out.
+    """
+    by_reason = counts(skipped)
+    listed = ", ".join(f"{count} {reason}" for reason, count in by_reason.items())
+    most = max(by_reason, key=lambda reason: by_reason[reason])
+    example = next(skip for skip in skipped if skip.reason == most)
+    number = num_found + by_reason.get("missing", 0)
+    return f"none of the {number} clips{where} can be used: {listed} (e.g. {example.path}: {example.detail})"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,36 +80,29 @@ class Table:
 
     rows: list[ClipRow]
     skipped: list[SkippedClip]
-    unreadable: list[bytes]  # lines of malformed rows
-
-
-class _BadRow(Exception):
-    def __init__(self, reason: str, detail: str):
-        super().__init__(reason)
-        self.reason, self.detail = reason, detail
+    unreadable: list[bytes]  # malformed rows, in UTF-8
 
 
 def parse_table(data: bytes, name: str) -> Table:
     """Read a table.
 
-    Rows are left out for: bytes that are not UTF-8, NUL bytes, a wrong number of fields (a tab or a
-    line break inside one), no client or path, a path that is more than a file's name, and a path that
-    came before.
+    Tables that were saved again are read too: commas or semicolons, csv's quotes, UTF-16 with a byte order
+    mark, the line ends of old Macs, and `clips/` before a file's name. Rows are left out for: bytes that
+    are not UTF-8, NUL bytes, a wrong number of fields (a tab or a line break inside one), no client or
+    path, a path that is more than a file's name in `clips/`, and a path that came before.
 
     Args:
-        data: the file's bytes, with or without byte order mark; lines end in LF or CRLF.
+        data: the file's bytes.
         name: what to call it in messages.
 
     Raises:
-        CorpusError: no header, a header that is not UTF-8 or lacks a required column, or no rows.
+        CorpusError: no header, a header that is not UTF-8 or lacks a required column, quotes that do not
+            match, a Git LFS pointer, or no rows.
     """
-    header, *lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    try:
-        columns = [ALIASES.get(column, column) for column in header.rstrip(b"\r").decode().split("\t")]
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{name}: not a UTF-8 tab-separated table ({error})") from error
-    missing = [column for column in REQUIRED_COLUMNS if column not in columns]
-    if missing:
+    data = dialects.to_utf8(data, name)
+    dialect = dialects.detect(data.partition(b"\n")[0], REQUIRED_COLUMNS, name)
+    columns = [ALIASES.get(column, column) for column in dialect.columns]
+    if missing := [column for column in REQUIRED_COLUMNS if column not in columns]:
         found = ", ".join(filter(None, columns)) or "none"
         raise CorpusError(f"{name}: missing column {', '.join(missing)} (found: {found[:200]})")
     places = [(column, columns.index(column)) for column in COLUMNS if column in columns]
@@ -80,16 +110,15 @@ def parse_table(data: bytes, name: str) -> Table:
     skipped: list[SkippedClip] = []
     unreadable: list[bytes] = []
     seen: set[str] = set()
-    for number, line in enumerate(lines, start=2):
-        line = line.rstrip(b"\r")
-        if not line.strip():
-            continue
+    for number, fields, raw in dialects.lines(data, dialect, name):
         where = f"{name}, line {number}"
         try:
-            row = _parse_row(line, len(columns), places)
-        except _BadRow as bad:
+            if isinstance(fields, BadRow):
+                raise fields
+            row = _row(fields, places)
+        except BadRow as bad:
             skipped.append(SkippedClip(path=where, reason=bad.reason, detail=bad.detail))
-            unreadable.append(line)
+            unreadable.append(raw)
             continue
         if row.path in seen:
             skipped.append(SkippedClip(path=row.path, reason="duplicate", detail=where))
@@ -104,35 +133,20 @@ def parse_table(data: bytes, name: str) -> Table:
 
 def lists_nothing(data: bytes) -> bool:
     """Whether a table has a header alone: small locales have such splits."""
-    return len(data.strip().splitlines()) <= 1
+    if data.startswith(git_lfs.POINTER):
+        return False
+    return len(dialects.to_utf8(data, "").strip().splitlines()) <= 1
 
 
-def _parse_row(line: bytes, width: int, places: list[tuple[str, int]]) -> ClipRow:
-    if b"\0" in line:
-        raise _BadRow("malformed row", "a NUL byte")
-    try:
-        fields = line.decode().split("\t")
-    except UnicodeDecodeError as error:
-        raise _BadRow("malformed row", f"not UTF-8 ({error.reason})") from error
-    if len(fields) != width:
-        raise _BadRow("malformed row", f"{len(fields)} fields in place of {width}")
-    values = {column: _unquote(fields[place]) for column, place in places}
+def _row(fields: list[str], places: list[tuple[str, int]]) -> ClipRow:
+    values = {column: fields[place] for column, place in places}
     if not values["client_id"] or not values["path"]:
-        raise _BadRow("malformed row", "no client_id or no path")
-    path = values["path"]
-    if "/" in path or "\\" in path or path in (".", ".."):
-        raise _BadRow("unsafe path", "more than a file's name")
+        raise BadRow("malformed row", "no client_id or no path")
+    *folders, path = values["path"].replace("\\", "/").split("/")
+    if (folders and (folders[-1] != CLIPS or ".." in folders)) or path in ("", ".", ".."):
+        raise BadRow("unsafe path", "more than a file's name")
+    values["path"] = path
     # Speakers and categories recur on hundreds of thousands of rows.
     recurring = ("client_id", "age", "gender", "accent")
     values |= {column: sys.intern(values[column]) for column in recurring if column in values}
     return ClipRow(**values)
-
-
-def _unquote(field: str) -> str:
-    """Undo csv's quoting, where it is certain: quotes around, and only doubled ones inside."""
-    inside = field[1:-1]
-    if len(field) > 2 and field[0] == field[-1] == '"' and '""' in inside:
-        single = inside.replace('""', "")
-        if '"' not in single:
-            return inside.replace('""', '"')
-    return field

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from experiments.data import splits as splits_module
 from experiments.data import transcribed
 from experiments.data.transcribed import Transcribed
 from w2v_jax.data.common_voice import column, lengths
@@ -108,7 +109,9 @@ def test_sentences_that_are_the_same_once_normalised_are_in_one_split(tmp_path, 
         for variant in (f"È l'ora {word}", f"è l’ora {word}.", f"E' l ora {word}", f"e, l'ora {word}!")
     ]
     splits = load(write_locale(tmp_path / "xx", {"validated": rows_of(1, sentences)}), rules)
-    texts = [{normalise(text, transcribed.COARSEST_RULES) for text in held.texts} for held in splits.values()]
+    texts = [
+        {normalise(text, splits_module.COARSEST_RULES) for text in held.texts} for held in splits.values()
+    ]
     assert [len(found) for found in texts] == [16, 2, 2]
     assert len(set.union(*texts)) == 20
 

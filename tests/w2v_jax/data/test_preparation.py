@@ -21,7 +21,7 @@ from w2v_jax.data.common_voice import load_corpus
 from w2v_jax.data.prepared import records
 from w2v_jax.data.prepared.corpus import PreparedCorpus, load_prepared
 from w2v_jax.data.prepared.preparation import prepare
-from w2v_jax.data.prepared.releases import open_release
+from w2v_jax.data.release.tarball import open_release
 from w2v_jax.errors import ClipError, CorpusError
 
 HEADER = "client_id\tpath\tsentence\tup_votes\tage\tgender\taccents\tlocale\tsegment\n"
@@ -195,7 +195,7 @@ def test_an_interruption_while_finishing_leaves_no_trace(whole, tarball, tmp_pat
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"w2v_jax.data.{function}", stop)
+        patch.setattr(f"w2v_jax.data.prepared.{function}", stop)
         with pytest.raises(Stop):
             prepare(tarball, tmp_path / "it", clips_per_shard=3)
     assert not (tmp_path / "it").exists()
@@ -284,10 +284,8 @@ def test_headers_that_claim_too_much_are_skipped(members, tmp_path):
     soundfile.write(out, np.ones(2000) * 0.1, 16_000, format="FLAC")
     data = bytearray(out.getvalue())
     data[21:26] = bytes([data[21] | 0x0F, 255, 255, 255, 255])  # the number of samples in STREAMINFO
-    with pytest.raises(ClipError, match=r"too long: .* at most 3600 s"):
+    with pytest.raises(ClipError, match="truncated: 2000 samples are there, of 68719476735"):
         audio.decode_bytes(bytes(data))
-    with pytest.raises(ClipError, match=r"undecodable|truncated"):
-        audio.decode_bytes(bytes(data), max_seconds=float("inf"))
 
 
 def test_texts_may_be_long(members, tmp_path):
@@ -303,9 +301,19 @@ def test_texts_may_be_long(members, tmp_path):
 def test_a_full_disk_is_an_error_that_says_so_and_loses_nothing(members, whole, tarball, tmp_path):
     code = (
         "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
-        "runpy.run_module('experiments.data.prepare', run_name='__main__')"
+        "runpy.run_module('experiments', run_name='__main__')"
     )
-    argv = [sys.executable, "-c", code, "--source", str(tarball), "--out", str(tmp_path / "it")]
+    argv = [
+        sys.executable,
+        "-c",
+        code,
+        "data",
+        "prepare",
+        "--source",
+        str(tarball),
+        "--out",
+        str(tmp_path / "it"),
+    ]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "the same command continues" in done.stderr
@@ -408,7 +416,7 @@ def test_other_files_layouts_and_locales(members, tmp_path):
 
 def test_no_usable_clip_at_all(members, tmp_path):
     empty = {name: (b"" if "/clips/" in name else data) for name, data in members.items()}
-    with pytest.raises(CorpusError, match=r"none of the 12 clips can be used: .*12 empty"):
+    with pytest.raises(CorpusError, match=r"none of the 13 clips can be used: .*1 missing, .*12 empty"):
         prepare(write_tar(tmp_path / "empty.tar.gz", empty), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

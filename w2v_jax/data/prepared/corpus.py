@@ -9,16 +9,15 @@ from typing import Any, overload
 import numpy as np
 
 from w2v_jax.config import SAMPLE_RATE_HZ
-from w2v_jax.data.common_voice import Corpus
+from w2v_jax.data.common_voice import Corpus, without_short_clips
 from w2v_jax.data.prepared import records
-from w2v_jax.data.tables import ClipRow, SkippedClip
+from w2v_jax.data.release.assignment import UNION
+from w2v_jax.data.tables import ChangedClip, ClipRow, SkippedClip
 from w2v_jax.errors import CorpusError
-
-UNION = "validated"
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether `folder` is a prepared data set, or one that is not finished."""
+    """Tell whether `folder` is a prepared data set, finished or not."""
     return (folder / records.MANIFEST).is_file() or folder.name.endswith(".incomplete")
 
 
@@ -69,7 +68,7 @@ class PreparedCorpus:
         return len(self.num_samples)
 
     def select(self, split: str = UNION) -> np.ndarray:
-        """Numbers of a split's clips, int64; `validated` is all of them.
+        """Give the numbers of a split's clips, int64; `validated` is all of them.
 
         Raises:
             CorpusError: no such split.
@@ -91,7 +90,7 @@ class PreparedCorpus:
         return [values[code] for code in self._columns[name][numbers]]
 
     def row(self, number: int | np.integer) -> ClipRow:
-        """What the index knows of a clip; the sentence is in the record alone."""
+        """Give what the index knows about a clip; the sentence is in the record alone."""
         values = {name: self._values[name][self._columns[name][number]] for name in records.CATEGORIES}
         return ClipRow(path=self._path_of(int(number)), **values)
 
@@ -107,10 +106,40 @@ class PreparedCorpus:
         return self.record(number)["audio"]
 
     def skipped(self) -> list[SkippedClip]:
-        """What the preparation left out, and why."""
-        lines = (self.folder / records.SKIPPED).read_text(encoding="utf-8").split("\n")[1:-1]
-        parts = (line.split("\t", 2) for line in lines)
-        return [SkippedClip(path=path, reason=reason, detail=detail) for path, reason, detail in parts]
+        """Clips and rows that the preparation left out, and why."""
+        return records.read_list(self.folder / records.SKIPPED, SkippedClip)
+
+    def changed(self) -> list[ChangedClip]:
+        """Clips that the preparation changed, and why."""
+        return records.read_list(self.folder / records.CHANGED, ChangedClip)
+
+    def load(self, split: str = UNION, *, min_samples: int = 1) -> Corpus:
+        """Give a split as a Corpus whose clips are read lazily.
+
+        Args:
+            split: one of `splits`, or "validated".
+            min_samples: shorter clips are left out and listed.
+
+        Raises:
+            CorpusError: no such split, or no clip is long enough.
+        """
+        numbers = self.select(split)
+        corpus = Corpus(
+            folder=self.folder,
+            split=split,
+            clips=PreparedClips(self, numbers),
+            skipped=[skip for skip in self.skipped() if split in (UNION, skip.split)],
+            changed=[change for change in self.changed() if split in (UNION, change.split)],
+        )
+        return without_short_clips(corpus, min_samples)
+
+    def listed(self, split: str, name: str) -> list[str]:
+        """A column of a split, without reading audio.
+
+        Raises:
+            CorpusError: no such split.
+        """
+        return self.column(name, self.select(split))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder}  # open files do not travel
@@ -144,7 +173,7 @@ class PreparedClip:
 
 
 class PreparedClips(Sequence[PreparedClip]):
-    """Some clips of a prepared corpus; holds their numbers alone."""
+    """Some clips of a prepared corpus, held as their numbers."""
 
     def __init__(self, corpus: PreparedCorpus, numbers: np.ndarray):
         self.corpus, self.numbers = corpus, numbers
@@ -175,27 +204,9 @@ class PreparedClips(Sequence[PreparedClip]):
 
 
 def load_prepared(folder: Path, split: str = UNION, *, min_samples: int = 1) -> Corpus:
-    """A split of a prepared data set as a Corpus whose clips are read lazily.
-
-    Args:
-        min_samples: shorter clips are left out and listed, as `load_corpus` does.
+    """Open a prepared data set and give a split of it, as `PreparedCorpus.load`.
 
     Raises:
-        CorpusError: as PreparedCorpus and `select`; or no clip is long enough.
+        CorpusError: as PreparedCorpus and its `load`.
     """
-    corpus = PreparedCorpus(folder)
-    numbers = corpus.select(split)
-    long_enough = corpus.num_samples[numbers] >= min_samples
-    skipped = corpus.skipped() + [
-        SkippedClip(
-            path=corpus.row(number).path,
-            reason="too short",
-            detail=f"{corpus.num_samples[number]} samples at 16 kHz, {min_samples} needed",
-        )
-        for number in numbers[~long_enough]
-    ]
-    if not long_enough.any():
-        raise CorpusError(f"{folder}: none of the {len(numbers)} clips of {split} is long enough")
-    return Corpus(
-        folder=folder, split=split, clips=PreparedClips(corpus, numbers[long_enough]), skipped=skipped
-    )
+    return PreparedCorpus(folder).load(split, min_samples=min_samples)

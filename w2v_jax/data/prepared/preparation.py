@@ -1,14 +1,12 @@
 """A release -> a prepared data set: decoded once, in checksummed shards, resumable at any moment.
 
-Work goes on in `<out>.incomplete` and the folder gets its name when it is whole: a folder without
-that ending is never a part. What is in it depends on the release alone, so that an interrupted run
-that was continued ends with the same bytes as one that was not.
+A preparation works in `<out>.incomplete` and renames this folder when it is whole: a folder without that
+ending is never a part. Its content depends on the release alone, so that an interrupted run that was
+continued ends with the same bytes as one that was not.
 """
 
 import dataclasses
-import errno
 import fcntl
-import hashlib
 import json
 import os
 from collections import deque
@@ -20,12 +18,15 @@ from typing import IO, Any
 
 from w2v_jax.config import SAMPLE_RATE_HZ
 from w2v_jax.data import audio
-from w2v_jax.data.prepared import records, releases
-from w2v_jax.data.prepared.releases import Release
+from w2v_jax.data.audio import Recording
+from w2v_jax.data.prepared import records
 from w2v_jax.data.prepared.shard_plan import CLIPS_PER_SHARD, Plan, Shard, plan
+from w2v_jax.data.prepared.shard_writer import ShardWriter, finished_note, write_whole
+from w2v_jax.data.release.base import Release
+from w2v_jax.data.release.tarball import OnBytes, open_release
 from w2v_jax.errors import ClipError, CorpusError
 
-FORMAT = 1
+FORMAT = 2  # 1: files were decoded as long as their headers said, and levels were not looked at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ def prepare(
     locale: str | None = None,
     workers: int = 1,
     clips_per_shard: int = CLIPS_PER_SHARD,
-    on_bytes: releases.OnBytes | None = None,
+    on_bytes: OnBytes | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Path:
     """Decode a release into `out`: ArrayRecord shards that tensorflow_datasets opens, and an index.
@@ -60,14 +61,14 @@ def prepare(
         on_progress: called as clips are done.
 
     Raises:
-        CorpusError: as `releases.open_release` and `plan`; `out` holds something else; another
+        CorpusError: as `open_release` and `plan`; `out` holds something else; another
             process prepares it; or no clip can be used.
     """
     out = out.resolve()
     work = out.with_name(out.name + ".incomplete")
     out.parent.mkdir(parents=True, exist_ok=True)
     with _lock(out):
-        release = releases.open_release(source, locale, on_bytes)
+        release = open_release(source, locale, on_bytes)
         if out.is_dir() and not any(out.iterdir()):
             out.rmdir()
         if out.exists():
@@ -92,11 +93,17 @@ def prepare(
 
 
 def _check_same(out: Path, release: Release) -> None:
+    """See that `out` was made from the release, by these rules."""
     manifest = out / records.MANIFEST
     held = json.loads(manifest.read_text()) if manifest.is_file() else {}
-    if held.get("fingerprint") != release.fingerprint or held.get("format") != FORMAT:
+    if held.get("fingerprint") != release.fingerprint:
         what = "another release" if held else "something else"
         raise CorpusError(f"{out} is there and holds {what}: choose another --out")
+    if held.get("format") != FORMAT:
+        raise CorpusError(
+            f"{out} was prepared by another version of w2v-jax, which decoded otherwise: it can still be "
+            "read; choose another --out to prepare the release again"
+        )
 
 
 def _begin(work: Path, identity: dict[str, Any]) -> None:
@@ -105,11 +112,11 @@ def _begin(work: Path, identity: dict[str, Any]) -> None:
         held = json.loads(note.read_text())
         if held != identity:
             raise CorpusError(
-                f"{work} is the unfinished preparation of another release or setting: "
+                f"{work} is the unfinished preparation of another release, setting or version of w2v-jax: "
                 "remove it or choose another --out"
             )
     else:
-        _write_whole(note, json.dumps(identity).encode())
+        write_whole(note, json.dumps(identity).encode())
     (work / "shards").mkdir(exist_ok=True)
 
 
@@ -149,7 +156,7 @@ def _decode(
     on_progress: Callable[[Progress], None] | None,
 ) -> None:
     """Write the shards that are not there yet; clips come as a stream, a shard of each split is open."""
-    done = {shard.name: note for shard in planned.shards if (note := _finished(folder, shard))}
+    done = {shard.name: note for shard in planned.shards if (note := finished_note(folder, shard))}
     place = {row.path: shard for shard in planned.shards if shard.name not in done for row in shard.rows}
     clips = sum(len(note["num_samples"]) for note in done.values())
     skipped = sum(len(note["skipped"]) for note in done.values())
@@ -167,7 +174,7 @@ def _decode(
             skipped += 1
         else:
             writer.add(outcome)
-            seconds += len(outcome) / SAMPLE_RATE_HZ
+            seconds += len(outcome.samples) / SAMPLE_RATE_HZ
         clips += 1
         if writer.is_full:
             writers.pop(shard.name).close()
@@ -177,12 +184,14 @@ def _decode(
         raise CorpusError("the release changed while it was read: run the command again")
 
 
-def _decoded(release: Release, wanted: dict[str, Shard], workers: int) -> Iterator[tuple[str, Any]]:
-    """(name, samples or ClipError) in the release's order; at most a few clips a worker are in memory."""
+def _decoded(
+    release: Release, wanted: dict[str, Shard], workers: int
+) -> Iterator[tuple[str, Recording | ClipError]]:
+    """Decode clips in the release's order; at most a few clips a worker are in memory."""
 
-    def one(data: bytes) -> Any:
+    def one(data: bytes) -> Recording | ClipError:
         try:
-            return audio.decode_bytes(data)
+            return audio.record(data)
         except ClipError as error:
             return error
 
@@ -196,75 +205,3 @@ def _decoded(release: Release, wanted: dict[str, Shard], workers: int) -> Iterat
         while under_way:
             first, future = under_way.popleft()
             yield first, future.result()
-
-
-class ShardWriter:
-    """Writes one shard under a temporary name, and its note last: a shard with a note is whole."""
-
-    def __init__(self, folder: Path, shard: Shard):
-        self._folder, self._shard = folder, shard
-        self._path = folder / f"{shard.name}.array_record"
-        self._part = folder / f"{shard.name}.part"
-        self._writer = records.open_writer(self._part)
-        self._num_samples: list[int | None] = []
-        self._skipped: list[tuple[str, str, str]] = []
-        self._bytes = 0
-
-    @property
-    def next_path(self) -> str:
-        """The clip that comes next."""
-        return self._shard.rows[len(self._num_samples)].path
-
-    @property
-    def is_full(self) -> bool:
-        return len(self._num_samples) == len(self._shard.rows)
-
-    def add(self, samples: Any) -> None:
-        """The next clip."""
-        data = records.serialise(self._shard.rows[len(self._num_samples)], samples)
-        self._writer.write(data)
-        self._bytes += len(data)
-        self._num_samples.append(len(samples))
-
-    def skip(self, error: ClipError) -> None:
-        """The next clip cannot be used."""
-        self._skipped.append((self.next_path, error.reason, error.detail))
-        self._num_samples.append(None)
-
-    def close(self) -> None:
-        """Give the shard its name."""
-        try:
-            self._writer.close()
-        except RuntimeError as error:  # what a full disk looks like here
-            raise OSError(errno.ENOSPC, f"cannot write ({error}); the same command continues") from error
-        with self._part.open("rb") as file:
-            os.fsync(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._part.replace(self._path)
-        note = {
-            "sha256": digest,
-            "bytes": self._bytes,
-            "num_samples": self._num_samples,
-            "skipped": self._skipped,
-        }
-        _write_whole(self._path.with_suffix(".json"), json.dumps(note).encode())
-
-
-def _finished(folder: Path, shard: Shard) -> dict[str, Any] | None:
-    """The note of a shard that is whole; None where it must be written (again)."""
-    data, note = folder / f"{shard.name}.array_record", folder / f"{shard.name}.json"
-    if not (data.is_file() and note.is_file()):
-        return None
-    held = json.loads(note.read_text())
-    with data.open("rb") as file:
-        whole = hashlib.file_digest(file, "sha256").hexdigest() == held["sha256"]
-    return held if whole else None
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 
 from w2v_jax.config import SAMPLE_RATE_HZ
-from w2v_jax.data.prepared.shard_plan import Plan
-from w2v_jax.data.tables import ClipRow, SkippedClip
+from w2v_jax.data.prepared.shard_plan import Plan, Shard
+from w2v_jax.data.tables import ChangedClip, ClipRow, SkippedClip, counts, none_usable
 from w2v_jax.errors import CorpusError
 
 NAME = "common_voice"
 VERSION = "1.0.0"
 INDEX = "index.npz"
-SKIPPED = "skipped.tsv"
+SKIPPED, CHANGED = "skipped.tsv", "changed.tsv"
+LIST_COLUMNS = ("path", "reason", "detail", "split")
 MANIFEST = "prepared.json"  # written last
 CATEGORIES = ("client_id", "age", "gender", "accent")
 HOMEPAGE = "https://commonvoice.mozilla.org"
@@ -36,7 +37,7 @@ DESCRIPTION = (
 
 @functools.cache
 def features() -> Any:
-    """The tfds features of a clip; `audio` is int16 [samples] at 16 kHz, `duration` in seconds."""
+    """Make the tfds features of a clip; `audio` is int16 [samples] at 16 kHz, `duration` in seconds."""
     import tensorflow_datasets as tfds
 
     text = {name: tfds.features.Text() for name in ("sentence", "path", *CATEGORIES)}
@@ -57,13 +58,13 @@ def _serializer() -> Any:
 
 
 def example(row: ClipRow, samples: np.ndarray) -> dict[str, Any]:
-    """A clip as tfds sees it."""
+    """Give a clip as tfds sees it."""
     seconds = np.float32(len(samples) / SAMPLE_RATE_HZ)
     return {**dataclasses.asdict(row), "audio": samples, "duration": seconds}
 
 
 def serialise(row: ClipRow, samples: np.ndarray) -> bytes:
-    """A clip as the bytes of one record."""
+    """Give a clip as the bytes of one record."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     proto: Any = tf_example_pb2
@@ -73,26 +74,26 @@ def serialise(row: ClipRow, samples: np.ndarray) -> bytes:
 
 
 def deserialise(record: bytes) -> dict[str, Any]:
-    """The inverse of `serialise`; texts are bytes, as tfds gives them."""
+    """Read what `serialise` wrote; texts are bytes, as tfds gives them."""
     return features().deserialize_example_np(record)
 
 
 def open_writer(path: Path) -> Any:
-    """A writer of one ArrayRecord file: `write(bytes)`, `close()`. Groups of one for random access."""
+    """Open an ArrayRecord file to write: `write(bytes)`, `close()`. Groups of one give random access."""
     from array_record.python import array_record_module  # type: ignore[attr-defined]  # a binary module
 
     return array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
 
 
 def open_records(paths: Sequence[Path]) -> Any:
-    """Random access to the records of several files, one after the other."""
+    """Open several files for random access to their records, one file after the other."""
     from array_record.python import array_record_data_source
 
     return array_record_data_source.ArrayRecordDataSource([os.fspath(path) for path in paths])
 
 
 def finish(work: Path, planned: Plan, identity: dict[str, Any]) -> None:
-    """Make a data set of finished shards: names, index, list of skipped clips, metadata, manifest.
+    """Make a data set of finished shards: names, index, lists of clips, metadata, manifest.
 
     May be interrupted and run again.
 
@@ -103,15 +104,47 @@ def finish(work: Path, planned: Plan, identity: dict[str, Any]) -> None:
         shard.name: json.loads((work / "shards" / f"{shard.name}.json").read_text())
         for shard in planned.shards
     }
-    skipped = [*planned.skipped, *(SkippedClip(path=p, reason=r, detail=d)
-                                   for note in notes.values() for p, r, d in note["skipped"])]  # fmt: skip
-    reasons = dict(collections.Counter(skip.reason for skip in skipped))
+    skipped = [*planned.skipped, *_noted(SkippedClip, "skipped", planned, notes)]
+    changed = [*planned.changed, *_noted(ChangedClip, "changed", planned, notes)]
     kept = [s for s in planned.shards if any(n is not None for n in notes[s.name]["num_samples"])]
     if not kept:
-        raise CorpusError(
-            f"none of the {planned.num_clips} clips can be used: "
-            + ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        )
+        raise CorpusError(none_usable(planned.num_clips, "", skipped))
+    splits = _name_shards(work, kept, notes)
+    rows, lengths, split_codes = [], [], []
+    for shard in kept:
+        for row, length in zip(shard.rows, notes[shard.name]["num_samples"], strict=True):
+            if length is not None:
+                rows.append(row)
+                lengths.append(length)
+                split_codes.append(list(splits).index(shard.split))
+    _write_index(work / INDEX, rows, lengths, split_codes)
+    _write_list(work / SKIPPED, skipped)
+    _write_list(work / CHANGED, changed)
+    _write_metadata(work, splits)
+    manifest = {
+        **identity,
+        "splits": splits,
+        "skipped_by_reason": counts(skipped),
+        "changed_by_reason": counts(changed),
+    }
+    for path in work.iterdir():
+        if path.is_file():
+            sync(path)
+    (work / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    sync(work / MANIFEST)
+
+
+def _noted(kind: Any, what: str, planned: Plan, notes: dict[str, Any]) -> list[Any]:
+    """Clips that the shards' notes list as skipped or changed."""
+    return [
+        kind(path=path, reason=reason, detail=detail, split=shard.split)
+        for shard in planned.shards
+        for path, reason, detail in notes[shard.name][what]
+    ]
+
+
+def _name_shards(work: Path, kept: Sequence[Shard], notes: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give shards their names in the data set; returns what the manifest says of each split."""
     totals = collections.Counter(shard.split for shard in kept)
     places: collections.Counter[str] = collections.Counter()
     splits: dict[str, dict[str, Any]] = {}
@@ -129,30 +162,29 @@ def finish(work: Path, planned: Plan, identity: dict[str, Any]) -> None:
         split["shards"].append(
             {"file": name, "sha256": note["sha256"], "file_bytes": size, "clips": len(lengths)}
         )
-    rows, lengths, split_codes = [], [], []
-    for shard in kept:
-        for row, length in zip(shard.rows, notes[shard.name]["num_samples"], strict=True):
-            if length is not None:
-                rows.append(row)
-                lengths.append(length)
-                split_codes.append(list(splits).index(shard.split))
-    _write_index(work / INDEX, rows, lengths, split_codes)
-    header = "path\treason\tdetail\n"
-    lines = ("\t".join(map(_one_field, (skip.path, skip.reason, skip.detail))) for skip in skipped)
-    text = header + "".join(f"{line}\n" for line in lines)
-    # Names in an archive may hold any bytes.
-    (work / SKIPPED).write_text(text, encoding="utf-8", errors="backslashreplace")
-    _write_metadata(work, splits)
-    manifest = {**identity, "splits": splits, "skipped_by_reason": reasons}
-    for path in work.iterdir():
-        if path.is_file():
-            sync(path)
-    (work / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    sync(work / MANIFEST)
+    return splits
+
+
+def _write_list(path: Path, clips: Sequence[SkippedClip | ChangedClip]) -> None:
+    """Write a table of clips; names in an archive may hold any bytes."""
+    rows = [dataclasses.astuple(clip) for clip in clips]
+    lines = ["\t".join(map(_one_field, row)) for row in [LIST_COLUMNS, *rows]]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="backslashreplace")
+
+
+def read_list(path: Path, kind: Any) -> list[Any]:
+    """Read a table that `finish` wrote, as SkippedClip or ChangedClip; empty where there is none.
+
+    Data sets of format 1 have no changed clips, and no split for skipped ones.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[1:-1]
+    return [kind(**dict(zip(LIST_COLUMNS, line.split("\t"), strict=False))) for line in lines]
 
 
 def is_finished(work: Path, identity: dict[str, Any]) -> bool:
-    """Whether `finish` came to its end here, for the same release."""
+    """Tell whether `finish` came to its end here, for the same release."""
     try:
         held = json.loads((work / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -161,7 +193,7 @@ def is_finished(work: Path, identity: dict[str, Any]) -> bool:
 
 
 def tidy(work: Path) -> None:
-    """Remove what only the making of a data set needs."""
+    """Remove the files that only the preparation needs."""
     shutil.rmtree(work / "shards", ignore_errors=True)
     (work / "source.json").unlink(missing_ok=True)
     sync(work)
@@ -191,7 +223,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _write_index(path: Path, rows: list[ClipRow], num_samples: list[int], splits: list[int]) -> None:
-    """What a partition needs to know of every clip, in the order of the records."""
+    """Write what a partition needs to know about every clip, in the order of the records."""
     columns: dict[str, np.ndarray] = {
         "num_samples": np.array(num_samples, np.int32),
         "split": np.array(splits, np.uint8),
@@ -214,7 +246,7 @@ def _pack(name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def unpack(columns: dict[str, np.ndarray], name: str) -> Callable[[int], str]:
-    """number -> text, for texts that `_pack` packed."""
+    """Give a function from number to text, for texts that `_pack` packed."""
     text, ends = columns[f"{name}_text"].tobytes(), columns[f"{name}_ends"]
     return lambda number: text[ends[number] : ends[number + 1]].decode()
 
