@@ -1,4 +1,4 @@
-"""Clients with spoilt audio: clips whose samples are spoilt when they are read, always the same way."""
+"""Clients with spoilt audio: samples are spoilt when they are read, every time in the same way."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ Spoiling = Callable[[np.ndarray, str], np.ndarray]
 
 
 def add_noise(samples: np.ndarray, rng: np.random.Generator, snr_db: float = NOISE_SNR_DB) -> np.ndarray:
-    """White noise at a signal-to-noise ratio in dB against the clip's own mean power.
+    """Add white noise at a signal-to-noise ratio in dB against the clip's own mean power.
 
     Args:
         samples: int16 [samples].
@@ -44,7 +44,7 @@ def _to_int16(values: np.ndarray) -> np.ndarray:
 
 
 def spoiling(kind: str, seed: int) -> Spoiling:
-    """(int16 samples, clip's path) -> spoilt int16 samples of the same length.
+    """Make a function from int16 samples and a clip's path to spoilt int16 samples of the same length.
 
     Args:
         kind: "noise" (white, at 0 dB against the clip's own power), "clip" (30 dB louder, saturated)
@@ -62,10 +62,10 @@ def spoiling(kind: str, seed: int) -> Spoiling:
 
 
 def choose(client_ids: Sequence[str], count: int, seed: int) -> list[str]:
-    """The clients whose audio is spoilt, sorted: by the seed alone, and with more of them the same and more.
+    """Choose the clients whose audio is spoilt by the seed alone, sorted; a larger number adds clients.
 
     Raises:
-        UserError: more than there are.
+        UserError: there are fewer clients than `count`.
     """
     names = sorted(client_ids)
     if count > len(names):
@@ -77,7 +77,7 @@ def choose(client_ids: Sequence[str], count: int, seed: int) -> list[str]:
 def spoil(
     clients: Mapping[str, Sequence[Utterance]], chosen: Sequence[str], kind: str, seed: int
 ) -> dict[str, Sequence[Utterance]]:
-    """The clients' clips with those of the chosen clients wrapped; the others' are as they were."""
+    """Wrap the clips of the chosen clients; the others' stay as they are."""
     how = spoiling(kind, seed)
     return {name: SpoiltClips(clips, how) if name in chosen else clips for name, clips in clients.items()}
 

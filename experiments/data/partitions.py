@@ -1,4 +1,4 @@
-"""Corpora -> clients: which clips each simulated client holds, and the file that says so."""
+"""Deal a corpus to simulated clients, and describe in a file which client holds which clips."""
 
 import dataclasses
 import hashlib
@@ -24,7 +24,7 @@ class Dealt:
 
     Attributes:
         clients: client id -> indices into the clips that were dealt.
-        rule: what was dealt how: kind, number of clients, seed, alpha, column.
+        rule: how clips were dealt: kind, number of clients, seed, alpha, column.
     """
 
     clients: dict[str, list[int]]
@@ -86,7 +86,7 @@ def deal(
 
 
 def _labels(speakers: Sequence[str], values: Sequence[str]) -> dict[str, str]:
-    """Each speaker's most frequent value; among equals the first by name."""
+    """Find each speaker's most frequent value; among equals the first by name."""
     counts: dict[str, dict[str, int]] = {}
     for speaker, value in zip(speakers, values, strict=True):
         held = counts.setdefault(speaker, {})
@@ -95,14 +95,14 @@ def _labels(speakers: Sequence[str], values: Sequence[str]) -> dict[str, str]:
 
 
 def clips_of_clients(clips: Sequence[Utterance], dealt: Dealt) -> dict[str, Sequence[Utterance]]:
-    """Client id -> its clips."""
+    """Give the clips of every client, by client id."""
     return {name: take(clips, indices) for name, indices in dealt.clients.items()}
 
 
 def federated_view(
     clips: Sequence[Utterance], dealt: Dealt, *, crop_samples: int, seed: int = 0
 ) -> "fedjax.FederatedData":
-    """The partition as a fedjax.FederatedData: audio is read when a batch is asked for.
+    """Give the partition as a fedjax.FederatedData, which reads audio when a batch is asked for.
 
     Batches have columns `waveform` float32 [clip, crop_samples], `num_samples` int32 [clip] and
     `utterance_id` uint32 [clip]; a clip's crop is random by seed and clip, the same in every epoch.
@@ -120,7 +120,7 @@ def federated_view(
 
 
 def summary(clips: Sequence[Utterance], dealt: Dealt) -> dict[str, Any]:
-    """What a report says of a partition: clients, seconds and speakers of each (min, median, max)."""
+    """Summarise a partition: clients, and seconds and speakers of each (min, median, max)."""
     samples, speakers = lengths(clips), column(clips, "client_id")
     seconds = [float(samples[held].sum()) / SAMPLE_RATE_HZ for held in dealt.clients.values()]
     per_client = [len({speakers[index] for index in held}) for held in dealt.clients.values()]
@@ -132,10 +132,10 @@ def summary(clips: Sequence[Utterance], dealt: Dealt) -> dict[str, Any]:
 
 
 def to_file(clips: Sequence[Utterance], dealt: Dealt) -> dict[str, Any]:
-    """The content of partition.json: rule, summary, a digest of who holds what, and speakers of clients.
+    """Give the content of partition.json: rule, summary, a digest of the clients' clips, and their speakers.
 
-    Clips of an iid partition are not listed: rule and corpus give them again, and the digest says
-    whether they are the same.
+    Clips of an iid partition are not listed: the rule gives them again for the same corpus, and the digest
+    tells whether they are the same.
     """
     speakers, paths = column(clips, "client_id"), column(clips, "path")
     digest = hashlib.sha256()
@@ -158,7 +158,7 @@ def overlap(clips: Sequence[Utterance], others: Mapping[str, set[str] | None]) -
 
 
 def without_speakers(corpus: Corpus, speakers: set[str]) -> Corpus:
-    """The corpus but for some speakers.
+    """Leave out the clips of some speakers.
 
     Raises:
         CorpusError: nothing is left.

@@ -1,6 +1,7 @@
 """Transcribe whole files with a fine-tuned run."""
 
 import math
+import sys
 from pathlib import Path
 
 import jax
@@ -38,10 +39,12 @@ class Transcriber:
         Raises:
             ClipError: the file is no audio, or too short.
         """
-        samples = audio.decode(
+        recording = audio.read(
             path, min_samples=self._config.model.receptive_field_samples, max_seconds=math.inf
         )
-        return self.samples(audio.to_float(samples))
+        for reason, detail in recording.changes:
+            print(f"{path}: {reason} ({detail})", file=sys.stderr)
+        return self.samples(audio.to_float(recording.samples))
 
     def samples(self, samples: np.ndarray) -> str:
         """Transcribe samples, float32 [sample] at 16 kHz."""

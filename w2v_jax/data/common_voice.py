@@ -209,7 +209,12 @@ class FolderCorpus:
         """
         self._release = FolderRelease(Path(folder), split=split)
         self.folder = self._release.folder
-        self._assigned = assign(self._release, list_unused=False) if self._release.tables else None
+        self._assigned: Assignment | None = None
+        if self._release.tables:
+            try:
+                self._assigned = assign(self._release, list_unused=False)
+            except CorpusError as error:
+                raise CorpusError(f"{self.folder}/{error}") from error
         self.splits = self._assigned.splits if self._assigned else []
 
     def _of(self, split: str) -> Assignment:

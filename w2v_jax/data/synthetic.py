@@ -2,7 +2,7 @@
 
 Letters have formants, voicing and durations of their own; speakers differ in vocal-tract scale,
 pitch, rate and noise floor. Everything follows from the seed, so that the demo and the tests walk
-the same path as recorded speech. It is not speech: what learns on it has learnt a toy.
+the same path as recorded speech. It is not speech: a model trained on it has learnt nothing about speech.
 """
 
 import csv
@@ -142,12 +142,7 @@ def write_corpus(folder: Path, config: SyntheticConfig) -> Path:
     Raises:
         CorpusError: fewer than three speakers, or the folder holds something else.
     """
-    if config.speakers < 3 or config.clips_per_speaker < 1:
-        raise CorpusError("a synthetic corpus needs at least 3 speakers and 1 clip each")
-    if not 1 <= config.words <= MAX_WORDS:
-        raise CorpusError(f"a synthetic lexicon has 1 to {MAX_WORDS} words, asked for {config.words}")
-    if config.seed < 0:
-        raise CorpusError(f"the seed must not be negative, got {config.seed}")
+    _check(config)
     locale = folder / "xx"
     if (locale / "validated.tsv").exists():
         raise CorpusError(f"{locale} holds a corpus already: choose another --out")
@@ -192,3 +187,12 @@ def write_corpus(folder: Path, config: SyntheticConfig) -> Path:
             writer.writeheader()
             writer.writerows(r for r in rows if split in ("validated", split_of[r["client_id"]]))
     return locale
+
+
+def _check(config: SyntheticConfig) -> None:
+    if config.speakers < 3 or config.clips_per_speaker < 1:
+        raise CorpusError("a synthetic corpus needs at least 3 speakers and 1 clip each")
+    if not 1 <= config.words <= MAX_WORDS:
+        raise CorpusError(f"a synthetic lexicon has 1 to {MAX_WORDS} words, asked for {config.words}")
+    if config.seed < 0:
+        raise CorpusError(f"the seed must not be negative, got {config.seed}")

@@ -81,3 +81,58 @@ def test_no_bytes_crash_it(data):
 def test_empty_splits_are_known():
     assert lists_nothing(HEADER.encode())
     assert not lists_nothing((HEADER + "a\tb\tc\td\te").encode())
+
+
+def resaved(separator, quoted, end="\n"):
+    """The same two rows as somebody's program saves them."""
+    rows = [["client_id", "path", "sentence"], ["s1", "a.mp3", 'Disse "no", e poi'], ["s2", "b.mp3", "x"]]
+
+    def field(text):
+        special = any(char in text for char in f'"{separator}')
+        return '"' + text.replace('"', '""') + '"' if quoted or special else text
+
+    return "".join(separator.join(map(field, row)) + end for row in rows)
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", ";"])
+@pytest.mark.parametrize("quoted", [False, True])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_tables_that_were_saved_again_are_read(separator, quoted, end, encoding):
+    table = parse_table(resaved(separator, quoted, end).encode(encoding), "t.tsv")
+    assert [(row.client_id, row.path, row.sentence) for row in table.rows] == [
+        ("s1", "a.mp3", 'Disse "no", e poi'),
+        ("s2", "b.mp3", "x"),
+    ]
+    assert not table.skipped
+
+
+def test_quoted_fields_may_hold_separators_and_line_breaks_and_bad_rows_are_listed():
+    data = b'client_id,path,sentence\ns1,a.mp3,"one,\ntwo"\ns2,b.mp3\ns3,c.mp3,\xff\n\ns4,d.mp3,x\n'
+    table = parse_table(data, "t.tsv")
+    assert [(row.path, row.sentence) for row in table.rows] == [("a.mp3", "one,\ntwo"), ("d.mp3", "x")]
+    assert [(skip.path, skip.reason) for skip in table.skipped] == [
+        ("t.tsv, line 4", "malformed row"),
+        ("t.tsv, line 5", "malformed row"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        ("client_id\tpath\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
+        (b"\xff\xfec\x00\x00\xd8", "not the utf-16-le"),
+        (b'client_id,path\ns1,"a.mp3\ns2,b.mp3\n', "quotes that do not match"),
+        (b"speaker,path\ns1,a.mp3\n", r"missing column client_id \(found: speaker, path\)"),
+    ],
+)
+def test_tables_that_cannot_be_read_say_what_they_are(data, expected):
+    with pytest.raises(CorpusError, match=expected) as caught:
+        parse_table(data, "t.tsv")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["clips/a.mp3", "./clips/a.mp3", "/data/en/clips/a.mp3", r"clips\a.mp3"])
+def test_the_folder_of_clips_before_a_name_is_taken_off(path):
+    assert [row.path for row in parse(f"s1\t{path}\t\t\t\n").rows] == ["a.mp3"]

@@ -18,7 +18,7 @@ EDGE = 0.25  # a dropped band fades over this share of its half width on either 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How far `augment` goes.
+    """Limits of `augment`.
 
     Args:
         speeds: one is drawn per clip; 1.05 is 5 % faster, and higher.
@@ -53,7 +53,7 @@ class Augmentation:
 
     @property
     def longest_stretch(self) -> float:
-        """The most that a clip grows by: n samples become at most ceil(n * longest_stretch) + 1."""
+        """Compute how much a clip grows at most: n samples become at most ceil(n * longest_stretch) + 1."""
         return 1 / min(self.speeds)
 
 

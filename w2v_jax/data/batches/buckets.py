@@ -1,4 +1,4 @@
-"""Which clips make which batch: buckets of like length, a shuffled epoch after the other, by step."""
+"""Choose the clips of every batch: buckets of similar length, shuffled anew in every epoch."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -84,6 +84,6 @@ class Buckets:
         return self._choice(epoch, int(bucket), int(number), members)
 
     def in_order(self) -> Iterator[Choice]:
-        """Every clip once, unshuffled."""
+        """Give every clip once, unshuffled."""
         for bucket, number in self._plan:
             yield self._choice(0, int(bucket), int(number), self._members)

@@ -12,17 +12,17 @@ from w2v_jax.data.common_voice import Utterance, column
 
 
 def stable_id(text: str) -> int:
-    """A 32-bit identity of a name, the same in every process (Python's hash is not)."""
+    """Compute a 32-bit identity of a name, the same in every process (Python's hash is not)."""
     return zlib.crc32(text.encode())
 
 
 def generator(*identity: int) -> np.random.Generator:
-    """A NumPy generator for one purpose, from a tuple of non-negative integers."""
+    """Make a NumPy generator for one purpose, from a tuple of non-negative integers."""
     return np.random.default_rng(np.random.SeedSequence(identity))
 
 
 def crop(samples: np.ndarray, crop_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """A random window of `crop_samples`; shorter clips come back whole."""
+    """Cut a random window of `crop_samples`; shorter clips come back whole."""
     if len(samples) <= crop_samples:
         return samples
     start = int(rng.integers(len(samples) - crop_samples + 1))
@@ -110,13 +110,13 @@ def training_batches(
     identity: tuple[int, ...],
     first_step: int = 0,
 ) -> Iterator[Batch]:
-    """Steps `first_step` to `num_steps` of CropBatches."""
+    """Yield steps `first_step` to `num_steps` of CropBatches."""
     batches = CropBatches(clips, batch_size=batch_size, crop_samples=crop_samples, identity=identity)
     return (batches[step] for step in range(first_step, num_steps))
 
 
 def evaluation_batches(clips: Sequence[Utterance], *, batch_size: int, crop_samples: int) -> Iterator[Batch]:
-    """Every clip once, its middle, in the order of their paths; the last batch is padded.
+    """Yield the middle of every clip once, in the order of paths; the last batch is padded.
 
     Args:
         clips: in any order.

@@ -12,7 +12,7 @@ REST = "rest"  # validated, and in none of train, dev and test
 UNION = "validated"
 # A clip of several splits stays in the one that evaluation needs most.
 PRECEDENCE = ("test", "dev", "train", UNION)
-SEPARATORS = re.compile(rb'[\t,;\r\n"]+')
+SEPARATORS = re.compile(rb'[\t,;|\r\n"]+')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _read_tables(release: Release, skipped: list[SkippedClip]) -> tuple[dict[str
 
 def _missing(path: str, split: str, names: ClipNames) -> SkippedClip:
     near = names.near(path)
-    detail = "no such file in clips (links do not count)" if near is None else f"not in clips, but {near} is"
+    detail = "no such file in clips; links do not count" if near is None else f"not in clips, but {near} is"
     return SkippedClip(path=path, reason="missing", detail=detail, split=split)
 
 
@@ -152,6 +152,8 @@ def _take_out_damaged(
     """Take out clips that a damaged row of dev.tsv or test.tsv names: they may be meant for evaluation."""
     taken = []
     for field, table in unreadable.items():
+        if field.isdigit():
+            continue  # a number of votes, not a name without its suffix
         match = names.find(field.decode(errors="replace").replace("\\", "/").rpartition("/")[2])
         if match is not None and match[0] in found:
             _, split = found.pop(match[0])
