@@ -1,4 +1,4 @@
-"""The plain step under the jax of an old board computes what it computes under this one (make test-boards)."""
+"""Under the jax of an old board the plain step computes what it computes here (make test-boards)."""
 
 import json
 import os
