@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.costs.step import training_step
 from tests.configs import VARIANTS
 from tests.w2v_jax.interop.test_plain_step import (
     FILE,
@@ -38,7 +39,8 @@ numpy.savez(sys.argv[4], *[numpy.asarray(leaf) for leaf in out])
 @pytest.mark.boards
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("variant", [GROUP_NORM, LAYER_NORM], ids=list(VARIANTS))
-def test_an_old_jax_computes_the_same_step(variant, dtype, tmp_path):
+def test_an_old_jax_computes_the_same_step(variant, dtype, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_step, "LEARNING_RATE", 0.1)  # see _high_rate of the other tests
     python = os.environ.get("W2V_JAX_OLD_PYTHON")
     if not python:
         pytest.skip("set W2V_JAX_OLD_PYTHON to a Python that has an old jax")
