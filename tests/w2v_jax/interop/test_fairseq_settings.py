@@ -1,7 +1,6 @@
 """Settings of fairseq's checkpoints: taken, refused by name, or listed."""
 
 import argparse
-from typing import Literal
 
 import pytest
 
@@ -17,9 +16,7 @@ PUBLISHED = "[(8, 10, 5)] + [(8, 3, 2)] * 4 + [(8,2,2)] + [(8,2,2)]"
 NEWER = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
 
 
-def write(
-    path, variant: Literal["group", "layer"] = "group", rename=lambda name: name, *, old=False, **parts
-):
+def write(path, variant="group", rename=lambda name: name, *, old=False, **parts):
     """A checkpoint whose `cfg` has these parts, or whose `args` have all that is in them."""
     config = fairseq_files.config_of(variant)
     arrays = fairseq_files.arrays_of(config, parameters_of(config, PRE_TRAINING))
