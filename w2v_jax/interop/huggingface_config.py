@@ -125,8 +125,7 @@ def _training(path: Path, held: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     if values.get("mask_probability", 1.0) < LEAST_PRETRAINING_MASK:
         unused = [f"mask_time_prob {values.pop('mask_probability')}", *unused]
         del origins["mask_probability"]
-    own = held.get(OURS)
-    own = own if isinstance(own, dict) else {}
+    own: dict[str, Any] = held[OURS] if isinstance(held.get(OURS), dict) else {}
     for name in _OURS_ALONE:
         if name in own and name not in values:
             _check_kind(path, f"{OURS}.{name}", own[name], getattr(default, name))

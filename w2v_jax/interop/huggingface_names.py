@@ -83,18 +83,10 @@ def _entries(config: ModelConfig) -> list[Entry]:
     linear("feature_projection/projection", "wav2vec2.feature_projection.projection")
     add("mask_embedding", "wav2vec2.masked_spec_embed")
     position = "wav2vec2.encoder.pos_conv_embed.conv"
-    add(
-        "context_network/positional/magnitude",
-        f"{position}.parametrizations.weight.original0",
-        lambda g: g.reshape(1, 1, -1),
-        lambda g: g.reshape(-1),
-    )
-    add(
-        "context_network/positional/direction",
-        f"{position}.parametrizations.weight.original1",
-        _transposed,
-        _transposed,
-    )
+    norm_of_weight = f"{position}.parametrizations.weight.original"
+    magnitude = "context_network/positional/magnitude"
+    add(magnitude, f"{norm_of_weight}0", lambda g: g.reshape(1, 1, -1), lambda g: g.reshape(-1))
+    add("context_network/positional/direction", f"{norm_of_weight}1", _transposed, _transposed)
     add("context_network/positional/bias", f"{position}.bias")
     norm("context_network/layer_norm", "wav2vec2.encoder.layer_norm")
     for layer in range(config.num_layers):

@@ -13,12 +13,11 @@ from safetensors.numpy import load_file, save_file
 from experiments.cli import main as cli
 from experiments.models import conversion, encoders
 from experiments.models.recognizers import open_recognizer
-from experiments.process.files import read_json
 from tests import fairseq_files, torch_files
 from tests.configs import VARIANTS
 from tests.experiments.cli.test_commands import fails
 from tests.torch_files import Evil, Tensor
-from w2v_jax.config import PRESETS, TINY, TRAINING_SETTINGS
+from w2v_jax.config import PRESETS, TRAINING_SETTINGS
 from w2v_jax.interop import fairseq, huggingface_names
 from w2v_jax.interop.huggingface_config import model_settings_of
 from w2v_jax.interop.huggingface_folder import read_model
@@ -267,44 +266,3 @@ def test_what_cannot_be_converted(tmp_path, capfd):
         capfd, "convert", str(other), "--out", str(tmp_path / "x")
     )
     assert not (tmp_path / "x").exists()
-
-
-PRETRAIN = [
-    "--rounds", "1", "--clients", "2", "--clients-per-round", "2", "--local-steps", "1", "--batch-size", "2",
-    "--crop-seconds", "1", "--heldout-speakers", "1",
-]  # fmt: skip
-
-
-def test_pretraining_begins_from_what_was_converted(tmp_path, capfd):
-    folder = write_folder(tmp_path / "hf", TINY, PRE_TRAINING)
-    ours = convert(folder, tmp_path / "ours")
-    starts = {}
-    for name, init in (("fresh", None), ("hf", f"hf:{folder}"), ("ours", str(ours))):
-        out = tmp_path / f"run {name}"
-        options = [] if init is None else ["--init", init]
-        assert cli.main(["pretrain", "--out", str(out), *PRETRAIN, *options]) == 0
-        starts[name] = read_json(out / "untrained.json")["loss"]
-        settings = read_json(out / "config.json")["settings"]
-        assert (settings["init"], settings["model"]) == (init, "tiny")
-    assert starts["hf"] == starts["ours"] != starts["fresh"]
-    # It can be converted in its turn, and continues only from the same model.
-    trained = bits(convert(tmp_path / "run ours", tmp_path / "trained"))
-    assert trained.keys() == bits(folder).keys()
-    assert trained != bits(folder)
-    capfd.readouterr()
-    words = fails(capfd, "pretrain", "--out", str(tmp_path / "run ours"), *PRETRAIN)
-    assert "init: " in words
-
-
-def test_pretraining_needs_a_quantizer_and_the_same_shape(tmp_path, capfd):
-    encoder = write_folder(tmp_path / "encoder", TINY, ENCODER)
-    whole = write_folder(tmp_path / "whole", TINY, PRE_TRAINING)
-    out = str(tmp_path / "run")
-    assert "without the quantizer" in fails(
-        capfd, "pretrain", "--out", out, *PRETRAIN, "--init", f"hf:{encoder}"
-    )
-    words = fails(capfd, "pretrain", "--out", out, "--model", "base", "--init", f"hf:{whole}")
-    assert "checkpoint of another architecture than --model base" in words
-    words = fails(capfd, "pretrain", "--out", out, "--init", str(tmp_path / "nothing"))
-    assert "no such pre-training run" in words
-    assert not (tmp_path / "run").exists()
