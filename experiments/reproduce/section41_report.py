@@ -43,8 +43,9 @@ def markdown(result: dict[str, Any]) -> str:
         "## Devices that exist",
         (
             f"Speed: {result['compared']}, by the step-time model (`w2v-jax reproduce table2` states its "
-            "errors). Devices that came after the paper start from their own year. Memory is what the row's "
-            "device is sold with, or what its title says; the last column is computed from it."
+            f"errors). The boards of Table 2 start from {start:g}, all others from their own year. Memory "
+            "is what the row's device is sold with, or what its title says; the last column is computed "
+            "from it."
         ),
         _boards(result),
         _reading(result),
