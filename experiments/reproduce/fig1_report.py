@@ -8,7 +8,7 @@ import numpy as np
 from experiments.report.figures import picture, whole_ticks
 from experiments.report.statistics import mean_spread, over_seeds, shown_sign
 from experiments.report.tables import table
-from experiments.study.curves import band, cores_of, label
+from experiments.study.curves import band, cores_of, label, mended
 from experiments.study.federated_scales import CENTRALISED, FEDERATED, PRETRAINED
 
 
@@ -65,6 +65,7 @@ def markdown(result: dict[str, Any]) -> str:
         "deviation. A centralised run is one model on all training audio. Updates are those that a model "
         "goes through one after the other: rounds x local steps in federated runs, whose clients work side "
         "by side.",
+        *mended(result),
         "![Figure 1](fig1.png)",
         "## What the numbers say",
         "\n".join(f"- {sentence}" for sentence in sentences(result)),

@@ -10,7 +10,7 @@ from experiments.report.statistics import mean_spread, signed
 from experiments.report.tables import table
 from experiments.reproduce.fig5_figures import trend
 from experiments.reproduce.fig5_sentences import comparisons, sentences
-from experiments.study.curves import cores_of, direction, label
+from experiments.study.curves import cores_of, direction, label, mended
 from experiments.study.federated_scales import (
     ARMS,
     BUDGET_ARMS,
@@ -28,7 +28,7 @@ def markdown(result: dict[str, Any]) -> str:
     parts = [
         "# Figure 5: federated pre-training, and what recognition makes of it",
         _what_was_run(result),
-        *errata(result),
+        *mended(result),
         "The paper prints the figure but no table of it: only directions can be compared.",
         "![Figure 5](fig5.png)",
         "## What the numbers say",
@@ -90,15 +90,6 @@ def heard_speakers(result: dict[str, Any]) -> str:
         f"recognition is chosen and scored on, without their transcripts{heard}. Scratch has heard none of "
         "them."
     )
-
-
-def errata(result: dict[str, Any]) -> list[str]:
-    """List what was mended in a kept record, one line each."""
-    return [
-        f"**Mended:** `{row['field']}` was recorded as {row['recorded']}; it is {row['mended']}. "
-        f"{row['reason']}"
-        for row in result.get("errata", [])
-    ]
 
 
 def _finetuning_table(result: dict[str, Any]) -> str:

@@ -37,6 +37,15 @@ def label(arm: str) -> str:
     )
 
 
+def mended(result: dict[str, Any]) -> list[str]:
+    """List what was mended in a kept record, one line each."""
+    return [
+        f"**Mended:** `{row['field']}` was recorded as {row['recorded']}; it is {row['mended']}. "
+        f"{row['reason']}"
+        for row in result.get("errata", [])
+    ]
+
+
 def band(axis: Any, runs: Sequence[dict[str, Any]], x: str, y: str, arm: str) -> None:
     """Draw the mean curve over seeds, and the range of the seeds."""
     xs = np.array(runs[0]["curve"][x], float)
