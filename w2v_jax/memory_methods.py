@@ -125,7 +125,7 @@ def names_of(method: str) -> list[str]:
             found[key] = name
     if "layerwise" in found and "micro-N" in found:
         raise UserError(
-            f"--method {method}: layerwise applies gradients at once, but those of micro-N have to be added up first"
+            f"--method {method}: layerwise applies gradients at once, but micro-N wants them added up first"
         )
     return list(found.values())
 
