@@ -1,4 +1,4 @@
-"""Batches of utterances, and sums that add up over batches, micro-batches and clients."""
+"""Batches of utterances, and sums over them."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int, UInt
 
 
 class Batch(NamedTuple):
-    """One batch of utterances. A row with no samples is padding and changes nothing."""
+    """A batch of utterances at 16 kHz. A row with no samples is padding and changes nothing."""
 
     waveform: Float[Array, "batch sample"]
     num_samples: Int[Array, " batch"]
@@ -14,7 +14,7 @@ class Batch(NamedTuple):
 
 
 class Total(NamedTuple):
-    """A sum and the weight it was summed over: adds up over batches, micro-batches and clients."""
+    """A sum and its weight; both add up over batches, micro-batches and clients."""
 
     total: Float[Array, "*shape"]
     weight: Float[Array, ""]
@@ -24,7 +24,7 @@ Sums = dict[str, Total]
 
 
 class LabelledBatch(NamedTuple):
-    """Utterances and their transcripts. A row with no samples is padding and changes nothing."""
+    """A batch of utterances at 16 kHz and their transcripts. A row with no samples is padding."""
 
     waveform: Float[Array, "batch sample"]
     num_samples: Int[Array, " batch"]

@@ -1,4 +1,4 @@
-"""Checkpoints of a run's state by Orbax: each appears whole or not at all."""
+"""Checkpoints of a run's state, written by Orbax: each appears whole or not at all."""
 
 import errno
 import logging
@@ -22,16 +22,16 @@ PyTree = Any
 PASSING_ERRORS = (
     errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT,
 )  # fmt: skip
-SPARE_BYTES = 2**20  # for metadata beside the arrays
-DIGESTS = "crc32"  # of the arrays by path, in a checkpoint's metadata
+SPARE_BYTES = 2**20  # room for metadata beside the arrays
+DIGESTS = "crc32"  # key of the digests by path in a checkpoint's metadata
 
 
 class OtherArraysError(ValueError):
-    """A checkpoint holds other arrays than are wanted, or arrays of other shapes."""
+    """A checkpoint holds other arrays than the caller asks for, or arrays of other shapes."""
 
 
 class Restored(NamedTuple):
-    """A state from a checkpoint, and the newer ones that were damaged: round and what was wrong."""
+    """A state from a checkpoint, and what is wrong with each newer one, by round."""
 
     round_index: int
     state: PyTree
@@ -39,7 +39,7 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The `checkpoints/` folder of a run; one numbered folder per saved round."""
+    """The `checkpoints/` folder of a run, with one numbered folder per saved round."""
 
     def __init__(self, folder: Path, keep: int = 2):
         """Open or create the folder, keeping the newest `keep` checkpoints."""
@@ -52,11 +52,11 @@ class Checkpoints:
         )
 
     def latest(self) -> int | None:
-        """The newest saved round, or None."""
+        """Return the newest saved round, or None."""
         return self._manager.latest_step()
 
     def rounds(self) -> list[int]:
-        """All saved rounds, rising."""
+        """List all saved rounds in rising order."""
         return sorted(self._manager.all_steps())
 
     def save(self, round_index: int, state: PyTree) -> None:
@@ -65,7 +65,7 @@ class Checkpoints:
         Raises:
             UserError: the disk is full or cannot be written; earlier checkpoints are untouched.
         """
-        # Looked at first: Orbax reports a full disk only with many lines of its own.
+        # Check the disk first: Orbax reports a full one with many lines of its own.
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + SPARE_BYTES
         free = shutil.disk_usage(self._folder).free
         if free < needed:
@@ -85,14 +85,14 @@ class Checkpoints:
         sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
 
     def restore_newest(self, like: PyTree) -> Restored | None:
-        """The newest checkpoint that is whole, or None where there is none.
+        """Restore the newest checkpoint that is whole; None where there is no checkpoint.
 
-        Newer ones that are damaged (files that are missing, cut short or hold other values than were saved)
-        are moved to `damaged/<round>` in the folder once a whole one is found; until then nothing moves.
+        A checkpoint is damaged if files are missing, cut short or hold other values than were saved. Newer
+        damaged ones are moved to `damaged/<round>` in the folder once a whole one is found.
 
         Raises:
-            OtherArraysError: it holds other arrays, or arrays of other shapes.
-            UserError: all are damaged.
+            OtherArraysError: a checkpoint holds other arrays, or arrays of other shapes.
+            UserError: all checkpoints are damaged.
         """
         damaged: dict[int, str] = {}
         for round_index in reversed(self.rounds()):
@@ -111,7 +111,7 @@ class Checkpoints:
         return None
 
     def _try(self, round_index: int, like: PyTree) -> tuple[PyTree, str | None]:
-        """A checkpoint's state, or what is wrong with it."""
+        """Return the state of a checkpoint, or what is wrong with it."""
         try:
             state = self.restore(round_index, like)
             self._verify(round_index, state)
@@ -122,10 +122,10 @@ class Checkpoints:
         return state, None
 
     def _verify(self, round_index: int, state: PyTree) -> None:
-        """Hold the arrays against the digests that were saved with them; older checkpoints have none."""
+        """Compare the arrays with the digests that were saved with them; older checkpoints have none."""
         held = (self._manager.metadata(round_index).custom_metadata or {}).get(DIGESTS)
         found = _digests(state)
-        # Arrays that no process had whole when they were saved have none.
+        # An array that no process held whole when it was saved has no digest.
         if held is not None and (wrong := [k for k, v in held.items() if found.get(k, v) != v]):
             raise ValueError(f"{wrong[0]} is not what was saved")
 
@@ -143,7 +143,7 @@ class Checkpoints:
         """Read a checkpoint into the shapes, dtypes and devices of `like`.
 
         Raises:
-            OtherArraysError: it holds other arrays, or arrays of other shapes.
+            OtherArraysError: the checkpoint holds other arrays, or arrays of other shapes.
         """
         self._check(round_index, like)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
@@ -154,10 +154,10 @@ class Checkpoints:
 
         Args:
             round_index: a saved round.
-            like: arrays or their shapes, by field of the saved state, nested as it is.
+            like: arrays or their shapes, by field of the saved state, nested as the state is.
 
         Raises:
-            OtherArraysError: a field is missing there, or has another shape.
+            OtherArraysError: the checkpoint lacks a field, or has it in another shape.
         """
         self._check(round_index, like)
         place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -171,7 +171,7 @@ class Checkpoints:
             return reader.restore(self._folder.absolute() / str(round_index) / "default", args=arguments)
 
     def _check(self, round_index: int, like: PyTree) -> None:
-        """Compare shapes before Orbax does, whose failure leaves tasks behind that complain later."""
+        """Compare shapes before Orbax does: its failure leaves tasks behind that complain later."""
         folder = self._folder.absolute() / str(round_index) / "default"
         held = _shapes(ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree)
         for path, shape in _shapes(like).items():
@@ -184,7 +184,7 @@ class Checkpoints:
 
 
 def _by_path(tree: PyTree) -> dict[str, Any]:
-    """Leaves by path; named tuples, dicts and lists read alike, as Orbax does not keep which it was."""
+    """Collect leaves by path; named tuples, dicts and lists read alike, as Orbax does not tell them apart."""
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         names = [
@@ -199,7 +199,7 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
 
 
 def _digests(state: PyTree) -> dict[str, int]:
-    """CRC-32 of the bytes of every array that this process has whole."""
+    """Compute the CRC-32 of the bytes of every array that this process holds whole."""
     return {
         path: zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
         for path, leaf in _by_path(state).items()
@@ -208,14 +208,14 @@ def _digests(state: PyTree) -> dict[str, int]:
 
 
 def _any_process(found: bool) -> bool:
-    """Whether it is so in any process of the run."""
+    """Tell whether `found` is true in any process of the run."""
     if jax.process_count() == 1:
         return found
     return bool(np.any(multihost_utils.process_allgather(np.int32(found))))
 
 
 def _is_passing(error: BaseException | None) -> bool:
-    """Whether an error, or its cause, says nothing of the files: no memory, no permission, too many open."""
+    """Tell whether an error has a passing cause, such as no memory, no permission or too many open files."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in PASSING_ERRORS:
             return True
@@ -226,9 +226,9 @@ def _is_passing(error: BaseException | None) -> bool:
 
 
 def _hush() -> None:
-    """Keep Orbax's threads, tasks and callbacks from printing what it also raises.
+    """Keep Orbax's threads, tasks and callbacks from printing an error that Orbax also raises.
 
-    After a full disk they go on to report it as they end, one traceback each.
+    After a full disk each of them prints a traceback as it ends.
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,7 +1,7 @@
-"""Training methods by name: how a step is computed, to take less memory. Imports no jax.
+"""Training methods by name: ways to compute a step that take less memory. Imports no jax.
 
-Names are combined by commas, as in `remat,micro-2`. All give the same gradients as `plain` but for rounding,
-unless they are in `INEXACT`.
+Commas combine names, as in `remat,micro-2`. Methods in `EXACT` give the same gradients as `plain` except for
+rounding; those in `INEXACT` do not.
 """
 
 import dataclasses
@@ -12,9 +12,9 @@ from typing import Any
 from w2v_jax.config import ModelConfig
 from w2v_jax.errors import UserError
 
-BLOCK_FRAMES = 50  # of the CNN: one second
-BLOCK_ROWS = 128  # of attention and the contrastive task
-FEED_FORWARD_FRAMES = 600  # fewer would go through the weights more often, and their products twice
+BLOCK_FRAMES = 50  # frames of a block of the CNN: one second
+BLOCK_ROWS = 128  # rows of a block of attention and of the contrastive task
+FEED_FORWARD_FRAMES = 600  # smaller blocks would read the weights more often
 
 PLAIN = "plain"
 NUMBER = "N"
@@ -22,13 +22,13 @@ NUMBER = "N"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
-    """What one name stands for.
+    """The meaning of one name.
 
     Attributes:
-        about: what it does, in a few words.
-        changes: of the ModelConfig; NUMBER stands for the number in the name.
-        optimizer: changes of the OptimizerConfig.
-        layerwise: gradients are applied as they arrive.
+        about: description in a few words.
+        changes: changed fields of the ModelConfig; NUMBER stands for the number in the name.
+        optimizer: changed fields of the OptimizerConfig.
+        layerwise: whether each layer's gradients are applied as soon as they are known.
     """
 
     about: str
@@ -39,7 +39,7 @@ class Method:
 
 EXACT = {
     "remat-cnn": Method(
-        about="each CNN layer computed again in the backward pass; XLA:CPU undoes much of it; nothing more "
+        about="each CNN layer computed again in the backward pass; XLA:CPU undoes much of it; no effect "
         "with encoder-blocks or micro-N, which compute the CNN again themselves",
         changes={"rematerialise_cnn": True},
     ),
@@ -73,8 +73,8 @@ EXACT = {
         layerwise=True,
     ),
     "gathered-negatives": Method(
-        about="negatives gathered as vectors, as elsewhere: what plain saves, where the contrastive "
-        "task is the peak",
+        about="negatives gathered as vectors, as other programs do; shows what plain saves where the "
+        "contrastive task is the peak",
         changes={"gathered_negatives": True},
     ),
 }
@@ -107,10 +107,10 @@ METHODS = EXACT | INEXACT
 
 
 def names_of(method: str) -> list[str]:
-    """The single methods of a combination such as "remat,micro-2", groups taken apart.
+    """List the single methods of a combination such as "remat,micro-2"; groups are resolved.
 
     Raises:
-        UserError: an unknown name, or two that contradict each other.
+        UserError: a name is unknown, or two names contradict each other.
     """
     found: dict[str, str] = {}
     for word in method.split(","):
@@ -120,26 +120,26 @@ def names_of(method: str) -> list[str]:
                 raise UserError(f"--method {method}: {found[key]} and {name} contradict each other")
             if number is not None and (number <= 0 or (key == "micro-N" and number != int(number))):
                 raise UserError(
-                    f"--method {method}: the number in {name} must be positive and, of micro, whole"
+                    f"--method {method}: the number in {name} must be positive, and whole for micro-N"
                 )
             found[key] = name
     if "layerwise" in found and "micro-N" in found:
         raise UserError(
-            f"--method {method}: layerwise applies gradients at once, micro-batches need them added up first"
+            f"--method {method}: layerwise applies gradients at once, but micro-N wants them added up first"
         )
     return list(found.values())
 
 
 def is_exact(method: str) -> bool:
-    """Whether a combination gives the plain step's gradients."""
+    """Tell whether a combination gives the gradients of the plain step."""
     return all(_pattern(name)[0] in EXACT for name in names_of(method))
 
 
 def configured(config: ModelConfig, method: str) -> ModelConfig:
-    """A model's configuration under a combination of methods.
+    """Apply a combination of methods to a model's configuration.
 
     Raises:
-        UserError: names that are not known, or contradict each other.
+        UserError: a name is unknown, or two names contradict each other.
     """
     changes: dict[str, Any] = {}
     for name in names_of(method):
@@ -152,7 +152,7 @@ def configured(config: ModelConfig, method: str) -> ModelConfig:
 
 
 def optimizer_changes(method: str) -> dict[str, Any]:
-    """What a combination changes of the OptimizerConfig."""
+    """Collect the fields of the OptimizerConfig that a combination changes."""
     return {
         field: value
         for name in names_of(method)
@@ -161,19 +161,19 @@ def optimizer_changes(method: str) -> dict[str, Any]:
 
 
 def is_layerwise(method: str) -> bool:
-    """Whether gradients are applied as they arrive."""
+    """Tell whether each layer's gradients are applied as soon as they are known."""
     return any(METHODS[_pattern(name)[0]].layerwise for name in names_of(method))
 
 
 def _pattern(name: str) -> tuple[str, float | None]:
-    """The name in METHODS, and the number in it."""
+    """Split a name into its key in METHODS and its number, None without one."""
     if name in METHODS and not name.endswith("-N"):
         return name, None
     parts = re.fullmatch(r"(micro|truncated)-([0-9]+(?:\.[0-9]+)?)", name)
     if parts:
         return f"{parts[1]}-N", float(parts[2])
     if name in METHODS:
-        raise UserError(f"method '{name}' wants a number in place of N: {name[:-1]}2")
+        raise UserError(f"method '{name}' needs a number in place of N, such as {name[:-1]}2")
     choices = [*GROUPS, *METHODS]
     close = difflib.get_close_matches(name, choices, 1)
     hint = f"did you mean {close[0]}? " if close else ""

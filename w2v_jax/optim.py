@@ -1,4 +1,4 @@
-"""Training settings -> optax transformations and schedules."""
+"""Optax transformations and learning-rate schedules from training settings."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,24 +14,24 @@ from w2v_jax.platforms import lowered_for
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """The client optimizer. Steps are global updates: round x local steps + step."""
+    """The settings of the client optimizer. Steps are global updates: round x local steps + step."""
 
     name: OptimizerName = "adamw"
     learning_rate: float = 5e-4
     warmup_steps: int = 32_000
     total_steps: int = 400_000
-    final_share: float = 0.0  # of the peak rate, reached linearly at total_steps
+    final_share: float = 0.0  # share of the peak rate that is left at total_steps
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-6
     weight_decay: float = 0.01
     clip_norm: float | None = 1.0
     state_dtype: Literal["float32", "bfloat16"] = "float32"  # of the first moment
-    frozen: tuple[str, ...] = ()  # parts of the model, by their names at the top, that stay as they are
+    frozen: tuple[str, ...] = ()  # top-level names of the parameters that are not trained
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """The transformation without its learning rate; its updates are to be scaled by -rate."""
+    """Build the transformation without its learning rate; the caller scales its updates by -rate."""
     clip = [clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     made = optax.chain(*clip, *_scaling(config))
     if not config.frozen:
@@ -44,10 +44,10 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
-    """optax's, but for rounding; on a CPU it takes no array of a parameter's size.
+    """Clip updates by their global norm, as optax does except for rounding.
 
-    There XLA would write all squares of an array before it adds them up, and all quotients before they are
-    used: 113 MB for base.
+    On a CPU this version allocates no array of a parameter's size. XLA would otherwise write all squares of
+    an array before it adds them up, and all quotients before it uses them: 113 MB for base.
     """
 
     def update(updates, state, params=None):
@@ -61,7 +61,7 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
 
 
 def _squared_norm(leaf: jax.Array) -> jax.Array:
-    """Of an array, one after another along its first axis where it is large and XLA cannot do it at once."""
+    """Sum the squares of an array; on a CPU, arrays of 3 or more axes are summed along the first in turn."""
     if leaf.ndim < 3 or lowered_for() != "cpu":
         return jnp.square(leaf).sum()
     return jax.lax.map(lambda row: jnp.square(row).sum(), leaf).sum()
@@ -81,7 +81,7 @@ def _scaling(config: OptimizerConfig) -> list[optax.GradientTransformation]:
 
 
 def make_learning_rate(config: OptimizerConfig) -> Callable[[jax.Array], jax.Array]:
-    """Linear warm-up to the peak, then linear decay (fairseq's polynomial decay of power 1)."""
+    """Build the schedule: linear warm-up, then linear decay (fairseq's polynomial decay of power 1)."""
     warmup = max(config.warmup_steps, 1)
     rest = max(config.total_steps - config.warmup_steps, 1)
 

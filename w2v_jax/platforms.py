@@ -1,7 +1,7 @@
-"""The platform that programs are lowered for: this process's own, unless another one is asked for.
+"""The platform that programs are lowered for: that of this process, unless `lowering_for` sets another.
 
-A few operations take another form on CPU (`products`, `convolutions`). A program compiled for a device
-that is not here must take that device's form, so those places ask here and not jax.default_backend().
+A few operations have another form on CPU (`products`, `convolutions`). A program that is compiled for an
+absent device must take that device's form, so those operations ask here and not jax.default_backend().
 """
 
 import contextlib
@@ -17,15 +17,15 @@ _asked_for: contextvars.ContextVar[Platform | None] = contextvars.ContextVar("pl
 
 
 def lowered_for() -> str:
-    """The platform of programs traced now."""
+    """Return the platform for which programs are traced now."""
     return _asked_for.get() or jax.default_backend()
 
 
 @contextlib.contextmanager
 def lowering_for(platform: Platform) -> Iterator[None]:
-    """Trace for another platform.
+    """Trace programs for another platform inside this context.
 
-    Functions that jax has traced already are not traced again: make the objective inside.
+    JAX does not trace a function again that it has traced before: make the objective inside the context.
     """
     token = _asked_for.set(platform)
     try:

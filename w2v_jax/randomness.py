@@ -1,8 +1,8 @@
 """Random streams: one key per (step, utterance, purpose), independent of batch shape.
 
-Draws for an utterance are made with time as the leading axis. JAX's partitionable threefry makes
-such draws prefixes of one another, so a longer padded length or another batch split draws the same
-numbers for the same frame.
+Draws for an utterance have time as the leading axis. JAX's partitionable threefry makes such draws prefixes
+of one another: a longer padded length, or another split into batches, gives the same numbers for the same
+frame.
 """
 
 import enum
@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 
 class Stream(enum.IntEnum):
-    """What a random draw is for; each purpose has a stream of its own."""
+    """The purpose of a random draw; each purpose has a stream of its own."""
 
     MASK = 0
     NEGATIVES = 1
@@ -24,14 +24,14 @@ class Stream(enum.IntEnum):
 
 
 def stream_key(key: Key[Array, ""], stream: Stream) -> Key[Array, ""]:
-    """The key of one stream of a step."""
+    """Derive the key of one stream from the key of a step or an utterance."""
     return jax.random.fold_in(key, int(stream))
 
 
 def utterance_keys(
     key: Key[Array, ""], utterance_id: UInt[Array, " batch"], stream: Stream
 ) -> Key[Array, " batch"]:
-    """One key per utterance of a batch: fold_in(fold_in(step key, utterance), stream)."""
+    """Derive one key per utterance of a batch: fold_in(fold_in(step key, utterance), stream)."""
     return jax.vmap(lambda u: stream_key(jax.random.fold_in(key, u), stream))(utterance_id)
 
 
@@ -43,7 +43,7 @@ def fold_in_all(keys: Key[Array, " batch"], data: int | Int[Array, ""]) -> Key[A
 def dropout(
     x: Float[Array, "batch time *rest"], rate: float, keys: Key[Array, " batch"] | None
 ) -> Float[Array, "batch time *rest"]:
-    """Inverted dropout with a key per utterance; identity where `keys` is None or `rate` is 0."""
+    """Apply inverted dropout with a key per utterance; identity where `keys` is None or `rate` is 0."""
     keep = kept(rate, keys, x.shape[1:])
     return x if keep is None else drop(x, rate, keep)
 
@@ -51,9 +51,10 @@ def dropout(
 def kept(
     rate: float, keys: Key[Array, " batch"] | None, shape: tuple[int, ...]
 ) -> Bool[Array, "batch time *rest"] | None:
-    """What dropout keeps of each utterance's values [time, *rest]; None where it keeps all.
+    """Draw which values of each utterance, of shape [time, *rest], dropout keeps; None where it keeps all.
 
-    It goes by way of packed bits: XLA would keep the two random words of each value for the backward pass.
+    The draw is packed into bits and unpacked again: otherwise XLA would keep two random words of each value
+    for the backward pass.
     """
     if keys is None or rate == 0.0:
         return None
@@ -65,7 +66,7 @@ def kept(
 def drop(
     x: Float[Array, "batch time *rest"], rate: float, keep: Bool[Array, "batch time *rest"]
 ) -> Float[Array, "batch time *rest"]:
-    """Values that are kept, larger by what is not."""
+    """Set dropped values to zero and divide the kept ones by 1 - rate."""
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
@@ -75,9 +76,9 @@ def attention_dropout(
     keys: Key[Array, " batch"] | None,
     first_query: int | Int[Array, ""] = 0,
 ) -> Float[Array, "batch head query time"]:
-    """Dropout on attention weights, with a key per utterance and query frame.
+    """Apply dropout to attention weights, with a key per utterance and query frame.
 
-    Both time axes lead their draws, so that padding changes neither; `first_query` is the frame of the first
+    Both time axes lead their draws, so that padding changes neither. `first_query` is the frame of the first
     row.
     """
     if keys is None or rate == 0.0:

@@ -5,34 +5,37 @@ from pathlib import Path
 from typing import Any
 
 from experiments.options import arguments
-from experiments.process.files import read_json, replace_file, write_json
+from experiments.process.files import read_json
 from experiments.process.provenance import record_provenance
 from experiments.report.statistics import over_seeds
+from experiments.report.writer import write_report
 from experiments.reproduce.fig5 import study_of
-from experiments.runs.folder import read_config, read_metrics
+from experiments.runs.folder import METRICS, read_config, read_metrics
+from experiments.study import convergence, federated_results
 from experiments.study import federated as federated_study
-from experiments.study import federated_results
 from experiments.study.cells import run_cells
-from experiments.study.federated import CENTRALISED, SCRATCH, ScaleName, Study, recognised
+from experiments.study.federated import Study
+from experiments.study.federated_results import recognised
+from experiments.study.federated_scales import CENTRALISED, SCRATCH, ScaleName
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fig1Arguments:
-    """Figure 1: loss against updates and against audio; supervised against self-supervised compute.
+    """Reproduce Figure 1: loss against updates and audio; supervised against self-supervised compute.
 
     example: w2v-jax reproduce fig1 --data corpora/en --scale small
     """
 
     data: Path | None = None
-    """A Common Voice locale's folder or its parent, with transcripts. Left out: a synthetic corpus."""
+    """A Common Voice locale's folder or its parent, with transcripts. Default: a synthetic corpus."""
     scale: ScaleName = "small"
-    """smoke: to see it work. small: tiny models, hours on two cores. paper: base models, for a GPU."""
+    """smoke: minutes, a trial. small: tiny models, hours on two cores. paper: base models, for a GPU."""
     seeds: int = 3
-    """Seeds 0, 1, ... of every cell."""
+    """Number of seeds of every run: 0, 1, ..."""
     jobs: int = 1
-    """Runs side by side; their times are then those of a shared machine."""
+    """Number of runs side by side; they share the machine, so each takes longer."""
     out: Path = Path("runs/federated")
-    """Folder for fig1.json, fig1.md and fig1.png, and for the runs, which reproduce fig5 shares."""
+    """Folder for fig1.json, fig1.md, fig1.png and the runs, which `reproduce fig5` uses too."""
 
 
 def main(argv: list[str]) -> None:
@@ -44,19 +47,18 @@ def main(argv: list[str]) -> None:
     run_cells(federated_study.pretraining_cells(study), "pre-training", options.jobs)
     supervised = [study.finetuning(SCRATCH, seed, rates.of_encoder(SCRATCH)) for seed in study.seed_range()]
     run_cells(supervised, "supervised, the same encoder from scratch", options.jobs)
-    result = federated_results.fig1(study)
+    result = convergence.fig1(study)
     result["supervised"] = [supervised_curve(cell.out) for cell in supervised]
     result["compute"] = compute(study, [cell.out for cell in supervised])
     result["provenance"] = record_provenance("reproduce fig1") | federated_results.cell_provenance(study)
-    write(result, study.out)
-    print((study.out / "fig1.md").read_text(encoding="utf-8"))
+    print(write(result, study.out))
     print(f"written: {study.out / 'fig1.json'}, fig1.md, fig1.png")
 
 
 def supervised_curve(folder: Path) -> dict[str, Any]:
-    """A fine-tuning's validation loss over updates and audio."""
+    """Read the validation loss of a fine-tuning over its updates and its audio."""
     lines, audio = [], 0.0
-    for line in read_metrics(folder / "metrics.jsonl"):
+    for line in read_metrics(folder / METRICS):
         audio += line["audio_seconds"]
         lines.append((line["update"], audio, line["dev_loss"], line["dev_cer"]))
     updates, seconds, loss, cer = (list(column) for column in zip(*lines, strict=True))
@@ -70,7 +72,12 @@ def supervised_curve(folder: Path) -> dict[str, Any]:
 
 
 def compute(study: Study, supervised: list[Path]) -> dict[str, Any]:
-    """Operations of both kinds of training: a second of audio, a whole run, and what a run was."""
+    """Count the operations of pre-training and of supervised training: a second of audio, and a whole run.
+
+    Args:
+        study: its first centralised run stands for pre-training.
+        supervised: folders of the supervised runs, one a seed.
+    """
     from experiments.costs.step.flops import pretraining_flops_per_second, recognition_flops_per_second
 
     pretrained = study.pretraining(CENTRALISED, 0).out
@@ -78,7 +85,7 @@ def compute(study: Study, supervised: list[Path]) -> dict[str, Any]:
         [
             sum(
                 line["audio_seconds"]
-                for line in read_metrics(study.pretraining(CENTRALISED, seed).out / "metrics.jsonl")
+                for line in read_metrics(study.pretraining(CENTRALISED, seed).out / METRICS)
             )
             for seed in study.seed_range()
         ]
@@ -96,10 +103,8 @@ def compute(study: Study, supervised: list[Path]) -> dict[str, Any]:
     }
 
 
-def write(result: dict[str, Any], out: Path) -> None:
-    """Write fig1.json, fig1.md and fig1.png."""
+def write(result: dict[str, Any], out: Path) -> str:
+    """Write fig1.json, fig1.md and fig1.png, and return the text of fig1.md."""
     from experiments.reproduce import fig1_report
 
-    write_json(out / "fig1.json", result)
-    fig1_report.draw(result, out / "fig1.png")
-    replace_file(out / "fig1.md", fig1_report.markdown(result))
+    return write_report(out, "fig1", result, fig1_report.markdown, fig1_report.draw)

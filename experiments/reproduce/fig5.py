@@ -1,4 +1,4 @@
-"""`w2v-jax reproduce fig5`: ten and a hundred clients, FedAvg and loss weighting, and what ASR makes of it."""
+"""`w2v-jax reproduce fig5`: ten and a hundred clients, FedAvg and loss weighting, and recognition."""
 
 import dataclasses
 from pathlib import Path
@@ -6,45 +6,46 @@ from typing import Any
 
 from experiments.options import arguments
 from experiments.options.errors import UsageError
-from experiments.process.files import replace_file, write_json
 from experiments.process.provenance import record_provenance
+from experiments.report.writer import write_report
 from experiments.study import federated as federated_study
 from experiments.study import federated_results
 from experiments.study.cells import check_counts, run_cells
-from experiments.study.federated import ScaleName, Study
+from experiments.study.federated import Study
+from experiments.study.federated_scales import SCALES, ScaleName
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fig5Arguments:
-    """Figure 5 with references: pre-training curves, and error rates after fine-tuning. Continues when rerun.
+    """Reproduce Figure 5: pre-training curves, and error rates after fine-tuning. Continues when rerun.
 
     example: w2v-jax reproduce fig5 --data corpora/en --scale small
     """
 
     data: Path | None = None
-    """A Common Voice locale's folder or its parent, with transcripts. Left out: a synthetic corpus."""
+    """A Common Voice locale's folder or its parent, with transcripts. Default: a synthetic corpus."""
     scale: ScaleName = "small"
-    """smoke: to see it work. small: tiny models, hours on two cores. paper: base models, for a GPU."""
+    """smoke: minutes, a trial. small: tiny models, hours on two cores. paper: base models, for a GPU."""
     seeds: int = 3
-    """Seeds 0, 1, ... of every cell."""
+    """Number of seeds of every run: 0, 1, ..."""
     jobs: int = 1
-    """Runs side by side; their times are then those of a shared machine."""
+    """Number of runs side by side; they share the machine, so each takes longer."""
     out: Path = Path("runs/federated")
-    """Folder for fig5.json, fig5.md and pictures, and for the runs, which reproduce fig1 shares."""
+    """Folder for fig5.json, fig5.md, the pictures and the runs, which `reproduce fig1` uses too."""
 
 
 def study_of(options: Any) -> Study:
-    """The study that options name.
+    """Build the study that the options of `reproduce fig1` or `fig5` name.
 
     Raises:
-        UsageError: a number of seeds that cannot be, or no corpus where one is needed.
+        UsageError: a number of seeds or jobs out of range, or no corpus where one is needed.
     """
     from experiments.data import corpora
 
     check_counts(options)
     if options.data is None and options.scale == "paper":
         raise UsageError("--scale paper needs --data: a Common Voice locale's folder, Italian in the paper")
-    scale = federated_study.SCALES[options.scale]
+    scale = SCALES[options.scale]
     speakers = scale.synthetic_speakers
     if options.data is not None:
         speakers = len(set(corpora.listed(str(options.data), "validated", "client_id")))
@@ -74,16 +75,14 @@ def main(argv: list[str]) -> None:
     result = federated_results.fig5(study, rates, seconds)
     result["jobs"] = options.jobs
     result["provenance"] = record_provenance("reproduce fig5") | federated_results.cell_provenance(study)
-    write(result, study.out)
-    print((study.out / "fig5.md").read_text(encoding="utf-8"))
+    print(write(result, study.out))
     print(f"written: {study.out / 'fig5.json'}, fig5.md, fig5.png, fig5-fairness.png")
 
 
-def write(result: dict[str, Any], out: Path) -> None:
-    """Write fig5.json, fig5.md and both pictures."""
-    from experiments.reproduce import fig5_report
+def write(result: dict[str, Any], out: Path) -> str:
+    """Write fig5.json, fig5.md and both pictures, and return the text of fig5.md."""
+    from experiments.reproduce import fig5_figures, fig5_report
 
-    write_json(out / "fig5.json", result)
-    fig5_report.draw(result, out / "fig5.png")
-    fig5_report.draw_fairness(result, out / "fig5-fairness.png")
-    replace_file(out / "fig5.md", fig5_report.markdown(result))
+    text = write_report(out, "fig5", result, fig5_report.markdown, fig5_figures.draw)
+    fig5_figures.draw_fairness(result, out / "fig5-fairness.png")
+    return text

@@ -1,4 +1,4 @@
-"""Studies made of cells: public commands of this CLI, each in a process of its own, that resume."""
+"""Cells of studies: public commands of this CLI that resume, each in a process of its own."""
 
 import concurrent.futures
 import contextlib
@@ -23,7 +23,7 @@ from experiments.runs.folder import LOCK
 from w2v_jax.errors import UserError
 
 MOST_SEEDS, MOST_JOBS = 100, 64
-STOP_SECONDS = 20.0  # what an interrupted command gets to end by itself
+STOP_SECONDS = 20.0  # time for an interrupted command to end by itself
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,10 +31,10 @@ class Cell:
     """One command of a study.
 
     Attributes:
-        name: for the lines that are printed.
-        arguments: the command's words without --out, e.g. ("pretrain", "--rounds", "3").
+        name: name in the printed lines.
+        arguments: words of the command without --out, e.g. ("pretrain", "--rounds", "3").
         out: its --out; the log lies beside it, as `<out>.log`.
-        product: a file in `out` that is there only once the command has finished.
+        product: a file in `out` that exists only once the command has finished.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Cell:
 
     @property
     def command(self) -> str:
-        """As a user would type it."""
+        """The command as a user would type it."""
         return shlex.join(["w2v-jax", *self.arguments, "--out", str(self.out)])
 
     @property
@@ -64,7 +64,7 @@ def check_counts(options: Any) -> None:
     """Check --seeds and --jobs.
 
     Raises:
-        UsageError: one that cannot be.
+        UsageError: one is out of range.
     """
     for name, most in (("seeds", MOST_SEEDS), ("jobs", MOST_JOBS)):
         if not 1 <= (value := getattr(options, name)) <= most:
@@ -74,26 +74,26 @@ def check_counts(options: Any) -> None:
 def run_cells(
     cells: Sequence[Cell], title: str, jobs: int = 1, excused: str | None = None
 ) -> dict[str, float]:
-    """Run the cells whose product is missing, begun in order; a line is printed for each as it ends.
+    """Run the cells whose product is missing, in order, and print a line for each as it ends.
 
     Args:
-        cells: with names and folders of their own.
-        title: of the lines.
-        jobs: cells that run side by side, each on its share of the cores: their threads would else stand
-            in each other's way. Their seconds are then those of a shared machine.
-        excused: words of an error by which a cell may fail: it stays unfinished, and the others go on.
+        cells: cells with different names and folders.
+        title: first word of the printed lines.
+        jobs: cells that run side by side. Each has its share of the cores, so that their threads do not
+            compete; its seconds are then those of a shared machine.
+        excused: words of an error with which a cell may fail. It stays unfinished, and the others go on.
 
     Returns:
-        Wall seconds of each cell by name, over all attempts that were not killed outright; without
-        cells that were finished by other means than this function.
+        Wall seconds of each cell by name, over all attempts that were not killed. Cells that another command
+        finished are left out.
 
     Raises:
-        UserError: a folder holds another command's results, or a command failed; the others that had begun
-            are stopped, and go on when the same call comes again.
-        KeyboardInterrupt: after the running commands have stopped; the same call goes on.
+        UserError: a folder holds another command's results, or a command failed. The other running commands
+            are stopped; the same call continues them.
+        KeyboardInterrupt: after the running commands have stopped; the same call continues them.
     """
     if len({cell.out for cell in cells}) < len(cells) or len({cell.name for cell in cells}) < len(cells):
-        raise ValueError("cells must have names and folders of their own")
+        raise ValueError("cells must have different names and folders")
     for cell in cells:
         _check_command(cell)
     left = [cell for cell in cells if not cell.finished]
@@ -122,7 +122,7 @@ def run_cells(
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end this process by an exception, so that it does not leave its commands behind."""
+    """Turn SIGTERM into an exception, so that this process stops its commands before it ends."""
 
     def end(signum: int, frame: Any) -> None:
         raise SystemExit(128 + signum)
@@ -138,7 +138,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _shares(jobs: int) -> list[set[int]]:
-    """The cores of each of `jobs` commands: disjoint where there are enough; empty where none can be set."""
+    """Deal the cores to `jobs` commands, disjoint where there are enough; empty sets set no cores."""
     if jobs == 1 or not hasattr(os, "sched_setaffinity"):
         return [set()] * jobs
     cores = sorted(os.sched_getaffinity(0))
@@ -146,11 +146,11 @@ def _shares(jobs: int) -> list[set[int]]:
 
 
 class _StoppedError(Exception):
-    """A command was stopped, or not started, because another one failed."""
+    """A command was stopped, or was not started, because another one failed."""
 
 
 class _Processes:
-    """The commands that run now, which end together."""
+    """The running commands, which `stop` ends together."""
 
     def __init__(self, shares: Sequence[set[int]]):
         self._lock, self._running, self._stopped = threading.Lock(), set[subprocess.Popen](), False
@@ -159,7 +159,7 @@ class _Processes:
             self._shares.put(share)
 
     def run(self, argv: Sequence[str], log: Any) -> int | None:
-        """Run a command on a share of the cores; its exit status, or None once they have been stopped."""
+        """Run a command on a share of the cores; return its exit status, None once all were stopped."""
         share = self._shares.get()
         try:
             process = self._start(argv, log, share)
@@ -172,7 +172,7 @@ class _Processes:
         with self._lock:
             if self._stopped:
                 return None
-            # A session of its own: Ctrl-C reaches it once, by way of stop().
+            # It gets a session of its own: Ctrl-C then reaches it only once, through stop().
             process = subprocess.Popen(
                 argv,
                 stdout=log,
@@ -188,11 +188,11 @@ class _Processes:
 
     @property
     def stopped(self) -> bool:
-        """Whether no more commands start."""
+        """Whether no further command may start."""
         return self._stopped
 
     def stop(self) -> None:
-        """End them all, and start no more."""
+        """End all running commands, and start no further ones."""
         with self._lock:
             self._stopped = True
         for process in self._running:
@@ -212,9 +212,9 @@ def _check_command(cell: Cell) -> None:
 
 
 def _run(cell: Cell, processes: _Processes, excused: str | None) -> float:
-    """Run a cell to its end; seconds of this attempt, which its record adds up.
+    """Run a cell to its end and return the seconds of this attempt; the cell's record adds them up.
 
-    A failure stops the others here, before this thread begins the next cell.
+    A failure stops the other commands here, before this thread begins the next cell.
     """
     try:
         return _run_whole(cell, processes, excused)
@@ -227,7 +227,7 @@ def _run_whole(cell: Cell, processes: _Processes, excused: str | None) -> float:
     if processes.stopped:
         raise _StoppedError
     cell.out.mkdir(parents=True, exist_ok=True)
-    _note(cell, 0.0)  # whatever ends this process, the folder says whose it is
+    _note(cell, 0.0)  # the record names the command even if this process is killed
     argv = [*own_python(), "-m", "experiments", *cell.arguments, "--out", str(cell.out)]
     started = time.perf_counter()
     with cell.log.open("ab") as log:
@@ -236,7 +236,7 @@ def _run_whole(cell: Cell, processes: _Processes, excused: str | None) -> float:
         seconds = time.perf_counter() - started
         _note(cell, seconds)
     if not any(path not in (cell.record, cell.out / LOCK) for path in cell.out.iterdir()):
-        # It did not come as far as making anything: another command may have the folder.
+        # The command made nothing: another command may use the folder.
         shutil.rmtree(cell.out)
     if status is None:
         raise _StoppedError
@@ -250,19 +250,19 @@ def _run_whole(cell: Cell, processes: _Processes, excused: str | None) -> float:
         what = f"ended with status {status}" if status else f"ended without {cell.product}"
         raise UserError(
             f"cell {cell.name} {what} ({lines[-1].strip() if lines else 'it printed nothing'}; whole log: "
-            f"{cell.log}): mend that, then the same command continues"
+            f"{cell.log}): fix this, then run the same command to continue"
         )
     return seconds
 
 
 def _note(cell: Cell, seconds: float) -> None:
-    """Add an attempt's seconds to the record."""
+    """Add the seconds of an attempt to the cell's record."""
     before = _read_record(cell)["seconds"] if cell.record.exists() else 0.0
     write_json(cell.record, {"seconds": before + seconds, "command": cell.command})
 
 
 def _stop(process: subprocess.Popen) -> None:
-    """End a child: as Ctrl-C does, then for good."""
+    """Interrupt a process as Ctrl-C does, and kill it if it does not end in STOP_SECONDS."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         try:

@@ -1,147 +1,35 @@
-"""The federated study of Figures 1 and 5: its arms, its scales, and the commands of its cells."""
+"""The federated study of Figures 1 and 5: the commands of its cells."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from experiments.options.errors import UsageError
 from experiments.process.files import read_json
-from experiments.runs.folder import read_metrics
 from experiments.study.cells import Cell, run_cells
+from experiments.study.federated_scales import (
+    ARMS,
+    BUDGET_ARMS,
+    CENTRALISED,
+    LOG_MEL,
+    PRETRAINED,
+    PROBED,
+    RANDOM,
+    SCALES,
+    SCRATCH,
+    TREND_ARMS,
+    TUNED_ON,
+    Scale,
+    ScaleName,
+)
 from w2v_jax.errors import DIVERGED, UserError
 
-ScaleName = Literal["smoke", "small", "paper"]
-
-SCRATCH, CENTRALISED = "scratch", "centralised"
-FEDERATED = (
-    "ten-clients-fedavg",
-    "ten-clients-loss-weighted",
-    "hundred-clients-fedavg",
-    "hundred-clients-loss-weighted",
-)
-PRETRAINED = (CENTRALISED, *FEDERATED)
-ARMS = (SCRATCH, *PRETRAINED)
-LOG_MEL, RANDOM = "log-mel", "random"
-PROBED = (LOG_MEL, RANDOM, *PRETRAINED)
-TUNED_ON = FEDERATED[0]  # the pre-trained arm whose first seed chooses the learning rate of all
-BUDGET_ARMS = (SCRATCH, CENTRALISED, TUNED_ON)
-TREND_ARMS = {"finetune": (TUNED_ON,), "probe": (CENTRALISED, TUNED_ON)}
 MAX_HELDOUT_SPEAKERS, HELDOUT_SHARE = 28, 0.22
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Scale:
-    """How long everything is. A federated round and a centralised stretch see the same audio.
-
-    Attributes:
-        model: preset.
-        rounds: of every pre-training.
-        local_work: options of pretrain by preset that set the work of a round.
-        pretraining: further options of every pretrain.
-        finetuning: options of every finetune but the encoder's learning rate.
-        select_by: what chooses learning rates and checkpoints on the validation split. Loss where error
-            rates stay too high to tell anything.
-        rates: encoder learning rates that are tried, for scratch and for pre-trained encoders apart.
-        probe_rates: learning rates of a probe that are tried, for each kind of features apart.
-        diagnose_every: rounds between looks behind the average of federated runs.
-        most_clients: of any arm.
-        synthetic_speakers: of the corpus that is made where none is given.
-        probe: options of every probe.
-        budget_minutes: smaller training splits that are fine-tuned on besides the whole one.
-        trend_rounds: earlier rounds whose encoders are probed and fine-tuned too.
-    """
-
-    model: str
-    rounds: int
-    local_work: dict[str, tuple[str, ...]]
-    pretraining: tuple[str, ...]
-    finetuning: tuple[str, ...]
-    select_by: Literal["wer", "cer", "loss"]
-    rates: tuple[float, ...]
-    probe_rates: tuple[float, ...]
-    diagnose_every: int
-    most_clients: int
-    synthetic_speakers: int
-    probe: tuple[str, ...]
-    budget_minutes: tuple[float, ...]
-    trend_rounds: tuple[int, ...]
-
-
-_ADAM = ("--head-optimizer", "adam", "--schedule", "tri-stage")
-_PROBE = (*_ADAM, "--head-blocks", "0", "--no-augment")
-
-SCALES: dict[str, Scale] = {
-    "smoke": Scale(
-        model="tiny",
-        rounds=2,
-        local_work={
-            "ten-clients": ("--clients", "5", "--local-steps", "2"),
-            "hundred-clients": ("--clients", "10", "--clients-per-round", "5", "--local-steps", "2"),
-            CENTRALISED: ("--local-steps", "10"),
-        },
-        pretraining=("--batch-size", "2", "--crop-seconds", "0.8", "--evaluate-every", "1",
-                     "--checkpoint-every", "1"),
-        finetuning=(*_ADAM, "--updates", "4", "--batch-seconds", "16", "--evaluate-every", "2",
-                    "--head-blocks", "1", "--head-width", "32"),
-        select_by="loss",
-        rates=(1e-3, 3e-3),
-        probe_rates=(1e-2, 3e-2),
-        diagnose_every=2,
-        most_clients=10,
-        synthetic_speakers=40,
-        probe=(*_PROBE, "--updates", "4", "--batch-seconds", "16"),
-        budget_minutes=(0.5,),
-        trend_rounds=(1,),
-    ),
-    "small": Scale(
-        model="tiny",
-        rounds=24,
-        local_work={
-            "ten-clients": ("--local-steps", "24"),
-            "hundred-clients": ("--local-steps", "12"),
-            CENTRALISED: ("--local-steps", "240"),
-        },
-        pretraining=("--evaluate-every", "2", "--checkpoint-every", "4"),
-        finetuning=(*_ADAM, "--updates", "600", "--batch-seconds", "16", "--evaluate-every", "100",
-                    "--head-learning-rate", "1e-3"),
-        select_by="loss",
-        rates=(3e-4, 1e-3, 3e-3),
-        probe_rates=(3e-3, 1e-2, 3e-2),
-        diagnose_every=8,
-        most_clients=100,
-        synthetic_speakers=140,
-        probe=(*_PROBE, "--updates", "600", "--batch-seconds", "16", "--evaluate-every", "150"),
-        budget_minutes=(5.0, 15.0),
-        trend_rounds=(4, 12),
-    ),
-    # The paper prints neither rounds nor local work of its federated runs: these are ours, an epoch of a
-    # client's 19,473 clips a round with ten of them. Fine-tuning is SpeechBrain's Italian recipe.
-    "paper": Scale(
-        model="base",
-        rounds=20,
-        local_work={
-            "ten-clients": ("--local-steps", "4870"),
-            "hundred-clients": ("--local-steps", "2435"),
-            CENTRALISED: ("--local-steps", "48700"),
-        },
-        pretraining=("--precision", "bf16", "--evaluate-every", "1", "--checkpoint-every", "5"),
-        finetuning=("--precision", "bf16", "--tokens", "pieces", "--pieces", "1000"),
-        select_by="wer",
-        rates=(3e-5, 1e-4, 3e-4),
-        probe_rates=(1e-3, 3e-3, 1e-2),
-        diagnose_every=5,
-        most_clients=100,
-        synthetic_speakers=140,
-        probe=("--precision", "bf16", *_PROBE, "--updates", "20000"),
-        budget_minutes=(60.0, 600.0),
-        trend_rounds=(5, 10),
-    ),
-}  # fmt: skip
-
-
 class Trial(NamedTuple):
-    """A learning rate that is tried: of the encoder in fine-tuning, or of a probe's head."""
+    """A learning rate to try, for the encoder in fine-tuning or for a probe's head."""
 
     what: Literal["encoder", "probe"]
     arm: str
@@ -150,23 +38,23 @@ class Trial(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """The learning rates that the tuning chose, by the arm that they were tried on."""
+    """The learning rates that the tuning chose, by the arm on which it tried them."""
 
-    encoder: dict[str, float]  # scratch, and an arm that stands for all pre-trained ones
-    probe: dict[str, float]  # log-mel, a random encoder, and that arm
+    encoder: dict[str, float]  # for scratch, and for TUNED_ON, which stands for all pre-trained arms
+    probe: dict[str, float]  # for log-mel, for a random encoder, and for TUNED_ON
 
     def of_encoder(self, arm: str) -> float:
-        """The rate of an arm's encoder in fine-tuning."""
+        """Return the learning rate of an arm's encoder in fine-tuning."""
         return self.encoder[arm if arm == SCRATCH else TUNED_ON]
 
     def of_probe(self, arm: str) -> float:
-        """The rate of a probe on an arm's features."""
+        """Return the learning rate of a probe on an arm's features."""
         return self.probe[arm if arm in (LOG_MEL, RANDOM) else TUNED_ON]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Study:
-    """A study in its folder."""
+    """A federated study: its data, scale and seeds, and the folder of its runs."""
 
     scale_name: ScaleName
     data: str
@@ -183,11 +71,11 @@ class Study:
         return Cell(name=f"{name}-{seed}", arguments=words, out=self.folder(name, seed), product=product)
 
     def folder(self, name: str, seed: int) -> Path:
-        """Where a cell's run is."""
+        """Return the folder of a cell's run."""
         return self.out / "cells" / f"{name}-{seed}"
 
     def pretraining(self, arm: str, seed: int) -> Cell:
-        """The pre-training of an arm."""
+        """Build the cell that pre-trains an arm."""
         scale = self.scale
         preset = next(p for p in scale.local_work if arm.startswith(p))
         words = ["pretrain", "--preset", preset, "--model", scale.model, "--rounds", str(scale.rounds)]
@@ -209,7 +97,7 @@ class Study:
         minutes: float | None = None,
         at_round: int | None = None,
     ) -> Cell:
-        """A fine-tuning on an arm's encoder, or from scratch."""
+        """Build the cell that fine-tunes an arm's encoder, or trains from scratch."""
         words = ["finetune", *self._encoder(arm, seed, at_round), *self.scale.finetuning]
         words += ["--select-by", self.scale.select_by]
         words += ["--encoder-learning-rate", f"{rate:g}"]
@@ -223,7 +111,7 @@ class Study:
     def probe(
         self, arm: str, seed: int, rate: float, *, name: str = "probe", at_round: int | None = None
     ) -> Cell:
-        """A linear probe on frozen features."""
+        """Build the cell that trains a linear probe on frozen features."""
         if arm == LOG_MEL:
             source = ["--features", LOG_MEL, "--model", self.scale.model]
         else:
@@ -245,7 +133,7 @@ class Study:
         return ["--init", f"{self.folder(f'pretrain-{arm}', seed)}{suffix}"]
 
     def tuning(self) -> Iterator[Trial]:
-        """The learning rates that are tried, on the first seed."""
+        """Yield the learning rates to try, each with its cell; all use the first seed."""
         for arm in (SCRATCH, TUNED_ON):
             for rate in self.scale.rates:
                 yield Trial("encoder", arm, rate, self.finetuning(arm, 0, rate, name=f"tune-{rate:g}"))
@@ -254,7 +142,7 @@ class Study:
                 yield Trial("probe", arm, rate, self.probe(arm, 0, rate, name=f"tune-probe-{rate:g}"))
 
     def chosen_rates(self) -> Rates:
-        """The learning rates that validated best, of those that did not diverge.
+        """Choose the learning rates with the best validation among those that did not diverge.
 
         Raises:
             UserError: every rate of an arm diverged.
@@ -276,7 +164,9 @@ class Study:
 
 
 def heldout_speakers(speakers: int, most_clients: int) -> int:
-    """Held-out speakers of all arms alike: about a fifth, at most 28, and a speaker left for every client.
+    """Choose the number of held-out speakers: about a fifth, at most 28, leaving a speaker for every client.
+
+    All arms hold out the same number.
 
     Raises:
         UsageError: too few speakers.
@@ -291,7 +181,7 @@ def heldout_speakers(speakers: int, most_clients: int) -> int:
 
 
 def prepare(study: Study) -> None:
-    """Make the synthetic corpus of a study that has no other."""
+    """Make the synthetic corpus of a study that was given no other."""
     made = study.out / "corpus"
     if study.data == str(made):
         run_cells(
@@ -308,24 +198,24 @@ def prepare(study: Study) -> None:
 
 
 def pretraining_cells(study: Study) -> list[Cell]:
-    """All pre-training runs, a seed at a time, so that an interrupted study has whole seeds."""
+    """List all pre-training cells, seed by seed, so that an interrupted study has whole seeds."""
     return [study.pretraining(arm, seed) for seed in study.seed_range() for arm in PRETRAINED]
 
 
 def chosen_rates(study: Study, jobs: int = 1) -> Rates:
-    """Run the tuning, then say which learning rates it chose."""
+    """Run the tuning and return the learning rates that it chooses."""
     run_cells([study.pretraining(TUNED_ON, 0)], "pre-training to tune on")
     run_cells([trial.cell for trial in study.tuning()], "learning rates", jobs, excused=DIVERGED)
     return study.chosen_rates()
 
 
 def finetuning_cells(study: Study, rates: Rates) -> list[Cell]:
-    """Every arm's fine-tuning on the whole training split."""
+    """List the fine-tuning of every arm on the whole training split."""
     return [study.finetuning(arm, seed, rates.of_encoder(arm)) for seed in study.seed_range() for arm in ARMS]
 
 
 def fairness_cells(study: Study, rates: Rates) -> list[Cell]:
-    """Probes, smaller budgets, and encoders of earlier rounds."""
+    """List the cells of probes, of smaller budgets, and of encoders of earlier rounds."""
     found = []
     for seed in study.seed_range():
         found += [study.probe(arm, seed, rates.of_probe(arm)) for arm in PROBED]
@@ -341,45 +231,4 @@ def fairness_cells(study: Study, rates: Rates) -> list[Cell]:
                 study.finetuning(arm, seed, rates.of_encoder(arm), at_round=at_round)
                 for arm in TREND_ARMS["finetune"]
             ]
-    return found
-
-
-def recognised(folder: Path) -> dict[str, Any]:
-    """What a fine-tuning's row keeps of its results."""
-    result = read_json(folder / "results.json")
-    return {name: result["test"][name] for name in ("wer", "cer", "loss", "empty_hypotheses")} | {
-        **{f"dev_{name}": result["dev"][name] for name in ("cer", "loss")},
-        "best_update": result["best_update"],
-        "audio_seconds": result["audio_seconds"],
-        "train_seconds": result["train_seconds"],
-        "commit": result["provenance"]["commit"],
-    }
-
-
-def curve(folder: Path) -> dict[str, list[float]]:
-    """A pre-training's held-out curve, from the untrained model on.
-
-    Returns:
-        Lists: round, sequential `updates` that the model went through, `audio_seconds` heard by all
-        clients together, and held-out loss, accuracy and code perplexity there.
-    """
-    untrained = read_json(folder / "untrained.json")
-    names = {"loss": "contrastive", "accuracy": "accuracy", "code_perplexity": "code_perplexity"}
-    found: dict[str, list[float]] = {
-        "round": [0],
-        "updates": [0],
-        "audio_seconds": [0.0],
-        **{ours: [untrained[theirs]] for ours, theirs in names.items()},
-    }
-    audio, updates = 0.0, 0
-    for line in read_metrics(folder / "metrics.jsonl"):
-        audio += line["audio_seconds"]
-        updates += round(line["local_steps"] / max(1, line["clients"]))
-        if line.get("heldout_contrastive") is None:
-            continue
-        found["round"].append(line["round"])
-        found["updates"].append(updates)
-        found["audio_seconds"].append(audio)
-        for ours, theirs in names.items():
-            found[ours].append(line[f"heldout_{theirs}"])
     return found

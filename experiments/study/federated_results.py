@@ -1,16 +1,17 @@
-"""What the cells of the federated study say, as plain numbers."""
+"""Results of the federated study, read from its cells as plain numbers."""
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from experiments.process.files import read_json
 from experiments.report.statistics import minus, over_seeds
-from experiments.runs.folder import DIAGNOSTICS, read_config, read_metrics
-from experiments.study.federated import (
+from experiments.runs.folder import DIAGNOSTICS, METRICS, read_config, read_metrics
+from experiments.study.federated import Rates, Study
+from experiments.study.federated_scales import (
     ARMS,
     BUDGET_ARMS,
     CENTRALISED,
@@ -19,22 +20,82 @@ from experiments.study.federated import (
     PROBED,
     SCRATCH,
     TREND_ARMS,
-    Rates,
-    Study,
-    curve,
-    recognised,
 )
 
 RATES = ("wer", "cer", "loss")
-# Shares of the way from the untrained loss to where centralised training ends.
-TARGET_SHARES = (0.25, 0.5, 0.75, 1.0)
+
+
+class Recognised(TypedDict):
+    """The row of one fine-tuning. Error rates are shares; losses are nats a character."""
+
+    wer: float
+    cer: float
+    loss: float
+    empty_hypotheses: int
+    dev_cer: float
+    dev_loss: float
+    best_update: int
+    audio_seconds: float
+    train_seconds: float
+    commit: str
+
+
+RowsByArm = dict[str, list[Recognised]]  # a row a seed
+
+
+def recognised(folder: Path) -> Recognised:
+    """Read the row of a fine-tuning from its folder."""
+    result = read_json(folder / "results.json")
+    test, dev = result["test"], result["dev"]
+    return Recognised(
+        wer=test["wer"],
+        cer=test["cer"],
+        loss=test["loss"],
+        empty_hypotheses=test["empty_hypotheses"],
+        dev_cer=dev["cer"],
+        dev_loss=dev["loss"],
+        best_update=result["best_update"],
+        audio_seconds=result["audio_seconds"],
+        train_seconds=result["train_seconds"],
+        commit=result["provenance"]["commit"],
+    )
+
+
+def curve(folder: Path) -> dict[str, list[float]]:
+    """Read the held-out curve of a pre-training, which begins with the untrained model.
+
+    Returns:
+        Lists of equal length: `round`; `updates`, one after another, of the model so far; `audio_seconds`
+        that all clients together have heard so far; held-out `loss` in nats, `accuracy` (a share) and
+        `code_perplexity`.
+    """
+    untrained = read_json(folder / "untrained.json")
+    names = {"loss": "contrastive", "accuracy": "accuracy", "code_perplexity": "code_perplexity"}
+    found: dict[str, list[float]] = {
+        "round": [0],
+        "updates": [0],
+        "audio_seconds": [0.0],
+        **{ours: [untrained[theirs]] for ours, theirs in names.items()},
+    }
+    audio, updates = 0.0, 0
+    for line in read_metrics(folder / METRICS):
+        audio += line["audio_seconds"]
+        updates += round(line["local_steps"] / max(1, line["clients"]))
+        if line.get("heldout_contrastive") is None:
+            continue
+        found["round"].append(line["round"])
+        found["updates"].append(updates)
+        found["audio_seconds"].append(audio)
+        for ours, theirs in names.items():
+            found[ours].append(line[f"heldout_{theirs}"])
+    return found
 
 
 def fig5(study: Study, rates: Rates, seconds: dict[str, float]) -> dict[str, Any]:
-    """Curves, error rates and comparisons of all cells."""
+    """Collect curves, error rates and comparisons of all cells: the content of fig5.json."""
     seeds = study.seed_range()
 
-    def runs(name_of: Any, arms: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    def runs(name_of: Any, arms: Sequence[str]) -> RowsByArm:
         return {arm: [recognised(name_of(arm, seed).out) for seed in seeds] for arm in arms}
 
     def tuned(arm: str, seed: int, **more: Any) -> Any:
@@ -82,7 +143,7 @@ def fig5(study: Study, rates: Rates, seconds: dict[str, float]) -> dict[str, Any
 
 
 def pretraining(study: Study, arm: str) -> list[dict[str, Any]]:
-    """An arm's curves and clients by seed."""
+    """Read the pre-training of an arm: curve, clients and diagnoses, one row a seed."""
     found = []
     for seed in study.seed_range():
         folder = study.pretraining(arm, seed).out
@@ -101,7 +162,7 @@ def pretraining(study: Study, arm: str) -> list[dict[str, Any]]:
 
 
 def look_summary(look: dict[str, Any]) -> dict[str, Any]:
-    """Means over the clients of a line of diagnostics.jsonl, beside the averaged model."""
+    """Average the clients of a line of diagnostics.jsonl, and put the averaged model's values beside them."""
 
     def mean(name: str) -> float | None:
         values = [client[name] for client in look["clients"] if client[name] is not None]
@@ -119,18 +180,20 @@ def look_summary(look: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mean_of_lines(folder: Path, name: str) -> float | None:
-    values = [line[name] for line in read_metrics(folder / "metrics.jsonl") if line.get(name) is not None]
+    values = [line[name] for line in read_metrics(folder / METRICS) if line.get(name) is not None]
     return float(np.mean(values)) if values else None
 
 
 def comparisons(
-    fine: dict[str, list[dict[str, Any]]],
-    probes: dict[str, list[dict[str, Any]]],
-    budgets: dict[str, dict[str, list[dict[str, Any]]]],
+    fine: RowsByArm,
+    probes: RowsByArm,
+    budgets: dict[str, RowsByArm],
 ) -> list[dict[str, Any]]:
-    """Paired differences of error rates and losses, seed by seed; negative: the first is better.
+    """Subtract error rates and losses of two arms, seed by seed; negative: `arm` is better than `against`.
 
-    Rows of smaller budgets have `minutes`.
+    Args:
+        fine, probes: rows by arm and seed.
+        budgets: rows by minutes of labels, arm and seed.
     """
     pairs = [("finetuning", arm, SCRATCH) for arm in PRETRAINED]
     pairs += [("finetuning", arm, CENTRALISED) for arm in FEDERATED]
@@ -150,7 +213,7 @@ def comparisons(
     ]
 
 
-def _difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, Any]:
+def _difference(ours: list[Recognised], theirs: list[Recognised]) -> dict[str, Any]:
     return {
         name: over_seeds([minus(a[name], b[name]) for a, b in zip(ours, theirs, strict=True)])
         for name in RATES
@@ -165,100 +228,8 @@ def _sizes(rule: str) -> tuple[str, str]:
     return f"ten-clients-{rule}", f"hundred-clients-{rule}"
 
 
-def reached_for_good(x: Sequence[float], loss: Sequence[float], target: float) -> float | None:
-    """From where on a loss curve, of straight lines, stays at or below a target; None if it ends above.
-
-    A dip does not count: a contrastive loss falls for a while whenever few codes are in use.
-    """
-    above = [index for index, value in enumerate(loss) if value > target]
-    if not above:
-        return float(x[0])
-    last = above[-1]
-    if last == len(loss) - 1:
-        return None
-    share = (loss[last] - target) / (loss[last] - loss[last + 1])
-    return float(x[last] + share * (x[last + 1] - x[last]))
-
-
-def _ratio(value: float | None, reference: float | None) -> float | None:
-    return None if value is None or not reference else value / reference
-
-
-def fig1(study: Study) -> dict[str, Any]:
-    """Curves, and updates and audio to reach what centralised training reached, by seed."""
-    arms = {arm: pretraining(study, arm) for arm in PRETRAINED}
-    targets = []
-    for share in TARGET_SHARES:
-        row: dict[str, Any] = {"share": share, "arms": {}}
-        for arm in PRETRAINED:
-            by_seed = []
-            for central, run in zip(arms[CENTRALISED], arms[arm], strict=True):
-                losses = central["curve"]["loss"]
-                # Rounding must not put the whole way below where it ends.
-                target = max(losses[0] + share * (losses[-1] - losses[0]), losses[-1])
-                # A centralised run that ends no better than it began gives nothing to reach.
-                improves = losses[-1] < losses[0]
-                reached, reference = (
-                    {
-                        axis: reached_for_good(of[axis], of["loss"], target) if improves else None
-                        for axis in ("updates", "audio_seconds")
-                    }
-                    for of in (run["curve"], central["curve"])
-                )
-                codes = None
-                if reached["audio_seconds"] is not None:
-                    of = run["curve"]
-                    codes = float(
-                        np.interp(reached["audio_seconds"], of["audio_seconds"], of["code_perplexity"])
-                    )
-                by_seed.append(
-                    {
-                        "target_loss": target,
-                        **reached,
-                        "code_perplexity": codes,
-                        **{f"{axis}_ratio": _ratio(reached[axis], reference[axis]) for axis in reached},
-                    }
-                )
-            row["arms"][arm] = {
-                "by_seed": by_seed,
-                "reached": sum(found["updates"] is not None for found in by_seed),
-                **{
-                    name: over_seeds([found[name] for found in by_seed])
-                    for name in (
-                        "updates",
-                        "audio_seconds",
-                        "updates_ratio",
-                        "audio_seconds_ratio",
-                        "code_perplexity",
-                    )
-                },
-            }
-        targets.append(row)
-    ended = {
-        arm: over_seeds(
-            [
-                _ratio(
-                    run["curve"]["loss"][0] - run["curve"]["loss"][-1],
-                    max(0.0, central["curve"]["loss"][0] - central["curve"]["loss"][-1]),
-                )
-                for central, run in zip(arms[CENTRALISED], arms[arm], strict=True)
-            ]
-        )
-        for arm in PRETRAINED
-    }
-    return {
-        "scale": study.scale_name,
-        "settings": dataclasses.asdict(study.scale),
-        "data": study.data,
-        "seeds": study.seeds,
-        "pretraining": arms,
-        "targets": targets,
-        "share_of_centralised_drop": ended,
-    }
-
-
 def cell_provenance(study: Study) -> dict[str, Any]:
-    """Device, cores and flags of the processes that trained, and the commits of all cells."""
+    """Collect device, cores and XLA flags of the processes that trained, and the commits of all cells."""
     runs = [
         read_config(folder)["provenance"]
         for folder in sorted((study.out / "cells").iterdir())

@@ -1,4 +1,4 @@
-"""NNX modules as pure functions of nested dicts of arrays."""
+"""Turn NNX modules into pure functions of nested dicts of arrays."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ Parameters = dict[str, Any]
 
 
 def bind(make: Callable[[Key[Array, ""]], nnx.Module]) -> tuple[Callable, Callable]:
-    """(init, apply) of a module with parameters alone, which become a plain nested dict of arrays.
+    """Build (init, apply) of a module whose only state is its parameters, a nested dict of arrays.
 
     `init(key)` makes the parameters; `apply(parameters, *args, method="__call__", **kwargs)` calls a method
     of the module.
@@ -31,5 +31,5 @@ def bind(make: Callable[[Key[Array, ""]], nnx.Module]) -> tuple[Callable, Callab
 
 
 def parameters_of(module: nnx.Module) -> Parameters:
-    """What `apply` takes, of a module that has them."""
+    """Return the parameters of a module, as `apply` takes them."""
     return nnx.to_pure_dict(nnx.state(module))

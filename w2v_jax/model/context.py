@@ -21,7 +21,7 @@ MASKED_SCORE = -1e9
 
 
 class PositionalConvolution(Scoped):
-    """Grouped convolution with weight norm over taps (torch's dim=2), then GELU."""
+    """A grouped convolution with weight norm over taps (torch's dim=2), then GELU."""
 
     def __init__(self, config: ModelConfig, key: Key[Array, ""]):
         taps, dim = config.positional_kernel, config.hidden_dim
@@ -44,7 +44,7 @@ class PositionalConvolution(Scoped):
 
 @functools.cache
 def _has_fused() -> bool:
-    """Whether this process's device is an NVIDIA GPU of compute capability 8.0 or later."""
+    """Tell whether this process's device is an NVIDIA GPU of compute capability 8.0 or later."""
     if jax.default_backend() != "gpu":
         return False
     capability = str(getattr(jax.local_devices()[0], "compute_capability", ""))
@@ -58,12 +58,12 @@ def fused_attention(
     value: Float[Array, "batch time head head_dim"],
     valid: Bool[Array, "batch time"],
 ) -> Float[Array, "batch time head head_dim"]:
-    """cuDNN's attention in bf16 with fp32 scores that are never in memory; an NVIDIA GPU alone has it.
+    """Compute attention by cuDNN, in bf16 with fp32 scores that never reach memory. Needs an NVIDIA GPU.
 
     Args:
-        query: scaled already.
-        key, value: of all frames.
-        valid: frames that are looked at; they come first in every row.
+        query: queries, already scaled.
+        key, value: keys and values of all frames.
+        valid: frames that are attended to; they come first in every row.
     """
     lengths = jnp.maximum(valid.sum(1), 1).astype(jnp.int32)
     query, key, value = (part.astype(jnp.bfloat16) for part in (query, key, value))
@@ -96,7 +96,7 @@ class Attention(Scoped):
         self.block_frames = config.attention_block_frames
 
     def _fused(self, time: int, head_dim: int, dropout_keys) -> bool:
-        """Whether cuDNN's attention can do it: bf16, nothing dropped, even lengths, a GPU that is here."""
+        """Tell whether cuDNN's attention applies: bf16, no dropout, an even length, a GPU in this process."""
         plain = dropout_keys is None or self.dropout_rate == 0.0
         fits = time % 2 == 0 and head_dim % 8 == 0 and head_dim <= 128
         return plain and fits and self.dtype == "bfloat16" and lowered_for() == "gpu" and _has_fused()
@@ -115,7 +115,7 @@ class Attention(Scoped):
         return self.out_proj(mixed.reshape(batch, time, dim))
 
     def _mix(self, query, key, value, valid, dropout_keys, first_query):
-        """Values as some queries weigh them."""
+        """Average the values by the attention weights of some queries."""
         scores = products.einsum("bqhd,bkhd->bhqk", query, key, self.dtype)
         scores = jnp.where(valid[:, None, None, :], scores, MASKED_SCORE)
         weights = jax.nn.softmax(scores, axis=-1)
@@ -123,7 +123,7 @@ class Attention(Scoped):
         return products.einsum("bhqk,bkhd->bqhd", weights, value, self.dtype)
 
     def _in_blocks(self, query, key, value, valid, dropout_keys):
-        """All queries, at once or so many at a time that scores never fill the memory."""
+        """Attend with all queries, in blocks of `block_frames` queries where that is set."""
         blocks = balanced(query.shape[1], self.block_frames)
         if blocks.count == 1:
             return self._mix(query, key, value, valid, dropout_keys, 0)
@@ -139,7 +139,7 @@ class Attention(Scoped):
 
 
 class FeedForward(Scoped):
-    """Two linear maps with GELU between."""
+    """Two linear maps with GELU between them."""
 
     def __init__(self, config: ModelConfig, key: Key[Array, ""]):
         first, second = jax.random.split(key)
@@ -168,7 +168,7 @@ class FeedForward(Scoped):
 
 
 class TransformerLayer(Scoped):
-    """One layer: post-norm (base, large) or pre-norm (large-lv60)."""
+    """A transformer layer: post-norm (base, large) or pre-norm (large-lv60)."""
 
     def __init__(self, config: ModelConfig, key: Key[Array, ""]):
         attention_key, feed_forward_key = jax.random.split(key)
@@ -196,7 +196,7 @@ class TransformerLayer(Scoped):
 
 
 class ContextNetwork(Scoped):
-    """Positional convolution, then the stacked layers under one `lax.scan`."""
+    """The positional convolution, then the stacked layers under one `lax.scan`."""
 
     def __init__(self, config: ModelConfig, key: Key[Array, ""]):
         position_key, layers_key = jax.random.split(key)
@@ -220,15 +220,14 @@ class ContextNetwork(Scoped):
         """Contextualise frames.
 
         Args:
-            x: latent frames, masked already.
+            x: latent frames, already masked.
             valid: frames that are not padding; padding is zeroed and never attended to.
-            dropout_keys: a key per utterance, or None for none.
-            step_key: key of the step's layer drop, or None for none.
-            sink: takes up the layers' gradients, where they are not to be given back as such.
+            dropout_keys: a key per utterance, or None for no dropout.
+            step_key: key of the step's layer drop, or None for no layer drop.
+            sink: arrays that take up the gradients of the layers; None returns gradients as usual.
 
         Returns:
-            (context, named intermediates); `hidden_layers` has a leading layer axis, and is not there with a
-            sink.
+            (context, named intermediates). `hidden_layers` has a leading layer axis; a sink leaves it out.
         """
         config = self.config
         x = jnp.where(valid[..., None], x, jnp.zeros_like(x))
@@ -255,7 +254,7 @@ class ContextNetwork(Scoped):
                 return x, x
 
             x, out["hidden_layers"] = jax.lax.scan(
-                # Inside a scan nothing can merge what is computed twice.
+                # prevent_cse is not needed: inside a scan XLA cannot merge the two computations.
                 jax.checkpoint(body, prevent_cse=False) if config.rematerialise_layers else body,
                 x,
                 (stacked, own),
@@ -268,10 +267,10 @@ class ContextNetwork(Scoped):
 
 @functools.cache
 def one_layer(config: ModelConfig) -> Layer:
-    """A transformer layer as a function of its parameters, for `layer_gradients`.
+    """Build a transformer layer as a function of its parameters, for `layer_gradients`.
 
-    What it has for itself are its index and whether it is kept (None: always), what all share are the valid
-    frames and the keys of dropout, or None.
+    `own` is the layer's index and whether it is kept (None: always). `shared` is the valid frames and the
+    keys of dropout (None: no dropout).
     """
 
     def make(key: Key[Array, ""]) -> TransformerLayer:

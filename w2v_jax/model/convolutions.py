@@ -1,7 +1,7 @@
-"""The model's convolutions, as `lax.conv` or as matrix products; chosen per backend.
+"""The model's convolutions, as `lax.conv` or as matrix products; the form is chosen per backend.
 
-Which form is fastest where is measured in docs/decisions/0003. In 16 bits the `lax` form also
-rounds its result and its gradients.
+docs/decisions/0003 has the times of both forms. In 16 bits the `lax` form also rounds its result and its
+gradients.
 """
 
 import functools
@@ -16,14 +16,14 @@ from w2v_jax.model.products import ComputeDtype, einsum
 from w2v_jax.platforms import lowered_for
 
 MAX_WINDOW_TAPS = 32
-BLOCK_FRAMES = 8  # of a product over blocks
+BLOCK_FRAMES = 8  # frames of a block in the product over blocks
 LAYOUT = ("NWC", "WIO", "NWC")
 
 
 def form_for_clients(chunk: int) -> ConvolutionForm:
-    """The form for `chunk` clients vmapped with weights of their own, where none was asked for.
+    """Choose the default form for `chunk` clients that are vmapped, each with its own weights.
 
-    `lax.conv` would become a grouped convolution then, and a product becomes a batched one.
+    Under vmap `lax.conv` becomes a grouped convolution, and a product becomes a batched one.
     """
     return "product" if chunk > 1 else "lax"
 
@@ -35,10 +35,10 @@ def strided_convolution(
     form: ConvolutionForm,
     dtype: ComputeDtype,
 ) -> Float[Array, "batch frame out"]:
-    """Convolution without padding, `frame = (time - tap) // stride + 1`.
+    """Convolve without padding: `frame = (time - tap) // stride + 1`.
 
-    In the product form the waveform is cut into blocks of `stride` samples, and each run of up to
-    `stride` taps becomes one matrix product; vmapped over kernels, that is a batched product.
+    The product form cuts the waveform into blocks of `stride` samples, and each run of up to `stride` taps
+    becomes one matrix product. Vmapped over kernels, that is a batched product.
     """
     taps, channels, _ = kernel.shape
     if form == "lax":
@@ -51,7 +51,7 @@ def strided_convolution(
     blocks = x[:, :needed].reshape(x.shape[0], frames + runs - 1, stride * channels)
     rows = kernel.reshape(taps * channels, -1)
     if lowered_for() == "gpu":
-        # One product over whole windows: operands are laid out in memory in any case.
+        # Use one product over whole windows: a GPU lays its operands out in memory anyway.
         widths = [min(stride, taps - run * stride) * channels for run in range(runs)]
         windows = [blocks[:, run : run + frames, :width] for run, width in enumerate(widths)]
         return einsum("btd,de->bte", jnp.concatenate(windows, axis=-1), rows, dtype)
@@ -73,10 +73,10 @@ def positional_convolution(
     form: ConvolutionForm,
     dtype: ComputeDtype,
 ) -> Float[Array, "batch time channel"]:
-    """Grouped convolution of stride 1 with `tap // 2` padding; one output is dropped for even taps.
+    """Convolve in groups with stride 1 and `tap // 2` padding; even taps drop one output.
 
-    The product form lays windows out in memory; with many taps (base has 128) it lays out blocks of frames
-    and the kernel at every place in a block instead, on GPUs. There bf16 takes that whatever the form:
+    The product form lays windows out in memory. With many taps (base has 128) on a GPU it lays out blocks of
+    frames instead, and the kernel at every place in a block. On a GPU bf16 takes that path in either form:
     cuDNN's grouped convolution of base runs at 6 TFLOP/s on an H100 (docs/decisions/0012).
     """
     taps, group_channels, channels = kernel.shape
@@ -96,16 +96,16 @@ def positional_convolution(
 
 
 def _block_convolution(x, kernel, groups, dtype):
-    """The positional convolution as one product a group: blocks of frames with all that they look at.
+    """Compute the positional convolution as one product a group, over blocks of frames and their context.
 
-    A block of B frames looks at B + taps - 1 of them. The kernel is laid out once for each frame of a block,
-    zero elsewhere, so that the product has (B + taps - 1) / taps times the operations: 1.05 for 128 taps.
+    A block of B frames sees B + taps - 1 frames. The kernel is laid out once for each frame of a block and is
+    zero elsewhere, so the product has (B + taps - 1) / taps times the operations: 1.05 for 128 taps.
     """
     taps, group_channels, channels = kernel.shape
     batch, time, _ = x.shape
     before, block = taps // 2, BLOCK_FRAMES
-    count = -(-time // block)  # of blocks
-    reach = -(-(block + taps - 1) // block)  # blocks that one looks at
+    count = -(-time // block)  # number of blocks
+    reach = -(-(block + taps - 1) // block)  # number of blocks that one block sees
     padded = jnp.pad(x, ((0, 0), (before, (count + reach - 1) * block - time - before), (0, 0)))
     pieces = padded.reshape(batch, count + reach - 1, block, groups, group_channels)
     seen = jnp.stack([pieces[:, place : place + count] for place in range(reach)], axis=2)
@@ -142,9 +142,9 @@ def _convolution(x, kernel, stride, groups, padding, dilation=(1, 1)):
     )
 
 
-# The derivatives of lax.conv come in layouts that XLA:CPU (jaxlib 0.10.2) brings into its fast form in
-# a program's entry but not inside loops, where a step then takes about three times as long. Written
-# in that form, they are fast everywhere.
+# XLA:CPU (jaxlib 0.10.2) brings the derivatives of lax.conv into its fast layout at the top of a program but
+# not inside loops, where a step then takes about three times as long. The derivatives below are in that
+# layout from the start, so they are fast everywhere.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _canonical_convolution(x, kernel, stride, groups, padding):
     return _convolution(x, kernel, stride, groups, padding)
@@ -169,7 +169,7 @@ def _canonical_backward(stride, groups, padding, saved, cotangent):
         around = (taps - 1 - before, taps - 1 - after + unread)
         x_gradient = _convolution(cotangent, flipped, 1, groups, around, (stride, 1))
 
-    # Channels become the batch, and the batch is what is summed over.
+    # The channels take the place of the batch, and the batch is summed over.
     rows = x.reshape(batch, time, groups, group_inputs).transpose(3, 1, 2, 0)
     rows = rows.reshape(group_inputs, time, groups * batch)
     kernel_gradient = _convolution(
@@ -179,10 +179,10 @@ def _canonical_backward(stride, groups, padding, saved, cotangent):
 
 
 def _spread(cotangent, kernel, stride, time):
-    """Gradient of a strided convolution's input, as a product for each run of up to `stride` taps.
+    """Compute the gradient of a strided convolution's input by a product for each run of `stride` taps.
 
-    A convolution of the holed cotangent takes as long on XLA:CPU, and there takes scratch memory of frames x
-    taps x channels that no memory plan shows.
+    A convolution of the cotangent with zeros between its frames takes as long on XLA:CPU, and needs scratch
+    memory of frames x taps x channels that no memory plan shows.
     """
     taps, channels, outputs = kernel.shape
     batch, frames, _ = cotangent.shape

@@ -1,9 +1,9 @@
-"""The feature encoder in blocks of time: the same features and gradients, a block's activations at a time.
+"""The feature encoder in blocks of time: the same features and gradients with the activations of one block.
 
-A block of frames looks at its own samples and a few of the next block's. GroupNorm alone looks at the whole
-length: its statistics are gathered first, block by block, and every block is normalised by them. What is kept
-for the backward pass are the waveform and these statistics; there every block is computed again, and its
-gradients are added up, those of the statistics last.
+A block of frames sees its own samples and a few of the next block. Only GroupNorm sees the whole length: its
+statistics are gathered first, block by block, and every block is normalised by them. The waveform and these
+statistics are kept for the backward pass, which computes every block again and adds up the gradients, those
+of the statistics last.
 """
 
 import functools
@@ -29,11 +29,12 @@ class BlockedEncoder(NamedTuple):
     """The parts of an encoder, as functions of its parameters.
 
     Attributes:
-        config: shapes.
-        blocks: of frames.
+        config: gives the shapes.
+        blocks: how the frames are cut.
         first_convolution: (the first layer's parameters, samples [batch, time]) -> outputs before the norm.
-        layers: (parameters by layer, samples [batch, time], statistics or None, inside) -> frames. `inside`
-            says which outputs of the first convolution are no padding, bool [batch, time], or None for all.
+        layers: (parameters by layer, samples [batch, time], statistics or None, inside) -> frames.
+            `inside` is bool [batch, time], False where an output of the first convolution is padding; None
+            stands for True everywhere.
     """
 
     config: ModelConfig
@@ -55,7 +56,7 @@ class _Cut(NamedTuple):
 
 
 def _cut(waveform: Array, outputs: int, block_outputs: int, hop: int, field: int) -> _Cut:
-    """Windows of `block_outputs` outputs each that see `field` samples and are `hop` samples apart."""
+    """Cut windows of `block_outputs` outputs; an output sees `field` samples, the next begins `hop` later."""
     blocks = math.ceil(outputs / block_outputs)
     step, window = block_outputs * hop, (block_outputs - 1) * hop + field
     more = (blocks - 1) * step + window - waveform.shape[1]
@@ -70,16 +71,16 @@ def features_in_blocks(
     waveform: Float[Array, "batch time"],
     num_samples: Int[Array, " batch"],
 ) -> Float[Array, "batch frame channel"]:
-    """What the encoder gives, some frames at a time; its gradients are those of the parameters alone.
+    """Compute the encoder's features, one block of frames at a time; only parameters get gradients.
 
     Args:
-        encoder: whose layers are applied.
-        parameters: its parameters.
+        encoder: the encoder in blocks.
+        parameters: parameters of the encoder.
         waveform: 16 kHz mono, zero beyond `num_samples`.
         num_samples: valid samples per utterance.
 
     Returns:
-        Latent frames, equal to the encoder's but for rounding.
+        Latent frames, equal to those of the plain encoder except for rounding.
     """
     return forward(encoder, parameters, waveform, num_samples)[0]
 
@@ -87,7 +88,7 @@ def features_in_blocks(
 def forward(
     encoder: BlockedEncoder, parameters: Parameters, waveform: Array, num_samples: Array
 ) -> tuple[Float[Array, "batch frame channel"], Statistics | None]:
-    """The features, and the statistics that `pull_back` wants of them."""
+    """Compute the features, and the statistics that `pull_back` needs."""
     statistics = None
     if encoder.config.feature_norm == "group":
         statistics = _statistics(encoder, parameters, waveform, num_samples)
@@ -110,9 +111,10 @@ def pull_back(
     cotangent: Float[Array, "batch frame channel"],
     total: Parameters | None = None,
 ) -> Parameters:
-    """Gradients of the encoder's parameters from those of its features, each block computed once more.
+    """Compute gradients of the encoder's parameters from those of its features, block by block again.
 
-    They are added to `total` where there is one.
+    Returns:
+        The gradients, added to `total` where it is given.
     """
     cut = _windows(encoder, waveform)
 
@@ -146,14 +148,14 @@ features_in_blocks.defvjp(_forward, _backward)
 
 
 def _windows(encoder: BlockedEncoder, waveform: Array) -> _Cut:
-    """What each block of frames looks at of a waveform."""
+    """Cut the waveform into the windows that the blocks of frames see."""
     config, blocks = encoder.config, encoder.blocks
     hop = math.prod(config.conv_strides)
     return _cut(waveform, blocks.time, blocks.width, hop, config.receptive_field_samples)
 
 
 def _inside(encoder: BlockedEncoder, num_samples: Array, block: Array) -> Array | None:
-    """Where a block's outputs of the first convolution are no padding; None where nobody asks."""
+    """Mark the outputs of the first convolution in a block that are not padding; None without masking."""
     config = encoder.config
     if not config.masked_group_norm:
         return None
@@ -167,7 +169,7 @@ def _inside(encoder: BlockedEncoder, num_samples: Array, block: Array) -> Array 
 def _first_blocks(
     encoder: BlockedEncoder, waveform: Array, num_samples: Array
 ) -> tuple[_Cut, Callable[[Array], Array], Array]:
-    """Windows of the first convolution, which of their outputs count (1 or 0), and how many do in all."""
+    """Cut windows of the first convolution; weight their outputs (1 or 0), and count those of weight 1."""
     config = encoder.config
     taps, stride = config.conv_kernels[0], config.conv_strides[0]
     total = (waveform.shape[1] - taps) // stride + 1
@@ -185,7 +187,7 @@ def _first_blocks(
 
 
 def _statistics(encoder: BlockedEncoder, parameters, waveform, num_samples) -> Statistics:
-    """Mean and variance of the first convolution's outputs, block after block (Chan et al. 1979)."""
+    """Compute mean and variance of the first convolution's outputs, block by block (Chan et al. 1979)."""
     cut, share_of, count = _first_blocks(encoder, waveform, num_samples)
 
     def body(carry: tuple[Array, Array, Array], block: Array) -> tuple[tuple[Array, Array, Array], None]:
@@ -206,9 +208,10 @@ def _statistics(encoder: BlockedEncoder, parameters, waveform, num_samples) -> S
 
 
 def _moments(x: Array, share: Array, pieces: int) -> tuple[Array, Array, Array]:
-    """Count, mean and summed squares about it over time, of what counts; in two stages.
+    """Compute count, mean and sum of squares about the mean over time, in two stages; `share` is 1 or 0.
 
-    XLA:CPU adds up a long column one by one, and the sum of a whole clip is then wrong in its fifth digit.
+    One stage would be less exact: XLA:CPU adds up a long column one by one, and the sum of a whole clip is
+    then wrong in its fifth digit.
     """
 
     def cut(values: Array) -> Array:
@@ -224,7 +227,7 @@ def _moments(x: Array, share: Array, pieces: int) -> tuple[Array, Array, Array]:
 
 
 def _pull_statistics(encoder, parameters, waveform, num_samples, statistics, changes) -> Parameters:
-    """Gradients of the first layer's parameters from those of the statistics."""
+    """Compute gradients of the first layer's parameters from those of the statistics."""
     cut, share_of, count = _first_blocks(encoder, waveform, num_samples)
 
     def body(total: Parameters, block: Array) -> tuple[Parameters, None]:

@@ -1,4 +1,4 @@
-"""Feature encoder: waveform -> latent frames (wav2vec 2.0, section 2)."""
+"""The feature encoder: waveform -> latent frames (wav2vec 2.0, section 2)."""
 
 import functools
 from typing import Any
@@ -19,12 +19,12 @@ from w2v_jax.randomness import dropout
 
 
 class ConvLayer(Scoped):
-    """One strided convolution, its norm if it has one, and GELU."""
+    """A strided convolution, its norm if it has one, and GELU."""
 
     def __init__(self, index: int, config: ModelConfig, key: Key[Array, ""]):
         in_channels = 1 if index == 0 else config.conv_channels[index - 1]
         channels, taps = config.conv_channels[index], config.conv_kernels[index]
-        # Kaiming normal with fan-in, as torch's kaiming_normal_.
+        # Kaiming normal with fan-in, as in torch's kaiming_normal_.
         std = (2.0 / (in_channels * taps)) ** 0.5
         self.kernel = nnx.Param(std * jax.random.normal(key, (taps, in_channels, channels)))
         self.bias = nnx.Param(jnp.zeros(channels)) if config.conv_bias else None
@@ -39,7 +39,7 @@ class ConvLayer(Scoped):
         self.form: ConvolutionForm = config.convolution_form
 
     def convolve(self, x: Float[Array, "batch time channel"]) -> Float[Array, "batch frame out"]:
-        """The convolution with its bias, before norm and GELU."""
+        """Apply the convolution and its bias, without norm and GELU."""
         x = convolutions.strided_convolution(x, self.kernel[...], self.stride, self.form, self.dtype)
         return x if self.bias is None else x + broadcast_last(self.bias[...], x)
 
@@ -86,9 +86,9 @@ class FeatureEncoder(Scoped):
 
 @functools.cache
 def blocked_encoder(config: ModelConfig, frames: int) -> BlockedEncoder:
-    """The encoder of so many frames as functions of its parameters and of a block's samples.
+    """Build the encoder of `frames` frames as functions of its parameters and of a block's samples.
 
-    Where `config.encoder_block_frames` is None there is a single block.
+    There is a single block where `config.encoder_block_frames` is None.
     """
     applied = [
         bind(functools.partial(_named_layer, index, config))[1] for index in range(len(config.conv_channels))
@@ -126,6 +126,6 @@ class FeatureProjection(Scoped):
         self.dropout_rate = config.input_dropout
 
     def __call__(self, features, dropout_keys):
-        """Returns (projected, normed): the second is the quantizer's input."""
+        """Return (projected, normed); `normed` is the quantizer's input."""
         normed = self.layer_norm(features)
         return dropout(self.projection(normed), self.dropout_rate, dropout_keys), normed

@@ -1,4 +1,4 @@
-"""How many frames an utterance has, and which of a row they are."""
+"""The number of frames of an utterance, and the mask of its valid frames."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
@@ -9,12 +9,12 @@ from w2v_jax.config import ModelConfig
 def frame_lengths(
     num_samples: Int[Array, " batch"], config: ModelConfig, layers: int | None = None
 ) -> Int[Array, " batch"]:
-    """Valid frames after the first convolutions; 0 where too short.
+    """Count valid frames after the first convolutions; 0 where an utterance is too short.
 
     Args:
         num_samples: int32 [batch], at 16 kHz.
-        config: kernels and strides.
-        layers: how many convolutions; all by default.
+        config: gives kernels and strides.
+        layers: number of convolutions; all by default.
     """
     length = num_samples
     for kernel, stride in list(zip(config.conv_kernels, config.conv_strides, strict=True))[:layers]:
@@ -23,5 +23,5 @@ def frame_lengths(
 
 
 def valid_frames(num_frames: Int[Array, " batch"], total: int) -> Bool[Array, "batch total"]:
-    """Where a frame's index is below the utterance's number of frames."""
+    """Mark frames whose index is below the utterance's number of frames."""
     return jnp.arange(total)[None, :] < num_frames[:, None]

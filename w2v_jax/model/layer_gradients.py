@@ -1,9 +1,9 @@
-"""A stack of layers whose gradients are added, layer by layer, to arrays that are there already.
+"""A stack of layers whose gradients are added, layer by layer, to arrays that exist already.
 
-A gradient of the whole stack is as large as its parameters. Where gradients of several micro-batches are
-added up, or applied at once, it need never exist: the backward pass goes from the last layer to the first,
-and adds each layer's gradient in place. To jax.grad the arrays are one more input of the stack, and what it
-takes for their gradient is themselves with all that was added.
+A gradient of the whole stack is as large as its parameters. It need never exist where gradients of several
+micro-batches are added up, or applied at once: the backward pass goes from the last layer to the first and
+adds each layer's gradient in place. For jax.grad these arrays are one more input of the stack, and their
+"gradient" is the arrays themselves plus everything that was added.
 """
 
 import functools
@@ -17,17 +17,17 @@ from jaxtyping import Array, Float
 
 from w2v_jax.model.binding import Parameters
 
-# (a layer's parameters, its input, what it has for itself, what all share) -> its output
+# (parameters of a layer, its input, values of its own, values that all layers share) -> its output
 Layer = Callable[[Parameters, Array, Any, Any], Array]
 
 
 class Sink(NamedTuple):
-    """Where the layers' gradients go.
+    """Arrays that take up the gradients of the layers.
 
     Attributes:
         values: arrays like the stacked parameters, leaves [layer, ...]. Gradients with respect to them are
             `values + scale x gradients of the layers`.
-        scale: 1 to add gradients up, minus the learning rate to descend at once.
+        scale: 1 to add gradients up; minus the learning rate to descend at once.
     """
 
     values: Parameters
@@ -47,15 +47,15 @@ def layers_into_sink(
     own: Any,
     shared: Any,
 ) -> Float[Array, "batch time dim"]:
-    """All layers, one after another; every one is computed again in the backward pass.
+    """Apply all layers, one after another; the backward pass computes every layer again.
 
     Args:
-        layer: one layer; no closure over arrays.
+        layer: one layer, without a closure over arrays.
         x: input of the first layer.
         sink: takes up the gradients of the parameters.
-        parameters: leaves [layer, ...]; not looked at where the sink is a Descent.
-        own: what each layer has for itself, leaves [layer, ...].
-        shared: what all of them look at.
+        parameters: leaves [layer, ...]; ignored where the sink is a Descent.
+        own: values of each layer, leaves [layer, ...].
+        shared: values that all layers share.
     """
     return _forward(layer, x, sink, parameters, own, shared)[0]
 
@@ -88,7 +88,7 @@ def _backward(layer, saved, cotangent):
         )
         return (change, values), None
 
-    # Backwards, since what one layer's input changes is what the one before it is asked for.
+    # Go backwards: the gradient of a layer's input is the cotangent of the layer before it.
     (change, values), _ = lax.scan(
         body, (cotangent, sink.values), (jnp.arange(count), inputs, own), reverse=True
     )

@@ -1,4 +1,4 @@
-"""Building blocks: modules that hold parameters only and label their operations."""
+"""Building blocks: modules that hold only parameters and label their operations."""
 
 import functools
 from collections.abc import Callable
@@ -44,22 +44,22 @@ class Scoped(nnx.Module):
 
 
 def broadcast_last(vector: Float[Array, " dim"], like: Array) -> Array:
-    """`vector` with leading axes of size one, so that it broadcasts against `like`."""
+    """Give `vector` leading axes of size one, so that it broadcasts against `like`."""
     return vector.reshape((1,) * (like.ndim - 1) + vector.shape)
 
 
 def normal(std: float) -> Initializer:
-    """Initializer N(0, std^2)."""
+    """Build the initializer N(0, std^2)."""
     return lambda key, shape: std * jax.random.normal(key, shape)
 
 
 def symmetric_uniform(bound: float) -> Initializer:
-    """Initializer U(-bound, bound)."""
+    """Build the initializer U(-bound, bound)."""
     return lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
 def unit_uniform(key: Array, shape: tuple[int, ...]) -> Array:
-    """Initializer U(0, 1), as torch's `uniform_` (jax.nn.initializers.uniform() is U(0, 0.01))."""
+    """Draw from U(0, 1), as torch's `uniform_` does (jax.nn.initializers.uniform() is U(0, 0.01))."""
     return jax.random.uniform(key, shape)
 
 
@@ -126,7 +126,7 @@ class GroupNorm(Scoped):
         valid: Bool[Array, "batch time"] | None = None,
         statistics: Statistics | None = None,
     ) -> Float[Array, "batch time channel"]:
-        """Normalise, by statistics of more than `x` where they are given."""
+        """Normalise `x`, by `statistics` where they are given and else by its own."""
         mean, variance = statistics or self.statistics(x, valid)
         y = (x - mean) * jax.lax.rsqrt(variance + EPSILON)
         y = y * broadcast_last(self.scale[...], y) + broadcast_last(self.bias[...], y)
@@ -145,16 +145,17 @@ class GroupNorm(Scoped):
 
 
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The exact GELU, by the error function (jax.nn.gelu's default is the tanh approximation).
+    """Compute the exact GELU by the error function (the default of jax.nn.gelu is the tanh approximation).
 
-    As torch has it, x / 2 (1 + erf(x / sqrt 2)); jax's own is by erfc, which takes XLA:CPU twice as long.
+    The form is torch's, x / 2 (1 + erf(x / sqrt 2)). JAX's exact form uses erfc, which takes XLA:CPU twice as
+    long.
     """
     return x * (0.5 * (1.0 + jax.lax.erf(x * 0.5**0.5)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def scale_gradient(x: Array, scale: float) -> Any:
-    """Identity whose gradient is multiplied by `scale`."""
+    """Return `x`; its gradient is multiplied by `scale`."""
     return x
 
 

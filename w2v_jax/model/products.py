@@ -1,9 +1,9 @@
 """Matrix products in mixed precision.
 
 Under `bfloat16` or `float16` operands are rounded to 16 bits and accumulated in fp32, forward and backward;
-activations stay fp32 outside the products. On GPUs `bfloat16` also rounds results, but for gradients of
-second operands, as weights are: they are written and read at half the bytes. `float16` needs its loss scaled
-(experiments/costs/step/training_step.py).
+activations stay fp32 outside the products. On GPUs `bfloat16` also rounds results, which halves the bytes
+that are written and read; gradients of second operands, such as weights, are not rounded. `float16` needs a
+scaled loss (experiments/costs/step/training_step.py).
 """
 
 import functools
@@ -20,7 +20,7 @@ ComputeDtype = Literal["float32", "bfloat16", "float16"]
 
 
 def einsum(spec: str, a: Array, b: Array, dtype: ComputeDtype) -> Array:
-    """A two-operand einsum with fp32 accumulation and result; in bf16 a GPU's result is rounded to bf16.
+    """Compute an einsum of two operands, accumulated in fp32; in bf16 a GPU rounds its result to bf16.
 
     Args:
         spec: like "btd,de->bte". Every index of an operand must be in the other one or the result.
@@ -28,7 +28,7 @@ def einsum(spec: str, a: Array, b: Array, dtype: ComputeDtype) -> Array:
         dtype: "float32", or "bfloat16" or "float16" to round the operands, also in the backward pass.
     """
     if dtype == "float32":
-        # Else GPUs would round to TF32 and TPUs to bf16.
+        # At the default precision GPUs would round to TF32 and TPUs to bf16.
         return jnp.einsum(spec, a, b, precision=lax.Precision.HIGHEST)
     return _mixed_einsum(spec, dtype, a, b)
 
@@ -49,15 +49,15 @@ def _rounded_einsum(spec, dtype, a, b, rounds_result=False):
 
 
 def _has_batch_axis(spec: str) -> bool:
-    """Whether an index stands in both operands and in the result."""
+    """Tell whether an index stands in both operands and in the result."""
     inputs, output = spec.split("->")
     left, right = inputs.split(",")
     return bool(set(left) & set(right) & set(output))
 
 
 def _mixed_einsum_forward(spec, dtype, a, b):
-    # What is kept for the backward pass: activations rounded; a weight (no index in common with both the
-    # activations and the result) as it is, since its fp32 form is in memory anyway.
+    # Kept for the backward pass: rounded activations, and the second operand. A weight has no index in common
+    # with both the activations and the result; it is kept as it is, since its fp32 form is in memory anyway.
     rounded = a.astype(dtype)
     kept = b.astype(dtype) if _has_batch_axis(spec) else b
     return _rounded_einsum(spec, dtype, rounded, b, rounds_result=True), (rounded, kept)

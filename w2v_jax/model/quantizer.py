@@ -1,4 +1,4 @@
-"""Gumbel product quantizer (wav2vec 2.0, section 2 and equation 1)."""
+"""The Gumbel product quantizer (wav2vec 2.0, section 2 and equation 1)."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from w2v_jax.model.layers import Linear, Scoped, normal, unit_uniform
 
 
 class Quantized(NamedTuple):
-    """What the quantizer returns for every frame."""
+    """The quantizer's output for every frame."""
 
     vectors: Float[Array, "batch time dim"]
     codes: Int[Array, "batch time group"]
@@ -20,7 +20,7 @@ class Quantized(NamedTuple):
 
 
 class GumbelQuantizer(Scoped):
-    """Chooses one entry per group: one-hot forward, gradient of the soft choice backward."""
+    """Choose one entry per group: one-hot forward, gradient of the soft choice backward."""
 
     def __init__(self, config: ModelConfig, key: Key[Array, ""]):
         linear_key, codebook_key = jax.random.split(key)
@@ -36,7 +36,7 @@ class GumbelQuantizer(Scoped):
         self.codevectors = nnx.Param(unit_uniform(codebook_key, shape))
 
     def logits(self, features: Float[Array, "batch time channel"]) -> Float[Array, "batch time group entry"]:
-        """Of every entry, without noise."""
+        """Compute the logits of every entry, without noise."""
         groups, entries, _ = self.codevectors.shape
         return self.weight_proj(features).reshape(*features.shape[:2], groups, entries)
 
@@ -76,12 +76,12 @@ class GumbelQuantizer(Scoped):
 def gumbel_noise(
     keys: Key[Array, " batch"], time: int, groups: int, entries: int
 ) -> Float[Array, "batch time group entry"]:
-    """Standard Gumbel noise per utterance, in fp32, finite by construction."""
+    """Draw standard Gumbel noise per utterance, in fp32, finite by construction."""
     return jax.vmap(lambda k: jax.random.gumbel(k, (time, groups, entries)))(keys)
 
 
 def gumbel_temperature(config: ModelConfig, step: Int[Array, ""] | int) -> Float[Array, ""]:
-    """max(start x decay^step, end) for the global update `step`."""
+    """Compute max(start x decay^step, end) for the global update `step`."""
     decayed = config.gumbel_temperature_start * jnp.power(
         jnp.float32(config.gumbel_temperature_decay), jnp.asarray(step, jnp.float32)
     )

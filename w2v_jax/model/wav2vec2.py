@@ -1,4 +1,4 @@
-"""wav2vec 2.0: wires the parts into an encoder and a pre-training model; computes no loss."""
+"""wav2vec 2.0: the encoder and the pre-training model, made of the other modules; computes no loss."""
 
 from typing import Literal, NamedTuple
 
@@ -20,7 +20,7 @@ Frozen = Literal["none", "feature-encoder", "encoder"]
 
 
 class Predictions(NamedTuple):
-    """What the losses need of a forward pass."""
+    """The outputs of a forward pass that the losses need."""
 
     context: Float[Array, "batch time dim"]
     targets: Float[Array, "batch time dim"]
@@ -30,14 +30,14 @@ class Predictions(NamedTuple):
 
 
 class DropoutKeys(NamedTuple):
-    """Keys of a training forward pass; None in place of the record means no dropout at all."""
+    """The keys of dropout in a training forward pass; None in place of the record means no dropout."""
 
     utterance: Key[Array, " batch"]
     step: Key[Array, ""]
 
 
 class Encoded(NamedTuple):
-    """What the encoder makes of a batch."""
+    """The encoder's outputs for a batch."""
 
     features: Float[Array, "batch time channel"]
     normed: Float[Array, "batch time channel"]
@@ -47,7 +47,7 @@ class Encoded(NamedTuple):
 
 
 class Encoder(Scoped):
-    """What outlives pre-training: feature encoder and context network."""
+    """The part of the model that outlives pre-training: feature encoder and context network."""
 
     def __init__(self, config: ModelConfig, key: Key[Array, ""]):
         keys = jax.random.split(key, 7)
@@ -66,12 +66,12 @@ class Encoder(Scoped):
         dropout_keys: DropoutKeys | None = None,
         frozen: Frozen = "none",
     ) -> Encoded:
-        """Contextual frames of unmasked speech, or of speech with frames masked.
+        """Compute contextual frames of speech, with frames masked where `mask` says so.
 
         Args:
             waveform: 16 kHz mono, zero beyond `num_samples`.
             num_samples: valid samples per utterance.
-            mask: frames replaced by the mask embedding; None for none.
+            mask: frames replaced by the mask embedding; None replaces none.
             dropout_keys: None for evaluation.
             frozen: the part that gets no gradients: "feature-encoder", "encoder" (all), or "none".
         """
@@ -89,11 +89,11 @@ class Encoder(Scoped):
         features: Float[Array, "batch time channel"] | None = None,
         sink: Sink | None = None,
     ) -> tuple[Encoded, dict[str, Array]]:
-        """As `__call__`, with every layer's output under its own name.
+        """Encode as `__call__` does, and also return every layer's output under its own name.
 
         Args:
-            waveform, num_samples, mask, dropout_keys, frozen: as of `__call__`.
-            features: the feature encoder's, where they are known already.
+            waveform, num_samples, mask, dropout_keys, frozen: as in `__call__`.
+            features: output of the feature encoder, if it is known already.
             sink: takes up the gradients of the transformer's layers.
 
         Returns:
@@ -122,7 +122,7 @@ class Encoder(Scoped):
         return Encoded(features, normed, projected, context, valid), out | context_out
 
     def dropout_site(self, dropout_keys: DropoutKeys | None, index: int) -> Key[Array, " batch"] | None:
-        """Keys of a place of dropout outside the layers, which have the first numbers."""
+        """Derive the keys of a dropout outside the layers; the layers have the first numbers."""
         if dropout_keys is None:
             return None
         return fold_in_all(dropout_keys.utterance, self.config.num_layers + 1 + index)
@@ -149,7 +149,7 @@ class Wav2Vec2(Encoder):
         *,
         dropout_keys: DropoutKeys | None = None,
     ) -> Float[Array, "batch time group entry"]:
-        """Probabilities of the quantizer's entries, as in `Predictions`, from features alone."""
+        """Compute the probabilities of the quantizer's entries, as in `Predictions`, from features alone."""
         normed = self.feature_projection.layer_norm(features)
         normed = dropout(normed, self.config.feature_dropout, self.dropout_site(dropout_keys, 2))
         return jax.nn.softmax(self.quantizer.logits(normed), axis=-1)
@@ -166,7 +166,7 @@ class Wav2Vec2(Encoder):
         features: Float[Array, "batch time channel"] | None = None,
         sink: Sink | None = None,
     ) -> tuple[Predictions, dict[str, Array]]:
-        """Forward pass.
+        """Run the forward pass.
 
         Args:
             waveform: 16 kHz mono, zero beyond `num_samples`.
@@ -175,7 +175,7 @@ class Wav2Vec2(Encoder):
             gumbel_noise: None for evaluation: codes are then a plain argmax.
             gumbel_temperature: of the Gumbel softmax.
             dropout_keys: None for evaluation.
-            features: the feature encoder's, where they are known already.
+            features: output of the feature encoder, if it is known already.
             sink: takes up the gradients of the transformer's layers.
 
         Returns:
@@ -219,7 +219,7 @@ class Wav2Vec2(Encoder):
 def normalise_waveform(
     waveform: Float[Array, "batch sample"], num_samples: Int[Array, " batch"]
 ) -> Float[Array, "batch sample"]:
-    """Zero mean and unit variance over the valid samples (eps 1e-7), zero elsewhere."""
+    """Scale to zero mean and unit variance over the valid samples (eps 1e-7); zero elsewhere."""
     valid = valid_frames(num_samples, waveform.shape[1])
     share = valid.astype(waveform.dtype)
     count = jnp.maximum(share.sum(1, keepdims=True), 1.0)

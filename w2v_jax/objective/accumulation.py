@@ -1,13 +1,13 @@
-"""Gradients of a batch from its utterances, a few at a time: exact, for all three losses.
+"""Gradients of a batch from a few of its utterances at a time, exact for all three losses.
 
-The contrastive loss and the feature penalty are sums over frames, divided by counts that are known before
-anything is computed: micro-batches add up. The diversity loss is a function of the batch's average choice
-probabilities. A first pass, of the feature encoder alone, gathers that average; the loss's gradient with
-respect to it is a constant then, and the loss is replaced by its linearisation there, which adds up too and
-has the same gradient.
+The contrastive loss and the feature penalty are sums over frames, divided by counts that are known
+beforehand, so micro-batches add up. The diversity loss is a function of the batch's average choice
+probabilities. A first pass, through the feature encoder alone, gathers that average. The gradient of the loss
+with respect to the average is then a constant, and the linearisation of the loss there replaces it: it adds
+up too and has the same gradient.
 
-Nothing as large as the model exists but its parameters and one set of gradients: the transformer's are added
-layer by layer (layer_gradients), and the feature encoder's block by block (encoder_blocks).
+Only the parameters and one set of gradients are as large as the model: gradients of the transformer are added
+layer by layer (layer_gradients), and those of the feature encoder block by block (encoder_blocks).
 """
 
 from collections.abc import Callable
@@ -38,8 +38,8 @@ from w2v_jax.objective.pretraining_loss import (
     training_noise,
 )
 
-# Features are kept from the first pass to the second, for all utterances, where they take no more than this;
-# a batch of any size must not need more memory than a small one. Else they are computed again.
+# Features of all utterances are kept from the first pass to the second where they take no more than this, and
+# are computed again where they take more: a large batch must not need more memory than a small one.
 KEPT_FEATURES_BYTES = 32 * 2**20
 
 ENCODER = "feature_encoder"
@@ -47,7 +47,7 @@ Apply = Callable[..., Any]
 
 
 class Whole(NamedTuple):
-    """What a batch's losses need to know of it as a whole."""
+    """Values of the whole batch that the losses of a micro-batch need."""
 
     masked: Float[Array, ""]  # frames
     valid: Float[Array, ""]  # frames
@@ -63,12 +63,12 @@ def value_and_grad(
     step: Int[Array, ""] | int,
     loss_scale: Float[Array, ""] | float = 1.0,
 ) -> tuple[Parameters, Sums]:
-    """Gradients of the batch's mean loss, `config.micro_batch` utterances at a time, and its sums.
+    """Compute gradients of the batch's mean loss, `config.micro_batch` utterances at a time, and its sums.
 
     Args:
-        config: whose `micro_batch` is set.
-        apply: the model's, of `bind`.
-        parameters: of the model.
+        config: `micro_batch` must be set.
+        apply: of the model, made by `bind`.
+        parameters: parameters of the model.
         batch, key, step, loss_scale: as an Objective takes them.
     """
     assert config.micro_batch is not None
@@ -112,9 +112,12 @@ def descend(
     step: Int[Array, ""] | int,
     rate: Float[Array, ""],
 ) -> tuple[Parameters, Sums]:
-    """A step of plain gradient descent, each layer's gradient applied as soon as it is known, and the sums.
+    """Take a step of plain gradient descent that applies each layer's gradient as soon as it is known.
 
-    The whole batch at a time: gradients of several micro-batches would have to be kept to be added up.
+    It takes the whole batch at once: gradients of several micro-batches would have to be kept to be added up.
+
+    Returns:
+        The new parameters, and the sums of the batch.
     """
     layers, others = _apart(parameters)
     others = others | {ENCODER: parameters[ENCODER]}
@@ -132,16 +135,16 @@ def descend(
 
 
 def keeps_features(config: ModelConfig, utterances: int, samples: int) -> bool:
-    """Whether a batch's features are kept from the first pass to the second."""
+    """Tell whether a batch's features are kept from the first pass to the second."""
     return utterances * config.num_frames(samples) * config.feature_dim * 4 <= KEPT_FEATURES_BYTES
 
 
 class MicroBatches(NamedTuple):
-    """A batch, some rows of it at a time; it is not copied unless rows have to be added.
+    """A batch that is read some rows at a time; it is copied only if rows have to be added.
 
     Attributes:
-        batch: rows that were added have no samples.
-        rows: of a micro-batch.
+        batch: the batch; added rows have no samples.
+        rows: rows of a micro-batch.
     """
 
     batch: Batch
@@ -149,7 +152,7 @@ class MicroBatches(NamedTuple):
 
     @classmethod
     def of(cls, batch: Batch, rows: int) -> "MicroBatches":
-        """Micro-batches of so many rows, or of the whole batch if it has fewer."""
+        """Make micro-batches of `rows` rows, or of the whole batch if it has fewer."""
         rows = min(rows, batch.waveform.shape[0])
         more = -batch.waveform.shape[0] % rows
         if more:
@@ -158,24 +161,24 @@ class MicroBatches(NamedTuple):
 
     @property
     def indices(self) -> Int[Array, " micro_batch"]:
-        """Of all micro-batches."""
+        """The indices of all micro-batches."""
         return jnp.arange(self.batch.waveform.shape[0] // self.rows)
 
     def at(self, index: Int[Array, ""]) -> Batch:
-        """One of them."""
+        """Cut out the micro-batch of an index."""
         return jax.tree.map(
             lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index * self.rows, self.rows), self.batch
         )
 
 
 def no_sums(config: ModelConfig) -> FrameSums:
-    """Of no frames."""
+    """Make zero sums, to start accumulating from."""
     zero, entries = jnp.float32(0.0), jnp.zeros((config.codebook_groups, config.codebook_entries))
     return FrameSums(zero, zero, zero, zero, zero, entries, entries)
 
 
 def _first_pass(config, apply, parameters, batch, micro_batches, key, step) -> tuple[Whole, Any]:
-    """What the losses need of the whole batch, and its features where they are kept."""
+    """Compute the values of the whole batch that its losses need, and its features where they are kept."""
     masked = draw_mask(config, batch, key).sum().astype(jnp.float32)
     valid = frame_lengths(batch.num_samples, config).sum().astype(jnp.float32)
     keep = keeps_features(config, *batch.waveform.shape)
@@ -201,7 +204,7 @@ def _first_pass(config, apply, parameters, batch, micro_batches, key, step) -> t
 
 
 def _loss(config, apply, parameters, micro_batch, key, step, whole: Whole, sink, features):
-    """A micro-batch's share of what has the batch's gradient, and its sums over frames."""
+    """Compute a micro-batch's share of a loss with the batch's gradient, and its sums over frames."""
     draws = draw(config, micro_batch, key)
     predictions, _ = apply(
         parameters,
@@ -220,25 +223,25 @@ def _loss(config, apply, parameters, micro_batch, key, step, whole: Whole, sink,
 
 
 def _prepared(config: ModelConfig, batch: Batch) -> tuple[Array, Array]:
-    """What the feature encoder is given of a batch."""
+    """Prepare a batch's waveform and lengths for the feature encoder."""
     if config.normalise_waveform:
         return normalise_waveform(batch.waveform, batch.num_samples), batch.num_samples
     return batch.waveform, batch.num_samples
 
 
 def _encoder(config: ModelConfig, batch: Batch) -> encoder_blocks.BlockedEncoder:
-    """The feature encoder in blocks, or in a single one."""
+    """Build the feature encoder in blocks, or in a single block."""
     return blocked_encoder(config, config.num_frames(batch.waveform.shape[1]))
 
 
 def _encode(config: ModelConfig, parameters: Parameters, batch: Batch) -> tuple[Array, Any]:
-    """Features, and what `_pull_encoder` wants of them."""
+    """Compute features, and the statistics that `_pull_encoder` needs."""
     with jax.named_scope(ENCODER):
         return encoder_blocks.forward(_encoder(config, batch), parameters[ENCODER], *_prepared(config, batch))
 
 
 def _pull_encoder(config, parameters, batch, statistics, cotangent, total) -> Parameters:
-    """`total` with the gradients of the feature encoder, from those of its features."""
+    """Add to `total` the gradients of the feature encoder, from those of its features."""
     with jax.named_scope(ENCODER):
         return encoder_blocks.pull_back(
             _encoder(config, batch),
@@ -251,7 +254,7 @@ def _pull_encoder(config, parameters, batch, statistics, cotangent, total) -> Pa
 
 
 def _apart(parameters: Parameters) -> tuple[Parameters, Parameters]:
-    """The transformer's layers, and the rest of the model without its feature encoder."""
+    """Split parameters into the transformer's layers and the rest without the feature encoder."""
     context = dict(parameters["context_network"])
     layers = context.pop("layers")
     others = {name: value for name, value in parameters.items() if name != ENCODER}

@@ -9,14 +9,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 class Contrast(NamedTuple):
-    """Per-frame results of the contrastive task; meaningful at masked frames."""
+    """Per-frame results of the contrastive task; meaningful only at masked frames."""
 
     loss: Float[Array, "batch row"]
     correct: Bool[Array, "batch row"]
 
 
 def unit(x: Float[Array, "batch time dim"]) -> Float[Array, "batch time dim"]:
-    """Vectors of length one, in fp32; zero stays zero."""
+    """Scale vectors to length one, in fp32; zero stays zero."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-16))
 
@@ -24,7 +24,7 @@ def unit(x: Float[Array, "batch time dim"]) -> Float[Array, "batch time dim"]:
 def cosine_similarity(
     context: Float[Array, "batch time dim"], targets: Float[Array, "batch frame dim"]
 ) -> Float[Array, "batch time frame"]:
-    """Cosine similarity of every context vector to every target of the same utterance, in fp32."""
+    """Compute the cosine of every context vector to every target of the same utterance, in fp32."""
     return jnp.einsum("btd,bfd->btf", unit(context), unit(targets), precision=jax.lax.Precision.HIGHEST)
 
 
@@ -35,14 +35,14 @@ def contrastive(
     temperature: float,
     rows: Int[Array, " row"] | None = None,
 ) -> Contrast:
-    """Contrastive loss of every row, `-log softmax` of its own target (equation 3).
+    """Compute the contrastive loss of every row, `-log softmax` of its own target (equation 3).
 
     Args:
         similarity: cosine of context t (rows) and quantized target j (columns).
         codes: chosen entries of all frames; a negative with the positive's own codes gets -inf.
         counts: how often frame j was drawn as a negative of frame t.
         temperature: divides the similarities.
-        rows: frames of the rows; None for all of them, in order.
+        rows: frames of the rows; None for all frames, in order.
 
     Returns:
         Loss in nats, and whether the positive beats every live negative; a tie is wrong.
@@ -67,11 +67,13 @@ def gathered_contrastive(
     usable: Bool[Array, "batch time"],
     temperature: float,
 ) -> Contrast:
-    """As `contrastive`, with every negative's vector gathered: [batch, time, negative, dim], as elsewhere.
+    """Compute `contrastive` from gathered vectors of the negatives, [batch, time, negative, dim].
+
+    Other programs compute it this way.
 
     Args:
-        context, targets: of all frames.
-        codes: chosen entries.
+        context, targets: vectors of all frames.
+        codes: chosen entries of all frames.
         negatives: frames drawn for each frame.
         usable: frames whose negatives count.
         temperature: divides the similarities.
@@ -92,7 +94,7 @@ def live_negatives(
     counts: Int[Array, "batch row time"],
     rows: Int[Array, " row"] | None = None,
 ) -> Bool[Array, "batch row time"]:
-    """Pairs (t, j) where j was drawn for t and its codes are not t's own; `rows` as in `contrastive`."""
+    """Mark pairs (t, j) where j was drawn for t and has other codes than t; `rows` is as in `contrastive`."""
     own = codes if rows is None else codes[:, rows]
     same = (own[:, :, None, :] == codes[:, None, :, :]).all(-1)
     return (counts > 0) & ~same
@@ -101,7 +103,7 @@ def live_negatives(
 def chance_accuracy(
     codes: Int[Array, "batch time group"], counts: Int[Array, "batch time time"]
 ) -> Float[Array, "batch time"]:
-    """1 / (1 + distinct live negative codes) per frame: what guessing would score.
+    """Compute the accuracy of guessing per frame, 1 / (1 + distinct live negative codes).
 
     Drawn negatives repeat and share codes, so 1 / (1 + number of draws) would be too low.
     """
@@ -114,20 +116,20 @@ def chance_accuracy(
 
 
 def perplexity(average: Float[Array, "group entry"]) -> Float[Array, ""]:
-    """exp(entropy) of each group's average distribution, summed over groups."""
+    """Compute exp(entropy) of each group's average distribution, summed over groups."""
     entropy = -(average * jnp.log(average + 1e-7)).sum(-1)
     return jnp.exp(entropy).sum()
 
 
 def diversity(average: Float[Array, "group entry"]) -> Float[Array, ""]:
-    """(codes - perplexity) / codes of the averaged choice probabilities (equation 4, fairseq's form)."""
+    """Compute (codes - perplexity) / codes of averaged choice probabilities (equation 4, fairseq's form)."""
     return (average.size - perplexity(average)) / average.size
 
 
 def masked_mean(
     values: Float[Array, "batch time *rest"], mask: Bool[Array, "batch time"]
 ) -> Float[Array, "*rest"]:
-    """Mean over True frames; zero where there are none."""
+    """Average over True frames; zero where there are none."""
     share = mask.astype(values.dtype).reshape(mask.shape + (1,) * (values.ndim - 2))
     return (values * share).sum((0, 1)) / jnp.maximum(mask.sum().astype(values.dtype), 1.0)
 
@@ -135,9 +137,9 @@ def masked_mean(
 def utterance_moments(
     correct: Bool[Array, "batch time"], mask: Bool[Array, "batch time"]
 ) -> Float[Array, "5"]:
-    """Sums over utterances of hits c and masked frames n: c, n, c c, c n, n n.
+    """Sum c, n, c c, c n and n n over utterances with c hits in n masked frames.
 
-    They add up over batches; `ratio_standard_error` reads them.
+    The sums add up over batches; `ratio_standard_error` reads them.
     """
     n = mask.sum(1).astype(jnp.float32)
     c = (correct & mask).sum(1).astype(jnp.float32)
@@ -145,7 +147,7 @@ def utterance_moments(
 
 
 def ratio_standard_error(moments: np.ndarray) -> float:
-    """Standard error of the accuracy, utterances being the independent units (ratio estimator)."""
+    """Compute the standard error of the accuracy over independent utterances (ratio estimator)."""
     hits, frames, hits_squared, product, frames_squared = (float(m) for m in moments)
     if frames == 0:
         return float("nan")

@@ -19,7 +19,7 @@ def span_mask(
     Args:
         keys: one key per utterance.
         num_frames: valid frames; spans never reach into padding.
-        total_frames: padded length; it changes no draw.
+        total_frames: padded length; it does not change the draws.
         probability: share of frames that would be masked if no spans overlapped.
         span: frames per span.
         min_spans: fewest spans, where the utterance has room for them.

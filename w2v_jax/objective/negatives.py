@@ -10,10 +10,9 @@ def sample_negatives(
 ) -> Int[Array, "batch time negative"]:
     """Draw frame indices uniformly from the other masked frames of the same utterance.
 
-    Draws are from n - 1 ranks, and ranks from the positive's own on are shifted by one, so the
-    positive is never drawn. Indices are per utterance, never flat over the batch. Rows of
-    utterances with fewer than two masked frames, and unmasked rows, are to be ignored
-    (`count_negatives` does).
+    A draw is one of n - 1 ranks, and ranks from the positive's own on are shifted by one, so the positive is
+    never drawn. Indices are per utterance, never flat over the batch. Callers must ignore unmasked rows, and
+    rows of utterances with fewer than two masked frames, as `count_negatives` does.
     """
 
     def draw(key, masked):
@@ -35,11 +34,11 @@ def count_negatives(
     mask: Bool[Array, "batch time"],
     rows: Int[Array, " row"] | None = None,
 ) -> Int[Array, "batch row time"]:
-    """How often frame j is a negative of frame t; zero in rows without a positive and rivals.
+    """Count how often frame j is a negative of frame t; zero in rows without a positive or without rivals.
 
-    The counts replace gathered negatives: exp(similarity) summed over draws is the sum over
-    frames weighted by their counts, so no [batch, time, negative, dim] array is ever made.
-    `rows` are the frames that `indices` were drawn for; None for all of them, in order.
+    The counts replace gathered negatives: the sum of exp(similarity) over draws equals the sum over frames
+    weighted by their counts, so no [batch, time, negative, dim] array is made. `rows` are the frames for
+    which `indices` were drawn; None for all frames, in order.
     """
     time = mask.shape[1]
     usable = mask & (mask.sum(1, keepdims=True) > 1)

@@ -42,18 +42,18 @@ __all__ = [
 
 
 class Objective(NamedTuple):
-    """All that the rest of the project sees of a model and its loss.
+    """A model and its loss, as the rest of the project uses them.
 
     Attributes:
-        init: key -> (parameters, state). `state` is what is not trained by gradients.
+        init: key -> (parameters, state). Gradients do not train `state`.
         training_loss: (parameters, state, batch, key, step) -> (mean loss of the batch, sums).
         value_and_grad: (parameters, state, batch, key, step) -> (gradients, state, sums).
-            Gradients are of the batch's mean loss; `sums["loss"]` is its total and weight. Pre-training
-            takes one argument more, `loss_scale`, by which gradients are multiplied (for fp16).
+            Gradients are those of the batch's mean loss; `sums["loss"]` is its total and weight. Pre-training
+            takes one more argument, `loss_scale`, which multiplies the gradients (for fp16).
         evaluate: (parameters, state, batch, key) -> sums, without noise or dropout.
         summarise: sums -> plain numbers for a log.
-        descend: (parameters, state, batch, key, step, rate) -> (parameters, state, sums), a step of plain
-            gradient descent that never holds all gradients; None where there is none.
+        descend: (parameters, state, batch, key, step, rate) -> (parameters, state, sums): a step of plain
+            gradient descent that never holds all gradients; None where the objective has no such step.
     """
 
     init: Callable
@@ -65,12 +65,12 @@ class Objective(NamedTuple):
 
 
 def bind_model(config: ModelConfig) -> tuple[Callable, Callable]:
-    """(init, apply) of the pre-training model."""
+    """Build (init, apply) of the pre-training model."""
     return bind(lambda key: Wav2Vec2(config, key))
 
 
 def pretraining_objective(config: ModelConfig) -> Objective:
-    """wav2vec 2.0 pre-training of one model configuration as an Objective."""
+    """Build the Objective of wav2vec 2.0 pre-training for a model configuration."""
     init_parameters, apply = bind_model(config)
 
     def init(key):
@@ -124,7 +124,7 @@ def pretraining_objective(config: ModelConfig) -> Objective:
 
 
 def truncated(config: ModelConfig, batch: Batch) -> Batch:
-    """The beginnings of a batch's clips, under `truncate_seconds`."""
+    """Cut a batch's clips to their first `config.truncate_seconds` seconds, if that is set."""
     if config.truncate_seconds is None:
         return batch
     samples = round(config.truncate_seconds * SAMPLE_RATE_HZ)
@@ -139,8 +139,8 @@ def shuffle_masked(
 ) -> Float[Array, "batch time dim"]:
     """Permute the context vectors of the masked frames among themselves, per utterance.
 
-    The control of the contrastive accuracy: whatever it still scores comes from what all frames
-    of an utterance share, not from the frame's own context.
+    This is the control of the contrastive accuracy: the accuracy that remains comes from what all frames of
+    an utterance share, not from the frame's own context.
     """
 
     def shuffle(x, masked, key):
@@ -153,7 +153,7 @@ def shuffle_masked(
 
 
 def summarise(sums: Sums) -> dict[str, float]:
-    """Means of all sums, with histograms turned into perplexities over all their frames."""
+    """Compute the means of all sums; histograms become perplexities over all their frames."""
     result = {}
     for name, (total, weight) in sums.items():
         total, weight = np.asarray(total, np.float64), float(np.asarray(weight))

@@ -1,4 +1,4 @@
-"""What is random about a pre-training step, and its losses as sums over frames, which add up over batches."""
+"""Random draws of a pre-training step, and its losses as sums over frames, which add up over batches."""
 
 from typing import Any, NamedTuple
 
@@ -19,19 +19,19 @@ from w2v_jax.randomness import Stream, utterance_keys
 
 
 class Draws(NamedTuple):
-    """What the losses look at: frames that are masked, and the distractors of each."""
+    """The random draws that the losses need: masked frames, and the distractors of each."""
 
     mask: Bool[Array, "batch time"]
     negatives: Int[Array, "batch time negative"]
 
     @property
     def negative_counts(self) -> Int[Array, "batch time time"]:
-        """How often each frame was drawn for each other one."""
+        """The number of times that each frame was drawn for each other one."""
         return count_negatives(self.negatives, self.mask)
 
 
 class FrameSums(NamedTuple):
-    """Sums over the frames of a batch, from which its losses follow; they add up over micro-batches."""
+    """Sums over the frames of a batch, which give its losses and add up over micro-batches."""
 
     masked: Float[Array, ""]  # frames
     valid: Float[Array, ""]  # frames
@@ -43,7 +43,7 @@ class FrameSums(NamedTuple):
 
 
 def draw_mask(config: ModelConfig, batch: Batch, key: Key[Array, ""]) -> Bool[Array, "batch time"]:
-    """The span mask of a batch."""
+    """Draw the span mask of a batch."""
     return span_mask(
         utterance_keys(key, batch.utterance_id, Stream.MASK),
         frame_lengths(batch.num_samples, config),
@@ -55,12 +55,12 @@ def draw_mask(config: ModelConfig, batch: Batch, key: Key[Array, ""]) -> Bool[Ar
 
 
 def draw(config: ModelConfig, batch: Batch, key: Key[Array, ""]) -> Draws:
-    """The span mask and the distractors of a batch.
+    """Draw the span mask and the distractors of a batch.
 
     Args:
-        config: mask_probability, mask_span, mask_min_spans and num_negatives are looked at.
-        batch: only its lengths and identities are.
-        key: of the step; every utterance has a key of its own.
+        config: gives mask_probability, mask_span, mask_min_spans and num_negatives.
+        batch: only its lengths and identities are used.
+        key: key of the step, from which every utterance gets a key of its own.
     """
     mask = draw_mask(config, batch, key)
     negative_keys = utterance_keys(key, batch.utterance_id, Stream.NEGATIVES)
@@ -68,14 +68,14 @@ def draw(config: ModelConfig, batch: Batch, key: Key[Array, ""]) -> Draws:
 
 
 def dropout_keys(batch: Batch, key: Key[Array, ""]) -> DropoutKeys:
-    """Keys of a training step's dropout."""
+    """Derive the keys of a training step's dropout."""
     return DropoutKeys(utterance_keys(key, batch.utterance_id, Stream.DROPOUT), key)
 
 
 def training_noise(
     config: ModelConfig, batch: Batch, key: Key[Array, ""], step: Int[Array, ""] | int
 ) -> dict[str, Any]:
-    """What a training step's forward pass takes beside the batch: Gumbel noise, its temperature, dropout."""
+    """Make the arguments of a training step's forward pass: Gumbel noise, its temperature, dropout keys."""
     noise_keys = utterance_keys(key, batch.utterance_id, Stream.GUMBEL)
     frames = config.num_frames(batch.waveform.shape[1])
     return {
@@ -86,7 +86,7 @@ def training_noise(
 
 
 def contrast_of(config: ModelConfig, predictions: Predictions, draws: Draws) -> losses.Contrast:
-    """The contrastive task's result for every frame of a batch."""
+    """Compute the contrastive task's result for every frame of a batch."""
     blocks = balanced(draws.mask.shape[1], config.similarity_block_frames)
     codes, temperature = predictions.quantized.codes, config.contrastive_temperature
     if config.gathered_negatives:
@@ -111,7 +111,7 @@ def contrast_of(config: ModelConfig, predictions: Predictions, draws: Draws) -> 
 
 
 def frame_sums(config: ModelConfig, predictions: Predictions, draws: Draws) -> FrameSums:
-    """Sums over a batch's frames."""
+    """Sum over the frames of a batch."""
     mask, valid = draws.mask.astype(jnp.float32), predictions.valid.astype(jnp.float32)
     contrast, quantized = contrast_of(config, predictions, draws), predictions.quantized
     choice = jax.nn.one_hot(quantized.codes, config.codebook_entries, dtype=jnp.float32)
@@ -129,7 +129,7 @@ def frame_sums(config: ModelConfig, predictions: Predictions, draws: Draws) -> F
 def masked_sum(
     values: Float[Array, "batch time group entry"], mask: Bool[Array, "batch time"]
 ) -> Float[Array, "group entry"]:
-    """Over the True frames of a batch."""
+    """Sum over the True frames of a batch."""
     return (values * mask.astype(jnp.float32)[..., None, None]).sum((0, 1))
 
 
@@ -139,13 +139,13 @@ def loss_and_sums(
     draws: Draws,
     diversity_weight: Float[Array, ""] | float | None = None,
 ) -> tuple[Float[Array, ""], Sums]:
-    """Loss per masked frame of a batch, in nats, and its sums.
+    """Compute the loss per masked frame of a batch, in nats, and its sums.
 
     Args:
-        config: of the model.
-        predictions: of its forward pass.
-        draws: of `draw`, with the step's key.
-        diversity_weight: the configuration's by default; see `loss_of` for how the losses are weighed.
+        config: the model's configuration.
+        predictions: outputs of its forward pass.
+        draws: as `draw` makes them with the step's key.
+        diversity_weight: default: that of the configuration. `loss_of` shows how the losses are weighted.
     """
     return loss_of(config, frame_sums(config, predictions, draws), diversity_weight)
 
@@ -153,11 +153,11 @@ def loss_and_sums(
 def loss_of(
     config: ModelConfig, sums: FrameSums, diversity_weight: Float[Array, ""] | float | None = None
 ) -> tuple[Float[Array, ""], Sums]:
-    """Loss per masked frame and what is logged, from a whole batch's sums over frames.
+    """Compute the loss per masked frame, and the sums to log, from a whole batch's sums over frames.
 
-    contrastive + diversity_weight x diversity + feature_penalty_weight x penalty, where fairseq
-    multiplies the last two by the number of masked frames and divides the whole by it once. A
-    batch without a masked frame has loss and gradient zero.
+    The loss is contrastive + diversity_weight x diversity + feature_penalty_weight x penalty. fairseq
+    multiplies the last two by the number of masked frames and divides the whole by it once, which is the
+    same. A batch without a masked frame has loss and gradient zero.
     """
     if diversity_weight is None:
         diversity_weight = config.diversity_weight
@@ -185,11 +185,11 @@ def loss_of(
 
 
 def diversity_weight(config: ModelConfig, step: Int[Array, ""] | int) -> Float[Array, ""]:
-    """The diversity loss's weight at a global update: it may rise from zero, quadratically."""
+    """Compute the diversity loss's weight at a global update; it may rise quadratically from zero."""
     rise = (jnp.asarray(step, jnp.float32) + 1.0) / max(config.diversity_warmup_updates, 1)
     return config.diversity_weight * jnp.square(jnp.minimum(rise, 1.0))
 
 
 def audio_seconds(batch: Batch) -> Total:
-    """Seconds of speech in a batch."""
+    """Sum the seconds of speech in a batch."""
     return Total(batch.num_samples.sum().astype(jnp.float32) / SAMPLE_RATE_HZ, jnp.float32(1.0))

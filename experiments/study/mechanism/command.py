@@ -1,12 +1,12 @@
-"""`w2v-jax study mechanism`: what loss-weighted averaging rewards, with clean and with spoilt clients."""
+"""`w2v-jax study mechanism`: measure what loss-weighted averaging rewards, with clean and spoilt clients."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
 from experiments.options import arguments
-from experiments.process.files import replace_file, write_json
 from experiments.process.provenance import record_provenance
+from experiments.report.writer import write_report
 from experiments.runs.folder import read_config
 from experiments.study.cells import Cell, check_counts, run_cells
 from experiments.study.mechanism import settings as mechanism
@@ -15,7 +15,7 @@ from experiments.study.mechanism.settings import CLEAN, Setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scale:
-    """The length of one cell; `words` are options of pretrain."""
+    """The length of one run; `words` are further options of `pretrain`."""
 
     rounds: int
     local_steps: int
@@ -36,25 +36,25 @@ SCALES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MechanismArguments:
-    """Pre-train ten clients many times over, two of them with spoilt audio; the same command continues.
+    """Pre-train ten clients many times, two of them with spoilt audio. Continues when rerun.
 
     example: w2v-jax study mechanism --data corpora/en --scale small --seeds 3
     """
 
     data: Path | None = None
-    """A Common Voice locale's folder or its parent. Left out: a synthetic corpus."""
+    """A Common Voice locale's folder or its parent. Default: a synthetic corpus."""
     scale: Literal["smoke", "small"] = "small"
-    """small: about a minute for each of 14 cells a seed on two cores. smoke: to see it work."""
+    """small: about a minute for each of 14 runs a seed on two cores. smoke: minutes, a trial."""
     seeds: int = 3
-    """Seeds 0, 1, ... of every setting."""
+    """Number of seeds of every setting: 0, 1, ..."""
     jobs: int = 1
-    """Runs side by side; their times are then those of a shared machine."""
+    """Number of runs side by side; they share the machine, so each takes longer."""
     out: Path = Path("runs/mechanism")
-    """Folder for mechanism.json, mechanism.md and mechanism.png, and for the runs in `cells`."""
+    """Folder for mechanism.json, mechanism.md and mechanism.png; the runs are in its folder `cells`."""
 
 
 def cell(options: MechanismArguments, setting: Setting, seed: int) -> Cell:
-    """The run of one setting and seed."""
+    """Build the cell of one setting and seed."""
     scale = SCALES[options.scale]
     words = ["pretrain", "--preset", "ten-clients", "--model", "tiny", "--aggregation", setting.rule]
     if setting.temperature is not None:
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
 
     if options.data is not None:
         corpora.find(str(options.data))
-    # A seed at a time, so that what an interrupted study has is whole seeds.
+    # Seed by seed, so that an interrupted study has whole seeds.
     plan = [(setting, seed) for seed in range(options.seeds) for setting in mechanism.settings()]
     cells = [cell(options, setting, seed) for setting, seed in plan]
     seconds = run_cells(cells, "study mechanism", options.jobs)
@@ -96,13 +96,12 @@ def main(argv: list[str]) -> None:
         "comparisons": mechanism.comparisons(rows),
         "provenance": provenance(cells),
     }
-    write(result, options.out)
-    print((options.out / "mechanism.md").read_text(encoding="utf-8"))
+    print(write(result, options.out))
     print(f"written: {options.out / 'mechanism.json'}, mechanism.md, mechanism.png")
 
 
 def provenance(cells: list[Cell]) -> dict[str, Any]:
-    """This command's, with device, flags and commits of the processes that trained."""
+    """Record this command, with device, XLA flags and commits of the processes that trained."""
     runs = [read_config(made.out)["provenance"] for made in cells]
     return record_provenance("study mechanism") | {
         "device": runs[0]["device"],
@@ -111,10 +110,8 @@ def provenance(cells: list[Cell]) -> dict[str, Any]:
     }
 
 
-def write(result: dict[str, Any], out: Path) -> None:
-    """Write mechanism.json, mechanism.md and mechanism.png."""
-    from experiments.study.mechanism import report as mechanism_report
+def write(result: dict[str, Any], out: Path) -> str:
+    """Write mechanism.json, mechanism.md and mechanism.png, and return the text of mechanism.md."""
+    from experiments.study.mechanism import figures, report
 
-    write_json(out / "mechanism.json", result)
-    mechanism_report.draw(result, out / "mechanism.png")
-    replace_file(out / "mechanism.md", mechanism_report.markdown(result))
+    return write_report(out, "mechanism", result, report.markdown, figures.draw)

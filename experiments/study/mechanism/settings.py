@@ -1,9 +1,8 @@
-"""What loss-weighting rewards: the study's settings, and what is computed from the runs of its cells.
+"""Settings of the study of loss weighting, and the numbers that are computed from its runs.
 
-A client's weight is compared, within a round, with two things that it might be thought to stand for:
-the good, by how much its local model lowers the held-out loss below that of the global model that it
-started from; and the easy, by how low that global model's loss on the client's own training audio
-already was.
+The study compares a client's weight, within a round, with two quantities. *Good* is the drop of the held-out
+loss from the global model that the client started from to its local model. *Easy* is how low that global
+model's loss already was on the client's own training audio.
 """
 
 import dataclasses
@@ -41,7 +40,7 @@ VALUES = ("spoilt_share", "effective_clients", *RESULTS, *CORRELATIONS)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a cell varies besides its seed; `temperature` is None under fedavg."""
+    """The setting of a cell, which has a seed besides; `temperature` is None under fedavg."""
 
     condition: str
     rule: str
@@ -53,13 +52,13 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """As a folder's name."""
+        """The setting as the name of a folder."""
         temperature = "" if self.temperature is None else f"-t{self.temperature:g}"
         return f"{self.condition}-{self.rule}{temperature}"
 
 
 def settings() -> list[Setting]:
-    """Every condition with both rules, and the other temperatures under the swept conditions."""
+    """List every condition with both rules, and the other temperatures for the swept conditions."""
     both = [
         Setting(condition=condition, rule=rule, temperature=TEMPERATURE if rule == LOSS_WEIGHTED else None)
         for condition in CONDITIONS
@@ -75,10 +74,13 @@ def settings() -> list[Setting]:
 
 
 def read_cell(folder: Path, setting: Setting, seed: int) -> dict[str, Any]:
-    """One run's row: its setting, seed and VALUES (None where one is not defined).
+    """Read the row of a run: its setting, seed and VALUES (None where one is not defined).
 
-    `spoilt_share` and `effective_clients` are means over all rounds, correlations over the diagnosed
-    ones. Under the clean condition the share is that of the clients whom this seed would spoil.
+    `spoilt_share` and `effective_clients` are means over all rounds; correlations are means over diagnosed
+    rounds. Under the clean condition the share is that of the clients that this seed would spoil.
+
+    Raises:
+        ValueError: the run spoilt other clients than its seed chooses.
     """
     from experiments.data import corruption
 
@@ -113,10 +115,10 @@ def read_cell(folder: Path, setting: Setting, seed: int) -> dict[str, Any]:
 
 
 def look_correlations(look: dict[str, Any]) -> dict[str, float | None]:
-    """CORRELATIONS of one line of diagnostics.jsonl: Spearman's, between its clients.
+    """Compute CORRELATIONS, which are Spearman's, between the clients of one line of diagnostics.jsonl.
 
-    `easy` and `good` grow with what they are named after. `..._clean_clients` leaves out clients with
-    spoilt audio, who may differ from the others in both.
+    `easy` is larger for an easier client, `good` for a better one. `..._clean_clients` leaves out the clients
+    with spoilt audio, which may differ from the others in both.
     """
     before = look["before"]["contrastive"]
 
@@ -142,7 +144,7 @@ def look_correlations(look: dict[str, Any]) -> dict[str, float | None]:
 
 
 def rank_correlation(first: Sequence[float | None], second: Sequence[float | None]) -> float | None:
-    """Spearman's rank correlation of the pairs without None; None for fewer than three or without order."""
+    """Compute Spearman's rank correlation of pairs without None; None below three pairs or without order."""
     from scipy.stats import spearmanr
 
     pairs = [pair for pair in zip(first, second, strict=True) if None not in pair]
@@ -156,9 +158,9 @@ def rank_correlation(first: Sequence[float | None], second: Sequence[float | Non
 def partial_rank_correlation(
     first: Sequence[float | None], second: Sequence[float | None], given: Sequence[float | None]
 ) -> float | None:
-    """Spearman's partial correlation of two columns given a third, over rows without None.
+    """Compute Spearman's partial correlation of two columns given a third, over rows without None.
 
-    Where the third has no order there is nothing to take out; None where it explains everything.
+    Where the third column has no order, this is the plain correlation; where it explains everything, None.
     """
     rows = [row for row in zip(first, second, given, strict=True) if None not in row]
     left, right, third = ([row[place] for row in rows] for place in range(3))
@@ -171,7 +173,7 @@ def partial_rank_correlation(
 
 
 def groups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """VALUES of each setting over its seeds."""
+    """Summarise VALUES of each setting over its seeds."""
     return [
         dataclasses.asdict(setting)
         | {"fair_share": of[0]["fair_share"]}
@@ -182,21 +184,21 @@ def groups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def rows_of(rows: Sequence[dict[str, Any]], setting: Setting) -> list[dict[str, Any]]:
-    """A setting's rows by seed."""
+    """Pick the rows of a setting, in the order of seeds."""
     wanted = dataclasses.asdict(setting)
     found = [row for row in rows if {name: row[name] for name in wanted} == wanted]
     return sorted(found, key=lambda row: row["seed"])
 
 
 def paired(rows: Sequence[dict[str, Any]], one: Setting, other: Setting, name: str) -> dict[str, Any]:
-    """A value under one setting minus that under another, seed by seed."""
+    """Subtract a value under `other` from that under `one`, seed by seed."""
     theirs = {row["seed"]: row[name] for row in rows_of(rows, other)}
     mine = [row for row in rows_of(rows, one) if row["seed"] in theirs]
     return over_seeds([minus(row[name], theirs[row["seed"]]) for row in mine])
 
 
 def comparisons(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Paired differences: each loss-weighted setting against fedavg, each condition against clean."""
+    """Compute paired differences: loss-weighted settings against fedavg, spoilt conditions against clean."""
     found = []
     for setting in settings():
         pairs: list[tuple[str, Setting]] = []
@@ -211,7 +213,7 @@ def comparisons(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def count_where(holds: Callable[[float], bool], by_seed: Sequence[float | None]) -> tuple[int, int]:
-    """(seeds where it holds, seeds that have a value)."""
+    """Count (seeds where `holds` is true, seeds that have a value)."""
     found = [value for value in by_seed if value is not None]
     return sum(map(holds, found)), len(found)
 

@@ -8,12 +8,25 @@ from experiments.costs.devices.timings import read_timings
 from experiments.feasibility import report as feasibility_report
 from experiments.pretrain.compare import above_untrained
 from experiments.process.files import read_json
-from experiments.reproduce import fig2, fig3, fig4, section41, table1, table2
+from experiments.report.statistics import shown_sign
+from experiments.reproduce import (
+    fig1_report,
+    fig2,
+    fig3,
+    fig4,
+    fig5_report,
+    fig5_sentences,
+    section41,
+    table1,
+    table2,
+)
 from experiments.reproduce.frontier import report as frontier_report
 from experiments.reproduce.frontier.report import growth_of
-from experiments.study.curves import verdict
-from experiments.study.federated import FEDERATED, SCRATCH
-from experiments.study.length import by_length
+from experiments.study import length_report
+from experiments.study.curves import NO_DIFFERENCE, verdict
+from experiments.study.federated_scales import FEDERATED, PRETRAINED, SCRATCH
+from experiments.study.length_report import by_length
+from experiments.study.mechanism import report as mechanism_report
 from tests.paths import ROOT
 from w2v_jax import memory_methods
 
@@ -302,21 +315,48 @@ def test_federated_pretraining_teaches_something():
         2,
     )
     assert "changes" not in "".join(result["provenance"]["cell_commits"])
-    # What docs/results/README.md says of them.
+    # What docs/results/README.md says of them: 58 differences are judged together, and two are shown.
+    number, held = fig5_sentences.comparisons(result), fig5_sentences.differences(result)
+    assert number == 58
+    shown = {name for name, value in held.items() if verdict(value, number) != NO_DIFFERENCE}
+    assert shown == {
+        "probe, 10 clients, loss-weighted minus random, test loss",
+        "probe, 100 clients, fedavg minus random, test loss",
+    }
+    assert sum(verdict(value, 1) != NO_DIFFERENCE for value in held.values()) == 9
     compared = {(c["kind"], c["arm"], c["against"]): c for c in result["comparisons"] if "minutes" not in c}
-    few = [c for c in result["comparisons"] if "minutes" in c and c["arm"] == FEDERATED[0]]
-    assert [c["minutes"] for c in few] == [5.0, 15.0]
-    assert {verdict(c[name]) for c in few for name in ("cer", "loss")} == {"better"}
-    for arm in FEDERATED:
+    for arm in PRETRAINED:
         for other in ("log-mel", "random"):
-            assert verdict(compared["probes", arm, other]["loss"]) == "better"
+            assert all(value < 0 for value in compared["probes", arm, other]["loss"]["by_seed"])
         assert compared["finetuning", arm, SCRATCH]["cer"]["mean"] < -0.06
-    won = [arm for arm in FEDERATED if verdict(compared["finetuning", arm, SCRATCH]["cer"]) == "better"]
-    assert won == ["ten-clients-loss-weighted"]
+    above = [arm for arm in PRETRAINED if compared["finetuning", arm, SCRATCH]["loss"]["mean"] > 0]
+    assert above == ["hundred-clients-fedavg"]
     assert min(row["wer"] for rows in result["finetuning"].values() for row in rows) > 0.98
-    for clients in ("ten", "hundred"):
-        pair = compared["finetuning", f"{clients}-clients-loss-weighted", f"{clients}-clients-fedavg"]
-        assert verdict(pair["cer"]) == verdict(pair["loss"]) == "no"
+
+
+@pytest.mark.parametrize("name", ["fig1", "fig5"])
+def test_the_kept_record_of_heard_speakers_is_mended(name):
+    result = read_json(RESULTS / name / f"{name}.json")
+    for runs in result["pretraining"].values():
+        assert [run["speakers_also_in"]["dev"] for run in runs] == [5, 5, 7]
+        assert [run["speakers_also_in"]["test"] for run in runs] == [49, 48, 45]
+    (row,) = result["errata"]
+    text = (RESULTS / name / f"{name}.md").read_text()
+    assert f"`{row['field']}` was recorded as 0 in every seed; it is 5, 5 and 7 in seeds 0, 1 and 2." in text
+
+
+@pytest.mark.parametrize(
+    ("name", "markdown"),
+    [
+        ("fig1", fig1_report.markdown),
+        ("fig5", fig5_report.markdown),
+        ("mechanism", mechanism_report.markdown),
+        ("length", length_report.markdown),
+    ],
+)
+def test_kept_reports_are_those_of_their_numbers(name, markdown):
+    result = read_json(RESULTS / name / f"{name}.json")
+    assert (RESULTS / name / f"{name}.md").read_text() == markdown(result)
 
 
 def test_what_federated_training_needs_to_come_as_far():
@@ -330,6 +370,9 @@ def test_what_federated_training_needs_to_come_as_far():
         assert half["arms"][arm]["updates_ratio"]["mean"] < 0.35
         assert whole["arms"][arm]["reached"] == 0
         assert 0.6 < result["share_of_centralised_drop"][arm]["mean"] < 0.8
+        assert max(result["share_of_centralised_drop"][arm]["by_seed"]) < 1
+    behind = fig1_report.behind_centralised(result)
+    assert not any(shown_sign(value["by_seed"], len(behind)) for value in behind.values())
     compute = result["compute"]
     assert compute["pretraining"]["flops"] > 4 * compute["supervised"]["flops"]
 
@@ -339,10 +382,9 @@ def test_what_length_does():
     assert (result["seeds"], len(result["rows"])) == (3, 12)
     assert "changes" not in "".join(result["provenance"]["cell_commits"])
     # What docs/results/README.md says of them.
-    for name in ("cer", "loss", "heldout_loss"):
-        found = by_length(result, name)
-        means, spreads = [length["mean"] for length in found], [length["spread"] for length in found]
-        assert max(means) - min(means) <= max(spreads)
+    assert "0 of the 18 differences (6 pairs of lengths, 3 values) are shown." in length_report.sentences(
+        result
+    )
     seconds = [length["mean"] for length in by_length(result, "seconds_per_audio_second")]
     assert 3.5 < seconds[-1] / seconds[0] < 4
     assert result["costs"][-1]["flops_per_crop_second"] == pytest.approx(

@@ -75,7 +75,7 @@ def test_a_failing_cell_names_itself_its_last_words_and_the_way_on(tmp_path):
     text = str(caught.value)
     assert "cell broken ended with status 2" in text
     assert "--speakers must be at least 3, got 0" in text
-    assert "the same command continues" in text
+    assert "run the same command to continue" in text
     assert not later.out.exists()
 
 

@@ -14,6 +14,7 @@ from experiments.process.files import read_json, write_json
 from experiments.report.statistics import over_seeds
 from experiments.study.mechanism import command as study_mechanism
 from experiments.study.mechanism import report as mechanism_report
+from experiments.study.mechanism import sentences as mechanism_sentences
 from experiments.study.mechanism import settings as mechanism
 from experiments.study.mechanism.settings import (
     CLEAN,
@@ -137,14 +138,22 @@ def test_differences_are_taken_seed_by_seed():
 @pytest.mark.parametrize(
     ("easy", "good", "expected"),
     [
-        (0.7, 0.1, "more with the easy than with the good in all 3 seeds"),
-        (-0.2, 0.4, "more with the good than with the easy in all 3 seeds"),
+        (
+            0.7,
+            0.1,
+            "more with the easy in 3, more with the good in 0 of 3 seeds: shown to be more with the easy",
+        ),
+        (
+            -0.2,
+            0.4,
+            "more with the easy in 0, more with the good in 3 of 3 seeds: shown to be more with the good",
+        ),
         (None, 0.4, "weights or gains had no order to compare"),
     ],
 )
 def test_the_verdict_follows_the_numbers(easy, good, expected):
     made = rows(weight_with_easy_given_codes=lambda *_: easy, weight_with_good_given_codes=lambda *_: good)
-    lines = [line for line in mechanism_report.sentences(result(made)) if "weights" in line]
+    lines = [line for line in mechanism_sentences.sentences(result(made)) if "weights" in line]
     assert len(lines) == 4
     assert all(expected in line for line in lines)
 
@@ -153,17 +162,27 @@ def test_seeds_that_disagree_are_said_to():
     made = rows(heldout_contrastive=lambda setting, seed: (seed - 1) * (setting.rule == LOSS_WEIGHTED))
     text = mechanism_report.markdown(result(made))
     assert "lower in 1, higher in 1 of 3 seeds" in text
-    assert "lower in all" not in text
+    assert "lower in 1, higher in 1 of 3 seeds: no difference shown" in text
 
 
-@pytest.mark.parametrize(("share", "word"), [(0.05, "less than"), (0.35, "more than")])
+def test_three_seeds_of_one_sign_show_nothing_by_themselves():
+    """Chance gives three signs alike in a quarter of all comparisons."""
+    made = rows(heldout_contrastive=lambda setting, seed: (1 + seed) * (setting.rule == LOSS_WEIGHTED))
+    (line,) = [
+        text
+        for text in mechanism_sentences.sentences(result(made))
+        if text.startswith("**clip**, loss-weighted, T = 1 against")
+    ]
+    assert "+2.0000 ± 1.0000 nats (lower in 0, higher in 3 of 3 seeds: no difference shown)" in line
+
+
+@pytest.mark.parametrize(("share", "word"), [(0.05, "less"), (0.35, "more")])
 def test_the_weight_of_spoilt_clients_is_held_against_their_fair_share(share, word):
     made = rows(spoilt_share=lambda setting, seed: 0.21 if setting.condition == CLEAN else share)
     start = "**clip**, loss-weighted, T = 1: spoilt"
-    (line,) = [text for text in mechanism_report.sentences(result(made)) if text.startswith(start)]
-    assert (
-        f"had {share:.3f} of the weight, {word} their fair 0.200 ({share / 0.2:.2f} times; in 3 of 3" in line
-    )
+    (line,) = [text for text in mechanism_sentences.sentences(result(made)) if text.startswith(start)]
+    assert f"had {share:.3f} of the weight, {share / 0.2:.2f} times their fair 0.200 (" in line
+    assert f"of 3 seeds: shown to be {word})" in line
     assert "unspoilt had 0.210" in line
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from experiments.cli import main as cli
 from experiments.study import length as study_length
+from experiments.study import length_report
 from experiments.study.length import CROP_SECONDS, SCALES_OF_LENGTH, steps_of
 
 
@@ -56,13 +57,20 @@ def test_the_report_follows_the_numbers(tmp_path):
     result = fabricated((0.8, 0.7, 0.75, 0.9))
     study_length.write(result, tmp_path)
     assert (tmp_path / "length.png").stat().st_size > 10_000
-    first = study_length.sentences(result)[0]
+    first = length_report.sentences(result)[0]
     assert "is that of 2 s (70." in first
     assert "of 8 s (90." in first
-    assert "more than the largest spread" in first
-    assert "8.00 times" in study_length.sentences(result)[-1]
-    close = study_length.sentences(fabricated((0.8, 0.8001, 0.8002, 0.8003)))[0]
-    assert "no more than the largest spread" in close
+    assert "a difference of 20.0 ± 0.0 points (shown)" in first
+    assert "8.00 times" in length_report.sentences(result)[-1]
+    assert length_report.sentences(result)[4].startswith("6 of the 18 differences")
+
+
+def test_a_length_is_lower_only_by_its_interval_over_seeds():
+    result = fabricated((0.8, 0.7, 0.75, 0.9))
+    for row in result["rows"]:
+        row["cer"] += 0.02 * row["seed"] * (row["crop_seconds"] == 2.0)  # each length has a small spread
+    first = length_report.sentences(result)[0]
+    assert "a difference of 19.0 ± 1.4 points (no difference shown)" in first
 
 
 @pytest.mark.slow
