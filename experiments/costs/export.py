@@ -244,6 +244,6 @@ def summary(manifest: dict[str, Any], out: Path) -> str:
             f"written: {out}: artifact.json, {sizes}, runner.py, plain_step.py"
             + (" (which lacks this method)" if plain_step.lacks(manifest) else ""),
             f"losses of the first steps: {losses}",
-            f"on the board (docs/boards.md): python runner.py {out.name} --out timings.json",
+            f"on the board (docs/guides/boards.md): python runner.py {out.name} --out timings.json",
         ]
     )

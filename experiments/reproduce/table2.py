@@ -25,7 +25,7 @@ class Table2Arguments:
     out: Path
     """Folder for table2.json, table2.md and table2.png."""
     timings: tuple[Path, ...] = ()
-    """Files that runner.py wrote on boards (docs/boards.md)."""
+    """Files that runner.py wrote on boards (docs/guides/boards.md)."""
 
 
 def main(argv: list[str]) -> None:
@@ -188,7 +188,7 @@ def meaning(result: dict[str, Any]) -> str:
         f"its own, by operations, bytes and a data sheet. Over {errors['cells']} cells the median error "
         f"is {errors['median']:.0%}, the largest {errors['largest']:.0%}. {oom_words(memory)} Memory is "
         "that of the class in which the paper puts a board. A board's own times take the model's place "
-        "once `runner.py` has run there (docs/boards.md)."
+        "once `runner.py` has run there (docs/guides/boards.md)."
     )
 
 

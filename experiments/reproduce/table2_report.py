@@ -156,7 +156,7 @@ def _derived(result: dict[str, Any]) -> str:
 def _measured(rows: list[dict[str, Any]]) -> str:
     """Show measured steps, those of boards that are in no table too."""
     if not rows:
-        return "Measured: nothing yet; docs/boards.md says how to bring a timings.json back."
+        return "Measured: nothing yet; docs/guides/boards.md says how to bring a timings.json back."
     cells = []
     for row in rows:
         setting = row["settings"]

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.cli import main as cli
 from experiments.data import transcribed
-from experiments.data.transcribed import COARSEST_RULES
+from experiments.data.splits import COARSEST_RULES
 from experiments.process.files import read_json
 from tests.experiments.recognition.test_finetune import transcripts
 from w2v_jax.config import SAMPLE_RATE_HZ, TINY
