@@ -142,13 +142,11 @@ class ClientData:
 
         Args:
             corruption_kind: how clips are spoilt.
-            former: the content that a run which continues has. Older versions counted 0 for unknown.
+            former: the content that a run which continues has. Older versions counted speakers in other
+                splits as 0 if they did not know them; such a run keeps its counts, to continue.
         """
-        counted = (former or {}).get("speakers_also_in", {})
-        also_in = {
-            split: counted.get(split) if count is None else count
-            for split, count in self.speakers_also_in.items()
-        }
+        older = former is not None and not former.keys() & set(ADDED)
+        also_in = former.get("speakers_also_in", {}) if former and older else self.speakers_also_in
         corpus, dealt = self.corpus, self.partition
         spoilt = {"corruption": {"kind": corruption_kind, "clients": self.corrupted}}
         return {

@@ -132,11 +132,12 @@ def test_a_run_spoils_training_clips_of_its_clients_and_no_held_out_ones(locale,
         assert same == (name not in said["clients"])
         if not same:
             np.testing.assert_allclose(spoilt.waveform, clean.waveform / 1000, atol=0.6 / 32767)
-    # An older run that counted 0 for unknown continues with its 0; a new run says None.
+    # An older run continues with its counts, which were 0 for unknown; a new run says None.
     unknown = dataclasses.replace(made["none"].data, speakers_also_in={"dev": None, "test": 3})
     assert unknown.record("none")["speakers_also_in"] == {"dev": None, "test": 3}
     former = {"speakers_also_in": {"dev": 0, "test": 2}}
-    assert unknown.record("none", former)["speakers_also_in"] == {"dev": 0, "test": 3}
+    assert unknown.record("none", former)["speakers_also_in"] == {"dev": 0, "test": 2}
+    assert unknown.record("none", former | {"changed": []})["speakers_also_in"] == {"dev": None, "test": 3}
     held = {kind: [c.samples for c in run.data.split.heldout] for kind, run in made.items()}
     for ours, theirs in zip(held["quiet"], held["none"], strict=True):
         np.testing.assert_array_equal(ours, theirs)
