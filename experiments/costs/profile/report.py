@@ -23,7 +23,8 @@ OPERATIONS = {
 
 def operation_name(row: dict[str, Any]) -> str:
     """Name the operation that made a group of buffers."""
-    return OPERATIONS.get(row["operation"], row["operation"])
+    name = str(row["operation"])
+    return OPERATIONS.get(name, name)
 
 
 def layer_flops(row: dict[str, Any], direction: str) -> int:
