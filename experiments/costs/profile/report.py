@@ -23,8 +23,8 @@ OPERATIONS = {
 
 def operation_name(row: dict[str, Any]) -> str:
     """Name the operation that made a group of buffers."""
-    operation: str = row["operation"]
-    return OPERATIONS.get(operation, operation)
+    name = str(row["operation"])
+    return OPERATIONS.get(name, name)
 
 
 def layer_flops(row: dict[str, Any], direction: str) -> int:
