@@ -397,7 +397,7 @@ FAULTS = {
         "tests/w2v_jax/data/test_preparation.py -k damaged_header",
     ),
     "damaged shards pass for whole": fault(
-        "w2v_jax/data/prepared/preparation.py",
+        "w2v_jax/data/prepared/shard_writer.py",
         "return held if whole else None",
         "return held",
         "tests/w2v_jax/data/test_preparation.py -k damaged_shard",
