@@ -23,7 +23,7 @@ Attend = Callable[[int, Sequence[str]], Attendance]
 
 
 class Faults(NamedTuple):
-    """What goes wrong in a simulation.
+    """Faults of clients in a simulation.
 
     Attributes:
         dropout: probability that a client never answers, drawn anew each round.

@@ -1,4 +1,4 @@
-"""How many clients to vmap on an accelerator: estimate the memory, then measure the time.
+"""Choose how many clients to vmap on an accelerator: estimate the memory, then measure the time.
 
 On CPU, lanes of one client each are fastest (docs/decisions/0003), and nothing is measured.
 """

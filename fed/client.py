@@ -14,7 +14,7 @@ LearningRate = Callable[[jax.Array], jax.Array]
 
 
 class ClientState(NamedTuple):
-    """What a client carries from step to step; it is dropped when the round ends."""
+    """The state that a client carries from step to step; it is dropped when the round ends."""
 
     parameters: PyTree
     optimizer_state: PyTree
@@ -33,7 +33,7 @@ class Block(NamedTuple):
 
 
 class LocalTraining(NamedTuple):
-    """How a client trains: an optax transformation without its learning rate, and the schedule.
+    """A client's training: an optax transformation without its learning rate, and the schedule.
 
     The optimizer starts afresh each round; the learning rate follows the global step, so that
     schedules run on across rounds. `proximal` is FedProx's mu (Li et al. 2020): every local gradient

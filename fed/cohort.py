@@ -17,7 +17,7 @@ from fed.protocols import FederationError, PyTree
 
 
 class Layout(NamedTuple):
-    """How a cohort is laid out: `lanes` side by side, `chunk` vmapped clients on each.
+    """The layout of a cohort: `lanes` side by side, `chunk` vmapped clients on each.
 
     A lane is one device, or `shards` devices that share its clients' models, for models that do not fit
     on one device.
@@ -34,7 +34,7 @@ class Layout(NamedTuple):
 
 
 class RoundSettings(NamedTuple):
-    """What the programs of a round are built from.
+    """Settings from which the programs of a round are built.
 
     Attributes:
         training: how one client trains.
@@ -54,7 +54,7 @@ class RoundSettings(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What all clients of a round read and none changes.
+    """Values that all clients of a round read and none changes.
 
     Attributes:
         anchor: the round's first parameters. FedProx alone reads them; jit drops unused arguments.
@@ -66,7 +66,7 @@ class Shared(NamedTuple):
 
 
 class Verdict(enum.IntEnum):
-    """Whether a client's update counts, and the reason if it does not."""
+    """The verdict on a client's update: it counts, or the reason why it does not."""
 
     ACCEPTED = 0
     NOTHING_LEARNT = 1  # its loss has no weight

@@ -1,4 +1,4 @@
-"""How far clients' updates agree: norms and cosines, from the inner products of stacked updates."""
+"""Measure how far clients' updates agree: norms and cosines, from the inner products of stacked updates."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What federated rounds require of a model and of the data; any object with these members will do."""
+"""Requirements of federated rounds on a model and on data; any object with these members will do."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -40,7 +40,7 @@ class ClientPlan(NamedTuple):
 
 @runtime_checkable
 class ClientSource(Protocol):
-    """Where the data of clients come from."""
+    """A source of the clients' data."""
 
     def client_ids(self) -> Sequence[str]:
         """List the population."""

@@ -95,7 +95,7 @@ class Simulation(NamedTuple):
 
     @property
     def settings(self) -> RoundSettings:
-        """What the programs of its rounds are built from."""
+        """Settings from which the programs of its rounds are built."""
         return RoundSettings(
             self.training, self.rule, self.server_optimizer, self.layout, self.max_update_norm, self.privacy
         )

@@ -1,7 +1,7 @@
 """Measure an exported training step on this machine. This file is copied to a board beside its artifact.
 
-It needs Python 3.8 or later, numpy and jax; jax.export needs flatbuffers too. docs/guides/boards.md explains its
-use.
+It needs Python 3.8 or later, numpy and jax; jax.export needs flatbuffers too.
+docs/guides/boards.md explains its use.
 """
 
 from __future__ import annotations

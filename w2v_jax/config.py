@@ -214,7 +214,7 @@ TRAINING_SETTINGS = (
 
 
 def same_shape(one: ModelConfig, other: ModelConfig) -> bool:
-    """Whether two encoders have parameters of the same shapes."""
+    """Tell whether two encoders have parameters of the same shapes."""
     return all(getattr(one, name) == getattr(other, name) for name in ENCODER_SHAPE)
 
 

@@ -23,7 +23,7 @@ class ClipError(Exception):
 
 
 def is_disk_error(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is the disk's: full, over quota, read-only."""
+    """Tell whether an error, or its cause, is the disk's: full, over quota, read-only."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (
             errno.ENOSPC,

@@ -59,7 +59,7 @@ class RecognizerFolder(NamedTuple):
 
 
 def is_recognizer(folder: Path) -> bool:
-    """Whether a run folder holds a recognizer."""
+    """Tell whether a run folder holds a recognizer."""
     return (folder / SETTINGS).is_file()
 
 

@@ -35,7 +35,7 @@ class Option(NamedTuple):
 
     @property
     def positional(self) -> bool:
-        """Whether its place names it."""
+        """Tell whether its place names it."""
         return not self.name.startswith("-")
 
     @property

@@ -116,7 +116,7 @@ class Settings:
 
     @property
     def centralised(self) -> bool:
-        """Whether one model is trained on everything, without clients."""
+        """Tell whether one model is trained on everything, without clients."""
         return self.preset == CENTRALISED
 
     @property
@@ -125,7 +125,7 @@ class Settings:
         return round(self.crop_seconds * model_config.SAMPLE_RATE_HZ)
 
     def is_due(self, every: int | None, finished: int) -> bool:
-        """Whether work of every `every` rounds is due after round `finished`; it always is after the last."""
+        """Tell whether work of every `every` rounds is due after round `finished`; after the last it is."""
         return every is not None and (finished % every == 0 or finished == self.rounds)
 
     def check(self) -> None:

@@ -30,7 +30,7 @@ def start_over_with_huge_pages() -> None:
 
 
 def spares_memory(words: Sequence[str]) -> bool:
-    """Whether a command's words ask for less memory: huge pages would cost some, as the last is never full.
+    """Tell whether a command's words ask for less memory: huge pages cost some, as the last is never full.
 
     Commands that measure several methods choose the pages of the processes that they start.
     """
@@ -42,7 +42,7 @@ def spares_memory(words: Sequence[str]) -> bool:
 
 
 def wanted(environment: Mapping[str, str]) -> bool:
-    """Whether the kernel gives huge pages on request, the C library can ask, and no setting decides."""
+    """Tell whether the kernel gives huge pages on request, the C library can ask, and no setting decides."""
     decided = TUNABLE in environment.get("GLIBC_TUNABLES", "") or STARTED_OVER in environment
     if decided or not sys.executable:
         return False

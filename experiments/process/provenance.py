@@ -13,6 +13,8 @@ from experiments.process.xla_flags import usable_cores
 
 PACKAGES = ("w2v-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "fedjax")
 
+ENTRY = Path(__file__).resolve().parents[1] / "__main__.py"  # python -m experiments
+
 
 def record_provenance(command: str, seed: int | None = None) -> dict[str, Any]:
     """Collect what a result file records about how it was made."""
@@ -27,7 +29,7 @@ def record_provenance(command: str, seed: int | None = None) -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "command": f"w2v-jax {command} {shlex.join(sys.argv[1:])}".strip()
-        if Path(sys.argv[0]).name not in ("w2v-jax", "__main__.py")  # a command's module was run directly
+        if Path(sys.argv[0]).name != "w2v-jax" and Path(sys.argv[0]) != ENTRY  # called from Python
         else shlex.join(["w2v-jax", *sys.argv[1:]]),
         "commit": commit(),
         "versions": versions,

@@ -1,4 +1,4 @@
-"""What a finished fine-tuning run keeps: results.json, transcripts, report."""
+"""Write the results of a finished fine-tuning run: results.json, transcripts, report."""
 
 from typing import Any
 

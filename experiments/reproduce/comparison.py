@@ -41,7 +41,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether the value comes out as printed, or the paper's words hold."""
+        """Tell whether the value comes out as printed, or the paper's words hold."""
         return self.difference in ("as printed", "agrees")
 
     @property

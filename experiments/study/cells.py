@@ -188,7 +188,7 @@ class _Processes:
 
     @property
     def stopped(self) -> bool:
-        """Whether no further command may start."""
+        """Tell whether no further command may start."""
         return self._stopped
 
     def stop(self) -> None:

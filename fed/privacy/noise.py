@@ -19,7 +19,7 @@ IsStacked = Callable[[Any], bool]
 
 
 class Privacy(NamedTuple):
-    """How updates are clipped and how much noise their sum gets.
+    """Settings of privacy: how updates are clipped, and how much noise their sum gets.
 
     Attributes:
         clip_norm: the most that one client moves the sum of updates, in the Euclidean norm.

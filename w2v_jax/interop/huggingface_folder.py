@@ -184,7 +184,7 @@ def write_model(
 
 
 def _masks(settings: Mapping[str, Any]) -> bool:
-    """Whether transformers gives a model a mask embedding."""
+    """Tell whether transformers gives a model a mask embedding."""
     return settings.get("mask_time_prob", 0.05) > 0 or settings.get("mask_feature_prob", 0.0) > 0
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint states of its model, and where the settings that it leaves out come from."""
+"""Settings that a checkpoint states of its model, and the origins of those that it leaves out."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ class Resolved(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Stated:
-    """What a checkpoint states.
+    """The settings that a checkpoint states.
 
     Attributes:
         values: fields of `ModelConfig`; training settings among them are only those that it states.

@@ -134,7 +134,7 @@ class GroupNorm(Scoped):
 
     @staticmethod
     def statistics(x: Array, valid: Array | None) -> Statistics:
-        """Of `x` over time, or over its valid frames."""
+        """Compute mean and variance of `x` over time, or over its valid frames."""
         if valid is None:
             mean = x.mean(1, keepdims=True)
             return Statistics(mean, jnp.square(x - mean).mean(1, keepdims=True))

@@ -74,7 +74,7 @@ class RunRow(StepRow):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeviceVerdict(Record):
-    """What a device has over what base takes, criterion by criterion: one or more is enough; None is unknown.
+    """A device's capacity over base's demand, criterion by criterion: one or more is enough; None is unknown.
 
     Attributes:
         compute: speed of a step of batch 4 x 5.5 s; the A40's is one.
