@@ -110,7 +110,10 @@ def _program(mesh: Mesh, function: Callable, in_specs: Any, out_specs: Any, dona
 
 @dataclasses.dataclass(frozen=True, eq=False)  # jit compares functions, and sums have no hash
 class _RoundFunctions:
-    """Functions that the programs compute. All methods but the steps see one lane: leaves [client of the lane, ...]."""
+    """Functions that the programs compute.
+
+    All methods but the steps see one lane: leaves [client of the lane, ...].
+    """
 
     settings: RoundSettings
     sums: PyTree

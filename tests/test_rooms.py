@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import grimp
@@ -54,3 +55,15 @@ def test_functions_are_short():
 
 def test_classes_are_short():
     assert not over(180, definitions(ast.ClassDef))
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun():
+    fragment = re.compile(r"(Of|As|What|Who|Those|By|With|That|How|Whether|Where)\b")
+    found = [
+        f"{path.relative_to(ROOT)}:{getattr(node, 'name', 'module')}"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)
+        and fragment.match(ast.get_docstring(node) or "")
+    ]
+    assert found == []

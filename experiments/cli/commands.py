@@ -40,7 +40,7 @@ COMMANDS = {
         "the paper's Figure 1: federated against centralised, supervised against both",
     ),
     "reproduce fig5": (
-        "experiments.reproduce.fig5",
+        "experiments.reproduce.fig5.command",
         "the paper's Figure 5: federated pre-training, and ASR after it, with references",
     ),
     "reproduce frontier": (

@@ -116,15 +116,15 @@ class SpoiltClips(Sequence[SpoiltClip]):
         return len(self._clips)
 
     def column(self, name: str) -> Sequence[str]:
-        """As `common_voice.column`."""
+        """See `common_voice.column`."""
         return column(self._clips, name)
 
     def lengths(self) -> np.ndarray:
-        """As `common_voice.lengths`."""
+        """See `common_voice.lengths`."""
         return lengths(self._clips)
 
     def take(self, indices: Iterable[int]) -> "SpoiltClips":
-        """As `common_voice.take`."""
+        """See `common_voice.take`."""
         return SpoiltClips(take(self._clips, indices), self._how)
 
     @overload

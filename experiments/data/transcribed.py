@@ -45,7 +45,7 @@ class Transcribed:
         return float(lengths(self.clips).sum()) / SAMPLE_RATE_HZ
 
     def summary(self) -> dict[str, Any]:
-        """What a run's folder says of it."""
+        """Summarise the split for the run's folder."""
         return {
             "source": self.source,
             "clips": len(self.clips),

@@ -203,14 +203,6 @@ class Pretraining:
             corrupted=self.data.corrupted,
         )
 
-    def _spent(self, privacy: Privacy, rounds: int) -> dict[str, float]:
-        """Compute what a private run has spent after so many rounds."""
-        return {
-            "epsilon": federation.epsilon_spent(self.settings, privacy, len(self.data.clients), rounds),
-            "delta": self.settings.dp_delta,
-            "noise_multiplier": privacy.noise_multiplier,
-        }
-
     def _line(self, log: RoundLog, round_seconds: float) -> dict[str, Any]:
         """Make a line of metrics.jsonl; the held-out metrics are in those of evaluated rounds."""
         settings = self.settings
@@ -219,7 +211,7 @@ class Pretraining:
         line["updates"] = log.round_index * self.steps_per_round
         line["round_seconds"] = round_seconds
         if self.privacy is not None and self.folder.writes:  # once is enough, and no part of the round
-            line |= self._spent(self.privacy, log.round_index)
+            line |= privacy_spent(self, self.privacy, log.round_index)
         if settings.is_due(settings.evaluate_every, log.round_index):
             started = time.perf_counter()
             held = self.evaluate(log.state.parameters, log.state.objective_state, self.data.split.heldout)
@@ -227,6 +219,15 @@ class Pretraining:
             line["chance_accuracy"] = held["chance_accuracy"]
             line["evaluation_seconds"] = time.perf_counter() - started
         return line
+
+
+def privacy_spent(run: Pretraining, privacy: Privacy, rounds: int) -> dict[str, float]:
+    """Compute what a private run has spent after so many rounds."""
+    return {
+        "epsilon": federation.epsilon_spent(run.settings, privacy, len(run.data.clients), rounds),
+        "delta": run.settings.dp_delta,
+        "noise_multiplier": privacy.noise_multiplier,
+    }
 
 
 def chunk_trials(run: Pretraining, state: Any) -> list[chunks.Trial]:

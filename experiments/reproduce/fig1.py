@@ -9,7 +9,7 @@ from experiments.process.files import read_json
 from experiments.process.provenance import record_provenance
 from experiments.report.statistics import over_seeds
 from experiments.report.writer import write_report
-from experiments.reproduce.fig5 import study_of
+from experiments.reproduce.fig5.command import study_of
 from experiments.runs.folder import METRICS, read_config, read_metrics
 from experiments.study import convergence, federated_results
 from experiments.study import federated as federated_study

@@ -5,7 +5,7 @@ from typing import Any
 from experiments.report.statistics import mean_spread, shown_sign, signed
 from experiments.reproduce.comparison import Comparison
 from experiments.reproduce.fig1_report import behind_centralised
-from experiments.reproduce.fig5_sentences import HARDLY_RECOGNISED, comparisons, paper_directions
+from experiments.reproduce.fig5.sentences import HARDLY_RECOGNISED, comparisons, paper_directions
 from experiments.study.curves import NO_DIFFERENCE, label, verdict
 
 

@@ -191,7 +191,7 @@ class RunFolder:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process is running in a run's folder.
+    """Tell whether a process is running in a run's folder.
 
     It takes the lock as a shared one for an instant, needs no right to write, and leaves no file behind.
     """

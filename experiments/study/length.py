@@ -13,10 +13,8 @@ from experiments.runs.folder import METRICS, read_config, read_metrics
 from experiments.study.cells import Cell, check_counts, run_cells
 from experiments.study.federated_results import recognised
 from experiments.study.federated_scales import SCALES
+from experiments.study.length_settings import BATCH_SECONDS, CROP_SECONDS
 from w2v_jax.config import SAMPLE_RATE_HZ
-
-CROP_SECONDS = (1.0, 2.0, 4.0, 8.0)
-BATCH_SECONDS = 8.0  # all crops of a batch together, at any length
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

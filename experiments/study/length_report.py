@@ -10,7 +10,7 @@ from experiments.report.figures import picture
 from experiments.report.statistics import mean_spread, minus, over_seeds, shown_sign
 from experiments.report.tables import table
 from experiments.study.curves import NO_DIFFERENCE, cores_of, judgement
-from experiments.study.length import BATCH_SECONDS, CROP_SECONDS
+from experiments.study.length_settings import BATCH_SECONDS, CROP_SECONDS
 
 # Values whose lengths are compared: (title, unit, digits, scale).
 JUDGED = {

@@ -69,6 +69,11 @@ def read(path: Path, *, min_samples: int = 1, max_seconds: float = MAX_SECONDS) 
 def decode_bytes(data: bytes, *, min_samples: int = 1, max_seconds: float = MAX_SECONDS) -> np.ndarray:
     """Decode a file's content as `decode` does.
 
+    Args:
+        data: the file's bytes.
+        min_samples: fewest samples at 16 kHz.
+        max_seconds: longest file.
+
     Returns:
         int16 [samples] at 16 kHz, mono.
 

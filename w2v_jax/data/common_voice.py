@@ -212,7 +212,8 @@ class FolderCorpus:
         self._assigned: Assignment | None = None
         if self._release.tables:
             try:
-                self._assigned = assign(self._release, list_unused=False)
+                # pyright takes no cached_property for the property of a Protocol.
+                self._assigned = assign(self._release, list_unused=False)  # pyright: ignore[reportArgumentType]
             except CorpusError as error:
                 raise CorpusError(f"{self.folder}/{error}") from error
         self.splits = self._assigned.splits if self._assigned else []
@@ -265,9 +266,14 @@ class FolderCorpus:
 
 
 def load_corpus(folder: Path | str, split: str = UNION, *, min_samples: int = 1) -> Corpus:
-    """Open a folder and decode a split of it, as `FolderCorpus.load`.
+    """Open a folder and decode a split of it.
+
+    Args:
+        folder: a locale's folder, its parent, or the root of a release.
+        split: name of a split's table, or all splits together.
+        min_samples: shorter clips, counted at 16 kHz, are left out.
 
     Raises:
-        CorpusError: as FolderCorpus and its `load`.
+        CorpusError: there is no such folder or split, or its table cannot be read.
     """
     return FolderCorpus(folder, split).load(split, min_samples=min_samples)

@@ -43,7 +43,7 @@ class Line(NamedTuple):
 
 
 class Dialect(NamedTuple):
-    """What a table's header gives away."""
+    """The dialect of a table, as its header shows it."""
 
     separator: str
     quoted: bool  # as csv writes it; a plain tab-separated table takes quotes as letters

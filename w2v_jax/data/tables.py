@@ -132,7 +132,7 @@ def parse_table(data: bytes, name: str) -> Table:
 
 
 def lists_nothing(data: bytes) -> bool:
-    """Whether a table has a header alone: small locales have such splits."""
+    """Tell whether a table has a header alone, as some splits of small locales."""
     if data.startswith(git_lfs.POINTER):
         return False
     return len(dialects.to_utf8(data, "").strip().splitlines()) <= 1

@@ -14,12 +14,12 @@ from experiments.reproduce import (
     fig2,
     fig3,
     fig4,
-    fig5_report,
-    fig5_sentences,
     section41,
     table1,
     table2,
 )
+from experiments.reproduce.fig5 import report as fig5_report
+from experiments.reproduce.fig5 import sentences as fig5_sentences
 from experiments.reproduce.frontier import report as frontier_report
 from experiments.reproduce.frontier.report import growth_of
 from experiments.study import length_report

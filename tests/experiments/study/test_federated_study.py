@@ -10,8 +10,10 @@ from experiments.options.errors import UsageError
 from experiments.pretrain.recipes import PRESETS
 from experiments.report.statistics import over_seeds
 from experiments.reproduce import fig1 as reproduce_fig1
-from experiments.reproduce import fig1_report, fig5_report, fig5_sentences
-from experiments.reproduce import fig5 as reproduce_fig5
+from experiments.reproduce import fig1_report
+from experiments.reproduce.fig5 import command as reproduce_fig5
+from experiments.reproduce.fig5 import report as fig5_report
+from experiments.reproduce.fig5 import sentences as fig5_sentences
 from experiments.study import convergence, federated_results
 from experiments.study.convergence import reached_for_good
 from experiments.study.curves import direction, verdict

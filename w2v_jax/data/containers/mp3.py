@@ -47,7 +47,7 @@ class _Part(NamedTuple):
 
 
 def end_of_tag(data: bytes, at: int = 0) -> int:
-    """Where the audio starts behind ID3v2 tags."""
+    """Find where the audio starts behind ID3v2 tags."""
     while data[at : at + 3] == b"ID3" and len(data) >= at + 10:
         a, b, c, d = data[at + 6 : at + 10]
         at += 10 + (a << 21 | b << 14 | c << 7 | d)
@@ -131,7 +131,7 @@ def _resume(data: bytes, at: int) -> int:
 
 
 def _info(data: bytes, at: int, header: _Header) -> _Info | None:
-    """What a frame without audio says about its stream; None for a frame with audio."""
+    """Read what a frame without audio says about its stream; None for a frame with audio."""
     tag = at + 4 + header.side
     if data[at + VBRI_AT : at + VBRI_AT + 4] == b"VBRI":
         return _Info(None, 0)

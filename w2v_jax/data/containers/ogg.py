@@ -48,7 +48,7 @@ def streams(data: bytes) -> list[Stream]:
 
 
 def _end_of_page(data: bytes, at: int) -> int | None:
-    """Where a page ends; None if the file ends before."""
+    """Find where a page ends; None if the file ends before."""
     if at + PAGE_HEADER > len(data):
         return None
     table = data[at + PAGE_HEADER : at + PAGE_HEADER + data[at + 26]]

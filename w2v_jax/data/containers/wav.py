@@ -83,7 +83,7 @@ def _cut(data: bytes, order: str, start: int, claimed: int, frame_bytes: int) ->
 
 
 def _is_unknown(data: bytes, order: str, start: int, claimed: int) -> bool:
-    """Whether a size was never filled in."""
+    """Tell whether a size was never filled in."""
     there = len(data) - start
     if claimed == 0:
         return there > 0 and not _is_rest_of_chunks(data[start:], order)
@@ -91,7 +91,7 @@ def _is_unknown(data: bytes, order: str, start: int, claimed: int) -> bool:
 
 
 def _is_rest_of_chunks(rest: bytes, order: str) -> bool:
-    """Whether bytes after the audio are further chunks, an ID3 tag or filling."""
+    """Tell whether bytes after the audio are further chunks, an ID3 tag or filling."""
     if len(rest) < 8 or rest[:3] in (b"TAG", b"ID3") or not rest.strip(b"\0"):
         return True
     return all(

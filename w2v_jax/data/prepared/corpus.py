@@ -182,15 +182,15 @@ class PreparedClips(Sequence[PreparedClip]):
         return len(self.numbers)
 
     def column(self, name: str) -> list[str]:
-        """As `common_voice.column`."""
+        """See `common_voice.column`."""
         return self.corpus.column(name, self.numbers)
 
     def lengths(self) -> np.ndarray:
-        """As `common_voice.lengths`."""
+        """See `common_voice.lengths`."""
         return self.corpus.num_samples[self.numbers].astype(np.int64)
 
     def take(self, indices: Iterable[int]) -> "PreparedClips":
-        """As `common_voice.take`."""
+        """See `common_voice.take`."""
         return PreparedClips(self.corpus, self.numbers[np.fromiter(indices, np.int64)])
 
     @overload
@@ -204,9 +204,14 @@ class PreparedClips(Sequence[PreparedClip]):
 
 
 def load_prepared(folder: Path, split: str = UNION, *, min_samples: int = 1) -> Corpus:
-    """Open a prepared data set and give a split of it, as `PreparedCorpus.load`.
+    """Open a prepared data set and give a split of it.
+
+    Args:
+        folder: the folder that `w2v_jax.data.prepared.preparation.prepare` made.
+        split: name of a split, or all splits together.
+        min_samples: shorter clips, counted at 16 kHz, are left out.
 
     Raises:
-        CorpusError: as PreparedCorpus and its `load`.
+        CorpusError: the folder holds no prepared data set, or it lacks the split.
     """
     return PreparedCorpus(folder).load(split, min_samples=min_samples)

@@ -31,7 +31,7 @@ FORMAT = 2  # 1: files were decoded as long as their headers said, and levels we
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a preparation is."""
+    """Progress of a preparation."""
 
     done_clips: int
     total_clips: int

@@ -33,7 +33,7 @@ class ShardWriter:
 
     @property
     def is_full(self) -> bool:
-        """Whether all clips of the shard are written or skipped."""
+        """Tell whether all clips of the shard are written or skipped."""
         return len(self._num_samples) == len(self._shard.rows)
 
     def add(self, recording: Recording) -> None:

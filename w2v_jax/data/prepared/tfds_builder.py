@@ -27,7 +27,7 @@ class CommonVoice(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES: ClassVar = {records.VERSION: "First one."}
 
     def __init__(self, *, source: Path | str, locale: str | None = None, workers: int = 2, **kwargs: Any):
-        """As any tfds builder.
+        """Take the arguments of any tfds builder, and the release to read.
 
         Args:
             source: tarball or folder of a release.
@@ -54,7 +54,7 @@ class CommonVoice(tfds.core.GeneratorBasedBuilder):
         )
 
     def as_data_source(self, split: Any = None, **kwargs: Any) -> Any:
-        """As tfds does; "validated" is all splits together."""
+        """Open splits as tfds does; "validated" is all splits together."""
         if split == UNION:
             split = "+".join(self.info.splits)
         parent: Any = super()

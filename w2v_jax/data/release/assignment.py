@@ -36,7 +36,7 @@ class Assignment:
 
     @property
     def splits(self) -> list[str]:
-        """Of train, dev and test those that have clips."""
+        """List the splits among train, dev and test that have clips."""
         held = set(self.split_of.values())
         return [split for split in ("train", "dev", "test") if split in held]
 

@@ -1,4 +1,4 @@
-"""What the parts of a release have in common."""
+"""Parts that folders and tarballs of a release have in common."""
 
 import hashlib
 from collections.abc import Container, Iterator, Mapping, Sequence

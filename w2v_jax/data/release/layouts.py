@@ -1,4 +1,4 @@
-"""Where in a folder or an archive the locale is, and what a layout is that cannot be read."""
+"""Find the locale in a folder or an archive, and name a layout that cannot be read."""
 
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
@@ -52,7 +52,7 @@ def choose(
 
 
 def _what_it_is(files: Collection[str]) -> str:
-    """What is known about a layout without any of the tables, and what to do."""
+    """Say what is known about a layout without any of the tables, and what to do."""
     names = {PurePosixPath(file).name for file in files}
     if "cv-valid-train.csv" in names:
         return (

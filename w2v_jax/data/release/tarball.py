@@ -43,7 +43,8 @@ def open_release(source: Path, locale: str | None = None, on_bytes: OnBytes | No
             member whose name leads outside.
     """
     if source.is_dir():
-        return FolderRelease(source, locale, advice=CHOOSE_LOCALE)
+        # pyright takes no cached_property for the property of a Protocol.
+        return FolderRelease(source, locale, advice=CHOOSE_LOCALE)  # pyright: ignore[reportReturnType]
     if source.is_file():
         return TarRelease(source, locale, on_bytes)
     raise CorpusError(f"no such file or folder: {source} (expected a Common Voice tarball or folder)")

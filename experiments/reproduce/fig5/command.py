@@ -81,8 +81,8 @@ def main(argv: list[str]) -> None:
 
 def write(result: dict[str, Any], out: Path) -> str:
     """Write fig5.json, fig5.md and both pictures, and return the text of fig5.md."""
-    from experiments.reproduce import fig5_figures, fig5_report
+    from experiments.reproduce.fig5 import figures, report
 
-    text = write_report(out, "fig5", result, fig5_report.markdown, fig5_figures.draw)
-    fig5_figures.draw_fairness(result, out / "fig5-fairness.png")
+    text = write_report(out, "fig5", result, report.markdown, figures.draw)
+    figures.draw_fairness(result, out / "fig5-fairness.png")
     return text

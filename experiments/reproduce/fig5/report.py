@@ -1,4 +1,4 @@
-"""Text of fig5.md: tables of fig5.json, and the sentences of `fig5_sentences`."""
+"""Text of fig5.md: tables of fig5.json, and the sentences of `sentences`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,8 +8,8 @@ import numpy as np
 
 from experiments.report.statistics import mean_spread, signed
 from experiments.report.tables import table
-from experiments.reproduce.fig5_figures import trend
-from experiments.reproduce.fig5_sentences import comparisons, sentences
+from experiments.reproduce.fig5.figures import trend
+from experiments.reproduce.fig5.sentences import comparisons, sentences
 from experiments.study.curves import cores_of, direction, label, mended
 from experiments.study.federated_scales import (
     ARMS,
