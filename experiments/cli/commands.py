@@ -25,11 +25,11 @@ COMMANDS = {
     ),
     "plans grid": (
         "experiments.costs.devices.plan_grid",
-        "make memory plans over lengths and batches for the feasibility table",
+        "make memory plans for many lengths and batch sizes, which feasibility reads",
     ),
     "plans": (
         "experiments.costs.devices.plans",
-        "make compilers' memory plans of a step for boards that are not here",
+        "plan a training step's memory for boards that are not here, with their compilers",
     ),
     "reproduce all": (
         "experiments.reproduce.all",
@@ -45,7 +45,7 @@ COMMANDS = {
     ),
     "reproduce frontier": (
         "experiments.reproduce.frontier.command",
-        "the paper's memory wall: memory against time by training method, its OOM cells again",
+        "the paper's memory wall: memory against time by method; cells that ran out of memory, tried again",
     ),
     "reproduce table1": (
         "experiments.reproduce.table1",
@@ -53,7 +53,7 @@ COMMANDS = {
     ),
     "reproduce table2": (
         "experiments.reproduce.table2",
-        "the paper's Table 2: seconds of a step by device, printed, modelled, measured",
+        "the paper's Table 2: seconds a step by device, as printed, modelled and measured",
     ),
     "reproduce section41": (
         "experiments.reproduce.section41",
@@ -64,7 +64,7 @@ COMMANDS = {
     "reproduce fig4": ("experiments.reproduce.fig4", "the paper's Figure 4: fp32 against mixed precision"),
     "study mechanism": (
         "experiments.study.mechanism.command",
-        "measure what loss-weighted averaging rewards: clean and spoilt clients, temperatures",
+        "measure which clients loss-weighted averaging favours, clean or spoilt, by temperature",
     ),
     "study length": (
         "experiments.study.length",
@@ -72,7 +72,7 @@ COMMANDS = {
     ),
     "data synth": ("experiments.data.synth", "write a synthetic corpus in the Common Voice layout"),
     "data prepare": ("experiments.data.prepare", "decode a Common Voice tarball or folder once, into shards"),
-    "data describe": ("experiments.data.describe", "count and draw what a corpus holds"),
+    "data describe": ("experiments.data.describe", "count a corpus and draw charts of it"),
     "bench data": ("experiments.bench.data", "prepare and feed a corpus of Common Voice's size"),
     "bench rounds": (
         "experiments.bench.rounds.command",
@@ -80,7 +80,7 @@ COMMANDS = {
     ),
     "bench utilisation": (
         "experiments.bench.utilisation",
-        "measure how much of a device's rate a step reaches, and where the rest goes",
+        "measure what share of a device's peak rate a step reaches, and what takes the rest",
     ),
     "bench memory": (
         "experiments.bench.memory.command",

@@ -60,13 +60,14 @@ class Pool:
 
 
 def divide(own: Collection[str], read: Read) -> dict[str, Split]:
-    """Give train, dev and test, all clips of each.
+    """Return the clips of train, dev and test.
 
-    Splits that the release lacks are made from `train`, or where that lacks too from `validated` without
-    the speakers of those that it has: disjoint in speakers where there are at least ten, else in sentences.
+    A split that the release lacks is made from `train`. Without a `train` it is made from `validated`, minus
+    the speakers of the splits that exist. Made splits share no speaker if there are at least ten speakers;
+    otherwise they share no sentence.
 
     Args:
-        own: of train, dev and test those that the release has.
+        own: the splits among train, dev and test that the release has.
         read: loads a split, or "validated", with clips of any length.
 
     Raises:

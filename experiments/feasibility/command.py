@@ -1,4 +1,4 @@
-"""`w2v-jax feasibility`: judge which devices could pre-train, in what time, moving and using how much."""
+"""`w2v-jax feasibility`: judge which devices could pre-train, by memory, time, bytes and energy."""
 
 import dataclasses
 from pathlib import Path
@@ -29,30 +29,30 @@ class FeasibilityArguments:
     """Names in the catalogue (profiling/devices.py), or this-machine, whose rates are measured. Default: the
     A40, and all boards, phones and computers whose memory is known."""
     models: tuple[Literal["base", "large"], ...] = ("base", "large")
-    """Presets to price."""
+    """Model presets to price."""
     seconds: tuple[float, ...] = (1.0, 2.0, 3.0, 5.5, 12.0, 15.0)
-    """Lengths of utterances."""
+    """Lengths of utterances, in seconds."""
     batch: tuple[int, ...] = (1, 4, 8)
     """Utterances in a batch."""
     precision: tuple[Literal["fp32", "mixed"], ...] = ("fp32", "mixed")
-    """mixed: bf16 where the device has it, else fp16."""
+    """fp32, or mixed: bf16 where the device has it, otherwise fp16."""
     method: tuple[str, ...] = METHODS
-    """How gradients are computed: plain, remat (layers again in the backward pass) or exact (every method
-    that saves memory and changes no gradient: w2v-jax bench memory --list)."""
+    """How gradients are computed: plain, remat (layers are computed again in the backward pass) or exact (all
+    methods that save memory and change no gradient: w2v-jax bench memory --list)."""
     rounds: int | None = None
-    """Rounds of the whole run. Default: the paper's two weeks on an A40, in local epochs."""
+    """Rounds of the whole run. Default: as many local epochs as the paper's two weeks on an A40 hold."""
     clients: int = 10
     """Clients that share the corpus; all take part in every round."""
     hours: float = paper.VALIDATED_HOURS
-    """Hours of speech of all clients together."""
+    """Total hours of speech over all clients."""
     link: str = "lte"
     """Each client's link: ethernet, gigabit, wifi-n, lte (nominal), or DOWN/UP in Mbit/s, as 20/5."""
     fleet: tuple[str, ...] = ("xavier-nx=8", "rpi-4=2")
-    """Devices of one round as NAME=COUNT; the slowest decides how long the round takes."""
+    """Clients of one example round, as NAME=COUNT; the slowest decides how long the round takes."""
     headroom: float | None = None
-    """Share of memory left to other programs. Default: a quarter, on phones a half."""
+    """Share of memory left to other programs. Default: 0.25, and 0.5 on phones."""
     timings: tuple[Path, ...] = ()
-    """Files that runner.py wrote on boards; each calibrates its device."""
+    """Timings that runner.py wrote on boards; each corrects the estimate for its device."""
 
 
 def main(argv: list[str]) -> None:

@@ -41,20 +41,21 @@ class PretrainArguments:
     """
 
     data: Path | None = None
-    """Folder of a Common Voice locale, or its parent. Default: a synthetic corpus."""
+    """Folder of a Common Voice locale, its parent, or a prepared data set. Default: a synthetic corpus."""
     out: Path | None = None
     """Run folder. Default: runs/<preset>-<model>-<aggregation>, with -<corruption> if audio is spoilt."""
     model: str | None = None
     """Model preset: tiny, base, large or large-lv60. Default: tiny, or the preset of --init's shape."""
     init: str | None = None
-    """Begin from this model and not from random parameters: a run folder of w2v-jax pretrain (RUN@ROUND for
+    """Start from this model instead of random parameters: a run folder of w2v-jax pretrain (RUN@ROUND for
     an earlier checkpoint) or convert, or hf:FOLDER of a Wav2Vec2ForPreTraining."""
     preset: str = "ten-clients"
     """ten-clients, hundred-clients (20 a round) or centralised."""
     rounds: int | None = None
-    """Rounds of the run; schedules span them. A larger number lengthens a run. Default: the preset's."""
+    """Rounds of the run; the learning rate's schedule spans them. A larger number lengthens a finished run. Default: the preset's."""
     aggregation: Aggregation = "fedavg"
-    """Weights of client updates: audio seconds, a softmax over negative training losses, or all alike."""
+    """Weights of client updates. fedavg: seconds of audio. loss-weighted: a softmax over negative training
+    losses. uniform: all alike."""
     temperature: float = 1.0
     """Temperature of the loss-weighted softmax."""
     server_optimizer: ServerOptimizer = "fedavg"
@@ -69,7 +70,7 @@ class PretrainArguments:
     clients_per_round: int | None = None
     """Clients that take part in a round. Default: the preset's."""
     local_steps: int | None = None
-    """Updates of each client in a round. Default: the preset's."""
+    """Optimizer steps of each client in a round. Default: the preset's."""
     local_epochs: int | None = None
     """Epochs over its clips that each client trains in a round, instead of --local-steps."""
     batch_size: int | None = None
@@ -82,57 +83,57 @@ class PretrainArguments:
     learning_rate: float | None = None
     """Peak learning rate of the client optimizer. Default: the recipe of the model."""
     heldout_speakers: int | None = None
-    """Speakers set aside for evaluation. Default: about a fifth, at most 28."""
+    """Speakers set aside for evaluation. Default: about a fifth of the speakers, at most 28."""
     partition: Partition = "balanced"
     """balanced: clients share no speaker and have about equal seconds. speakers: each speaker is a client.
-    iid: clips at random. dirichlet: clients share no speaker; each value of a column is shared out among the
-    clients by Dirichlet (Yurochkin et al. 2019, as in Flower). dirichlet-equal: clients share no speaker and
+    iid: clips at random, so that clients share speakers. dirichlet: clients share no speaker; each value of
+    --dirichlet-column is shared out
+    by a Dirichlet distribution (Yurochkin et al. 2019, as in Flower). dirichlet-equal: clients share no speaker and
     have about equal seconds; each client's mix of the column's values is drawn from Dirichlet (Hsu et al.
     2019)."""
     dirichlet_alpha: float = 0.5
-    """Concentration of the dirichlet partitions: small values skew the column more."""
+    """How evenly the dirichlet partitions deal the column: smaller is more uneven."""
     dirichlet_column: SkewedColumn = "accent"
-    """The column that the dirichlet partitions skew."""
+    """The column that the dirichlet partitions deal unevenly."""
     split: str = "validated"
     """The table of clips to pre-train on."""
     exclude_speakers_of: tuple[Literal["dev", "test"], ...] = ()
     """Splits whose speakers are kept out of pre-training: `validated` also holds dev and test."""
     corruption: Corruption = "none"
     """Spoil the training audio of some clients, which the seed chooses. noise: add white noise as strong as
-    the clip. clip: 30 dB louder, saturated. quiet: 60 dB softer, rounded to 16 bits again."""
+    the clip. clip: 30 dB louder, with the peaks cut off. quiet: 60 dB softer, rounded to 16 bits again."""
     corrupted_clients: int = 2
     """Number of clients whose training audio --corruption spoils."""
     client_dropout: float = 0.0
-    """Share of the clients asked in a round that never answer."""
+    """Share of the clients asked in a round that do not answer."""
     overshoot: float = 1.0
-    """Clients asked for each client wanted; the earliest answers count."""
+    """How many clients to ask per client wanted, for example 1.3; the earliest answers count."""
     speed_spread: float = 0.0
-    """How unlike clients' devices are: standard deviation of the logarithm of their seconds for a step."""
+    """How much the speeds of clients' devices differ: standard deviation of log(seconds a step)."""
     deadline_steps: float | None = None
-    """A round closes when a device of median speed has done this many steps; later clients are left out."""
+    """Deadline of a round, in steps of a device of median speed; clients that come later are left out."""
     max_update_norm: float | None = None
-    """Client updates with a larger norm are left out, like those that are not finite."""
+    """Updates with a larger norm are left out, as are updates that are not finite."""
     dp_clip_norm: float | None = None
-    """Norm to which updates are clipped, for differential privacy of clients. It needs --aggregation uniform.
-    Each client is then drawn by itself, so that cohorts differ in size. Only the model is private:
+    """Turns on differential privacy of clients: updates are clipped to this norm. It needs --aggregation
+    uniform. Each client is drawn independently, so that cohorts differ in size. Only the model is private:
     noise and draws come from --seed, and metrics.jsonl names clients and losses."""
     dp_clipping: Literal["whole", "layer"] = "whole"
     """whole: clip the update as a whole. layer: clip each parameter array of each layer by itself."""
     dp_noise_multiplier: float | None = None
-    """Standard deviation of the noise on the sum of updates, in clip norms."""
+    """Standard deviation of the noise added to the sum of updates, as a multiple of --dp-clip-norm."""
     dp_epsilon: float | None = None
     """Epsilon that the whole run may spend, instead of --dp-noise-multiplier."""
     dp_delta: float = 1e-5
-    """Delta of the privacy; it should be well below one over the number of clients."""
+    """Delta of the privacy guarantee; it should be well below one over the number of clients."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 rounds the operands of matrix products; everything else stays fp32."""
     method: str = "plain"
-    """How gradients are computed: names with commas between, which w2v-jax bench memory --list explains.
-    exact: all that need less memory and change no gradient."""
+    """How gradients are computed: method names separated by commas; bench memory --list explains them.
+    exact: all methods that save memory and change no gradient."""
     memory_budget: str | None = None
-    """Memory of the process, as 4GB or 800MB, instead of --method: the exact combination with the fewest
-    operations that fits is picked and printed. On an accelerator clients are counted one by one: give
-    --chunk 1."""
+    """Memory for the process, as 4GB or 800MB, instead of --method: the cheapest exact combination that fits
+    is picked and printed. On an accelerator only one client at a time is counted: give --chunk 1."""
     masked_group_norm: bool = False
     """Normalise over valid frames only, so that padding changes nothing."""
     evaluate_every: int | None = None

@@ -16,7 +16,7 @@ MEMORIES = {
 
 
 def compare(result: dict[str, Any]) -> list[Comparison]:
-    """Set the verdict, the memory by method and the A40's days beside the paper's words."""
+    """Compare the verdict, the memory by method and the days on an A40 with the paper's words."""
     devices = verdicts_of(result)
     there = [device.title for device in devices if overall(device) == "yes"]
     return [

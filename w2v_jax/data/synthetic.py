@@ -84,7 +84,7 @@ def make_lexicon(words: int, rng: np.random.Generator) -> list[str]:
 
 
 def make_speaker(name: str, rng: np.random.Generator) -> Speaker:
-    """Draw a voice."""
+    """Draw a speaker's voice at random."""
     return Speaker(
         name=name,
         tract_scale=float(rng.uniform(0.85, 1.2)),

@@ -19,7 +19,7 @@ FEATURE_DIM = NUM_BANDS * STACKED
 
 
 def frame_lengths(num_samples: Int[Array, " batch"]) -> Int[Array, " batch"]:
-    """Count frames of 20 ms; 0 where a clip is too short."""
+    """Count the 20 ms frames of each clip; a clip that is too short has 0."""
     windows = jnp.maximum((num_samples - WINDOW_SAMPLES) // HOP_SAMPLES + 1, 0)
     return windows // STACKED
 
