@@ -52,7 +52,8 @@ class PretrainArguments:
     preset: str = "ten-clients"
     """ten-clients, hundred-clients (20 a round) or centralised."""
     rounds: int | None = None
-    """Rounds of the run; the learning rate's schedule spans them. A larger number lengthens a finished run. Default: the preset's."""
+    """Rounds of the run; the learning rate's schedule spans them. A larger number lengthens a finished run.
+    Default: the preset's."""
     aggregation: Aggregation = "fedavg"
     """Weights of client updates. fedavg: seconds of audio. loss-weighted: a softmax over negative training
     losses. uniform: all alike."""
@@ -87,10 +88,9 @@ class PretrainArguments:
     partition: Partition = "balanced"
     """balanced: clients share no speaker and have about equal seconds. speakers: each speaker is a client.
     iid: clips at random, so that clients share speakers. dirichlet: clients share no speaker; each value of
-    --dirichlet-column is shared out
-    by a Dirichlet distribution (Yurochkin et al. 2019, as in Flower). dirichlet-equal: clients share no speaker and
-    have about equal seconds; each client's mix of the column's values is drawn from Dirichlet (Hsu et al.
-    2019)."""
+    --dirichlet-column is shared out by a Dirichlet distribution (Yurochkin et al. 2019, as in Flower).
+    dirichlet-equal: clients share no speaker and have about equal seconds; each client's mix of the column's
+    values is drawn from a Dirichlet distribution (Hsu et al. 2019)."""
     dirichlet_alpha: float = 0.5
     """How evenly the dirichlet partitions deal the column: smaller is more uneven."""
     dirichlet_column: SkewedColumn = "accent"

@@ -46,7 +46,7 @@ class RunState:
 
     @property
     def step_seconds(self) -> float | None:
-        """Mean seconds of recent rounds or updates, evaluations included; the first, which compiled, is left out."""
+        """Mean seconds of recent rounds or updates with their evaluations, without the first, which compiled."""
         if not self.lines:
             return None
         recent = self.lines[1:][-RECENT_LINES:] or self.lines

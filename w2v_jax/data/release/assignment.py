@@ -180,7 +180,7 @@ def _unused_files(
 
 
 def read_other(data: bytes, name: str, clip_names: list[str]) -> Assignment:
-    """Read a table that is none of the release's splits (other.tsv, one of the user's), as it is.
+    """Read a table that is not one of the release's splits, such as other.tsv or a table of the user.
 
     Raises:
         CorpusError: as `parse_table`.
