@@ -46,7 +46,7 @@ class RunState:
 
     @property
     def step_seconds(self) -> float | None:
-        """Mean seconds of recent rounds or updates with their evaluations, without the first, which compiled."""
+        """Mean seconds of recent rounds or updates with evaluations; the first is left out: it compiled."""
         if not self.lines:
             return None
         recent = self.lines[1:][-RECENT_LINES:] or self.lines

@@ -203,6 +203,7 @@ def test_the_fewest_operations_that_fit_are_chosen():
         choose(1)
 
 
+@pytest.mark.slow
 def test_a_budget_is_kept_to_in_a_process_of_its_own():
     step = {"model": "tiny", "seconds": 1.0, "batch": 2, "precision": "fp32", "optimizer": "sgd"}
     roomy = memory_budget.choose_in_child(step, 2e9)

@@ -190,7 +190,10 @@ def untimed(folder: Path) -> list[dict]:
 
 
 # Before the first checkpoint (made every two rounds), past one, and about the time of the last.
-@pytest.mark.parametrize("lines", [1, 3, 4])
+@pytest.mark.parametrize(
+    "lines",
+    [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)],
+)
 def test_a_killed_run_continues_to_the_same_bits(corpus, finished, tmp_path, lines):
     out, _ = finished
     killed = tmp_path / "killed"
@@ -235,6 +238,7 @@ def test_loss_weighting_and_its_temperature_reach_the_weights(corpus, tmp_path):
     assert len(set(line["client_losses"])) == 4
 
 
+@pytest.mark.slow
 def test_a_method_of_less_memory_trains_the_same_and_continues(corpus, tmp_path):
     plain, lean = tmp_path / "plain", tmp_path / "lean"
     options = [*CLIENTS, "--rounds", "2"]
@@ -252,6 +256,7 @@ def test_a_method_of_less_memory_trains_the_same_and_continues(corpus, tmp_path)
     assert "holds a run with method exact" in said
 
 
+@pytest.mark.slow
 def test_a_budget_that_nothing_fits_is_said(corpus, tmp_path):
     out = tmp_path / "run"
     done = subprocess.run(
@@ -483,6 +488,7 @@ def test_diagnostics_agree_with_the_metrics_of_their_rounds(diagnosed):
     assert (diagnosed / "report.html").read_text().count("data:image/png;base64,") == 2
 
 
+@pytest.mark.slow
 def test_diagnostics_are_rewound_with_the_metrics(corpus, diagnosed, tmp_path):
     killed = tmp_path / "killed"
     argv = command(corpus, killed, *CLIENTS, "--rounds", "4", *DIAGNOSED)

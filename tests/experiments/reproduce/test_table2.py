@@ -152,7 +152,12 @@ def test_kept_plans_are_the_compilers_and_between_them_the_fit_is_near():
 
 @pytest.mark.parametrize(
     ("method", "batch", "seconds"),
-    [("plain", 4, 5.5), ("exact", 4, 5.5), ("exact", 64, 12.0), ("exact", 8, 15.5)],
+    [
+        ("plain", 4, 5.5),
+        ("exact", 4, 5.5),
+        pytest.param("exact", 64, 12.0, marks=pytest.mark.slow),
+        pytest.param("exact", 8, 15.5, marks=pytest.mark.slow),
+    ],
 )
 def test_work_between_the_traced_settings(method, batch, seconds):
     """Of 64 x 12 s the features are not kept, and computed once more."""
