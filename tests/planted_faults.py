@@ -422,8 +422,9 @@ FAULTS = {
     ),
     "a speaker in two clients": fault(
         "fed/partition.py",
-        "        clients[client].append(name)\n        heapq",
-        "        clients[client].append(name)\n        clients[0].append(name)\n        heapq",
+        "    return [sorted(groups) for groups in clients]\n\n\ndef single",
+        "    clients[0].extend(clients[-1][:1])\n"
+        "    return [sorted(groups) for groups in clients]\n\n\ndef single",
         "tests/fed/test_partition.py",
     ),
     "transcripts taken to fit without a blank between repeats": fault(

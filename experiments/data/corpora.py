@@ -10,6 +10,7 @@ from experiments.options.spelling import nearest
 from w2v_jax.data.common_voice import Corpus, FolderCorpus
 from w2v_jax.data.prepared.corpus import PreparedCorpus, is_prepared
 from w2v_jax.data.release.assignment import UNION
+from w2v_jax.data.release.folder import FolderRelease
 from w2v_jax.data.release.layouts import DEEPEST
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 from w2v_jax.errors import CorpusError
@@ -83,6 +84,17 @@ def check_transcripts(data: str) -> None:
     if any(sentence.strip() for sentence in source.listed(base, "sentence")):
         return
     raise CorpusError(f"{find(data)} has no transcripts: fine-tuning needs the `sentence` column")
+
+
+def locale_of(data: str) -> str:
+    """Find the locale of a corpus, such as tr; empty where there is no such corpus or it does not tell."""
+    try:
+        folder = find(data)
+        if is_prepared(folder):
+            return PreparedCorpus(folder).manifest.get("locale", "")
+        return FolderRelease(folder).locale
+    except CorpusError:
+        return ""
 
 
 def find(data: str, option: str = "--data") -> Path:

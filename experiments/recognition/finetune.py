@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,6 +127,10 @@ def resolve(options: FinetuneArguments) -> dict[str, Any]:
         raise UsageError(
             f"--batch-seconds {batch_seconds} cannot hold a clip of --max-seconds {options.max_seconds}"
         )
+    if not re.fullmatch(r"([A-Za-z]{2,3}(-[A-Za-z0-9]+)*)?", options.language or ""):
+        raise UsageError(
+            f"--language takes a code as Common Voice writes it (tr, az), got {options.language}"
+        )
     settings = dataclasses.asdict(options) | {
         "data": str(options.data) if options.data else None,
         "language": language_of(options.data) if options.language is None else options.language,
@@ -135,11 +140,13 @@ def resolve(options: FinetuneArguments) -> dict[str, Any]:
 
 
 def language_of(data: Path | None) -> str:
-    """Find a corpus's language by its folder's name, where that has a letter case of its own; else empty."""
+    """Find the language of a corpus by its locale, where that has a letter case of its own; else empty."""
     if data is None:
         return ""
-    names = [data.name, *(path.parent.name for path in data.glob("*/clips"))]
-    return next((name for name in names if name.split("-")[0] in DOTLESS), "")
+    from experiments.data.corpora import locale_of
+
+    locale = locale_of(str(data))
+    return locale if locale.split("-")[0] in DOTLESS else ""
 
 
 def default_folder(settings: dict[str, Any]) -> Path:

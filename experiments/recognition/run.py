@@ -32,7 +32,7 @@ from w2v_jax.recognition.training import (
     make_update,
 )
 from w2v_jax.recognition.windows import FRAME_SAMPLES
-from w2v_jax.text.rules import TextRules
+from w2v_jax.text.rules import DOTLESS, TextRules
 from w2v_jax.text.storage import save_tokenizer
 
 MAX_VALIDATIONS = 50
@@ -230,7 +230,8 @@ class Finetuning:
         """Describe the assumed language and the clips that are read in windows, if any."""
         language = self.settings["language"]
         long = sum(len(clips.long) for clips in self.splits.evaluation.values())
-        return f", letter case of {language} (--language)" * bool(language) + (
+        told = language.split("-")[0] in DOTLESS
+        return f", letter case of {language} (--language)" * told + (
             f", {long} clips of over {LONGEST_WHOLE_SECONDS:.0f} s recognised in windows" * bool(long)
         )
 

@@ -7,12 +7,13 @@ from typing import Literal
 
 APOSTROPHES = "'’‘‛ʼ`´′＇׳"  # the last is the Hebrew geresh
 MIDDLE_DOT, GERSHAYIM = "·", "״"
-# Characters that are neither letters, marks nor digits, and that a word may hold inside of it.
-INNER_MARKS = MIDDLE_DOT + GERSHAYIM
-DOTS, DOUBLE_QUOTES = "·‧•∙", '״"“”„'
+DOTS, DOUBLE_QUOTES = "·‧•∙⋅", '״"“”„'
+ARMENIAN_TONES = "՛՜՞"  # stress, exclamation and question marks, which stand inside of words
 # Languages in which I is the capital of ı, and İ that of i.
 DOTLESS = ("tr", "az", "crh", "tt", "ba", "gag")
-COMPOSED = ("<compat>", "<wide>", "<narrow>", "<initial>", "<medial>", "<final>", "<isolated>")
+# Ligatures and letters of another width: Latin ones, and Unicode's presentation forms. Letters that Unicode
+# merely spells with others (Thai ำ, Armenian և) are none.
+LIGATURES = re.compile("[ĲĳĿŀŉſǄ-ǌǱ-ǳﬀ-ﷻﹰ-ﻼ！-ￜ]")
 # Words that begin or end with an apostrophe for a sound that is not spoken: 'sto, po'.
 ELIDED_STARTS = {
     "n",
@@ -54,7 +55,7 @@ def normalise(text: str, rules: TextRules) -> str:
     """Write text as lower-case words with single spaces between them; normalising again changes nothing.
 
     Words hold letters, marks and digits. The text becomes NFC and lower case, ligatures become their letters,
-    and every character that looks like an apostrophe becomes one. A middle dot between two l (Catalan l·l)
+    and every character that looks like an apostrophe becomes one. A middle dot inside l·l, n·h and s·h
     and gershayim between Hebrew letters stay; other punctuation and symbols become spaces. Apostrophes that
     are next to no letter are quotation marks and go, as do doubled ones at the edge of a word and pairs
     around words.
@@ -79,12 +80,13 @@ def _normalise_once(text: str, rules: TextRules) -> str:
 
 
 def _is_invisible(char: str) -> bool:
-    return unicodedata.category(char) == "Cf" or 0xFE00 <= ord(char) <= 0xFE0F  # variation selectors
+    variation_selector = 0xFE00 <= ord(char) <= 0xFE0F
+    return unicodedata.category(char) == "Cf" or variation_selector or char in ARMENIAN_TONES
 
 
 def _without_ligature(char: str) -> str:
     """Spell a ligature or a letter of another width with its letters: ﬁ as fi."""
-    if unicodedata.decomposition(char).startswith(COMPOSED) and unicodedata.category(char)[0] == "L":
+    if LIGATURES.match(char) and unicodedata.category(char)[0] == "L":
         return unicodedata.normalize("NFKC", char)
     return char
 
@@ -106,8 +108,8 @@ def _without_accents(text: str) -> str:
 
 
 def _with_inner_marks(text: str) -> str:
-    """Write the dot of l·l, and the double mark between Hebrew letters, each in one way."""
-    text = re.sub(f"(?<=l)[{DOTS}](?=l)", MIDDLE_DOT, text)
+    """Write the dot of l·l, n·h and s·h (Occitan) and the double mark between Hebrew letters in one way."""
+    text = re.sub(f"(?<=l)[{DOTS}](?=l)|(?<=[ns])[{DOTS}](?=h)", MIDDLE_DOT, text)
     return re.sub(f"(?<=[א-ת])[{DOUBLE_QUOTES}](?=[א-ת])", GERSHAYIM, text)
 
 
@@ -131,7 +133,7 @@ def _only_words(text: str) -> str:
 
 def _is_inner_mark(text: str, place: int) -> bool:
     around = text[max(place - 1, 0) : place + 2]
-    return bool(re.fullmatch(f"l{MIDDLE_DOT}l|[א-ת]{GERSHAYIM}[א-ת]", around))
+    return bool(re.fullmatch(f"l{MIDDLE_DOT}l|[ns]{MIDDLE_DOT}h|[א-ת]{GERSHAYIM}[א-ת]", around))
 
 
 def _without_quotation_marks(text: str) -> str:

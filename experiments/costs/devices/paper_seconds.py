@@ -15,7 +15,6 @@ from profiling.step_time import Cell
 
 Key = tuple[str, int, str]
 CALIBRATING: Key = ("base", 1, "fp32")  # every device has this cell
-HELD_OUT_DEVICE_LIMIT = 0.15
 
 
 def timed() -> Iterator[tuple[str, Key, float]]:

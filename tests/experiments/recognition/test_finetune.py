@@ -25,6 +25,7 @@ from tests.experiments.runs.test_events import assert_events_are_metrics
 from tests.w2v_jax.interop.test_huggingface_folder import settings_of
 from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.config import SAMPLE_RATE_HZ, TINY, ModelConfig
+from w2v_jax.data.prepared.preparation import prepare
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 from w2v_jax.errors import UserError
 from w2v_jax.interop import huggingface_names
@@ -628,8 +629,15 @@ def test_the_best_validation_by_its_rates_then_its_loss():
 
 
 @pytest.mark.parametrize(("name", "language"), [("tr", "tr"), ("az", "az"), ("it", ""), ("corpus", "")])
-def test_the_letter_case_of_a_corpus_is_that_of_its_language(tmp_path, name, language):
-    (tmp_path / "release" / name / "clips").mkdir(parents=True)
-    for data in (tmp_path / "release" / name, tmp_path / "release"):
+def test_the_letter_case_of_a_corpus_is_that_of_its_language(tmp_path, monkeypatch, name, language):
+    locale = write_corpus(tmp_path / "made", SyntheticConfig(speakers=3, clips_per_speaker=1, words=5))
+    folder = tmp_path / "release" / name
+    shutil.copytree(locale, folder)
+    prepare(folder, tmp_path / "prepared")
+    for data in (folder, tmp_path / "release", tmp_path / "prepared"):
         assert resolve(FinetuneArguments(data=data))["language"] == language
-    assert resolve(FinetuneArguments(data=tmp_path / "release", language="ca"))["language"] == "ca"
+    monkeypatch.chdir(folder)
+    assert resolve(FinetuneArguments(data=Path()))["language"] == language
+    assert resolve(FinetuneArguments(data=folder, language="ca"))["language"] == "ca"
+    with pytest.raises(UsageError, match="--language takes a code"):
+        resolve(FinetuneArguments(data=folder, language="xx_bad"))
