@@ -10,6 +10,7 @@ import pytest
 
 from experiments import paper
 from experiments.bench.memory import command as bench_memory
+from experiments.bench.memory import report as memory_report
 from experiments.bench.memory import rows as memory_rows
 from experiments.bench.memory import runs as memory_runs
 from experiments.costs import memory_budget
@@ -303,5 +304,5 @@ def test_a_row_that_was_not_run_says_so():
     row = memory_rows.row_of(TINY_STEP, None, [memory_runs.Measured(1, 2, {"plan_bytes": 9})])
     assert row["peak_bytes"] is None
     assert row["plan_bytes"] == 9
-    text = bench_memory.markdown({"rows": [row], "provenance": PROVENANCE})
+    text = memory_report.markdown({"rows": [row], "provenance": PROVENANCE})
     assert "not run" in text

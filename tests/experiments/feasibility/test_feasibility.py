@@ -204,7 +204,7 @@ def test_the_projection_reaches_the_a40_when_the_paper_says(tmp_path, capsys):
         (["export", "--seconds", "0.001"], "--seconds must be between"),
         (["export", "--precision", "fp8"], "--precision"),
         (["plans", "grid", "--targets", "xavier"], "did you mean xavier-agx"),
-        (["profile", "--device", "a15"], "bandwidth of a15"),
+        (["profile", "--device", "a15"], "its memory bandwidth is not published"),
     ],
 )
 def test_mistakes_are_one_line(capfd, tmp_path, monkeypatch, argv, expected):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from experiments.cli import main as cli
 from experiments.process.files import read_json
 from experiments.runs.folder import RunFolder, read_metrics
 from tests.experiments.runs.test_events import assert_events_are_metrics
@@ -75,6 +76,14 @@ def run(*args):
     done = subprocess.run(command(*args), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def run_here(*args):
+    """Run the command in this process, on two of its devices; what it prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert cli.run_command("pretrain", [*command(*args)[4:], "--lanes", "2"]) == 0
+    return printed.getvalue()
 
 
 def parameters(out: Path) -> bytes:
@@ -139,6 +148,7 @@ def test_the_same_command_again_changes_nothing(corpus, finished):
     assert (parameters(out), (out / "metrics.jsonl").read_text()) == before
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_to_more_rounds(corpus, finished, tmp_path, capfd):
     out, _ = finished
     longer = tmp_path / "longer"
@@ -206,6 +216,7 @@ def test_a_killed_run_continues_to_the_same_bits(corpus, finished, tmp_path, lin
     assert len((killed / "starts.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_nothing_is_lost(corpus, finished, tmp_path):
     out, _ = finished
     filled = tmp_path / "filled"
@@ -230,7 +241,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(corpus, finished, tmp_path)
 
 def test_loss_weighting_and_its_temperature_reach_the_weights(corpus, tmp_path):
     options = ["--aggregation", "loss-weighted", "--temperature", "0.05"]
-    run(corpus, tmp_path / "run", "--preset", "ten-clients", "--clients", "4", "--rounds", "1", *options)
+    run_here(corpus, tmp_path / "run", "--preset", "ten-clients", "--clients", "4", "--rounds", "1", *options)
     (line,) = read_metrics(tmp_path / "run" / "metrics.jsonl")
     scores = np.exp(-np.array(line["client_losses"]) / 0.05)
     np.testing.assert_allclose(line["client_weights"], scores / scores.sum(), rtol=1e-3)
@@ -401,6 +412,7 @@ def test_data_that_changed_since_the_run_began_are_refused(corpus, finished, tmp
     assert "changed since it began" in done.stderr
 
 
+@pytest.mark.slow
 def test_centralised_runs_and_continues(corpus, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     options = ["--preset", "centralised", "--rounds", "2"]
@@ -504,7 +516,7 @@ def test_diagnostics_are_rewound_with_the_metrics(corpus, diagnosed, tmp_path):
 def test_rounds_that_reach_nobody_are_counted_and_change_nothing(corpus, tmp_path):
     out = tmp_path / "run"
     options = ["--client-dropout", "0.97", "--clients", "2", "--clients-per-round", "2", "--rounds", "6"]
-    printed = run(corpus, out, "--preset", "ten-clients", *options, "--evaluate-every", "1")
+    printed = run_here(corpus, out, "--preset", "ten-clients", *options, "--evaluate-every", "1")
     lines = read_metrics(out / "metrics.jsonl")
     empty = [line for line in lines if line["clients"] == 0]
     assert len(empty) >= 3
@@ -527,7 +539,7 @@ def test_a_private_run_says_what_it_has_spent(corpus, tmp_path):
     options += ["--dp-delta", "1e-3", "--dp-clipping", "layer", "--clients", "4", "--clients-per-round", "2"]
     # No update is small enough: the noise alone moves the model.
     options += ["--partition", "iid", "--max-update-norm", "1e-9"]
-    printed = run(corpus, out, "--preset", "hundred-clients", "--rounds", "3", *options)
+    printed = run_here(corpus, out, "--preset", "hundred-clients", "--rounds", "3", *options)
     lines = read_metrics(out / "metrics.jsonl")
     expected = [
         accounting.epsilon(1.5, sampling_probability=0.5, rounds=rounds, delta=1e-3) for rounds in (1, 2, 3)
@@ -549,7 +561,7 @@ def test_a_private_run_says_what_it_has_spent(corpus, tmp_path):
 def test_late_and_superfluous_clients_are_counted(corpus, tmp_path):
     out = tmp_path / "run"
     options = ["--clients", "4", "--clients-per-round", "2", "--overshoot", "1.5", "--speed-spread", "0.5"]
-    run(corpus, out, "--preset", "hundred-clients", "--rounds", "3", *options, "--proximal", "0.1")
+    run_here(corpus, out, "--preset", "hundred-clients", "--rounds", "3", *options, "--proximal", "0.1")
     for line in read_metrics(out / "metrics.jsonl"):
         assert (line["clients"], line["late_clients"], line["dropped_clients"]) == (2, 1, 0)
         # The late one was sent the model all the same.

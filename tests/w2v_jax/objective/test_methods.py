@@ -98,8 +98,17 @@ def test_blocks_are_of_nearly_one_width():
         assert 0 <= cut.count * cut.width - time < cut.count
 
 
-@pytest.mark.parametrize("method", exact_combinations())
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("variant", "method"),
+    [
+        # Of the masked norm, the combination of all methods is the plain test.
+        pytest.param(
+            variant, method, marks=[pytest.mark.slow] * (variant == "base-masked-norm" and method != "exact")
+        )
+        for variant in VARIANTS
+        for method in exact_combinations()
+    ],
+)
 def test_exact_methods_give_the_plain_gradients(plain, variant, method):
     config = memory_methods.configured(VARIANTS[variant], method)
     blocks = {name: value for name, value in SMALL_BLOCKS.items() if getattr(config, name)}
