@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+NOT_COPIED = (".git", ".venv*", "runs", "dist")  # at the top; experiments/runs is code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -678,8 +679,17 @@ def fails(planted: Fault) -> bool:
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "tree"
-        ignore = shutil.ignore_patterns(".git", ".venv*", "runs", "*cache*", ".coverage*")
-        shutil.copytree(ROOT, copy, ignore=ignore)
+        everywhere, at_top = (
+            shutil.ignore_patterns("*cache*", ".coverage*"),
+            shutil.ignore_patterns(*NOT_COPIED),
+        )
+        shutil.copytree(
+            ROOT,
+            copy,
+            ignore=lambda at, names: (
+                everywhere(at, names) | (at_top(at, names) if Path(at) == ROOT else set())
+            ),
+        )
         path = copy / planted.file
         text = path.read_text()
         for old, new in planted.changes:
