@@ -117,6 +117,15 @@ def test_damage_of_later_streams_is_listed():
     assert [reason for reason, _ in changes] == ["joined", "damaged"]
 
 
+def test_zeros_in_place_of_mp3_frames_are_listed():
+    (part,) = mp3._parts(FILES["mp3"])[0]
+    first, last = part.at[8], part.at[10]
+    changes = audio.record(changed(FILES["mp3"], first, bytes(last - first))).changes
+    assert changes == (("damaged", f"{last - first} bytes inside are no mp3 frames"),)
+    bare = FILES["mp3"][part.at[0] :]
+    assert audio.record(changed(bare, first - part.at[0], bytes(last - first))).changes == changes
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -9,6 +9,7 @@ ID3V1_BYTES, ID3V1_EXTENDED_BYTES, APE_HEADER_BYTES = 128, 227, 32
 _START = re.compile(
     rb"fLaC[\x00\x80]\x00\x00\x22|(?:RIFF|RIFX|RF64)....WAVE|FORM....AIF[FC]|OggS\x00\x02", re.DOTALL
 )
+_ZEROS = re.compile(rb"\x00*")
 _LYRICS_END = re.compile(rb"LYRICS200|LYRICSEND")
 
 
@@ -30,9 +31,9 @@ def end_of_tags(data: bytes, at: int) -> int:
     """Find where tags (ID3, APE, Lyrics3) and zeros that start at `at` end."""
     while at < len(data):
         start = at
-        if data[at] == 0:
-            at = len(data) - len(data[at:].lstrip(b"\0"))
-        elif data.startswith(b"TAG", at):
+        if zeros := _ZEROS.match(data, at):
+            at = zeros.end()
+        if data.startswith(b"TAG", at):
             at += ID3V1_EXTENDED_BYTES if data.startswith(b"TAG+", at) else ID3V1_BYTES
         elif data.startswith(b"APETAGEX", at):
             is_header = data[at + 20 : at + 24].ljust(4, b"\0")[3] & 0x20

@@ -91,11 +91,13 @@ def _parts(data: bytes) -> tuple[list[_Part], int]:
         if header is None:
             if not parts:
                 return [], 0  # no mp3: libsndfile knows what else it may be
-            at = marks.end_of_tags(data, at)
-            following = at if _header(data, at) else _resume(data, at)
-            if following == len(data) or marks.next_file(data[at : at + 12], 0) == 0:
+            tags_end = marks.end_of_tags(data, at)
+            following = _resume(data, tags_end)
+            if following == len(data) or marks.next_file(data[tags_end : tags_end + 12], 0) == 0:
                 break  # nothing more, or a file of another format
-            foreign += following - at
+            if data[at] == 0 and _is_inside(data, following):
+                tags_end = at  # zeros in place of frames
+            foreign += following - tags_end
             at = following
             continue
         if at + header.size > len(data):
@@ -144,6 +146,12 @@ def _resume(data: bytes, at: int) -> int:
             return at
         at += 1
     return len(data)
+
+
+def _is_inside(data: bytes, at: int) -> bool:
+    """Tell whether the frame at `at` continues a file, as no first frame with a Xing header does."""
+    header = _header(data, at)
+    return header is not None and _info(data, at, header) is None
 
 
 def _info(data: bytes, at: int, header: _Header) -> _Info | None:
