@@ -21,8 +21,13 @@ CHECKED_FORMATS = ("WAV", "WAVEX", "RF64", "AIFF", "FLAC", "OGG", "MP3")
 # A mix this much softer than a channel (12 dB) has lost it to a channel of opposite phase. One silent
 # channel beside a loud one costs 6 dB.
 CANCELLED = 0.25
-# Floats with such peaks are 16-bit numbers that nobody divided by 32768.
-SMALLEST_INT16_PEAK, LARGEST_INT16_PEAK = 64.0, 65536.0
+# Floats with such peaks are 16-bit numbers that nobody divided by 32768. Lower peaks may also be those of
+# 8-bit numbers.
+SMALLEST_INT16_PEAK, LARGEST_INT16_PEAK = 256.0, 65536.0
+SMALLEST_INT8_PEAK = 64.0
+UINT8_ZERO = (112.0, 144.0)  # the median of unsigned 8-bit numbers
+# Few samples beyond full scale are clicks: the rest keeps its level. Division costs at most 12 dB.
+CLICK_PERCENT, CLICK_PEAK = 99.0, 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,11 +104,13 @@ def record(data: bytes, *, min_samples: int = 1, max_seconds: float = MAX_SECOND
         raise ClipError("empty", "the file has no bytes")
     if data.startswith(git_lfs.POINTER):
         raise ClipError("Git LFS pointer", git_lfs.ADVICE)
+    if data[:2] in containers.UTF16_MARKS:  # libsndfile takes the first one for a kind of mp3
+        raise ClipError("undecodable", "text in UTF-16, no audio")
     streams = containers.streams(data)
     changes: list[tuple[str, str]] = []
     if len(streams) > 1:
         changes.append(("joined", f"{len(streams)} files one after the other"))
-    changes += [("damaged", stream.damage) for stream in streams[:1] if stream.damage]
+    changes += [("damaged", stream.damage) for stream in streams if stream.damage]
     seconds_left = max_seconds
     waveforms = []
     for stream in streams:
@@ -164,14 +171,27 @@ def _scale(waveform: np.ndarray, changes: list[tuple[str, str]]) -> np.ndarray:
     """The waveform with a peak of 1 at most, divided where it is higher.
 
     Raises:
-        ClipError: silent.
+        ClipError: silent, or numbers whose full scale cannot be told.
     """
-    peak = float(np.abs(waveform).max())
+    size = np.abs(waveform)
+    peak = float(size.max())
     if peak < SILENCE_PEAK:
         raise ClipError("silent", f"peak below {SILENCE_PEAK}")
     if peak <= 1.0:
         return waveform
+    if peak > CLICK_PEAK and np.percentile(size, CLICK_PERCENT) <= 1.0:
+        clicks = int((size > 1.0).sum())
+        changes.append(("clipped", f"{clicks} samples beyond full scale, {peak:.4g} at most: cut to 1"))
+        return np.clip(waveform, -1.0, 1.0)
     divisor = peak
+    if SMALLEST_INT8_PEAK <= peak < SMALLEST_INT16_PEAK:
+        if not UINT8_ZERO[0] <= np.median(waveform) <= UINT8_ZERO[1]:
+            raise ClipError(
+                "undecodable",
+                f"peak {peak:.4g} where 1 is full scale: 8-bit or 16-bit numbers that must be divided first",
+            )
+        changes.append(("scaled", "unsigned 8-bit numbers: 128 taken away, then divided by 128"))
+        return np.clip((waveform - np.float32(128)) / np.float32(128), -1.0, 1.0)
     if SMALLEST_INT16_PEAK <= peak < LARGEST_INT16_PEAK:
         divisor = max(peak, 32768.0)
     changes.append(("scaled", f"peak {peak:.4g} where 1 is full scale: divided by {divisor:.5g}"))
@@ -181,6 +201,8 @@ def _scale(waveform: np.ndarray, changes: list[tuple[str, str]]) -> np.ndarray:
 def _reason(error: Exception) -> str:
     """libsndfile's words, without the address of the buffer it read from."""
     text = (str(error) or type(error).__name__).splitlines()[0]
+    if "possibly a pipe" in text:  # libsndfile's word for bytes that it cannot place
+        return "no audio format that is known here"
     return text.partition(">: ")[2] or text if "<_io.BytesIO" in text else text
 
 

@@ -8,15 +8,16 @@ import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from w2v_jax.data.containers import marks, mp3
 from w2v_jax.data.containers.stream import Stream
 from w2v_jax.errors import ClipError
 
-MAGIC = b"fLaC"
 # STREAMINFO comes first and has 34 bytes; its block is the last one or not.
 STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
 TOTAL = slice(21, 26)  # 36 bits, after 4 that belong to the sample size
 BLOCK_SIZES = (0, 192, 576, 1152, 2304, 4608, 0, 0, *(256 << n for n in range(8)))
 SEARCHED_BYTES = 2**20  # a frame is shorter
+TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
 TRIES = 4  # bytes inside a frame seldom look like a header even once
 
 
@@ -25,28 +26,61 @@ class _Frame(NamedTuple):
     end_sample: int
 
 
-def streams(data: bytes) -> list[Stream]:
-    """Give the streams of one FLAC file, or of several that were joined.
+def streams(data: bytes) -> tuple[list[Stream], int]:
+    """Give the stream of the FLAC file at the start of `data`, and the place where that file ends.
 
     Raises:
         ClipError: the last frame is incomplete, or frames are missing at the end.
     """
-    following = [place for start in STARTS if (place := data.find(start, 42)) > 0]
-    if following:
-        return [_stream(data[: min(following)]), *streams(data[min(following) :])]
-    return [_stream(data)]
-
-
-def _stream(data: bytes) -> Stream:
     if len(data) < 42 or data[:8] not in STARTS:
-        return Stream(data)
+        return [Stream(data)], len(data)
+    first = _first_frame(data)
+    audio = data[: marks.next_file(data, first)]
+    end = _end_of_last_frame(audio)
+    if end is None:  # the bytes at the end are no frame: an mp3 file, perhaps
+        audio = audio[: mp3.next_file(audio, first)]
+        end = _end_of_last_frame(audio)
+    return [_stream(audio, len(audio) if end is None else end)], len(audio) if end is None else end
+
+
+def _first_frame(data: bytes) -> int:
+    """Find where the metadata blocks end; they may quote the header of a wav file."""
+    at = 4
+    while at + 4 <= len(data):
+        is_last, size = data[at] & 0x80, int.from_bytes(data[at + 1 : at + 4], "big")
+        at += 4 + size
+        if is_last:
+            break
+    return min(at, len(data))
+
+
+def _end_of_last_frame(data: bytes) -> int | None:
+    """Find where the last frame ends if nothing or tags follow it; None if its checksum is wrong."""
+    for frame in itertools.islice(_frames_from_the_end(data), TRIES):
+        if not _crc16(data[frame.at :]):
+            return len(data)
+        for tag in TAGS:
+            place = data.find(tag, frame.at)
+            if (
+                place >= 0
+                and marks.end_of_tags(data, place) == len(data)
+                and not _crc16(data[frame.at : place])
+            ):
+                return place
+    return None
+
+
+def _stream(data: bytes, end: int) -> Stream:
     claimed = int.from_bytes(data[TOTAL], "big") & (2**36 - 1)
+    data = data[:end]
     frames = itertools.islice(_frames_from_the_end(data), TRIES)
     last = next(frames, None)
     if last is not None and last.end_sample == claimed:
-        return Stream(data, claimed)
-    end = len(data) - 128 if data[-128:-125] == b"TAG" else len(data)
-    while last is not None and _crc16(data[last.at : end]):
+        damage = (
+            "the last frame's checksum is wrong, or other bytes follow it" if _crc16(data[last.at :]) else ""
+        )
+        return Stream(data, claimed, damage)
+    while last is not None and _crc16(data[last.at :]):
         last = next(frames, None)  # bytes inside a frame that look like a header
     if last is None or last.end_sample < claimed:
         held = "the last frame is incomplete" if last is None else f"{last.end_sample} samples are there"

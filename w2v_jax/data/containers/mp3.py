@@ -9,6 +9,7 @@ import functools
 import struct
 from typing import NamedTuple
 
+from w2v_jax.data.containers import marks
 from w2v_jax.data.containers.stream import Stream
 from w2v_jax.errors import ClipError
 
@@ -17,8 +18,8 @@ KILOBITS = {
     False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }  # by MPEG 1
 RATES_HZ = (44_100, 48_000, 32_000)
-TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3")
 SYNC = b"\xff"
+SURE_FRAMES = 4  # as many headers of one kind in a row are never chance
 VBRI_AT = 36
 DECODER_DELAY = 529
 
@@ -46,39 +47,57 @@ class _Part(NamedTuple):
     info: _Info | None
 
 
-def end_of_tag(data: bytes, at: int = 0) -> int:
-    """Find where the audio starts behind ID3v2 tags."""
-    while data[at : at + 3] == b"ID3" and len(data) >= at + 10:
-        a, b, c, d = data[at + 6 : at + 10]
-        at += 10 + (a << 21 | b << 14 | c << 7 | d)
-    return at
+def starts_at(data: bytes, at: int) -> bool:
+    """Tell whether frames of one kind start at `at`: four, or as many as there are up to the end."""
+    first = header = _header(data, at)
+    for _ in range(SURE_FRAMES):
+        if header is None or first is None or header.kind != first.kind:
+            return False
+        at += header.size
+        if at >= len(data):
+            return at == len(data)
+        header = _header(data, at)
+    return True
 
 
-def streams(data: bytes) -> list[Stream]:
-    """Give the streams of an mp3 file, each behind a header with the right number of frames.
+def next_file(data: bytes, at: int) -> int:
+    """Find the next place where mp3 frames start; the end of the data if there is none."""
+    while (at := data.find(SYNC, at)) >= 0:
+        if starts_at(data, at):
+            return at
+        at += 1
+    return len(data)
+
+
+def streams(data: bytes) -> tuple[list[Stream], int]:
+    """Give the streams of an mp3 file, each behind a header that counts its frames, and their end.
 
     Raises:
         ClipError: the file ends inside a frame, or before the last frame that a Xing header counts.
     """
     parts, foreign = _parts(data)
     if not parts:
-        return [Stream(data)]
+        return [Stream(data)], len(data)
     damage = f"{foreign} bytes inside are no mp3 frames" if foreign else ""
-    return [_stream(data, part, damage, alone=len(parts) == 1) for part in parts]
+    return [_stream(data, part, damage) for part in parts], parts[-1].end
 
 
 def _parts(data: bytes) -> tuple[list[_Part], int]:
     """Walk all frames; returns their runs, and how many bytes between them are neither frames nor tags."""
     parts: list[_Part] = []
-    at, foreign = end_of_tag(data), 0
+    at, foreign = marks.end_of_id3(data), 0
     while at < len(data):
         header = _header(data, at)
         if header is None:
             if not parts:
                 return [], 0  # no mp3: libsndfile knows what else it may be
-            following = _resume(data, at + 1)
-            is_tag = data[at : at + 11].startswith(TAGS) or not data[at:following].strip(b"\0")
-            foreign += 0 if is_tag or following == len(data) or not parts else following - at
+            tags_end = marks.end_of_tags(data, at)
+            following = _resume(data, tags_end)
+            if following == len(data) or marks.next_file(data[tags_end : tags_end + 12], 0) == 0:
+                break  # nothing more, or a file of another format
+            if data[at] == 0 and _is_inside(data, following):
+                tags_end = at  # zeros in place of frames
+            foreign += following - tags_end
             at = following
             continue
         if at + header.size > len(data):
@@ -119,7 +138,6 @@ def _parsed(head: bytes) -> _Header | None:
 
 def _resume(data: bytes, at: int) -> int:
     """The next place with two frames in a row, or the end of the file."""
-    at = end_of_tag(data, at)
     while (at := data.find(SYNC, at)) >= 0:
         header = _header(data, at)
         if header is not None and (
@@ -128,6 +146,12 @@ def _resume(data: bytes, at: int) -> int:
             return at
         at += 1
     return len(data)
+
+
+def _is_inside(data: bytes, at: int) -> bool:
+    """Tell whether the frame at `at` continues a file, as no first frame with a Xing header does."""
+    header = _header(data, at)
+    return header is not None and _info(data, at, header) is None
 
 
 def _info(data: bytes, at: int, header: _Header) -> _Info | None:
@@ -148,7 +172,7 @@ def _info(data: bytes, at: int, header: _Header) -> _Info | None:
     return _Info(frames or None, trimmed)
 
 
-def _stream(data: bytes, part: _Part, damage: str, *, alone: bool) -> Stream:
+def _stream(data: bytes, part: _Part, damage: str) -> Stream:
     """A part as a file whose Xing header is right."""
     held, claimed = len(part.at), part.info and part.info.frames
     trimmed = part.info.trimmed if part.info else 0
@@ -157,7 +181,7 @@ def _stream(data: bytes, part: _Part, damage: str, *, alone: bool) -> Stream:
         raise ClipError("truncated", f"{held} of {claimed} mp3 frames are there")
     if claimed and held <= claimed <= held + 1:
         start = part.info_at if part.info_at is not None else part.at[0]
-        return Stream(data if alone else data[start : part.end], max(fewest, 0), damage)
+        return Stream(data[start : part.end], max(fewest, 0), damage)
     first = part.at[0]
     return Stream(_xing(data, first, held, part.end - first) + data[first : part.end], max(fewest, 0), damage)
 
