@@ -11,6 +11,42 @@ ConvolutionForm = Literal["lax", "product"]
 OptimizerName = Literal["adamw", "lion", "adafactor", "sgd"]
 
 
+# The ranges of the numbers. Counts are at least 1, shares from 0 to 1; the others are finite numbers.
+_COUNTS = (
+    "conv_channels", "conv_kernels", "conv_strides", "hidden_dim", "num_layers", "num_heads",
+    "feed_forward_dim", "positional_kernel", "positional_groups", "codebook_groups", "codebook_entries",
+    "codevector_dim", "projection_dim", "mask_span", "num_negatives", "scan_unroll",
+)  # fmt: skip
+_SHARES = (
+    "mask_probability", "gumbel_temperature_decay", "dropout", "attention_dropout", "activation_dropout",
+    "input_dropout", "feature_dropout", "layer_drop",
+)  # fmt: skip
+_ABOVE_ZERO = ("gumbel_temperature_start", "gumbel_temperature_end", "contrastive_temperature")
+_FROM_ZERO = (
+    "mask_min_spans", "diversity_weight", "diversity_warmup_updates", "feature_penalty_weight",
+    "encoder_gradient_scale", "transformer_initial_std",
+)  # fmt: skip
+
+
+def range_fault(name: str, value: Any) -> str | None:
+    """Say what a field of `ModelConfig` must be if a number is outside its range; None if it is inside.
+
+    Args:
+        name: the field; one without a range is always inside.
+        value: a number, or a sequence of them, of which each must be inside.
+    """
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if name in _COUNTS:
+        return None if values and all(v >= 1 for v in values) else "1 or more"
+    if name in _SHARES:
+        return None if all(0 <= v <= 1 for v in values) else "from 0 to 1"
+    if name in _ABOVE_ZERO:
+        return None if all(0 < v < math.inf for v in values) else "a finite number above 0"
+    if name in _FROM_ZERO:
+        return None if all(0 <= v < math.inf for v in values) else "a finite number, 0 or more"
+    return None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Shape and training settings of one wav2vec 2.0 pre-training model.
@@ -93,6 +129,9 @@ class ModelConfig:
         ):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"{name} must be positive or None, got {value}")
+        for field in dataclasses.fields(self):
+            if expected := range_fault(field.name, value := getattr(self, field.name)):
+                raise ValueError(f"{field.name} must be {expected}, got {value}")
         for divisor, of in (
             ("num_heads", "hidden_dim"),
             ("positional_groups", "hidden_dim"),

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -37,3 +38,25 @@ def test_configurations_survive_json():
 def test_impossible_shapes_are_refused_by_name(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         SMALL.replace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("names", "values"),
+    [
+        ("codebook_groups num_heads positional_groups num_layers mask_span num_negatives", (0, -1)),
+        ("conv_channels conv_kernels conv_strides", ((10, 0, 2),)),
+        ("dropout attention_dropout layer_drop mask_probability", (1.5, -0.1, math.nan)),
+        ("contrastive_temperature gumbel_temperature_end", (0.0, math.nan, math.inf)),
+        ("diversity_weight feature_penalty_weight encoder_gradient_scale", (-0.1, math.nan, math.inf)),
+        ("mask_min_spans diversity_warmup_updates", (-1,)),
+    ],
+)
+def test_numbers_outside_their_range_are_refused_by_name(names, values):
+    for name in names.split():
+        for value in values:
+            with pytest.raises(ValueError, match=f"{name} must be "):
+                SMALL.replace(**{name: value})
+
+
+def test_the_ends_of_the_ranges_are_inside():
+    SMALL.replace(layer_drop=1.0, mask_probability=0.0, mask_min_spans=0, diversity_weight=0.0, mask_span=1)

@@ -74,7 +74,7 @@ def read_model(path: Path) -> tuple[Stated, Parameters]:
     try:
         stated = _stated(path, arrays, read_settings(held_settings(held)))
         config = stated.shape()
-    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"{path}: not a wav2vec 2.0 that this project knows ({error})") from error
     return stated, huggingface_names.from_state_dict(state, config)
 

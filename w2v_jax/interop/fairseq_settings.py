@@ -4,7 +4,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
+from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig, range_fault
 from w2v_jax.interop.inert_pickles import Record
 
 # Our settings -> fairseq's model settings.
@@ -27,7 +27,16 @@ _SETTINGS = {
 }
 _GUMBEL = ("gumbel_temperature_start", "gumbel_temperature_end", "gumbel_temperature_decay")
 # Settings of which this model has one value alone: another one changes what it computes.
-_FIXED = {"activation_fn": "gelu", "layer_type": "transformer", "quantize_input": False}
+_FIXED = {
+    "activation_fn": "gelu",
+    "layer_type": "transformer",
+    "quantize_input": False,
+    "pos_enc_type": "abs",
+    "attn_type": "",
+    "pos_conv_depth": 1,
+    "conv_pos_batch_norm": False,
+}
+MOST_CONVOLUTIONS = 100
 # Settings of pre-training that this project does not follow, and their value where they do nothing.
 _NOT_FOLLOWED = {
     "cross_sample_negatives": 0,
@@ -39,6 +48,8 @@ _NOT_FOLLOWED = {
     "mask_channel_prob": 0,
     "infonce": True,
 }
+# Python's parser runs out of memory or depth on long nested texts.
+_UNREADABLE = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, OverflowError)
 
 
 class Held(NamedTuple):
@@ -105,6 +116,8 @@ def read_settings(held: Held) -> Read:
     def take(ours: str, part: str, theirs: str, value: Any) -> None:
         if value is not None:
             values[ours] = _as_kind(theirs, value, getattr(ModelConfig, ours))
+            if expected := range_fault(ours, values[ours]):
+                raise ValueError(f"{theirs} {value!r}: it must be {expected}")
             origins[ours] = f"fairseq's cfg.{part}" if held.place == "cfg" else "fairseq's args"
 
     for ours, theirs in _SETTINGS.items():
@@ -140,15 +153,20 @@ def _as_kind(name: str, value: Any, like: Any) -> Any:
     else:
         right, value = type(value) in (int, float), float(value) if type(value) is int else value
     if not right:
-        raise ValueError(f"{name} {value!r} is no {type(like).__name__}")
+        raise ValueError(f"{name} {_short(value)} is no {type(like).__name__}")
     return value
 
 
 def _literal(name: str, value: Any) -> Any:
     try:
         return ast.literal_eval(value) if isinstance(value, str) else value
-    except (ValueError, SyntaxError) as error:
-        raise ValueError(f"{name} {value!r} is not understood") from error
+    except _UNREADABLE as error:
+        raise ValueError(f"{name} {_short(value)} is not understood") from error
+
+
+def _short(value: Any) -> str:
+    """A value for a message, cut to 80 characters."""
+    return whole if len(whole := repr(value)) <= 80 else f"{whole[:80]}..."
 
 
 def _numbers(name: str, settings: Mapping[str, Any], counts: tuple[int, ...]) -> list[float]:
@@ -158,7 +176,7 @@ def _numbers(name: str, settings: Mapping[str, Any], counts: tuple[int, ...]) ->
         return []
     right = isinstance(held, list | tuple) and all(type(value) in (int, float) for value in held)
     if not right or len(held) not in counts:
-        raise ValueError(f"{name} {held!r}: expected {' or '.join(map(str, counts))} numbers")
+        raise ValueError(f"{name} {_short(held)}: expected {' or '.join(map(str, counts))} numbers")
     return [float(value) for value in held]
 
 
@@ -170,16 +188,22 @@ def _layers(written: Any) -> list[tuple[int, int, int]] | None:
         tree = ast.parse(written, mode="eval").body if isinstance(written, str) else None
         layers = _evaluated(tree) if tree is not None else written
         return [(int(channels), int(kernel), int(stride)) for channels, kernel, stride in layers]
-    except (ValueError, SyntaxError, TypeError) as error:
-        raise ValueError(f"conv_feature_layers {written!r} is not understood") from error
+    except _UNREADABLE as error:
+        raise ValueError(f"conv_feature_layers {_short(written)} is not understood") from error
 
 
 def _evaluated(tree: ast.expr) -> list[Any]:
     if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Add):
-        return _evaluated(tree.left) + _evaluated(tree.right)
+        return _few(_evaluated(tree.left) + _evaluated(tree.right))
     if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Mult):
         times = ast.literal_eval(tree.right)
-        if type(times) is not int or not 0 <= times <= 100:
+        if type(times) is not int or not 0 <= times <= MOST_CONVOLUTIONS:
             raise ValueError("no number of layers")
-        return _evaluated(tree.left) * times
+        return _few(_evaluated(tree.left) * times)
     return list(ast.literal_eval(tree))
+
+
+def _few(layers: list[Any]) -> list[Any]:
+    if len(layers) > MOST_CONVOLUTIONS:
+        raise ValueError("too many layers")
+    return layers

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from w2v_jax.data import git_lfs
 from w2v_jax.errors import UserError
 
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 ANNEX_POINTER = b"/annex/objects/"
 LONGEST_LINK_BYTES = 1000
+PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head")  # how a web page begins, in lower case
 MOST_NAMED = 6  # names in a message
 
 
@@ -16,22 +17,41 @@ def refuse_pointer(path: Path) -> None:
     """Refuse a file that only stands for another one.
 
     Raises:
-        UserError: it is a Git LFS or git-annex pointer, a link to a file that is not there, or a link that
-            was copied as a text.
+        UserError: it is a Git LFS or git-annex pointer, a web page, a link to a file that is not there, or a
+            link that was copied as a text.
     """
     if path.is_symlink() and not path.exists():
         raise UserError(f"{path} is a link to a file that is not there: download the model again")
-    try:
-        with path.open("rb") as file:
-            start = file.read(LONGEST_LINK_BYTES)
-    except OSError:
-        return  # the reader of the file says why
-    if start.startswith(LFS_POINTER):
+    start = _start(path)
+    if start.startswith(git_lfs.POINTER):
         raise UserError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull in its clone")
     if start.startswith(ANNEX_POINTER):
         raise UserError(f"{path} is a git-annex pointer, not the file itself: run git annex get in its clone")
     if start.startswith(b"../") and len(start) < LONGEST_LINK_BYTES:
         raise UserError(f"{path} is a link that was copied as a text: copy its folder again and follow links")
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(PAGES):
+        raise UserError(f"{path} is a web page, not the file itself: download it again")
+
+
+def refuse_text(path: Path) -> None:
+    """Refuse a file of weights that only stands for another one, or that is a text.
+
+    Raises:
+        UserError: see `refuse_pointer`; or it begins as a text, such as a server's error message.
+    """
+    refuse_pointer(path)
+    start = _start(path)
+    if start.strip() and all(byte >= 32 or byte in b"\t\n\r" for byte in start) and start.isascii():
+        raise UserError(f"{path} is a text, not weights: download it again")
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes of a file; none if it cannot be read, for its reader then says why."""
+    try:
+        with path.open("rb") as file:
+            return file.read(LONGEST_LINK_BYTES)
+    except OSError:
+        return b""
 
 
 def read_settings(path: Path, what: str) -> dict[str, Any]:
@@ -47,7 +67,7 @@ def read_settings(path: Path, what: str) -> dict[str, Any]:
     refuse_pointer(path)
     try:
         held = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not {what} ({error})") from error
     if not isinstance(held, dict):
         raise UserError(f"{path} is not {what} (it holds no table of settings)")

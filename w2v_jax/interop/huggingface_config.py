@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from w2v_jax.config import SAMPLE_RATE_HZ, TRAINING_SETTINGS, ModelConfig
+from w2v_jax.config import SAMPLE_RATE_HZ, TRAINING_SETTINGS, ModelConfig, range_fault
 from w2v_jax.errors import UserError
 from w2v_jax.interop.foreign_files import read_optional, read_settings, refuse_outer_folder
 from w2v_jax.interop.huggingface_names import PRE_TRAINING
@@ -65,6 +65,8 @@ _FIXED: dict[str, Any] = {
 _FINE_TUNING = {"mask_feature_prob": 0.0, "final_dropout": 0.0, "feat_extract_dropout": 0.0}
 _EXTRACTOR = "Wav2Vec2FeatureExtractor"
 _EXTRACTOR_FIXED = {"sampling_rate": SAMPLE_RATE_HZ, "feature_size": 1, "feature_extractor_type": _EXTRACTOR}
+# Waveforms are padded so here; a clip by itself, which has no padding, is computed the same either way.
+_PADDING = {"padding_side": "right", "padding_value": 0.0}
 CONFIG_FILE, EXTRACTOR_FILE, PROCESSOR_FILE = (
     "config.json", "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
@@ -100,7 +102,7 @@ def read_stated(folder: Path) -> Stated:
     path = folder / CONFIG_FILE
     values = {ours: held.get(theirs, default) for ours, (theirs, default) in _SHAPE.items()}
     for ours, (theirs, default) in _SHAPE.items():
-        _check_kind(path, theirs, values[ours], default)
+        _check(path, theirs, values[ours], default, ours)
     if values["feature_norm"] not in ("group", "layer"):
         raise UserError(f"{path} has feat_extract_norm {values['feature_norm']!r}: expected group or layer")
     training, origins, notes = _training(path, held)
@@ -121,21 +123,27 @@ def _training(path: Path, held: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     origins = dict.fromkeys(values, path.name)
     unused = [f"{name} {held[name]}" for name, off in _FINE_TUNING.items() if held.get(name, off) != off]
     for ours, value in values.items():
-        _check_kind(path, _TRAINING[ours], value, getattr(default, ours))
+        _check(path, _TRAINING[ours], value, getattr(default, ours), ours)
     if values.get("mask_probability", 1.0) < LEAST_PRETRAINING_MASK:
         unused = [f"mask_time_prob {values.pop('mask_probability')}", *unused]
         del origins["mask_probability"]
     own: dict[str, Any] = held[OURS] if isinstance(held.get(OURS), dict) else {}
     for name in _OURS_ALONE:
         if name in own and name not in values:
-            _check_kind(path, f"{OURS}.{name}", own[name], getattr(default, name))
+            _check(path, f"{OURS}.{name}", own[name], getattr(default, name), name)
             values[name], origins[name] = own[name], f"{path.name} ({OURS})"
     notes = [f"{path}: not used, for they set fine-tuning in transformers: {', '.join(unused)}"]
     return values, origins, notes if unused else []
 
 
-def _check_kind(path: Path, name: str, value: Any, like: Any) -> None:
-    """Refuse a value of another kind than `like`: a number as text, a flag as a number.
+def _check(path: Path, name: str, value: Any, like: Any, ours: str = "") -> None:
+    """Refuse a value of another kind than `like`, such as a number as text, or outside the range of `ours`.
+
+    Args:
+        path, name: its file and its name there, for the message.
+        value: the value.
+        like: a value of the right kind.
+        ours: the field of `ModelConfig` that it sets, if any.
 
     Raises:
         UserError: it is one.
@@ -146,8 +154,8 @@ def _check_kind(path: Path, name: str, value: Any, like: Any) -> None:
         right, kind = type(value) in (int, float), "a number"
     else:
         right, kind = type(value) is type(like), f"of type {type(like).__name__}"
-    if not right:
-        raise UserError(f"{path} has {name} {value!r}: it must be {kind}")
+    if fault := range_fault(ours, value) if right else kind:
+        raise UserError(f"{path} has {name} {value!r}: it must be {fault}")
 
 
 def read_extractor(folder: Path) -> tuple[dict[str, Any], list[str]]:
@@ -171,7 +179,12 @@ def read_extractor(folder: Path) -> tuple[dict[str, Any], list[str]]:
             raise UserError(f"{path} has {name} {held[name]!r}: this project reads {only!r} alone")
     if "do_normalize" not in held:
         notes.append(f"{folder} states no do_normalize: waveforms are normalised, transformers' default")
-    _check_kind(path, "do_normalize", held.get("do_normalize", True), True)
+    _check(path, "do_normalize", held.get("do_normalize", True), True)
+    for name, ours in _PADDING.items():
+        if held.get(name, ours) != ours:
+            notes.append(
+                f"{path} has {name} {held[name]!r}: not followed, this project pads with zeros on the right"
+            )
     return held, notes
 
 
@@ -188,7 +201,7 @@ def model_settings_of(
     kept = kept or {}
     told = {theirs: getattr(config, ours) for ours, (theirs, _) in _SHAPE.items()}
     told |= {theirs: getattr(config, ours) for ours, theirs in _TRAINING.items()}
-    masks = kept.get("mask_time_prob", 1.0)
+    masks = 1.0 if kept.get("mask_time_prob") is None else kept["mask_time_prob"]
     if masks < LEAST_PRETRAINING_MASK or kept.get("architectures") == [kind] != [PRE_TRAINING]:
         told["mask_time_prob"] = masks
     elif kind != PRE_TRAINING:
@@ -214,8 +227,7 @@ def extractor_settings_of(config: ModelConfig, kept: Mapping[str, Any] | None = 
     """
     return {
         **_EXTRACTOR_FIXED,
-        "padding_side": "right",
-        "padding_value": 0.0,
+        **_PADDING,
         "return_attention_mask": True,
         **(kept or {}),
         "do_normalize": config.normalise_waveform,

@@ -23,7 +23,15 @@ from w2v_jax.interop.huggingface_config import (
     read_model_settings,
     read_stated,
 )
-from w2v_jax.interop.huggingface_names import CTC, ENCODER, HEAD, PRE_TRAINING, Parameters, WeightNorm
+from w2v_jax.interop.huggingface_names import (
+    CTC,
+    ENCODER,
+    HEAD,
+    PRE_TRAINING,
+    SCORES,
+    Parameters,
+    WeightNorm,
+)
 from w2v_jax.interop.huggingface_vocabulary import VOCABULARY_FILE
 from w2v_jax.interop.huggingface_weights import array_names, read_arrays, strays
 from w2v_jax.interop.stated import Stated
@@ -81,8 +89,8 @@ def read_model(folder: Path) -> HuggingFaceModel:
     config, (kind, notes) = stated.resolve().config, _kind(folder)
     arrays = read_arrays(folder)
     arrays, aside = huggingface_names.of_class(arrays, kind)
-    if kind == CTC and "vocab_size" not in settings and huggingface_names.SCORES in arrays:
-        settings["vocab_size"] = len(arrays[huggingface_names.SCORES])
+    if kind == CTC:
+        _check_tokens(folder / CONFIG_FILE, settings, arrays)
     shapes = huggingface_names.shapes_of(abstract(config, kind, settings), config, kind)
     parameters = huggingface_names.from_state_dict(arrays, config, kind, shapes)
     notes = [*notes, *weight_notes(folder, arrays)]
@@ -90,6 +98,19 @@ def read_model(folder: Path) -> HuggingFaceModel:
         notes.append(f"{folder}: left aside, for {kind} has no such arrays: {named(aside)}")
     stated = Stated(stated.values, stated.origins, (*stated.notes, *notes))
     return HuggingFaceModel(kind, config, parameters, settings, stated)
+
+
+def _check_tokens(path: Path, settings: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Take a CTC model's number of tokens from its arrays if config.json does not state it.
+
+    Raises:
+        UserError: config.json states something that is no count.
+    """
+    if (stated := settings.get("vocab_size")) is None:
+        stated = len(arrays[SCORES]) if SCORES in arrays else 32
+        settings["vocab_size"] = stated
+    if type(stated) is not int or stated < 1:
+        raise UserError(f"{path} has vocab_size {stated!r}: it must be a whole number, 1 or more")
 
 
 def weight_notes(folder: Path, arrays: Mapping[str, np.ndarray]) -> list[str]:
@@ -116,6 +137,8 @@ def kind_of(folder: Path) -> str:
 def _kind(folder: Path) -> tuple[str, list[str]]:
     path = folder / CONFIG_FILE
     given = read_model_settings(folder).get("architectures") or []
+    if not isinstance(given, list | str):
+        raise UserError(f"{path} has architectures {given!r}: it must be a list of names")
     kinds = [kind for kind in huggingface_names.KINDS if kind in given]
     if given and not kinds:
         raise UserError(
@@ -127,7 +150,7 @@ def _kind(folder: Path) -> tuple[str, list[str]]:
     found = ENCODER
     if "quantizer.codevectors" in names:
         found = PRE_TRAINING
-    elif huggingface_names.SCORES in names and (folder / VOCABULARY_FILE).is_file():
+    elif SCORES in names and (folder / VOCABULARY_FILE).is_file():
         found = CTC
     if kinds == [found]:
         return found, []
@@ -185,7 +208,7 @@ def write_model(
 
 def _masks(settings: Mapping[str, Any]) -> bool:
     """Tell whether transformers gives a model a mask embedding."""
-    return settings.get("mask_time_prob", 0.05) > 0 or settings.get("mask_feature_prob", 0.0) > 0
+    return settings.get("mask_time_prob", 0.05) > 0 or (settings.get("mask_feature_prob") or 0.0) > 0
 
 
 def _write(path: Path, value: Any) -> None:

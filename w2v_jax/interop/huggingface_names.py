@@ -156,7 +156,7 @@ def encoder_from_state_dict(state: Mapping[str, np.ndarray], config: ModelConfig
     Quantizers, projections and heads in `state` are left aside.
 
     Raises:
-        UserError: parts of the encoder are missing, or have other shapes.
+        UserError: parts of the encoder are missing, have other shapes, or are not finite.
     """
     renamed = _renamed(state)
     if not any(name.startswith(_PREFIX) for name in renamed):
@@ -186,8 +186,9 @@ def from_state_dict(
         shapes: the shape that each array must have (`shapes_of`); by default none is checked.
 
     Raises:
-        UserError: missing, extra or misshapen keys, listed by name. Nothing is re-initialised except the mask
-            embedding, which transformers leaves out of models that mask nothing: it is zero.
+        UserError: missing, extra or misshapen keys, or weights that are not finite, listed by name. Nothing
+            is re-initialised except the mask embedding, which transformers leaves out of models that mask
+            nothing: it is zero.
     """
     table = entries(config, kind)
     renamed = _with_mask_embedding(_renamed(state), table, config)
@@ -234,6 +235,9 @@ def _at(parameters: Parameters, path: tuple[str, ...]) -> Any:
 
 
 def _assemble(table: list[Entry], renamed: Mapping[str, np.ndarray]) -> Parameters:
+    broken = [entry.name for entry in table if not np.isfinite(renamed[entry.name]).all()]
+    if broken:
+        raise UserError(f"checkpoint with weights that are NaN or infinite: {named(broken)}")
     stacks: dict[tuple[str, ...], list[np.ndarray]] = {}
     for entry in table:
         stacks.setdefault(entry.path, []).append(entry.load(renamed[entry.name]))

@@ -18,6 +18,7 @@ _DEFAULTS: dict[str, Any] = _SPECIAL | {
     "replace_word_delimiter_char": " ",
     "do_lower_case": False,
 }
+MOST_DIGITS = 9  # of an id
 _CLASSES = ("Wav2Vec2CTCTokenizer", "Wav2Vec2Tokenizer")
 
 
@@ -44,13 +45,14 @@ def read_vocabulary(folder: Path, model_settings: Mapping[str, Any], num_tokens:
         num_tokens: scores of the model, which may be more or fewer than the vocabulary's entries.
 
     Raises:
-        UserError: no vocab.json, one that is no single list of tokens, a tokenizer of another class, or one
-            whose padding token, which is the blank, has no score.
+        UserError: no vocab.json, one that is no single list of tokens with ids from 0, a tokenizer of another
+            class, or one whose padding token, which is the blank, has no score.
     """
     path = folder / VOCABULARY_FILE
     held = read_settings(path, "a vocabulary, which a CTC model needs")
     if not held or not all(type(number) is int for number in held.values()):
         raise UserError(f"{path} is not one vocabulary, token by token (several languages are not read)")
+    _check_ids(path, held)
     settings, added = _settings(folder, model_settings)
     by_id = _by_id(held, added, settings)
     blank = {token: number for number, token in by_id.items()}[settings["pad_token"]]
@@ -60,6 +62,7 @@ def read_vocabulary(folder: Path, model_settings: Mapping[str, Any], num_tokens:
             f"model has {num_tokens} scores: name the blank as pad_token in {SETTINGS_FILE}"
         )
     notes = _notes(path, by_id, set(held) | set(added), blank, model_settings, num_tokens)
+    notes += _contested(path, held, added, by_id)
     order = [blank, *(number for number in range(num_tokens) if number != blank)]
     tokens = [by_id.get(number, f"<{number}>") for number in order]
     holes = [token for number, token in zip(order, tokens, strict=True) if number not in by_id]
@@ -102,6 +105,32 @@ def _notes(
     return notes
 
 
+def _contested(
+    path: Path, held: Mapping[str, int], added: Mapping[str, int], by_id: Mapping[int, str]
+) -> list[str]:
+    """Lines for the user on tokens whose id another token has, and on tokens with two ids."""
+    pairs = [*held.items(), *((token, number) for token, number in added.items() if token not in held)]
+    lost = [
+        f"{token} (id {number}, read as {by_id[number]})" for token, number in pairs if by_id[number] != token
+    ]
+    moved = [f"{token} (id {held[token]}, not {n})" for token, n in added.items() if held.get(token, n) != n]
+    notes = [f"{path} has tokens whose id another token has, which are lost: {named(lost)}"] if lost else []
+    if moved:
+        notes.append(f"{path} goes before the added tokens, which have other ids: {named(moved)}")
+    return notes
+
+
+def _check_ids(path: Path, table: Mapping[str, Any]) -> None:
+    """Refuse a table of tokens whose ids are no whole numbers from 0.
+
+    Raises:
+        UserError: it is one.
+    """
+    for token, number in table.items():
+        if type(number) is not int or number < 0:
+            raise UserError(f"{path} gives {token!r} the id {number!r}: expected a whole number, 0 or more")
+
+
 def _settings(folder: Path, model_settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     """Read the settings of transformers' tokenizer, and the tokens that other files add to vocab.json.
 
@@ -117,18 +146,41 @@ def _settings(folder: Path, model_settings: Mapping[str, Any]) -> tuple[dict[str
             "take the encoder alone"
         )
     if "added_tokens_decoder" in held:
-        decoder = held["added_tokens_decoder"]
-        added = {_text(token): int(number) for number, token in decoder.items()}
+        added = _decoder(path, held["added_tokens_decoder"])
     else:  # older files
         held = held | read_optional(folder / "special_tokens_map.json", "a special_tokens_map.json")
         added = read_optional(folder / "added_tokens.json", "a table of added tokens")
+        _check_ids(folder / "added_tokens.json", added)
     settings = {name: _text(held.get(name, default)) for name, default in _DEFAULTS.items()}
     if type(settings["do_lower_case"]) is not bool:
         raise UserError(f"{path} has do_lower_case {settings['do_lower_case']!r}: it must be true or false")
     for name in ("pad_token", "unk_token", "replace_word_delimiter_char"):
         if type(settings[name]) is not str:
             raise UserError(f"{path} has {name} {settings[name]!r}: it must be a text")
+    for name in ("bos_token", "eos_token", "word_delimiter_token"):
+        if settings[name] is not None and type(settings[name]) is not str:
+            raise UserError(f"{path} has {name} {settings[name]!r}: it must be a text or null")
     return settings, added
+
+
+def _decoder(path: Path, held: Any) -> dict[str, int]:
+    """Read added_tokens_decoder, a table from ids to tokens, as ids by token.
+
+    Raises:
+        UserError: it is no such table.
+    """
+    if not isinstance(held, dict):
+        raise UserError(f"{path} has added_tokens_decoder {held!r}: expected a table from ids to tokens")
+    added: dict[str, int] = {}
+    for number, token in held.items():
+        if not (number.isascii() and number.isdigit() and len(number) <= MOST_DIGITS):
+            raise UserError(
+                f"{path} has the id {number!r} in added_tokens_decoder: expected a whole number, 0 or more"
+            )
+        if type(_text(token)) is not str:
+            raise UserError(f"{path} has the token {token!r} in added_tokens_decoder: expected a text")
+        added[_text(token)] = int(number)
+    return added
 
 
 def _by_id(held: Mapping[str, int], added: Mapping[str, int], settings: Mapping[str, Any]) -> dict[int, str]:

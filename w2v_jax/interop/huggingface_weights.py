@@ -7,7 +7,7 @@ import numpy as np
 
 from w2v_jax.errors import UserError
 from w2v_jax.interop import torch_pickles
-from w2v_jax.interop.foreign_files import named, read_settings, refuse_pointer
+from w2v_jax.interop.foreign_files import named, read_settings, refuse_text
 
 # In the order in which transformers looks for them: one file, or an index of several.
 _NAMES = (
@@ -85,7 +85,7 @@ def array_names(folder: Path) -> set[str]:
 def _names_in(path: Path) -> set[str]:
     from safetensors import SafetensorError, safe_open
 
-    refuse_pointer(path)
+    refuse_text(path)
     if path.suffix == ".bin":
         return set(_pickled(path))
     try:
@@ -107,7 +107,7 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
     state: dict[str, Any] = {}
     for file, wanted in weight_files(folder).items():
         path = folder / file
-        refuse_pointer(path)
+        refuse_text(path)
         try:
             held = _pickled(path) if path.suffix == ".bin" else load_file(path)
         except (SafetensorError, OSError, TypeError) as error:

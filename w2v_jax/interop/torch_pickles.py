@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from w2v_jax.errors import UserError
-from w2v_jax.interop.foreign_files import refuse_pointer
+from w2v_jax.interop.foreign_files import refuse_text
 from w2v_jax.interop.inert_pickles import Record, RefusedError, TensorSpec, loads
 
 _STORAGES: dict[str, Any] = {
@@ -43,10 +43,10 @@ def read(path: Path) -> Any:
     """Read a torch file; its tensors become NumPy arrays.
 
     Raises:
-        UserError: it is no such file, it has the old format, which is no archive, or it names something
-            that no array needs. Nothing of it has been run then.
+        UserError: it is no such file (a web page, a text), it has the old format, which is no archive, or it
+            names something that no array needs. Nothing of it has been run then.
     """
-    refuse_pointer(path)
+    refuse_text(path)
     try:
         with zipfile.ZipFile(path) as archive:
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]

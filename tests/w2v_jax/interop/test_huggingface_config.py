@@ -102,7 +102,9 @@ def test_outward_settings_carry_the_recipe():
     # The classes that are fine-tuned mask as transformers does by default.
     assert [model_settings_of(TINY, kind)["mask_time_prob"] for kind in (ENCODER, CTC)] == [0.05, 0.05]
     # A foreign folder's own value stays.
-    kept = {"mask_time_prob": 0.075, "architectures": [PRE_TRAINING]}
+    kept = {"mask_time_prob": None, "architectures": [PRE_TRAINING]}
+    assert model_settings_of(TINY, PRE_TRAINING, kept)["mask_time_prob"] == 0.65
+    kept["mask_time_prob"] = 0.075
     assert model_settings_of(TINY, PRE_TRAINING, kept)["mask_time_prob"] == 0.075
 
 
@@ -125,6 +127,13 @@ def test_a_run_folder_gives_presets_settings_back(tmp_path):
         ({"mask_time_length": 2.5}, "mask_time_length 2.5"),
         ({"conv_stride": [5, "2", 2]}, "conv_stride"),
         ({"hidden_dropout": "0.1"}, "hidden_dropout '0.1': it must be a number"),
+        ({"num_codevector_groups": 0}, "num_codevector_groups 0: it must be 1 or more"),
+        ({"conv_stride": [5, 0, 2]}, "conv_stride [5, 0, 2]: it must be 1 or more"),
+        ({"hidden_dropout": float("nan")}, "hidden_dropout nan: it must be from 0 to 1"),
+        ({"hidden_dropout": 1.5}, "hidden_dropout 1.5: it must be from 0 to 1"),
+        ({"mask_time_length": 0}, "mask_time_length 0: it must be 1 or more"),
+        ({"mask_time_min_masks": -1}, "mask_time_min_masks -1: it must be a finite number, 0 or more"),
+        ({"mask_time_prob": -0.5}, "mask_time_prob -0.5: it must be from 0 to 1"),
     ],
 )
 def test_settings_that_are_not_followed_are_refused_by_name(tmp_path, changes, words):
@@ -182,6 +191,16 @@ def test_other_extractors_are_refused_by_name(tmp_path, settings, words, nested)
     assert words in refused(folder)
 
 
+@pytest.mark.parametrize("setting", [{"padding_side": "left"}, {"padding_value": -1.0}])
+def test_another_padding_is_told(tmp_path, setting):
+    folder = write(tmp_path / "m")
+    assert not any("not followed" in note for note in read_extractor(folder)[1])
+    write_json(folder / "preprocessor_config.json", {"do_normalize": True, **setting})
+    told = [note for note in read_extractor(folder)[1] if "not followed" in note]
+    assert len(told) == 1
+    assert next(iter(setting)) in told[0]
+
+
 def test_padded_batches_get_an_attention_mask():
     assert extractor_settings_of(SMALL)["return_attention_mask"] is True
     kept = {"return_attention_mask": False, "do_normalize": True}
@@ -204,6 +223,21 @@ def test_pointers_are_named(tmp_path, name):
     (folder / name).unlink()
     (folder / name).symlink_to(tmp_path / "blobs" / "missing")
     assert "is a link to a file that is not there" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    "start", ["<!DOCTYPE html><html>", "\n<html lang='en'>", "\ufeff<?xml version='1.0'?>"]
+)
+def test_a_web_page_is_named(tmp_path, start):
+    folder = write(tmp_path / "m")
+    (folder / "config.json").write_text(f"{start}<body>Sign in</body></html>", encoding="utf-8")
+    assert "config.json is a web page, not the file itself: download it again" in refused(folder)
+
+
+def test_brackets_without_end_are_one_line(tmp_path):
+    folder = write(tmp_path / "m")
+    (folder / "config.json").write_text("[" * 200_000)
+    assert "is not a config.json" in refused(folder)
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path):

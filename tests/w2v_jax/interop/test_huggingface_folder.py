@@ -150,7 +150,7 @@ def test_what_is_no_wav2vec2_in_safetensors_is_refused(tmp_path):
     (pickled / "pytorch_model.bin").write_bytes(b"\x80\x04")
     assert "is not a file that torch wrote since version 1.6" in refused(pickled)
     assert "it holds no weights" in refused(write_folder(tmp_path / "bare", state={}))
-    (pickled / "model.safetensors").write_bytes(b"not weights")
+    (pickled / "model.safetensors").write_bytes(b"not weights\x00")
     assert "cannot read" in refused(pickled)
     assert "hidden_dim (15) must be a multiple" in refused(write_folder(tmp_path / "odd", hidden_size=15))
     other = write_folder(tmp_path / "relu", hidden_act="relu")

@@ -129,6 +129,18 @@ def test_what_is_assumed_is_told(tmp_path):
     assert not read_vocabulary(write(tmp_path / "n", {"<pad>": 0, "a": 1}), {"pad_token_id": 0}, 2).notes
 
 
+def test_ids_that_two_tokens_have_are_told_and_negative_ones_refused(tmp_path):
+    folder = write(tmp_path / "m", {"<pad>": 0, "a": 1, "b": 1}, added_tokens={"c": 0, "b": 7})
+    notes = " / ".join(read_vocabulary(folder, {"pad_token_id": 0}, 2).notes)
+    assert "have: a (id 1, read as b), c (id 0, read as <pad>)" in notes.replace("which are lost", "have")
+    assert "have other ids: b (id 1, not 7)" in notes
+    write(folder, {"<pad>": 0, "a": -1})
+    with pytest.raises(
+        UserError, match=r"vocab\.json gives 'a' the id -1: expected a whole number, 0 or more"
+    ):
+        read_vocabulary(folder, {}, 2)
+
+
 def test_lower_case_is_written_and_upper_case_is_read(tmp_path):
     folder = write(tmp_path / "m", {"<pad>": 0, "|": 1, "A": 2}, tokenizer_config={"do_lower_case": True})
     tokenizer = read_vocabulary(folder, {"pad_token_id": 0}, 3).tokenizer
@@ -149,6 +161,15 @@ def test_lower_case_is_written_and_upper_case_is_read(tmp_path):
         ),
         ({"tokenizer_config": {"do_lower_case": "yes"}}, "do_lower_case 'yes'"),
         ({"tokenizer_config": {"replace_word_delimiter_char": None}}, "replace_word_delimiter_char None"),
+        ({"tokenizer_config": {"bos_token": ["<s>"]}}, "bos_token ['<s>']: it must be a text or null"),
+        ({"tokenizer_config": {"added_tokens_decoder": []}}, "[]: expected a table from ids to tokens"),
+        (
+            {"tokenizer_config": {"added_tokens_decoder": {"x": {"content": "b"}}}},
+            "tokenizer_config.json has the id 'x' in added_tokens_decoder: expected a whole number",
+        ),
+        ({"tokenizer_config": {"added_tokens_decoder": {"2": 5}}}, "the token 5 in added_tokens_decoder"),
+        ({"added_tokens": {"a": "b"}}, "added_tokens.json gives 'a' the id 'b': expected a whole number"),
+        ({"added_tokens": {"b": True}}, "added_tokens.json gives 'b' the id True"),
     ],
 )
 def test_other_tokenizers_are_refused_by_name(tmp_path, files, words):

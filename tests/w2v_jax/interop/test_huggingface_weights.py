@@ -110,6 +110,35 @@ def test_pointers_in_place_of_weights(tmp_path, name):
         assert f"{name} is a Git LFS pointer, not the file itself: run git lfs pull" in refused(folder, read)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_web_pages_and_texts_in_place_of_weights(tmp_path, name):
+    folder = write_folder(tmp_path / "m", SMALL, CTC)
+    (folder / "model.safetensors").unlink()
+    for read in (read_arrays, read_model):
+        (folder / name).write_text("<!DOCTYPE html>\n<html><title>Größe</title></html>", encoding="utf-8")
+        assert f"{name} is a web page, not the file itself: download it again" in refused(folder, read)
+        (folder / name).write_text("Entry not found\n")
+        assert f"{name} is a text, not weights: download it again" in refused(folder, read)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    folder = write_folder(tmp_path / "m", SMALL, PRE_TRAINING)
+    state = load_file(folder / "model.safetensors")
+    name = "wav2vec2.encoder.layers.1.attention.k_proj.bias"
+    state[name][3] = value
+    save_file(state, folder / "model.safetensors")
+    for read in (read_encoder, read_model):
+        assert refused(folder, read).endswith(f"weights that are NaN or infinite: {name}")
+
+
+def test_settings_of_the_class_that_are_none(tmp_path):
+    folder = write_folder(tmp_path / "m", SMALL, CTC, vocab_size="x")
+    assert "vocab_size 'x': it must be a whole number, 1 or more" in refused(folder, read_model)
+    folder = write_folder(tmp_path / "n", SMALL, CTC, architectures=5)
+    assert "architectures 5: it must be a list of names" in refused(folder, read_model)
+
+
 def test_whole_numbers_are_no_weights(tmp_path):
     folder = write_folder(tmp_path / "m", SMALL, PRE_TRAINING)
     state = load_file(folder / "model.safetensors")
