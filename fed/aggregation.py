@@ -25,8 +25,9 @@ def fedavg(loss: jax.Array, data_weight: jax.Array) -> jax.Array:
 def loss_weighted(temperature: float = 1.0) -> LogWeight:
     """Take -loss / temperature: alpha_k = exp(-L_k) / sum_j exp(-L_j) (Gao et al., ICASSP 2022).
 
-    The loss is the mean per masked frame over the client's last local epoch, a few nats; a loss
-    summed over frames would let one client take all. Data sizes play no part.
+    The loss is the mean per masked frame, a few nats, over the client's last local epoch, or over all its
+    local steps where its work is given in steps; a loss summed over frames would let one client take all.
+    Data sizes play no part.
     """
 
     def log_weight(loss: jax.Array, data_weight: jax.Array) -> jax.Array:

@@ -57,13 +57,15 @@ def iid(amounts: Mapping[str, float], num_clients: int, seed: int) -> list[list[
         Items of each client, sorted by name.
 
     Raises:
-        FederationError: there are fewer items than clients.
+        FederationError: there are fewer items than clients, or the amounts add up to nothing.
     """
     _check(len(amounts), num_clients, "clips")
     names = sorted(amounts)
     order = stream_generator(Stream.PARTITION, seed).permutation(len(names))
     # Cut a random order into runs of equal amount, one for each client.
     sizes = np.array([amounts[names[index]] for index in order])
+    if not sizes.sum() > 0:
+        raise FederationError(f"the amounts of {len(names)} clips add up to {sizes.sum():g}: nothing to deal")
     middle = np.cumsum(sizes) - sizes / 2
     owner = np.minimum((middle * num_clients / sizes.sum()).astype(int), num_clients - 1)
     clients: list[list[str]] = [[] for _ in range(num_clients)]
@@ -130,10 +132,13 @@ def dirichlet_equal(
         Groups of each client, sorted by name; none is empty.
 
     Raises:
-        FederationError: there are fewer groups than clients, or alpha is not positive.
+        FederationError: there are fewer groups than clients, or alpha or an amount is not positive.
     """
     _check(len(amounts), num_clients, "speakers")
     _check_alpha(alpha)
+    for name, amount in amounts.items():
+        if not amount > 0:
+            raise FederationError(f"the amount of {name} must be positive, got {amount:g}")
     rng = stream_generator(Stream.PARTITION, seed)
     names = sorted({labels[name] for name in amounts})
     left: list[list[str]] = [

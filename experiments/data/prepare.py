@@ -8,6 +8,7 @@ from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
 from experiments.process.files import read_json
+from experiments.report.units import by_reason
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,15 +45,11 @@ def main(argv: list[str]) -> None:
     for name, split in manifest["splits"].items():
         hours, shards = split["seconds"] / 3600, len(split["shards"])
         print(f"{name}: {split['clips']} clips, {hours:.2f} h, {shards} shards")
-    left_out = _listed(manifest["skipped_by_reason"]) or "nothing"
+    left_out = by_reason(manifest["skipped_by_reason"], none="nothing")
     print(f"left out: {left_out} (listed in {options.out / records.SKIPPED})")
-    if changed := _listed(manifest["changed_by_reason"]):
+    if changed := by_reason(manifest["changed_by_reason"]):
         print(f"changed: {changed} (listed in {options.out / records.CHANGED})")
     print(f"prepared: {options.out} in {time.perf_counter() - started:.0f} s")
-
-
-def _listed(by_reason: dict[str, int]) -> str:
-    return ", ".join(f"{number} {reason}" for reason, number in by_reason.items())
 
 
 def _prepare(options: PrepareArguments) -> None:

@@ -9,7 +9,7 @@ from experiments.pretrain.curves import WINDOW
 from experiments.process.files import read_json, replace_file
 from experiments.report.page import self_contained_html
 from experiments.report.tables import facts, table
-from experiments.report.units import byte_size, duration, percent
+from experiments.report.units import UNKNOWN, by_reason, byte_size, duration, percent
 from experiments.runs.folder import DIAGNOSTICS, read_config, read_metrics
 
 FILES = """Files: `metrics.jsonl` (a line for each round; the same numbers in `events/` for TensorBoard),
@@ -162,7 +162,8 @@ def _facts(
 ) -> list[tuple[str, Any]]:
     """Make the rows of what was run."""
     settings, provenance = config["settings"], config["provenance"]
-    skipped = ", ".join(f"{count} {reason}" for reason, count in clips["skipped_by_reason"].items()) or "none"
+    skipped = by_reason(clips["skipped_by_reason"], none="none")
+    changed = by_reason(clips.get("changed_by_reason", {}), none="none")
     source = (
         f"`{settings['data']}`"
         if settings["data"]
@@ -175,7 +176,7 @@ def _facts(
     padded = sum(line["padded_share"] for line in lines) / len(lines)
     left_out = sum(line["skipped_clients"] for line in lines)
     return [
-        ("data", f"{source}: {data}; skipped: {skipped}"),
+        ("data", f"{source}: {data}; skipped: {skipped}; changed: {changed}"),
         ("model", f"{settings['model']}, {settings['precision']}, method {settings.get('method', 'plain')}"),
         ("clients", _clients(clips)),
         *_corruption(clips, lines),
@@ -222,7 +223,11 @@ def _clients(clips: dict[str, Any]) -> str:
         seconds = " / ".join(f"{value:.0f}" for value in dealt["seconds_min_median_max"])
         speakers = " / ".join(f"{value:.0f}" for value in dealt["speakers_min_median_max"])
         words = f"{dealt['clients']}, {kind}: {seconds} s and {speakers} speakers each (min / median / max)"
-    heard = [f"{count} of {split}" for split, count in clips.get("speakers_also_in", {}).items() if count]
+    heard = [
+        f"{UNKNOWN if count is None else count} of {split}"
+        for split, count in clips.get("speakers_also_in", {}).items()
+        if count != 0
+    ]
     return words + (
         f"; speakers heard in training that are also in other splits: {', '.join(heard)}" * bool(heard)
     )

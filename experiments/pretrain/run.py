@@ -20,6 +20,7 @@ from experiments.pretrain.settings import Settings, check_lengthening
 from experiments.pretrain.training import choose_layout, local_training, model_config
 from experiments.process.files import read_json, write_json
 from experiments.process.progress import Progress
+from experiments.report.units import by_reason
 from experiments.runs.folder import DIAGNOSTICS, RunFolder
 from fed import centralised, chunks, server, simulation
 from fed.cohort import RoundSettings
@@ -112,6 +113,8 @@ class Pretraining:
         spares = settings.method != memory_methods.PLAIN
         with Progress(settings.rounds, latest or 0, quiet=not self.folder.writes) as progress:
             progress.note(described(self, latest))
+            if changed := by_reason(self.data.corpus.changed_by_reason()):
+                progress.note(f"changed: {changed} (listed in {path / 'clips.json'})")
             if caveat := recipes.privacy_caveat(vars(settings)):
                 progress.note(caveat)
             started = time.perf_counter()

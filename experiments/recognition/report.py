@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.process.files import read_json, replace_file
 from experiments.report.page import self_contained_html
-from experiments.report.units import duration
+from experiments.report.units import by_reason, duration
 from experiments.runs.folder import read_config, read_metrics
 from experiments.runs.metric_columns import series
 
@@ -85,7 +85,7 @@ def markdown(
     )
     splits = "\n".join(
         f"| {name} | {held['source']} | {held['clips']} | {held['seconds'] / 60:.1f} | {held['speakers']} | "
-        f"{held['words']} | {', '.join(f'{n} {why}' for why, n in held['dropped'].items()) or 'none'} |"
+        f"{held['words']} | {by_reason(held['dropped'], none='none')} | {by_reason(held.get('changed', {}), none='none')} |"
         for name, held in ((split, data[split]) for split in ("train", "dev", "test"))
     )
     speakers = "\n".join(
@@ -116,8 +116,8 @@ came out empty. Greedy decoding, no language model. The checkpoint of update {re
 
 ## Data
 
-| split | from | clips | minutes | speakers | words | left out |
-|---|---|---|---|---|---|---|
+| split | from | clips | minutes | speakers | words | left out | changed |
+|---|---|---|---|---|---|---|---|
 {splits}
 
 {data["tokens"]} tokens ({settings["tokens"]}), the blank included; accents {settings["accents"]}, apostrophes

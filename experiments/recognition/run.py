@@ -15,6 +15,7 @@ from experiments.recognition import labelled_splits, recipes
 from experiments.recognition.results import finish
 from experiments.recognition.schedule import learning_rates
 from experiments.recognition.scoring import LONGEST_WHOLE_SECONDS, Recognised, Scorer
+from experiments.report.units import by_reason
 from experiments.runs.folder import RunFolder, read_metrics
 from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.config import ModelConfig
@@ -139,6 +140,8 @@ class Finetuning:
             best.save(done, _scored(state))
         with Progress(self.updates, done, "update") as progress:
             progress.note(self.describe(done))
+            if changed := self._changed():
+                progress.note(f"changed: {changed} (counted in {path / 'data.json'})")
             for line, trained in self._train(state, key, done, lines):
                 state = trained
                 self.folder.append(line)
@@ -225,6 +228,11 @@ class Finetuning:
             f"{self.train_batches.steps_per_epoch} updates an epoch; "
             f"{self.tokenizer.num_tokens} tokens{self._told()}{start}"
         )
+
+    def _changed(self) -> str:
+        """Count the clips of each split that were changed, by reason; empty if none was."""
+        held = self.splits.transcribed.items()
+        return "; ".join(f"{by_reason(clips.changed)} in {split}" for split, clips in held if clips.changed)
 
     def _told(self) -> str:
         """Describe the assumed language and the clips that are read in windows, if any."""

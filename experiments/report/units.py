@@ -1,10 +1,12 @@
 """Numbers with their units, for readers: one rule for each quantity."""
 
+from collections.abc import Mapping
+
 import humanize
 
 from experiments.process.progress import duration
 
-__all__ = ["byte_size", "duration", "gigabytes", "number", "percent"]
+__all__ = ["by_reason", "byte_size", "duration", "gigabytes", "number", "percent"]
 
 GIGA = 1e9
 UNKNOWN = "unknown"
@@ -18,6 +20,11 @@ def gigabytes(size_bytes: float | None, digits: int = 2, unknown: str = "-") -> 
 def byte_size(size_bytes: float) -> str:
     """Format bytes with the unit that fits, decimal: 12.3 MB, 1.2 GB."""
     return humanize.naturalsize(size_bytes, format="%.1f")
+
+
+def by_reason(counts: Mapping[str, int], none: str = "") -> str:
+    """Format counts by reason: "3 missing, 1 silent"; `none` where there are none."""
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or none
 
 
 def number(value: float | None, unknown: str = UNKNOWN) -> str:

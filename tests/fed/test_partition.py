@@ -158,3 +158,15 @@ def test_everyone_is_everyone():
 def test_more_clients_per_round_than_clients_is_refused():
     with pytest.raises(FederationError, match="between 1 and 3"):
         uniform(["a", "b", "c"], 4, 0)
+
+
+@pytest.mark.parametrize(
+    "amounts", [{"a": 0.0, "b": 0.0}, {"a": 0.0, "b": 1.0}, {"a": float("nan"), "b": 1.0}]
+)
+def test_amounts_of_nothing_are_refused(amounts):
+    labels = {"a": "x", "b": "y"}
+    with pytest.raises(FederationError, match=r"amount of a must be positive, got (0|nan)"):
+        dirichlet_equal(amounts, labels, 2, 1.0, 0)
+    if amounts["b"] == 0.0:
+        with pytest.raises(FederationError, match="add up to 0"):
+            iid(amounts, 2, 0)

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ ENCODINGS = (
 )  # a byte order mark of UTF-32 begins as one of UTF-16
 SEPARATORS = ("\t", ",", ";")
 LONGEST_FIELD = 2**31 - 1
+LONE_RETURN = re.compile(rb"\r(?![\r\n])")
 
 
 class BadRow(Exception):
@@ -72,8 +74,8 @@ def to_utf8(data: bytes, name: str) -> bytes:
             break
     if len(data) > 1 and 0 in data[:2]:
         raise CorpusError(f"{name}: UTF-16 without a byte order mark: save it as UTF-8")
-    if b"\n" not in data and b"\r" in data:  # old Macs
-        data = data.replace(b"\r", b"\n")
+    if b"\r" in data.partition(b"\n")[0].rstrip(b"\r"):  # old Macs end lines so, in all rows or in some
+        data = LONE_RETURN.sub(b"\n", data)
     return data
 
 
@@ -105,7 +107,10 @@ def detect(header: bytes, required: Sequence[str], name: str) -> Dialect:
 
 
 def _header_fields(text: str, separator: str, quoted: bool) -> list[str]:
-    fields = next(csv.reader([text], delimiter=separator), []) if quoted else text.split(separator)
+    try:
+        fields = next(csv.reader([text], delimiter=separator), []) if quoted else text.split(separator)
+    except csv.Error:  # a field of over 128 KiB: no header
+        return []
     return [field.strip() for field in fields]
 
 

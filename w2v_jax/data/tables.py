@@ -131,11 +131,19 @@ def parse_table(data: bytes, name: str) -> Table:
     return Table(rows=rows, skipped=skipped, unreadable=unreadable)
 
 
-def lists_nothing(data: bytes) -> bool:
-    """Tell whether a table has a header alone, as some splits of small locales."""
+def lists_nothing(data: bytes, name: str) -> bool:
+    """Tell whether a table has a header alone, as some splits of small locales.
+
+    Args:
+        data: the file's bytes.
+        name: what to call it in messages.
+
+    Raises:
+        CorpusError: as `dialects.to_utf8`.
+    """
     if data.startswith(git_lfs.POINTER):
         return False
-    return len(dialects.to_utf8(data, "").strip().splitlines()) <= 1
+    return len(dialects.to_utf8(data, name).strip().splitlines()) <= 1
 
 
 def _row(fields: list[str], places: list[tuple[str, int]]) -> ClipRow:

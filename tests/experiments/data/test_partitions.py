@@ -7,6 +7,7 @@ import pytest
 
 from experiments.cli import main as cli
 from experiments.data import corpora, partitions
+from experiments.pretrain import report
 from experiments.process.files import read_json
 from w2v_jax.data.common_voice import Clip, Corpus, column, lengths
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
@@ -113,9 +114,12 @@ def corpus(tmp_path_factory):
 def test_prepared_corpora_are_described_and_pre_trained_on(corpus, tmp_path, capfd):
     """data prepare -> data describe -> pretrain, with dev's and test's speakers kept out."""
     out = tmp_path / "set"
+    clip = min((corpus / "clips").iterdir())
+    clip.rename(clip.with_suffix(".FLAC"))
     assert cli.main(["data", "prepare", "--source", str(corpus), "--out", str(out)]) == 0
     printed = capfd.readouterr().out
     assert "left out: nothing" in printed
+    assert f"changed: 1 other name (listed in {out / 'changed.tsv'})" in printed
     assert cli.main(["data", "describe", str(out), "--out", str(tmp_path / "about")]) == 0
     about = read_json(tmp_path / "about" / "describe.json")
     assert (about["clips"], about["speakers"]) == (24, 8)
@@ -131,12 +135,20 @@ def test_prepared_corpora_are_described_and_pre_trained_on(corpus, tmp_path, cap
     ]  # fmt: skip
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert f"changed: 1 other name (listed in {run / 'clips.json'})" in done.stdout
+    assert "skipped: none; changed: 1 other name" in (run / "report.md").read_text()
     content, clips = read_json(run / "partition.json"), read_json(run / "clips.json")
     inside = {name for names in content["speakers"].values() for name in names}
     assert not inside & set().union(*outside.values())
     assert clips["speakers_also_in"] == {"dev": 0, "test": 0}
     assert len(content["speakers"]) == 8 - len(set().union(*outside.values())) - 1
     assert len(clips["clients"]) == len(content["speakers"])
+
+
+def test_speakers_of_other_splits_that_are_not_known_are_reported_so():
+    also_in = {"dev": None, "test": 3, "train": 0}
+    assert report._clients({"speakers_also_in": also_in}).endswith("other splits: unknown of dev, 3 of test")
+    assert "other splits" not in report._clients({"speakers_also_in": {"dev": 0}})
 
 
 @pytest.mark.parametrize(

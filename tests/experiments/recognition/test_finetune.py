@@ -313,12 +313,16 @@ def test_an_earlier_round_is_another_encoder(pretrained):
     )
 
 
-def test_log_mel_pieces_a_budget_and_shuffled_transcripts(corpus, tmp_path):
+def test_log_mel_pieces_a_budget_and_shuffled_transcripts(corpus, tmp_path, capfd):
     options = [
         *RUN, "--updates", "4", "--features", "log-mel", "--schedule", "tri-stage", "--no-augment",
         "--tokens", "pieces", "--pieces", "30", "--train-minutes", "0.25", "--shuffle-transcripts",
     ]  # fmt: skip
-    out = finetune(corpus, tmp_path / "run", *options)
+    renamed = Path(shutil.copytree(corpus, tmp_path / "corpus"))
+    clip = renamed / "clips" / next(iter(sentences_of(corpus, "test")))
+    clip.rename(clip.with_suffix(".FLAC"))
+    out = finetune(renamed, tmp_path / "run", *options)
+    assert f"changed: 1 other name in test (counted in {out / 'data.json'})" in capfd.readouterr().out
     assert not any("['encoder']" in name for name in arrays(out / "best"))
     assert read_json(out / "results.json")["test"]["utterances"] == 8
     for line in read_metrics(out / "metrics.jsonl"):
@@ -329,6 +333,12 @@ def test_log_mel_pieces_a_budget_and_shuffled_transcripts(corpus, tmp_path):
     report = (out / "report.md").read_text()
     assert "Fine-tuning: log-mel bands" in report
     assert "Control run" in report
+    assert [
+        line.split(" | ")[-1] for line in report.splitlines() if line.startswith(("| train |", "| test |"))
+    ] == [
+        "none |",
+        "1 other name |",
+    ]
 
 
 # Seven convolutions of few channels: a Hugging Face folder whose frames are of 20 ms.

@@ -90,6 +90,24 @@ def test_names_are_found_as_releases_and_file_systems_spell_them(tmp_path):
         assert details["upper.wav"] == "not in clips, but Upper.wav is"
 
 
+def test_suffixes_in_capitals_are_another_suffix_and_a_near_name_is_said():
+    names = ClipNames(["c0.WAV", "C1.wav", "d.wav", "d.FLAC", "notes.txt"])
+    assert names.find("c0.mp3") == names.find("c0.wav") == ("c0.WAV", "another suffix")
+    assert names.find("c0") == ("c0.WAV", "the table has no suffix")
+    assert names.find("c1.mp3") is names.find("d.mp3") is None
+    assert [names.near(path) for path in ("c1.mp3", "c 1", "d.mp3")] == ["C1.wav", "C1.wav", "d.FLAC"]
+    assert names.near("notes.mp3") is names.near("e.mp3") is None
+    assert ClipNames(["A.mp3", "A.WAV"]).near("a.mp3") == "A.mp3"
+
+
+def test_a_table_that_cannot_be_read_is_named(tmp_path):
+    folder = write(tmp_path / "xx", {}, ["a.wav"])
+    (folder / "validated.tsv").write_bytes(HEADER.encode("utf-16-le"))
+    for read in (load_corpus, lambda source: prepare(source, tmp_path / "out")):
+        with pytest.raises(CorpusError, match=r"validated\.tsv: UTF-16 without a byte order mark"):
+            read(folder)
+
+
 def test_two_rows_of_one_file_and_ambiguous_names(tmp_path):
     names = ClipNames(["a.wav", "a.flac", "b.mp3"])
     assert names.find("a.mp3") is None  # which one?
@@ -163,9 +181,16 @@ def test_archives_that_are_no_tarballs_are_named(tmp_path):
     (tmp_path / "r.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(50))
     (tmp_path / "r.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(50))
     (tmp_path / "r.tar.gz").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / "page.tar.gz").write_bytes(b"\xef\xbb\xbf\n<!DOCTYPE html><html></html>")
+    (tmp_path / "error.tar").write_bytes(b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>')
+    (tmp_path / "validated.tsv").write_bytes(HEADER.encode("utf-16"))
+    (tmp_path / "table.tar").write_text(HEADER)
+    (tmp_path / "empty.tar").touch()
     for name, expected in (
         ("r.zip", "zip archive: unpack it"), ("r.7z", "7z archive"), ("r.tar.zst", "zstd -d"),
-        ("r.tar.gz", "git lfs pull"),
+        ("r.tar.gz", "git lfs pull"), ("page.tar.gz", "is a web page"), ("error.tar", "is a web page"),
+        ("validated.tsv", "is a table, not a release"), ("table.tar", "is a table"),
+        ("empty.tar", "is empty"),
     ):  # fmt: skip
         with pytest.raises(CorpusError, match=expected):
             open_release(tmp_path / name)

@@ -1,3 +1,5 @@
+import csv
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,16 +73,19 @@ def test_a_table_without_usable_rows_is_an_error():
 @given(st.binary(max_size=300))
 @settings(max_examples=200, deadline=None)
 def test_no_bytes_crash_it(data):
-    try:
-        table = parse_table(HEADER.encode() + data, "validated.tsv")
-    except CorpusError:
-        return
-    assert all(row.client_id and row.path and "/" not in row.path for row in table.rows)
+    for start in (HEADER, "client_id,path"):
+        try:
+            table = parse_table(start.encode() + data, "validated.tsv")
+        except CorpusError:
+            continue
+        assert all(row.client_id and row.path and "/" not in row.path for row in table.rows)
 
 
 def test_empty_splits_are_known():
-    assert lists_nothing(HEADER.encode())
-    assert not lists_nothing((HEADER + "a\tb\tc\td\te").encode())
+    assert lists_nothing(HEADER.encode(), "dev.tsv")
+    assert not lists_nothing((HEADER + "a\tb\tc\td\te").encode(), "dev.tsv")
+    with pytest.raises(CorpusError, match=r"^dev\.tsv: UTF-16 without"):
+        lists_nothing(HEADER.encode("utf-16-le"), "dev.tsv")
 
 
 def resaved(separator, quoted, end="\n"):
@@ -105,6 +110,23 @@ def test_tables_that_were_saved_again_are_read(separator, quoted, end, encoding)
         ("s2", "b.mp3", "x"),
     ]
     assert not table.skipped
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", ";"])
+@pytest.mark.parametrize(
+    "ends", [("\r", "\n", "\n"), ("\r", "\r\n", "\r"), ("\r", "\r", "\n"), ("\r\r\n",) * 3]
+)
+def test_mixed_line_ends_are_read(separator, ends):
+    lines = resaved(separator, quoted=False).split("\n")
+    table = parse_table("".join(map(str.__add__, lines, ends)).encode(), "t.tsv")
+    assert [(row.client_id, row.path) for row in table.rows] == [("s1", "a.mp3"), ("s2", "b.mp3")]
+    assert not table.skipped
+
+
+def test_a_header_with_a_field_that_csv_refuses_is_one_clear_error():
+    header = b"x" * (csv.field_size_limit() + 1)
+    with pytest.raises(CorpusError, match="missing column client_id, path"):
+        parse_table(header + b"\ns1\ta.mp3\n", "t.tsv")
 
 
 def test_quoted_fields_may_hold_separators_and_line_breaks_and_bad_rows_are_listed():

@@ -115,7 +115,7 @@ def _read_tables(release: Release, skipped: list[SkippedClip]) -> tuple[dict[str
             continue
         place = REST if split == UNION else split
         try:
-            if lists_nothing(data):
+            if lists_nothing(data, name):
                 continue
             tables[split] = parse_table(data, name)
             lines = tables[split].unreadable

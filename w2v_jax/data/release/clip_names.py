@@ -1,9 +1,10 @@
 """Finding the file that a table means: releases and file systems spell names differently."""
 
+import functools
 import unicodedata
 from collections.abc import Iterable
 
-AUDIO_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".opus")
+AUDIO_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".opus")  # in any case
 
 
 class ClipNames:
@@ -11,7 +12,27 @@ class ClipNames:
 
     def __init__(self, names: Iterable[str]):
         self._names = frozenset(names)
-        self._composed: dict[str, str] | None = None
+
+    @functools.cached_property
+    def _by_spelling(self) -> dict[str, str]:
+        # Mac file systems decompose accented letters.
+        return {_composed(name): name for name in sorted(self._names)}
+
+    @functools.cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        """Files of audio by their names without the suffix."""
+        found: dict[str, list[str]] = {}
+        for composed, name in self._by_spelling.items():
+            stem, is_audio = _stem(composed)
+            if is_audio:
+                found.setdefault(stem, []).append(name)
+        return found
+
+    @functools.cached_property
+    def _by_folded(self) -> dict[str, str]:
+        """Files by their names, and by those without the suffix, both without case and blanks."""
+        by_name = {_folded(name): name for name in sorted(self._names, reverse=True)}
+        return {_folded(stem): names[0] for stem, names in self._by_stem.items()} | by_name
 
     def find(self, path: str) -> tuple[str, str] | None:
         """Find a file.
@@ -21,30 +42,28 @@ class ClipNames:
         """
         if path in self._names:
             return path, ""
-        if self._composed is None:
-            # Mac file systems decompose accented letters.
-            self._composed = {_composed(name): name for name in sorted(self._names)}
         wanted = _composed(path)
-        if found := self._composed.get(wanted):
+        if found := self._by_spelling.get(wanted):
             return found, "the same letters, composed otherwise"
-        stem, dot, suffix = wanted.rpartition(".")
-        if not dot or f".{suffix.lower()}" not in AUDIO_SUFFIXES:
-            stem, what = wanted, "the table has no suffix"  # releases before 2020
-        else:
-            what = "another suffix"
-        there = [
-            self._composed[stem + suffix] for suffix in AUDIO_SUFFIXES if stem + suffix in self._composed
-        ]
+        stem, is_audio = _stem(wanted)
+        what = "another suffix" if is_audio else "the table has no suffix"  # releases before 2020
+        there = self._by_stem.get(stem, [])
         return (there[0], what) if len(there) == 1 else None
 
     def near(self, path: str) -> str | None:
-        """A file whose name differs in case or blanks alone."""
-        wanted = _folded(path)
-        return next((name for name in sorted(self._names) if _folded(name) == wanted), None)
+        """A file whose name differs in case, blanks or the suffix alone."""
+        return self._by_folded.get(_folded(path)) or self._by_folded.get(_folded(_stem(_composed(path))[0]))
 
 
 def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
+
+
+def _stem(name: str) -> tuple[str, bool]:
+    """The name without its suffix, and True; the whole name and False where the suffix is none of audio."""
+    stem, dot, suffix = name.rpartition(".")
+    is_audio = bool(dot) and f".{suffix.lower()}" in AUDIO_SUFFIXES
+    return (stem if is_audio else name), is_audio
 
 
 def _folded(name: str) -> str:

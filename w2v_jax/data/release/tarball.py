@@ -1,6 +1,7 @@
 """A release's tarball, read as a stream."""
 
 import bz2
+import codecs
 import gzip
 import lzma
 import tarfile
@@ -25,6 +26,16 @@ OTHER_ARCHIVES = {
     b"Rar!": "a rar archive: unpack it and name the folder",
     b"\x28\xb5\x2f\xfd": "compressed with zstd: decompress it with `zstd -d`",
     git_lfs.POINTER: f"a Git LFS pointer: {git_lfs.ADVICE}",
+}
+# Text that is no archive, by how it begins in lower case.
+WEB_PAGE = "a web page, not the archive: its link may have expired; download the archive again"
+TABLE = "a table, not a release: name the folder that holds it and `clips`"
+OTHER_TEXTS = {
+    b"<!doctype html": WEB_PAGE,
+    b"<html": WEB_PAGE,
+    b"<?xml": WEB_PAGE,
+    b"client_id": TABLE,
+    b'"client_id': TABLE,
 }
 
 OnBytes = Callable[[int, int], None]  # (bytes read, bytes in all)
@@ -119,10 +130,17 @@ class TarRelease:
 
     def _check_kind(self) -> None:
         with self._path.open("rb") as file:
-            start = file.read(64)
-        for magic, what in OTHER_ARCHIVES.items():
-            if start.startswith(magic):
-                raise CorpusError(f"{self._path} is {what}")
+            start = file.read(512)  # a tarball's first header, which holds NUL bytes
+        what = next((what for magic, what in OTHER_ARCHIVES.items() if start.startswith(magic)), None)
+        if not start:
+            what = "empty: download the archive again"
+        elif what is None and self._path.suffix.lower() in (".tsv", ".csv"):
+            what = TABLE
+        elif what is None and b"\0" not in start:
+            text = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+            what = next((kind for begin, kind in OTHER_TEXTS.items() if text.startswith(begin)), None)
+        if what is not None:
+            raise CorpusError(f"{self._path} is {what}")
 
     def clips(self, wanted: Container[str]) -> Iterator[tuple[str, bytes]]:
         """Names and contents, in the archive's order."""
