@@ -112,11 +112,8 @@ class Pretraining:
             )
         spares = settings.method != memory_methods.PLAIN
         with Progress(settings.rounds, latest or 0, quiet=not self.folder.writes) as progress:
-            progress.note(described(self, latest))
-            if changed := by_reason(self.data.corpus.changed_by_reason()):
-                progress.note(f"changed: {changed} (listed in {path / 'clips.json'})")
-            if caveat := recipes.privacy_caveat(vars(settings)):
-                progress.note(caveat)
+            for note in notes(self, latest):
+                progress.note(note)
             started = time.perf_counter()
             for log in self._rounds(state):
                 line = self._line(log, time.perf_counter() - started)
@@ -256,6 +253,17 @@ def chunk_trials(run: Pretraining, state: Any) -> list[chunks.Trial]:
     per_lane = -(-settings.clients_per_round // run.layout.lanes)
     memory = chunks.device_memory_bytes()
     return chunks.measure(engine, state, per_lane, run.steps_per_round, memory)
+
+
+def notes(run: Pretraining, latest: int | None) -> list[str]:
+    """Write the lines that a run begins with: what it is, changed clips, and what privacy leaves open."""
+    changed = by_reason(run.data.corpus.changed_by_reason())
+    where = run.folder.path / "clips.json"
+    return [
+        described(run, latest),
+        *([f"changed: {changed} (listed in {where})"] if changed else []),
+        *filter(None, [recipes.privacy_caveat(vars(run.settings))]),
+    ]
 
 
 def described(run: Pretraining, latest: int | None) -> str:

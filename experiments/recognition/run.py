@@ -58,6 +58,11 @@ def model_of(settings: dict[str, Any], config: ModelConfig) -> ModelConfig:
     )
 
 
+def frame_samples(features: str, model: ModelConfig) -> int:
+    """Count the samples between the frames that are recognised."""
+    return FRAME_SAMPLES if features == "log-mel" else math.prod(model.conv_strides)
+
+
 class Finetuning:
     """Builds a run from its settings and carries it through, from a checkpoint if there is one."""
 
@@ -74,7 +79,7 @@ class Finetuning:
             rules,
             self.recipe,
             self.model.receptive_field_samples,
-            self._frame_samples(),
+            frame_samples(settings["features"], self.model),
         )
         self.train_batches, self.tokenizer = self.splits.train, self.splits.tokenizer
         self.config = RecognizerConfig(
@@ -96,12 +101,6 @@ class Finetuning:
         self._scorer = Scorer(self.recognizer, self.tokenizer)
         self._update_statistics = jax.jit(make_statistics_update(self.recognizer))
         self._begin(rules)
-
-    def _frame_samples(self) -> int:
-        """Count the samples between the frames that are recognised."""
-        if self.settings["features"] == "log-mel":
-            return FRAME_SAMPLES
-        return math.prod(self.model.conv_strides)
 
     def _begin(self, rules: TextRules) -> None:
         self.folder.begin()

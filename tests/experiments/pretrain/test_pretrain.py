@@ -58,13 +58,11 @@ def command(corpus, out, *options):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def environment(tmp_path_factory):
-    """Two lanes, quick compilation, and a compilation cache that the runs of this file share."""
+def environment():
+    """Two lanes, and quick compilation."""
     changes = {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": fast_flags(2),
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in changes.items():
