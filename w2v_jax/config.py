@@ -11,7 +11,8 @@ ConvolutionForm = Literal["lax", "product"]
 OptimizerName = Literal["adamw", "lion", "adafactor", "sgd"]
 
 
-# The ranges of the numbers. Counts are at least 1, shares from 0 to 1; the others are finite numbers.
+# The ranges of the numbers. Larger counts are mistakes in a file, and their arrays would fill the memory.
+MOST, LARGEST = 100_000, 3e38  # of a count; of a number in fp32
 _COUNTS = (
     "conv_channels", "conv_kernels", "conv_strides", "hidden_dim", "num_layers", "num_heads",
     "feed_forward_dim", "positional_kernel", "positional_groups", "codebook_groups", "codebook_entries",
@@ -23,9 +24,9 @@ _SHARES = (
 )  # fmt: skip
 _ABOVE_ZERO = ("gumbel_temperature_start", "gumbel_temperature_end", "contrastive_temperature")
 _FROM_ZERO = (
-    "mask_min_spans", "diversity_weight", "diversity_warmup_updates", "feature_penalty_weight",
-    "encoder_gradient_scale", "transformer_initial_std",
+    "diversity_weight", "feature_penalty_weight", "encoder_gradient_scale", "transformer_initial_std",
 )  # fmt: skip
+_COUNTS_FROM_ZERO = {"mask_min_spans": MOST, "diversity_warmup_updates": 2**31 - 1}
 
 
 def range_fault(name: str, value: Any) -> str | None:
@@ -37,13 +38,15 @@ def range_fault(name: str, value: Any) -> str | None:
     """
     values = tuple(value) if isinstance(value, list | tuple) else (value,)
     if name in _COUNTS:
-        return None if values and all(v >= 1 for v in values) else "1 or more"
+        return None if values and all(1 <= v <= MOST for v in values) else f"from 1 to {MOST}"
+    if (most := _COUNTS_FROM_ZERO.get(name)) is not None:
+        return None if all(0 <= v <= most for v in values) else f"from 0 to {most}"
     if name in _SHARES:
         return None if all(0 <= v <= 1 for v in values) else "from 0 to 1"
     if name in _ABOVE_ZERO:
-        return None if all(0 < v < math.inf for v in values) else "a finite number above 0"
+        return None if all(0 < v <= LARGEST for v in values) else "a finite number above 0"
     if name in _FROM_ZERO:
-        return None if all(0 <= v < math.inf for v in values) else "a finite number, 0 or more"
+        return None if all(0 <= v <= LARGEST for v in values) else "a finite number, 0 or more"
     return None
 
 

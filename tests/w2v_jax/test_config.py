@@ -43,7 +43,7 @@ def test_impossible_shapes_are_refused_by_name(changes):
 @pytest.mark.parametrize(
     ("names", "values"),
     [
-        ("codebook_groups num_heads positional_groups num_layers mask_span num_negatives", (0, -1)),
+        ("codebook_groups num_heads positional_groups num_layers mask_span num_negatives", (0, -1, 10**30)),
         ("conv_channels conv_kernels conv_strides", ((10, 0, 2),)),
         ("dropout attention_dropout layer_drop mask_probability", (1.5, -0.1, math.nan)),
         ("contrastive_temperature gumbel_temperature_end", (0.0, math.nan, math.inf)),

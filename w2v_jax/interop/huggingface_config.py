@@ -121,7 +121,11 @@ def _training(path: Path, held: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     default = ModelConfig()
     values = {ours: held[theirs] for ours, theirs in _TRAINING.items() if held.get(theirs) is not None}
     origins = dict.fromkeys(values, path.name)
-    unused = [f"{name} {held[name]}" for name, off in _FINE_TUNING.items() if held.get(name, off) != off]
+    unused = [
+        f"{name} {held[name]}" for name, off in _FINE_TUNING.items() if held.get(name) not in (None, off)
+    ]
+    for name, off in _FINE_TUNING.items():
+        _check(path, name, off if held.get(name) is None else held[name], off)
     for ours, value in values.items():
         _check(path, _TRAINING[ours], value, getattr(default, ours), ours)
     if values.get("mask_probability", 1.0) < LEAST_PRETRAINING_MASK:

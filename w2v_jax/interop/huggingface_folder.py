@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from w2v_jax.config import ModelConfig
+from w2v_jax.config import MOST, ModelConfig
 from w2v_jax.errors import UserError
 from w2v_jax.interop import huggingface_names
 from w2v_jax.interop.foreign_files import named
@@ -109,8 +109,8 @@ def _check_tokens(path: Path, settings: dict[str, Any], arrays: Mapping[str, np.
     if (stated := settings.get("vocab_size")) is None:
         stated = len(arrays[SCORES]) if SCORES in arrays else 32
         settings["vocab_size"] = stated
-    if type(stated) is not int or stated < 1:
-        raise UserError(f"{path} has vocab_size {stated!r}: it must be a whole number, 1 or more")
+    if type(stated) is not int or not 1 <= stated <= MOST:
+        raise UserError(f"{path} has vocab_size {stated!r}: it must be a whole number from 1 to {MOST}")
 
 
 def weight_notes(folder: Path, arrays: Mapping[str, np.ndarray]) -> list[str]:

@@ -88,7 +88,7 @@ def test_normalisation_is_the_tasks_and_not_the_norms(tmp_path, wanted):
         ({"model": {"layer_norm_first": 1}}, "layer_norm_first 1"),
         ({"model": {"mask_prob": float("nan")}}, "mask_prob nan: it must be from 0 to 1"),
         ({"model": {"encoder_layerdrop": 1.5}}, "encoder_layerdrop 1.5: it must be from 0 to 1"),
-        ({"model": {"latent_groups": 0}}, "latent_groups 0: it must be 1 or more"),
+        ({"model": {"latent_groups": 0}}, "latent_groups 0: it must be from 1 to 100000"),
         ({"criterion": {"loss_weights": [float("inf")]}}, "loss_weights inf"),
         ({"model": {"pos_enc_type": "rope"}}, "pos_enc_type 'rope': this model has 'abs' alone"),
         ({"model": {"attn_type": "espnet"}}, "attn_type 'espnet': this model has '' alone"),

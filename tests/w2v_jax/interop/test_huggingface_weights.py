@@ -133,8 +133,10 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
 
 
 def test_settings_of_the_class_that_are_none(tmp_path):
-    folder = write_folder(tmp_path / "m", SMALL, CTC, vocab_size="x")
-    assert "vocab_size 'x': it must be a whole number, 1 or more" in refused(folder, read_model)
+    for number, stated in enumerate(("x", 0, 10**30)):
+        folder = write_folder(tmp_path / f"{number}", SMALL, CTC, vocab_size=stated)
+        words = f"vocab_size {stated!r}: it must be a whole number from 1 to 100000"
+        assert words in refused(folder, read_model)
     folder = write_folder(tmp_path / "n", SMALL, CTC, architectures=5)
     assert "architectures 5: it must be a list of names" in refused(folder, read_model)
 
