@@ -109,7 +109,7 @@ def detect(header: bytes, required: Sequence[str], name: str) -> Dialect:
 def _header_fields(text: str, separator: str, quoted: bool) -> list[str]:
     try:
         fields = next(csv.reader([text], delimiter=separator), []) if quoted else text.split(separator)
-    except csv.Error:  # a field of over 128 KiB: no header
+    except csv.Error:  # a field over csv's limit, 128 KiB by default: no header
         return []
     return [field.strip() for field in fields]
 

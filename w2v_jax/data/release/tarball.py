@@ -132,9 +132,7 @@ class TarRelease:
         with self._path.open("rb") as file:
             start = file.read(512)  # a tarball's first header, which holds NUL bytes
         what = next((what for magic, what in OTHER_ARCHIVES.items() if start.startswith(magic)), None)
-        if not start:
-            what = "empty: download the archive again"
-        elif what is None and self._path.suffix.lower() in (".tsv", ".csv"):
+        if what is None and self._path.suffix.lower() in (".tsv", ".csv"):
             what = TABLE
         elif what is None and b"\0" not in start:
             text = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
