@@ -41,7 +41,14 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", RUN_HERE, ids=name)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[pytest.mark.slow] * (path.name == "tutorial.md"))  # a minute of training
+        for path in RUN_HERE
+    ],
+    ids=name,
+)
 def test_blocks_run(path, tmp_path):
     docs_run.run(docs_run.chosen(path), tmp_path)
 

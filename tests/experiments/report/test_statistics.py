@@ -1,4 +1,4 @@
-"""What differences show: intervals over seeds, and differences beside their standard errors."""
+"""Differences: intervals over seeds, and differences beside their standard errors."""
 
 import math
 
