@@ -117,6 +117,7 @@ class Finetuning:
                 "steps_per_epoch": self.train_batches.steps_per_epoch,
                 "evaluate_every": self.evaluate_every,
             },
+            added=("changed",),
         )
         self.folder.pin("recognizer.json", dataclasses.asdict(self.config))
         save_tokenizer(self.folder.path, self.tokenizer, rules)

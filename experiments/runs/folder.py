@@ -121,7 +121,7 @@ class RunFolder:
         Args:
             name: the file.
             value: its content.
-            added: keys of a table that files of older versions lack, and then go without.
+            added: keys of a table, or of tables in it, that files of older versions lack, and then go without.
 
         Raises:
             UserError: the file exists with another content.
@@ -131,8 +131,7 @@ class RunFolder:
         value = json.loads(json.dumps(finite_or_none(value)))
         path = self.path / name
         if path.exists() and added:
-            held = read_json(path)
-            value = {key: one for key, one in value.items() if key in held or key not in added}
+            value = _as_held(value, read_json(path), added)
         if path.exists() and read_json(path) != value:
             raise UserError(
                 f"{path} differs from what this run would use now: its data, or the run that it starts from, "
@@ -188,6 +187,17 @@ class RunFolder:
             os.fsync(out.fileno())
         if name == METRICS and self._events is not None:
             self._events.append(line)
+
+
+def _as_held(value: Any, held: Any, added: Sequence[str]) -> Any:
+    """Leave out the added keys that the tables of an older file lack."""
+    if not isinstance(value, dict) or not isinstance(held, dict):
+        return value
+    return {
+        key: _as_held(one, held.get(key), added)
+        for key, one in value.items()
+        if key in held or key not in added
+    }
 
 
 def in_use(folder: Path) -> bool:

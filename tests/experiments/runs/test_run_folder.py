@@ -91,3 +91,15 @@ def test_rewind_keeps_files_of_rounds_together(tmp_path):
 
 def test_numbers_that_json_lacks_become_null():
     assert finite_or_none({"a": [1.0, float("inf")], "b": "x"}) == {"a": [1.0, None], "b": "x"}
+
+
+def test_a_file_of_an_older_version_goes_without_added_keys(tmp_path):
+    folder = RunFolder(tmp_path / "run", {}, {})
+    folder.begin()
+    folder.pin("data.json", {"train": {"clips": 3}, "tokens": 5})
+    now = {"train": {"clips": 3, "changed": {"joined": 1}}, "tokens": 5}
+    folder.pin("data.json", now, added=("changed",))
+    assert read_json(folder.path / "data.json") == {"train": {"clips": 3}, "tokens": 5}
+    with pytest.raises(UserError, match="changed since it began"):
+        folder.pin("data.json", {**now, "tokens": 6}, added=("changed",))
+    folder.close()
