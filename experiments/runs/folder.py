@@ -121,7 +121,7 @@ class RunFolder:
         Args:
             name: the file.
             value: its content.
-            added: keys of a table, or of tables in it, that files of older versions lack, and then go without.
+            added: keys of a table, or of tables in it, that older files lack, and then go without.
 
         Raises:
             UserError: the file exists with another content.

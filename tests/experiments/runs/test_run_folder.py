@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from experiments.process.files import finite_or_none
+from experiments.process.files import finite_or_none, read_json
 from experiments.runs.folder import DIAGNOSTICS, RunFolder, read_config, read_metrics
 from w2v_jax.errors import UserError
 
