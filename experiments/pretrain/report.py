@@ -8,6 +8,7 @@ from experiments.pretrain import diagnostics_report, recipes
 from experiments.pretrain.curves import WINDOW
 from experiments.process.files import read_json, replace_file
 from experiments.report.page import self_contained_html
+from experiments.report.statistics import ratio_if_different
 from experiments.report.tables import facts, table
 from experiments.report.units import UNKNOWN, by_reason, byte_size, duration, percent
 from experiments.runs.folder import DIAGNOSTICS, read_config, read_metrics
@@ -121,12 +122,13 @@ many but arbitrary: usually their number falls first and then rises.
 
 def against_control(accuracy: float, control: float, standard_error: float) -> str:
     """Compare the accuracy with its control, in a sentence; less than two standard errors is no difference."""
-    if abs(accuracy - control) < 2 * standard_error:
+    ratio = ratio_if_different(accuracy, max(control, 1e-9), standard_error)
+    if ratio is None:
         return (
             f"no better or worse than its control ({accuracy:.4f} and {control:.4f}: less than two standard "
             "errors apart)."
         )
-    return f"{accuracy / max(control, 1e-9):.1f} times as often as its control."
+    return f"{ratio:.1f} times as often as its control."
 
 
 def _training(settings: dict[str, Any], clips: dict[str, Any], rounds: int) -> str:
