@@ -478,8 +478,8 @@ FAULTS = {
     ),
     "a frame of every seam twice": fault(
         "w2v_jax/recognition/windows.py",
-        "end = (window.keep_to - window.start) // FRAME_SAMPLES",
-        "end = (window.keep_to - window.start) // FRAME_SAMPLES + 1",
+        "end = (window.keep_to - window.start) // frame_samples",
+        "end = (window.keep_to - window.start) // frame_samples + 1",
         "tests/w2v_jax/recognition/test_windows.py -k every_frame",
     ),
     "one augmentation for all epochs": fault(

@@ -5,8 +5,12 @@ import math
 from typing import Any, Literal
 
 SAMPLE_RATE_HZ = 16_000
+LOG_MEL_WINDOW_SAMPLES, LOG_MEL_HOP_SAMPLES = 400, 160  # 25 ms every 10 ms
 
 ConvolutionForm = Literal["lax", "product"]
+# waveform: strided convolutions, which are trained. log-mel: spectra in mel bands, which are not.
+FrontEnd = Literal["waveform", "log-mel"]
+ObjectiveName = Literal["wav2vec2", "best-rq"]
 # State beside the parameters: adamw two of their size, lion one, adafactor sums along axes, sgd none.
 OptimizerName = Literal["adamw", "lion", "adafactor", "sgd"]
 
@@ -16,7 +20,8 @@ MOST, LARGEST = 100_000, 3e38  # of a count; of a number in fp32
 _COUNTS = (
     "conv_channels", "conv_kernels", "conv_strides", "hidden_dim", "num_layers", "num_heads",
     "feed_forward_dim", "positional_kernel", "positional_groups", "codebook_groups", "codebook_entries",
-    "codevector_dim", "projection_dim", "mask_span", "num_negatives", "scan_unroll",
+    "codevector_dim", "projection_dim", "mask_span", "num_negatives", "scan_unroll", "log_mel_bands",
+    "log_mel_stack", "target_codebooks", "target_entries", "target_dim",
 )  # fmt: skip
 _SHARES = (
     "mask_probability", "gumbel_temperature_decay", "dropout", "attention_dropout", "activation_dropout",
@@ -52,11 +57,19 @@ def range_fault(name: str, value: Any) -> str | None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Shape and training settings of one wav2vec 2.0 pre-training model.
+    """Shape and training settings of one pre-training model.
 
-    Defaults are those of the base model (fairseq's librispeech recipe). Lengths are in frames of
-    20 ms unless a name says otherwise; probabilities are shares between 0 and 1.
+    Defaults are those of wav2vec 2.0's base model (fairseq's librispeech recipe). Lengths are in frames
+    (20 ms of a waveform front end, 10 ms x log_mel_stack of log-mel) unless a name says otherwise;
+    probabilities are shares between 0 and 1.
     """
+
+    # The task: wav2vec2 tells a frame's own code from others'; best-rq names the codes of a frame.
+    objective: ObjectiveName = "wav2vec2"
+    # Front end: log-mel has no convolutions, and stacks neighbouring windows of 10 ms to make a frame.
+    front_end: FrontEnd = "waveform"
+    log_mel_bands: int = 80
+    log_mel_stack: int = 4
 
     # Feature encoder: waveform -> latent frames.
     conv_channels: tuple[int, ...] = (512,) * 7
@@ -83,6 +96,11 @@ class ModelConfig:
     gumbel_temperature_start: float = 2.0
     gumbel_temperature_end: float = 0.5
     gumbel_temperature_decay: float = 0.999995
+    # Targets of best-rq: fixed random projections and codebooks, drawn with the seed.
+    target_codebooks: int = 4
+    target_entries: int = 512
+    target_dim: int = 16
+    target_seed: int = 0
     # Masking and losses.
     mask_probability: float = 0.65
     mask_span: int = 10
@@ -133,8 +151,12 @@ class ModelConfig:
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"{name} must be positive or None, got {value}")
         for field in dataclasses.fields(self):
-            if expected := range_fault(field.name, value := getattr(self, field.name)):
+            value = getattr(self, field.name)
+            if value == () and self.front_end == "log-mel":
+                continue
+            if expected := range_fault(field.name, value):
                 raise ValueError(f"{field.name} must be {expected}, got {value}")
+        self._check_front_end()
         for divisor, of in (
             ("num_heads", "hidden_dim"),
             ("positional_groups", "hidden_dim"),
@@ -145,10 +167,30 @@ class ModelConfig:
                     f"{of} ({getattr(self, of)}) must be a multiple of {divisor} ({getattr(self, divisor)})"
                 )
 
+    def _check_front_end(self) -> None:
+        if self.front_end == "log-mel" and self.conv_channels:
+            raise ValueError("a log-mel front end has no convolutions: conv_channels must be empty")
+        if self.objective == "best-rq" and self.front_end != "log-mel":
+            raise ValueError("the objective best-rq predicts log-mel frames: front_end must be log-mel")
+
     @property
     def feature_dim(self) -> int:
-        """Channels of a latent frame."""
+        """Values of a latent frame."""
+        if self.front_end == "log-mel":
+            return self.log_mel_bands * self.log_mel_stack
         return self.conv_channels[-1]
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples from one latent frame to the next."""
+        if self.front_end == "log-mel":
+            return LOG_MEL_HOP_SAMPLES * self.log_mel_stack
+        return math.prod(self.conv_strides)
+
+    @property
+    def trains_front_end(self) -> bool:
+        """Tell whether pre-training changes the front end."""
+        return self.front_end == "waveform" and not self.frozen_feature_encoder
 
     @property
     def num_codes(self) -> int:
@@ -158,6 +200,8 @@ class ModelConfig:
     @property
     def receptive_field_samples(self) -> int:
         """Samples that one latent frame sees: the shortest usable clip."""
+        if self.front_end == "log-mel":
+            return LOG_MEL_WINDOW_SAMPLES + (self.log_mel_stack - 1) * LOG_MEL_HOP_SAMPLES
         field = 1
         for kernel, stride in reversed(list(zip(self.conv_kernels, self.conv_strides, strict=True))):
             field = (field - 1) * stride + kernel
@@ -165,6 +209,9 @@ class ModelConfig:
 
     def num_frames(self, num_samples: int) -> int:
         """Latent frames of a waveform of `num_samples`; 0 where it is too short."""
+        if self.front_end == "log-mel":
+            windows = (num_samples - LOG_MEL_WINDOW_SAMPLES) // LOG_MEL_HOP_SAMPLES + 1
+            return max(windows, 0) // self.log_mel_stack
         length = num_samples
         for kernel, stride in zip(self.conv_kernels, self.conv_strides, strict=True):
             length = (length - kernel) // stride + 1 if length >= kernel else 0
@@ -238,11 +285,79 @@ TINY = ModelConfig(
     scan_unroll=3,
 )
 
-PRESETS = {"tiny": TINY, "base": BASE, "large": LARGE, "large-lv60": LARGE_LV60}
+WAV2VEC2_PRESETS = {"tiny": TINY, "base": BASE, "large": LARGE, "large-lv60": LARGE_LV60}
+
+BEST_RQ_TINY = ModelConfig(
+    objective="best-rq",
+    front_end="log-mel",
+    conv_channels=(),
+    conv_kernels=(),
+    conv_strides=(),
+    hidden_dim=192,
+    num_layers=4,
+    num_heads=4,
+    feed_forward_dim=768,
+    positional_kernel=16,
+    positional_groups=4,
+    pre_norm=True,
+    encoder_gradient_scale=1.0,
+    mask_span=5,
+    dropout=0.0,
+    attention_dropout=0.0,
+    input_dropout=0.0,
+    feature_dropout=0.0,
+    layer_drop=0.0,
+    scan_unroll=4,
+)
+
+BEST_RQ_SMALL = BEST_RQ_TINY.replace(
+    hidden_dim=320, num_layers=6, num_heads=5, feed_forward_dim=1280, positional_groups=5, scan_unroll=3
+)
+
+BEST_RQ_BASE = BEST_RQ_TINY.replace(
+    hidden_dim=768,
+    num_layers=12,
+    num_heads=12,
+    feed_forward_dim=3072,
+    positional_kernel=64,
+    positional_groups=16,
+    target_entries=2048,
+    mask_span=10,
+    dropout=0.1,
+    attention_dropout=0.1,
+    input_dropout=0.1,
+    scan_unroll=1,
+)
+
+BEST_RQ_PRESETS = {
+    "best-rq-tiny": BEST_RQ_TINY,
+    "best-rq-small": BEST_RQ_SMALL,
+    "best-rq-base": BEST_RQ_BASE,
+}
+PRESETS = WAV2VEC2_PRESETS | BEST_RQ_PRESETS
+
+
+def preset_of(objective: ObjectiveName | None, model: str | None) -> str:
+    """Name the preset that an objective and a size mean together, such as best-rq and tiny.
+
+    Args:
+        objective: None for that of the model.
+        model: a preset, or its size alone; None for the smallest.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    model = model or "tiny"
+    if objective == "best-rq" and not model.startswith("best-rq-"):
+        model = f"best-rq-{model}"
+    if model not in PRESETS or objective not in (None, PRESETS[model].objective):
+        family = [name for name, held in PRESETS.items() if objective in (None, held.objective)]
+        raise ValueError(f"there is no model {model} of {objective or 'any objective'}: {', '.join(family)}")
+    return model
 
 # Fields that give an encoder's parameters their shapes.
 ENCODER_SHAPE = (
-    "conv_channels", "conv_kernels", "conv_strides", "conv_bias", "feature_norm", "hidden_dim",
+    "front_end", "log_mel_bands", "log_mel_stack", "conv_channels", "conv_kernels", "conv_strides", "conv_bias", "feature_norm", "hidden_dim",
     "num_layers", "num_heads", "feed_forward_dim", "positional_kernel", "positional_groups", "pre_norm",
 )  # fmt: skip
 # Fields that say how a model is trained; a checkpoint's arrays do not show them.
@@ -263,15 +378,16 @@ def same_shape(one: ModelConfig, other: ModelConfig) -> bool:
 def nearest_preset(config: ModelConfig) -> str:
     """Name the preset of an encoder's shape; if there is none, the one that is nearest.
 
-    The same feature normalisation comes first. Then distance is in factors of two of width and depth, and
+    The same front end and feature normalisation come first. Then distance is in factors of two of width and depth, and
     pre-norm in place of post-norm, or the reverse, adds five.
     """
 
-    def distance(name: str) -> tuple[bool, bool, float]:
+    def distance(name: str) -> tuple[bool, bool, bool, float]:
         other = PRESETS[name]
         sizes = ((config.hidden_dim, other.hidden_dim), (config.num_layers, other.num_layers))
         size = sum(abs(math.log2(here / there)) for here, there in sizes)
         return (
+            config.front_end != other.front_end,
             not same_shape(config, other),
             config.feature_norm != other.feature_norm,
             size + 5 * (config.pre_norm != other.pre_norm),

@@ -180,7 +180,7 @@ def load(settings: Settings, config: ModelConfig) -> ClientData:
         UserError, FederationError: the corpus cannot be read, or has too little for the clients.
     """
     needed = settings.clients or settings.clients_per_round
-    min_samples = config.receptive_field_samples + (config.mask_span - 1) * math.prod(config.conv_strides)
+    min_samples = config.receptive_field_samples + (config.mask_span - 1) * config.frame_samples
     corpus, others = splits.load_for_pretraining(
         settings.data,
         settings.split,

@@ -18,7 +18,7 @@ from experiments.pretrain.recipes import (
     SkewedColumn,
 )
 from w2v_jax import memory_methods
-from w2v_jax.config import OptimizerName
+from w2v_jax.config import ObjectiveName, OptimizerName
 
 MAX_SEED = 2**31
 CENTRALISED = "centralised"
@@ -44,8 +44,12 @@ class PretrainArguments:
     """Folder of a Common Voice locale, its parent, or a prepared data set. Default: a synthetic corpus."""
     out: Path | None = None
     """Run folder. Default: runs/<preset>-<model>-<aggregation>, with -<corruption> if audio is spoilt."""
+    objective: ObjectiveName | None = None
+    """wav2vec2: tell a masked frame's code from those of other frames. best-rq: name a masked frame's codes
+    in fixed random codebooks, from log-mel spectra; it learns more in less time. Default: that of the model."""
     model: str | None = None
-    """Model preset: tiny, base, large or large-lv60. Default: tiny, or the preset of --init's shape."""
+    """Model preset: tiny, base, large, large-lv60, or best-rq-tiny, best-rq-small, best-rq-base; with
+    --objective best-rq the size alone will do. Default: tiny, or the preset of --init's shape."""
     init: str | None = None
     """Start from this model instead of random parameters: a run folder of w2v-jax pretrain (RUN@ROUND for
     an earlier checkpoint) or convert, or hf:FOLDER of a Wav2Vec2ForPreTraining."""

@@ -53,7 +53,15 @@ RECIPES = {
         weight_decay=0.01,
     ),
 }
-RECIPES["large"] = RECIPES["large-lv60"] = RECIPES["base"]
+RECIPES["large"] = RECIPES["large-lv60"] = RECIPES["best-rq-base"] = RECIPES["base"]
+RECIPES["best-rq-tiny"] = RECIPES["best-rq-small"] = TrainingRecipe(
+    batch_size=16,
+    crop_seconds=2.0,
+    learning_rate=1e-3,
+    warmup_share=0.05,
+    clip_norm=1.0,
+    weight_decay=0.01,
+)
 
 
 Aggregation = Literal["fedavg", "loss-weighted", "uniform"]

@@ -15,7 +15,7 @@ from w2v_jax import config as model_config
 from w2v_jax import memory_methods
 
 # Options that say how this process works; all others are settings of the run.
-NO_SETTINGS = ("out", "distributed", "memory_budget")
+NO_SETTINGS = ("out", "distributed", "memory_budget", "objective")
 # The local steps over which a client's loss is taken that loss weighting uses. See docs/reference.
 LossWindow = Literal["round", "last-epoch"]
 # Settings that the config.json of older runs lacks, and what those runs did.
@@ -154,7 +154,7 @@ class Settings:
         if config.num_frames(round(seconds * model_config.SAMPLE_RATE_HZ)) < 2 * config.mask_span:
             raise UsageError(
                 f"--crop-seconds {seconds} holds fewer than two mask spans of "
-                f"{config.mask_span} frames of 20 ms: give a longer crop"
+                f"{config.mask_span} frames of {1000 * config.frame_samples // model_config.SAMPLE_RATE_HZ} ms: give a longer crop"
             )
 
 
@@ -211,14 +211,23 @@ def _model(options: PretrainArguments) -> tuple[str, model_config.ModelConfig]:
     Raises:
         UserError, UsageError: there is no such preset, or `--init` is no model, or one of another shape.
     """
-    if options.model is not None:
-        arguments.check_choice("--model", options.model, model_config.PRESETS)
+    model = options.model
+    if model is not None and f"best-rq-{model}" not in model_config.PRESETS:
+        arguments.check_choice("--model", model, model_config.PRESETS)
+    if model is not None or options.init is None:
+        try:
+            model = model_config.preset_of(options.objective, model)
+        except ValueError as error:
+            raise UsageError(f"--objective and --model: {error}") from error
     if options.init is None:
-        name = options.model or "tiny"
-        return name, model_config.PRESETS[name]
+        assert model is not None
+        return model, model_config.PRESETS[model]
     from experiments.models import encoders
 
-    return encoders.pretraining_choice(options.init, options.model, options.out)
+    name, shape = encoders.pretraining_choice(options.init, model, options.out)
+    if options.objective not in (None, shape.objective):
+        raise UsageError(f"--objective {options.objective}: --init {options.init} is of {shape.objective}")
+    return name, shape
 
 
 def check_lengthening(settings: Settings, planned_before: int | None) -> None:

@@ -44,13 +44,14 @@ class Progress:
 
     def round(self, line: dict[str, Any]) -> None:
         """Report a round of pre-training from its line of metrics.jsonl."""
-        text = (
-            f"loss {line['loss']:.3f}  contrastive {line['contrastive']:.3f}  "
-            f"codes {line['code_perplexity']:.0f}"
-        )
+        task = "contrastive" if "contrastive" in line else "loss"
+        text = f"loss {line['loss']:.3f}  "
+        if task != "loss":
+            text += f"{task} {line[task]:.3f}  "
+        text += f"codes {line['code_perplexity']:.0f}"
         if "heldout_accuracy" in line:
             text += (
-                f"  held-out contrastive {line['heldout_contrastive']:.3f} "
+                f"  held-out {task} {line[f'heldout_{task}']:.3f} "
                 f"accuracy {line['heldout_accuracy']:.3f} "
                 f"(chance {line['chance_accuracy']:.3f})"
             )

@@ -25,17 +25,22 @@ _ITALIAN = FineTuningRecipe(
     head_learning_rate=1.0,
 )
 
+_TINY = FineTuningRecipe(
+    epochs=45,
+    batch_seconds=32.0,
+    buckets=4,
+    head_width=256,
+    encoder_learning_rate=1e-3,
+    head_learning_rate=1.0,
+)
+
 FINE_TUNING = {
-    "tiny": FineTuningRecipe(
-        epochs=45,
-        batch_seconds=32.0,
-        buckets=4,
-        head_width=256,
-        encoder_learning_rate=1e-3,
-        head_learning_rate=1.0,
-    ),
+    "tiny": _TINY,
     "base": _ITALIAN,
     "large": _ITALIAN,
     "large-lv60": _ITALIAN,
+    "best-rq-tiny": _TINY,
+    "best-rq-small": _TINY,
+    "best-rq-base": _ITALIAN,
 }
 MAX_FINE_TUNING_SECONDS = 8.0

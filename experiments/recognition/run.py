@@ -60,7 +60,7 @@ def model_of(settings: dict[str, Any], config: ModelConfig) -> ModelConfig:
 
 def frame_samples(features: str, model: ModelConfig) -> int:
     """Count the samples between the frames that are recognised."""
-    return FRAME_SAMPLES if features == "log-mel" else math.prod(model.conv_strides)
+    return FRAME_SAMPLES if features == "log-mel" else model.frame_samples
 
 
 class Finetuning:
@@ -98,7 +98,7 @@ class Finetuning:
         self.evaluate_every = settings["evaluate_every"] or max(
             self.train_batches.steps_per_epoch, -(-self.updates // MAX_VALIDATIONS)
         )
-        self._scorer = Scorer(self.recognizer, self.tokenizer)
+        self._scorer = Scorer(self.recognizer, self.tokenizer, self.config.frame_samples)
         self._update_statistics = jax.jit(make_statistics_update(self.recognizer))
         self._begin(rules)
 

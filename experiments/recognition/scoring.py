@@ -23,7 +23,7 @@ from w2v_jax.text.tokenizers import Tokenizer
 WORST_SHOWN = 20
 # Attention's memory grows with the square of a clip's length: longer clips are recognised in windows.
 LONGEST_WHOLE_SECONDS = 40.0
-WINDOW_SAMPLES = windows.whole_frames(20 * SAMPLE_RATE_HZ)
+WINDOW_SECONDS = 20
 # Scores and labels of long clips are padded to multiples of these, so that few losses are compiled.
 FRAMES_ROUNDED, LABELS_ROUNDED = 1_000, 250
 
@@ -53,12 +53,12 @@ def evaluation_clips(
     Args:
         transcribed: the split.
         labels: token ids of every clip.
-        frame_samples: the model's samples a frame; windows are for frames of 20 ms alone, so that for others
+        frame_samples: samples from one frame to the next; where they do not divide the windows' context,
             every clip is whole.
         settings: of LabelledBatches.
     """
     seconds = lengths(transcribed.clips) / SAMPLE_RATE_HZ
-    too_long = (seconds > LONGEST_WHOLE_SECONDS) & (frame_samples == windows.FRAME_SAMPLES)
+    too_long = (seconds > LONGEST_WHOLE_SECONDS) & (windows.CONTEXT_SAMPLES % frame_samples == 0)
     whole = np.flatnonzero(~too_long).tolist()
     return EvaluationClips(
         batches=LabelledBatches(take(transcribed.clips, whole), [labels[i] for i in whole], **settings),
@@ -135,9 +135,12 @@ class Recognised:
 class Scorer:
     """Recognises whole splits greedily; programs are compiled once a shape."""
 
-    def __init__(self, recognizer: Recognizer, tokenizer: Tokenizer):
+    def __init__(
+        self, recognizer: Recognizer, tokenizer: Tokenizer, frame_samples: int = windows.FRAME_SAMPLES
+    ):
         """Prepare the programs; nothing is compiled before it is used."""
         self._recognizer, self._tokenizer = recognizer, tokenizer
+        self._frame_samples = frame_samples
         self._batch, self._window = jax.jit(recognizer.recognise), jax.jit(recognizer.scores)
         self._losses = jax.jit(ctc_losses)
 
@@ -175,7 +178,8 @@ class Scorer:
         def scores(waveform: np.ndarray, num_samples: np.ndarray) -> Any:
             return self._window(state.parameters, state.statistics, waveform, num_samples)
 
-        logits = windows.stitched_scores(samples, scores, WINDOW_SAMPLES)
+        window_samples = windows.whole_frames(WINDOW_SECONDS * SAMPLE_RATE_HZ, self._frame_samples)
+        logits = windows.stitched_scores(samples, scores, window_samples, self._frame_samples)
         frames, count = len(logits), len(labels)
         padded = np.zeros((1, -(-frames // FRAMES_ROUNDED) * FRAMES_ROUNDED, logits.shape[1]), np.float32)
         padded[0, :frames] = logits

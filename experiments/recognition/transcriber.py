@@ -26,12 +26,18 @@ class Transcriber:
         """
         opened = open_recognizer(run, f"--run {run}")
         self._config, self._tokenizer = opened.config, opened.tokenizer
-        if math.prod(self._config.model.conv_strides) != windows.FRAME_SAMPLES:
-            raise UserError(f"--run {run} has frames of another length than 20 ms: windows do not fit them")
+        self._frame_samples = self._config.frame_samples
+        if windows.CONTEXT_SAMPLES % self._frame_samples:
+            raise UserError(
+                f"--run {run} has frames of {self._frame_samples} samples: windows, whose edges overlap by "
+                f"{windows.CONTEXT_SAMPLES}, do not fit them"
+            )
         parameters, statistics = opened.best_checkpoint()
         scores = jax.jit(opened.recognizer.scores)
         self._scores = lambda waveform, num_samples: scores(parameters, statistics, waveform, num_samples)
-        self._window_samples = windows.whole_frames(round(window_seconds * SAMPLE_RATE_HZ))
+        self._window_samples = windows.whole_frames(
+            round(window_seconds * SAMPLE_RATE_HZ), self._frame_samples
+        )
 
     def file(self, path: Path) -> str:
         """Transcribe an audio file.
@@ -48,6 +54,6 @@ class Transcriber:
 
     def samples(self, samples: np.ndarray) -> str:
         """Transcribe samples, float32 [sample] at 16 kHz."""
-        logits = windows.stitched_scores(samples, self._scores, self._window_samples)
+        logits = windows.stitched_scores(samples, self._scores, self._window_samples, self._frame_samples)
         best = logits.argmax(-1)
         return " ".join(self._tokenizer.decode(collapse(best, len(best))).split())

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from w2v_jax.config import ConvolutionForm, ModelConfig
-from w2v_jax.model import convolutions, products
+from w2v_jax.model import convolutions, log_mel, products
 from w2v_jax.model.binding import bind, parameters_of
 from w2v_jax.model.encoder_blocks import BlockedEncoder, features_in_blocks
 from w2v_jax.model.frame_counts import frame_lengths, valid_frames
@@ -115,11 +115,40 @@ def _named_layer(index: int, config: ModelConfig, key: Key[Array, ""]) -> ConvLa
     return layer
 
 
+def log_mel_frames(
+    config: ModelConfig, waveform: Float[Array, "batch time"], num_samples: Int[Array, " batch"]
+) -> Float[Array, "batch frame channel"]:
+    """Compute log-mel frames, each value normalised over the valid frames of its utterance."""
+    features = log_mel.log_mel(waveform, config.log_mel_stack, config.log_mel_bands)
+    valid = valid_frames(frame_lengths(num_samples, config), features.shape[1])
+    return log_mel.normalised(features, valid)
+
+
+class LogMelFrontEnd(Scoped):
+    """Log-mel frames of a waveform: [batch, time] samples -> [batch, frame, channel]; nothing is trained."""
+
+    def __init__(self, config: ModelConfig):
+        self.config = config
+
+    def __call__(
+        self, waveform: Float[Array, "batch time"], num_samples: Int[Array, " batch"]
+    ) -> tuple[Float[Array, "batch frame channel"], dict]:
+        return log_mel_frames(self.config, waveform, num_samples), {}
+
+
+def front_end(config: ModelConfig, key: Key[Array, ""]) -> FeatureEncoder | LogMelFrontEnd:
+    """Build what turns a waveform into latent frames."""
+    return LogMelFrontEnd(config) if config.front_end == "log-mel" else FeatureEncoder(config, key)
+
+
 class FeatureProjection(Scoped):
-    """LayerNorm and a linear map to the context network's width."""
+    """LayerNorm and a linear map to the context network's width.
+
+    There is no LayerNorm for log-mel frames: it would take away how loud a frame is beside others.
+    """
 
     def __init__(self, config: ModelConfig, key: Key[Array, ""]):
-        self.layer_norm = LayerNorm(config.feature_dim)
+        self.layer_norm = None if config.front_end == "log-mel" else LayerNorm(config.feature_dim)
         self.projection = Linear(
             config.feature_dim, config.hidden_dim, key, dtype=config.compute_dtype, zero_bias=False
         )
@@ -127,5 +156,9 @@ class FeatureProjection(Scoped):
 
     def __call__(self, features, dropout_keys):
         """Return (projected, normed); `normed` is the quantizer's input."""
-        normed = self.layer_norm(features)
+        normed = self.normed(features)
         return dropout(self.projection(normed), self.dropout_rate, dropout_keys), normed
+
+    def normed(self, features: Float[Array, "batch time channel"]) -> Float[Array, "batch time channel"]:
+        """Normalise latent frames as the projection and the quantizer take them."""
+        return features if self.layer_norm is None else self.layer_norm(features)

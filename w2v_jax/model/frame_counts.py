@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from w2v_jax.config import ModelConfig
+from w2v_jax.model import log_mel
 
 
 def frame_lengths(
@@ -16,6 +17,8 @@ def frame_lengths(
         config: gives kernels and strides.
         layers: number of convolutions; all by default.
     """
+    if config.front_end == "log-mel":
+        return log_mel.frame_lengths(num_samples, config.log_mel_stack)
     length = num_samples
     for kernel, stride in list(zip(config.conv_kernels, config.conv_strides, strict=True))[:layers]:
         length = jnp.maximum((length - kernel) // stride + 1, 0)

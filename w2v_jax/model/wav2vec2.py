@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from w2v_jax.config import ModelConfig
 from w2v_jax.model.context import ContextNetwork
-from w2v_jax.model.features import FeatureEncoder, FeatureProjection
+from w2v_jax.model.features import FeatureProjection, front_end
 from w2v_jax.model.frame_counts import frame_lengths, valid_frames
 from w2v_jax.model.layer_gradients import Sink
 from w2v_jax.model.layers import Linear, Scoped, scale_gradient, unit_uniform
@@ -51,7 +51,7 @@ class Encoder(Scoped):
 
     def __init__(self, config: ModelConfig, key: Key[Array, ""]):
         keys = jax.random.split(key, 7)
-        self.feature_encoder = FeatureEncoder(config, keys[0])
+        self.feature_encoder = front_end(config, keys[0])
         self.feature_projection = FeatureProjection(config, keys[1])
         self.mask_embedding = nnx.Param(unit_uniform(keys[2], (config.hidden_dim,)))
         self.context_network = ContextNetwork(config, keys[3])
@@ -104,7 +104,7 @@ class Encoder(Scoped):
             if config.normalise_waveform:
                 waveform = normalise_waveform(waveform, num_samples)
             features, out = self.feature_encoder(waveform, num_samples)
-        if frozen != "none":
+        if frozen != "none" or config.front_end == "log-mel":
             features = jax.lax.stop_gradient(features)
         elif config.encoder_gradient_scale != 1.0:
             features = jnp.asarray(scale_gradient(features, config.encoder_gradient_scale))
@@ -150,7 +150,7 @@ class Wav2Vec2(Encoder):
         dropout_keys: DropoutKeys | None = None,
     ) -> Float[Array, "batch time group entry"]:
         """Compute the probabilities of the quantizer's entries, as in `Predictions`, from features alone."""
-        normed = self.feature_projection.layer_norm(features)
+        normed = self.feature_projection.normed(features)
         normed = dropout(normed, self.config.feature_dropout, self.dropout_site(dropout_keys, 2))
         return jax.nn.softmax(self.quantizer.logits(normed), axis=-1)
 

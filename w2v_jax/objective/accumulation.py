@@ -21,7 +21,7 @@ from w2v_jax.batch import Batch, Sums
 from w2v_jax.config import ModelConfig
 from w2v_jax.model import encoder_blocks
 from w2v_jax.model.binding import Parameters
-from w2v_jax.model.features import blocked_encoder
+from w2v_jax.model.features import blocked_encoder, log_mel_frames
 from w2v_jax.model.frame_counts import frame_lengths
 from w2v_jax.model.layer_gradients import Descent, Sink
 from w2v_jax.model.wav2vec2 import normalise_waveform
@@ -74,7 +74,7 @@ def value_and_grad(
     assert config.micro_batch is not None
     micro_batches = MicroBatches.of(batch, config.micro_batch)
     whole, kept = _first_pass(config, apply, parameters, batch, micro_batches, key, step)
-    layers, others = _apart(parameters)
+    layers, others = apart(parameters)
 
     def body(carry, inputs):
         index, features = inputs
@@ -84,7 +84,7 @@ def value_and_grad(
             features = _encode(config, parameters, micro_batch)
 
         def loss(others, sink, features):
-            held = _together(layers, others)
+            held = together(layers, others)
             share, sums = _loss(config, apply, held, micro_batch, key, step, whole, sink, features)
             return share * loss_scale, sums
 
@@ -92,14 +92,14 @@ def value_and_grad(
             others, Sink(values, jnp.float32(1.0)), features[0]
         )
         gradients, sums = jax.tree.map(jnp.add, (gradients, sums), (found, more))
-        if not config.frozen_feature_encoder:
+        if config.trains_front_end:
             encoder = _pull_encoder(config, parameters, micro_batch, features[1], change, encoder)
         return (gradients, sink.values, encoder, sums), None
 
-    zeros = jax.tree.map(jnp.zeros_like, (others, layers, parameters[ENCODER]))
+    zeros = jax.tree.map(jnp.zeros_like, (others, layers, parameters.get(ENCODER)))
     start = (*zeros, no_sums(config))
     (gradients, values, encoder, sums), _ = jax.lax.scan(body, start, (micro_batches.indices, kept))
-    gradients = _together(values, gradients) | {ENCODER: encoder}
+    gradients = together(values, gradients) | ({} if encoder is None else {ENCODER: encoder})
     return gradients, loss_of(config, sums, diversity_weight(config, step))[1]
 
 
@@ -119,19 +119,20 @@ def descend(
     Returns:
         The new parameters, and the sums of the batch.
     """
-    layers, others = _apart(parameters)
-    others = others | {ENCODER: parameters[ENCODER]}
+    layers, others = apart(parameters)
+    if ENCODER in parameters:
+        others = others | {ENCODER: parameters[ENCODER]}
     draws, noise = draw(config, batch, key), training_noise(config, batch, key, step)
 
     def loss(others, sink):
         predictions, _ = apply(
-            _together(layers, others), batch.waveform, batch.num_samples, draws.mask, **noise, sink=sink
+            together(layers, others), batch.waveform, batch.num_samples, draws.mask, **noise, sink=sink
         )
         return loss_of(config, frame_sums(config, predictions, draws), diversity_weight(config, step))
 
     (gradients, sink), sums = jax.grad(loss, (0, 1), has_aux=True)(others, Descent(layers, -rate))
     others = jax.tree.map(lambda p, g: p - rate * g, others, gradients)
-    return _together(sink.values, others), sums
+    return together(sink.values, others), sums
 
 
 def keeps_features(config: ModelConfig, utterances: int, samples: int) -> bool:
@@ -236,6 +237,8 @@ def _encoder(config: ModelConfig, batch: Batch) -> encoder_blocks.BlockedEncoder
 
 def _encode(config: ModelConfig, parameters: Parameters, batch: Batch) -> tuple[Array, Any]:
     """Compute features, and the statistics that `_pull_encoder` needs."""
+    if config.front_end == "log-mel":
+        return log_mel_frames(config, *_prepared(config, batch)), None
     with jax.named_scope(ENCODER):
         return encoder_blocks.forward(_encoder(config, batch), parameters[ENCODER], *_prepared(config, batch))
 
@@ -253,7 +256,7 @@ def _pull_encoder(config, parameters, batch, statistics, cotangent, total) -> Pa
         )
 
 
-def _apart(parameters: Parameters) -> tuple[Parameters, Parameters]:
+def apart(parameters: Parameters) -> tuple[Parameters, Parameters]:
     """Split parameters into the transformer's layers and the rest without the feature encoder."""
     context = dict(parameters["context_network"])
     layers = context.pop("layers")
@@ -261,5 +264,5 @@ def _apart(parameters: Parameters) -> tuple[Parameters, Parameters]:
     return layers, others | {"context_network": context}
 
 
-def _together(layers: Parameters, others: Parameters) -> Parameters:
+def together(layers: Parameters, others: Parameters) -> Parameters:
     return others | {"context_network": others["context_network"] | {"layers": layers}}

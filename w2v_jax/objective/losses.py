@@ -135,14 +135,14 @@ def masked_mean(
 
 
 def utterance_moments(
-    correct: Bool[Array, "batch time"], mask: Bool[Array, "batch time"]
+    correct: Bool[Array, "batch time"] | Float[Array, "batch time"], mask: Bool[Array, "batch time"]
 ) -> Float[Array, "5"]:
-    """Sum c, n, c c, c n and n n over utterances with c hits in n masked frames.
+    """Sum c, n, c c, c n and n n over utterances with c hits in n masked frames; a hit may be a share.
 
     The sums add up over batches; `ratio_standard_error` reads them.
     """
     n = mask.sum(1).astype(jnp.float32)
-    c = (correct & mask).sum(1).astype(jnp.float32)
+    c = (correct.astype(jnp.float32) * mask.astype(jnp.float32)).sum(1)
     return jnp.stack([c.sum(), n.sum(), (c * c).sum(), (c * n).sum(), (n * n).sum()])
 
 

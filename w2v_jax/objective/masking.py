@@ -1,8 +1,8 @@
-"""Span masks over latent frames (wav2vec 2.0, section 3.1)."""
+"""Span masks over latent frames (wav2vec 2.0, section 3.1), and a control of predictions at masked frames."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 
 def span_mask(
@@ -41,3 +41,23 @@ def span_mask(
         return starts > before
 
     return jax.vmap(draw)(keys, num_frames)
+
+
+def shuffle_masked(
+    context: Float[Array, "batch time dim"],
+    mask: Bool[Array, "batch time"],
+    keys: Key[Array, " batch"],
+) -> Float[Array, "batch time dim"]:
+    """Permute the context vectors of the masked frames among themselves, per utterance.
+
+    This is the control of the accuracy: the accuracy that remains comes from what all frames of
+    an utterance share, not from the frame's own context.
+    """
+
+    def shuffle(x, masked, key):
+        scores = jax.random.uniform(key, masked.shape)
+        source = jnp.argsort(jnp.where(masked, scores, jnp.inf), stable=True)
+        target = jnp.argsort(~masked, stable=True)
+        return x.at[target].set(x[source])
+
+    return jax.vmap(shuffle)(context, mask, keys)

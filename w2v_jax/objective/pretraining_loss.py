@@ -193,3 +193,12 @@ def diversity_weight(config: ModelConfig, step: Int[Array, ""] | int) -> Float[A
 def audio_seconds(batch: Batch) -> Total:
     """Sum the seconds of speech in a batch."""
     return Total(batch.num_samples.sum().astype(jnp.float32) / SAMPLE_RATE_HZ, jnp.float32(1.0))
+
+
+def truncated(config: ModelConfig, batch: Batch) -> Batch:
+    """Cut a batch's clips to their first `config.truncate_seconds` seconds, if that is set."""
+    if config.truncate_seconds is None:
+        return batch
+    samples = round(config.truncate_seconds * SAMPLE_RATE_HZ)
+    waveform = batch.waveform[:, :samples]
+    return batch._replace(waveform=waveform, num_samples=jnp.minimum(batch.num_samples, waveform.shape[1]))

@@ -11,12 +11,12 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from w2v_jax.batch import LabelledBatch, Sums, Total
-from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
+from w2v_jax.config import LOG_MEL_HOP_SAMPLES, SAMPLE_RATE_HZ, ModelConfig
 from w2v_jax.model.frame_counts import frame_lengths, valid_frames
 from w2v_jax.model.wav2vec2 import DropoutKeys, Encoder, Frozen
 from w2v_jax.objective.pretraining import Objective, bind
 from w2v_jax.randomness import Stream, utterance_keys
-from w2v_jax.recognition import log_mel
+from w2v_jax.model import log_mel
 from w2v_jax.recognition.heads import CTCHead, HeadConfig, initial_statistics
 
 BLANK = 0
@@ -43,6 +43,13 @@ class RecognizerConfig:
     def feature_dim(self) -> int:
         """Width of the head's input."""
         return self.model.hidden_dim if self.features == "encoder" else log_mel.FEATURE_DIM
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples from one frame of the scores to the next."""
+        if self.features == "encoder":
+            return self.model.frame_samples
+        return LOG_MEL_HOP_SAMPLES * log_mel.STACKED
 
     def frame_lengths(self, num_samples: Int[Array, " batch"]) -> Int[Array, " batch"]:
         """Count the frames of utterances of `num_samples`."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.configs import SMALL, VARIANTS
 from w2v_jax.batch import LabelledBatch
-from w2v_jax.recognition import log_mel
+from w2v_jax.model import log_mel
 from w2v_jax.recognition.ctc import (
     BLANK,
     RecognizerConfig,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.configs import SMALL
 from w2v_jax.config import TINY
-from w2v_jax.recognition import log_mel
+from w2v_jax.model import log_mel
 from w2v_jax.recognition.ctc import RecognizerConfig, recognizer
 from w2v_jax.recognition.heads import HeadConfig
 from w2v_jax.recognition.windows import CONTEXT_SAMPLES, FRAME_SAMPLES, plan, stitched_scores, whole_frames

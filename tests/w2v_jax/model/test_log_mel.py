@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from w2v_jax.config import SAMPLE_RATE_HZ, TINY
-from w2v_jax.recognition import log_mel
+from w2v_jax.model import log_mel
 
 
 def mel(frequency_hz):
