@@ -66,6 +66,10 @@ COMMANDS = {
         "experiments.study.mechanism.command",
         "measure which clients loss-weighted averaging favours, clean or spoilt, by temperature",
     ),
+    "study representations": (
+        "experiments.study.representations.command",
+        "pre-train in several ways at equal audio, and probe keywords in the frozen encoders",
+    ),
     "study length": (
         "experiments.study.length",
         "pre-train on clips cut to 1, 2, 4 and 8 s: cost and error rates",

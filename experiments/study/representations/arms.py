@@ -1,0 +1,127 @@
+"""The arms of the study of representations, and the commands of its runs."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.study.cells import Cell
+
+BEST_RQ, WAV2VEC2 = "best-rq", "wav2vec2"
+CENTRALISED, FEDAVG, LOSS_WEIGHTED, SPEAKERS = "centralised", "ten clients", "loss-weighted", "speakers"
+TRAININGS = (CENTRALISED, FEDAVG, LOSS_WEIGHTED, SPEAKERS)
+LABELS = (1, 10, 100)  # percentages of the training labels
+CLIENTS = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scale:
+    """The length of every run; all hear the same audio.
+
+    Attributes:
+        models: the preset of each objective.
+        rounds: rounds, or stretches of a centralised run.
+        local_steps: steps of a client in a round.
+        batch_size: crops in a client's update.
+        central_batch_size: crops in an update without clients.
+        heldout_speakers: speakers on whom the pretext task is evaluated.
+        words: further options of every pre-training.
+        probe: further options of every probe.
+    """
+
+    models: dict[str, str]
+    rounds: int
+    local_steps: int
+    batch_size: int
+    central_batch_size: int
+    heldout_speakers: int
+    words: tuple[str, ...] = ()
+    probe: tuple[str, ...] = ()
+
+    @property
+    def central_steps(self) -> int:
+        """Steps of a stretch without clients that hear as many crops as a round of ten clients."""
+        return max(1, CLIENTS * self.local_steps * self.batch_size // self.central_batch_size)
+
+
+SCALES = {
+    "smoke": Scale(
+        models={BEST_RQ: "best-rq-tiny", WAV2VEC2: "tiny"},
+        rounds=1,
+        local_steps=1,
+        batch_size=2,
+        central_batch_size=4,
+        heldout_speakers=1,
+        words=("--crop-seconds", "0.6"),
+    ),
+    "small": Scale(
+        models={BEST_RQ: "best-rq-tiny", WAV2VEC2: "tiny"},
+        rounds=20,
+        local_steps=20,
+        batch_size=8,
+        central_batch_size=32,
+        heldout_speakers=2,
+        words=("--evaluate-every", "5"),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arm:
+    """An encoder that is pre-trained in one way, with every seed."""
+
+    objective: str
+    training: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.objective}, {self.training}"
+
+    @property
+    def slug(self) -> str:
+        """The arm as the name of a folder."""
+        return f"{self.objective}-{self.training}".replace(" ", "-")
+
+    def words(self, scale: Scale) -> list[str]:
+        """List the options of its pre-training."""
+        words = ["--model", scale.models[self.objective], "--rounds", str(scale.rounds)]
+        if self.training == CENTRALISED:
+            steps, batch = scale.central_steps, scale.central_batch_size
+            words += ["--preset", "centralised"]
+        else:
+            steps, batch = scale.local_steps, scale.batch_size
+            words += ["--preset", "ten-clients"]
+        if self.training == LOSS_WEIGHTED:
+            words += ["--aggregation", "loss-weighted"]
+        if self.training == SPEAKERS:
+            words += ["--partition", "speakers", "--clients-per-round", str(CLIENTS)]
+        return [*words, "--local-steps", str(steps), "--batch-size", str(batch)]
+
+
+def arms(objectives: Sequence[str], trainings: Sequence[str]) -> list[Arm]:
+    """List the arms of all objectives and ways of training."""
+    return [Arm(objective=objective, training=training) for objective in objectives for training in trainings]
+
+
+def pretraining(arm: Arm, seed: int, data: str, scale: Scale, out: Path) -> Cell:
+    """Build the cell of one pre-training; test speakers are never heard."""
+    name = f"{arm.slug}-{seed}"
+    common = ["--data", data, "--seed", str(seed), "--exclude-speakers-of", "test"]
+    common += ["--heldout-speakers", str(scale.heldout_speakers), *scale.words]
+    return Cell(
+        name=f"pretrain {name}",
+        arguments=("pretrain", *arm.words(scale), *common),
+        out=out / "cells" / name,
+        product="report.html",
+    )
+
+
+def probing(runs: Sequence[Path], seed: int, data: str, scale: Scale, out: Path) -> Cell:
+    """Build the cell that probes all runs of a seed, with their baselines."""
+    labels = ["--labels", *map(str, LABELS)]
+    return Cell(
+        name=f"probe {seed}",
+        arguments=("probe", *map(str, runs), "--data", data, "--heads", "linear", *labels, *scale.probe)
+        + ("--seed", str(seed)),
+        out=out / "cells" / f"probe-{seed}",
+        product="result.json",
+    )

@@ -1,0 +1,103 @@
+"""`w2v-jax study representations`: pre-train in several ways, and probe what the frozen encoders know."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments.options import arguments
+from experiments.process.files import read_json
+from experiments.process.provenance import record_provenance
+from experiments.report.writer import write_report
+from experiments.runs.folder import METRICS, read_config, read_metrics
+from experiments.study.cells import check_counts, run_cells
+from experiments.study.representations import arms as plan
+from experiments.study.representations import results
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RepresentationsArguments:
+    """Pre-train encoders in several ways at equal audio; probe keywords. Continues when rerun.
+
+    example: w2v-jax study representations --data corpora/ar --seeds 5
+    """
+
+    data: Path
+    """A Common Voice locale's folder with train, dev and test of different speakers, whose `sentence` is a
+    word."""
+    objectives: tuple[Literal["best-rq", "wav2vec2"], ...] = ("best-rq", "wav2vec2")
+    """Objectives to pre-train with."""
+    trainings: tuple[Literal["centralised", "ten clients", "loss-weighted", "speakers"], ...] = plan.TRAININGS
+    """Ways to pre-train. ten clients: FedAvg. loss-weighted: ten clients, weighted by their losses. speakers:
+    every speaker is a client, ten take part in a round."""
+    scale: Literal["smoke", "small"] = "small"
+    """small: about three minutes for each run on two cores. smoke: a trial of minutes."""
+    seeds: int = 5
+    """Number of seeds of every arm: 0, 1, ..."""
+    jobs: int = 1
+    """Number of runs side by side; they share the machine, so each takes longer."""
+    out: Path = Path("runs/representations")
+    """Folder for representations.json, .md and .png; the runs are in its folder `cells`."""
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    options = arguments.parse(RepresentationsArguments, argv, "w2v-jax study representations")
+    check_counts(options)
+    from experiments.data import corpora
+
+    corpora.check_transcripts(str(options.data))
+    scale, data = plan.SCALES[options.scale], str(options.data)
+    arms = plan.arms(options.objectives, options.trainings)
+    # Seed by seed, so that an interrupted study has whole seeds.
+    runs = {
+        (arm, seed): plan.pretraining(arm, seed, data, scale, options.out)
+        for seed in range(options.seeds)
+        for arm in arms
+    }
+    seconds = run_cells(list(runs.values()), "pre-training", options.jobs)
+    probes = [
+        plan.probing([runs[arm, seed].out for arm in arms], seed, data, scale, options.out)
+        for seed in range(options.seeds)
+    ]
+    seconds |= run_cells(probes, "probing", options.jobs)
+    found = [read_json(probe.out / "result.json") for probe in probes]
+    rows = [
+        results.row(arm, seed, cell.out, found[seed]) | heard(cell.out, seconds.get(cell.name))
+        for (arm, seed), cell in runs.items()
+    ]
+    result = {
+        "scale": {"name": options.scale} | dataclasses.asdict(scale),
+        "data": data,
+        "seeds": options.seeds,
+        "clips": found[0]["clips"],
+        "rows": rows,
+        "baselines": results.baselines(
+            arms, [{arm: runs[arm, s].out for arm in arms} for s in range(options.seeds)], found
+        ),
+        "provenance": record_provenance("study representations")
+        | {"cell_commits": sorted({read_config(cell.out)["provenance"]["commit"] for cell in runs.values()})},
+    }
+    result |= {"arms": results.summaries(result), "comparisons": results.comparisons(result)}
+    print(write(result, options.out))
+    print(f"written: {options.out / 'representations.json'}, representations.md, representations.png")
+
+
+def heard(run: Path, seconds: float | None) -> dict[str, Any]:
+    """Add up the audio that a run heard, its pace, and the padding of its batches."""
+    lines = read_metrics(run / METRICS)
+    audio = [line["audio_seconds"] for line in lines]
+    paces = [line["audio_seconds"] / line["round_seconds"] for line in lines[1:] or lines]
+    return {
+        "audio_seconds": sum(audio),
+        "audio_seconds_a_second": sorted(paces)[len(paces) // 2],  # the first round compiles
+        "padded_share": sum(line["padded_share"] for line in lines) / len(lines),
+        "bytes_up": sum(line["bytes_up"] for line in lines),
+        "seconds": seconds,
+    }
+
+
+def write(result: dict[str, Any], out: Path) -> str:
+    """Write representations.json, .md and .png, and return the text."""
+    from experiments.study.representations import report
+
+    return write_report(out, "representations", result, report.markdown, report.draw)

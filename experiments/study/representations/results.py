@@ -1,0 +1,133 @@
+"""Accuracies of probes by arm and seed, and the differences between arms."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.report.statistics import interval, over_seeds
+from experiments.study.representations.arms import CENTRALISED, LABELS, TRAININGS, Arm
+
+LOG_MEL = "log-mel"
+ALL = 100
+
+
+def accuracies(probed: dict[str, Any]) -> dict[str, Any]:
+    """Read an arm of a probe: test accuracy by percentage of the labels, layer, accuracy by test speaker."""
+    few = {round(100 * held["share"]): held["accuracy"] for held in probed["budgets"]}
+    return {
+        "accuracy": {str(share): few.get(share, probed["linear"]["accuracy"]) for share in LABELS},
+        "layer": probed["linear"]["layer"],
+        "by_speaker": probed["linear"]["by_speaker"],
+    }
+
+
+def row(arm: Arm, seed: int, run: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """Read the row of one arm and seed, from the probe of that seed."""
+    return {
+        "arm": arm.name,
+        "objective": arm.objective,
+        "training": arm.training,
+        "seed": seed,
+        **accuracies(found["arms"][str(run)]),
+    }
+
+
+def baselines(
+    arms: Sequence[Arm], runs: Sequence[dict[Arm, Path]], found: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Read log-mel, and each objective's random encoder, for every seed.
+
+    Args:
+        arms: of the study.
+        runs: by seed, the folder of each arm.
+        found: by seed, the result of the probe.
+    """
+    rows = []
+    for seed, held in enumerate(found):
+        rows.append({"arm": LOG_MEL, "objective": None, "seed": seed, **accuracies(held["arms"][LOG_MEL])})
+        for objective in dict.fromkeys(arm.objective for arm in arms):
+            first = next(arm for arm in arms if arm.objective == objective)
+            random = held["arms"][held["arms"][str(runs[seed][first])]["random"]]
+            rows.append(
+                {"arm": random_name(objective), "objective": objective, "seed": seed, **accuracies(random)}
+            )
+    return rows
+
+
+def random_name(objective: str) -> str:
+    """Name the arm of an untrained encoder."""
+    return f"{objective}, random"
+
+
+def by_seed(result: dict[str, Any], arm: str, share: int) -> list[float]:
+    """Collect an arm's accuracies in the order of seeds."""
+    rows = [held for held in result["rows"] + result["baselines"] if held["arm"] == arm]
+    return [held["accuracy"][str(share)] for held in sorted(rows, key=lambda held: held["seed"])]
+
+
+def summaries(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Summarise every arm over its seeds: mean, spread and half a t interval of each accuracy."""
+    names = dict.fromkeys(held["arm"] for held in result["baselines"] + result["rows"])
+    found = []
+    for name in names:
+        rows = [held for held in result["rows"] if held["arm"] == name]
+        accuracy = {
+            str(share): over_seeds(values := by_seed(result, name, share)) | {"half": interval(values)}
+            for share in LABELS
+        }
+        means = {
+            column: over_seeds([held[column] for held in rows])["mean"]
+            for column in ("audio_seconds", "audio_seconds_a_second", "padded_share", "bytes_up")
+        }
+        found.append({"arm": name, "accuracy": accuracy, **(means if rows else {})})
+    return found
+
+
+def pairs(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """List the comparisons: with log-mel, the random encoder, the centralised run, FedAvg, the other task."""
+    arms = list(dict.fromkeys((held["objective"], held["training"]) for held in result["rows"]))
+    found = []
+    for objective, training in arms:
+        name = Arm(objective=objective, training=training).name
+        found += [(name, LOG_MEL), (name, random_name(objective))]
+        if training != CENTRALISED and (objective, CENTRALISED) in arms:
+            found.append((name, Arm(objective=objective, training=CENTRALISED).name))
+        if training in TRAININGS[2:] and (objective, TRAININGS[1]) in arms:
+            found.append((name, Arm(objective=objective, training=TRAININGS[1]).name))
+        if objective == "best-rq" and ("wav2vec2", training) in arms:
+            found.append((name, Arm(objective="wav2vec2", training=training).name))
+    return found
+
+
+def comparisons(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Compute paired differences of accuracy, seed by seed and test speaker by test speaker.
+
+    Returns:
+        For each pair: `by_seed` a share of the labels (mean and half of the t interval over seeds), and
+        `by_speaker` (all labels; seeds are averaged first, so that the interval is over test speakers).
+    """
+    found = []
+    for one, other in pairs(result):
+        differences = {}
+        for share in LABELS:
+            values = [
+                a - b for a, b in zip(by_seed(result, one, share), by_seed(result, other, share), strict=True)
+            ]
+            differences[str(share)] = over_seeds(values) | {"half": interval(values)}
+        mine, theirs = _speakers(result, one), _speakers(result, other)
+        values = [mine[name] - theirs[name] for name in mine]
+        found.append(
+            {
+                "one": one,
+                "other": other,
+                "by_seed": differences,
+                "by_speaker": {"mean": over_seeds(values)["mean"], "half": interval(values)},
+            }
+        )
+    return found
+
+
+def _speakers(result: dict[str, Any], arm: str) -> dict[str, float]:
+    """Average an arm's accuracy on every test speaker over the seeds."""
+    rows = [held["by_speaker"] for held in result["rows"] + result["baselines"] if held["arm"] == arm]
+    return {name: sum(held[name] for held in rows) / len(rows) for name in rows[0]}
