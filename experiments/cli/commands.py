@@ -5,6 +5,7 @@ COMMANDS = {
     "pretrain": ("experiments.pretrain.command", "pre-train across simulated clients, or centrally"),
     "finetune": ("experiments.recognition.finetune", "train a speech recognizer on an encoder, and score it"),
     "transcribe": ("experiments.recognition.transcribe", "transcribe audio files with a fine-tuned run"),
+    "probe": ("experiments.probe.command", "judge frozen encoders by simple classifiers of their frames"),
     "convert": (
         "experiments.models.convert",
         "convert Hugging Face and fairseq models to run folders, and back",

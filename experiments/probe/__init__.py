@@ -1,0 +1,1 @@
+"""Judging a frozen encoder by what simple classifiers can read from its frames."""

@@ -1,0 +1,235 @@
+"""The report of `probe`: a table of arms, accuracy by layer, and the confusion of the best arm."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.probe.encoded import LOG_MEL
+from experiments.process.files import replace_file
+from experiments.report.figures import picture
+from experiments.report.footer import footer
+from experiments.report.page import self_contained_html
+from experiments.report.tables import table
+from experiments.report.units import by_reason, percent
+from experiments.report.writer import write_report
+
+NAME = "result"
+HEADS = {"linear": "linear", "mlp": "small network", "weighted_sum": "sum of layers"}
+CONFUSIONS_SHOWN = 10
+CLASSES_NAMED = 60  # more do not fit beside the picture
+
+
+def write(folder: Path, result: dict[str, Any]) -> Path:
+    """Write result.json, result.md, result.png and report.html; return the page's path."""
+    text = write_report(folder, NAME, result, markdown, draw)
+    page = folder / "report.html"
+    replace_file(page, self_contained_html(text, folder, f"Probe: {result['task']}"))
+    return page
+
+
+def terminal(result: dict[str, Any]) -> str:
+    """Make the table that the terminal shows."""
+    return _arms(result)
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Write the report."""
+    best = best_arm(result)
+    sections = [
+        f"# Probe: {result['task']} of frozen encoders",
+        _findings(result),
+        _arms(result),
+        "Accuracy is the share of the test clips that are classified rightly. In brackets: the 95 % interval "
+        "of the mean over test speakers, by Student's t. Layers, penalties and epochs are chosen on dev. "
+        "Frames are averaged in six segments of a clip; nothing of the encoder is trained.",
+        "![accuracy by layer, and confusion](result.png)",
+        _budgets(result),
+        "## Accuracy by layer",
+        _layers(result),
+        f"## Test speakers: {best}",
+        _speakers(result, best),
+        f"## What {best} confuses most",
+        _confused(result, best),
+        "## Data",
+        _data(result),
+        footer(result["provenance"]),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def best_arm(result: dict[str, Any]) -> str:
+    """Name the run whose probe does best on dev."""
+    head = _head(result)
+    runs = {name: row for name, row in result["arms"].items() if row["kind"] == "run"}
+    return max(runs, key=lambda name: runs[name][head]["dev_accuracy"])
+
+
+def _head(result: dict[str, Any]) -> str:
+    """Choose the head that findings are about: linear where there is one."""
+    return next(key for key in HEADS if any(key in row for row in result["arms"].values()))
+
+
+def accuracy(score: dict[str, Any] | None) -> str | None:
+    """Format an accuracy with its interval; None where there is none."""
+    if score is None:
+        return None
+    ends = score["interval"]
+    return percent(score["accuracy"], 1) + (
+        "" if ends is None else f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
+    )
+
+
+def _arms(result: dict[str, Any]) -> str:
+    heads = [key for key in HEADS if any(key in row for row in result["arms"].values())]
+    head = _head(result)
+    return table(
+        ("arm", "best layer", *(HEADS[key] for key in heads)),
+        [
+            (name, row.get(head, {}).get("layer"), *(accuracy(row.get(key)) for key in heads))
+            for name, row in result["arms"].items()
+        ],
+    )
+
+
+def _findings(result: dict[str, Any]) -> str:
+    """Say of every run whether it beats log-mel and its random encoder, by the interval of the difference."""
+    lines = []
+    for name, row in result["arms"].items():
+        for baseline, found in row.get("gain", {}).get("linear", {}).items():
+            against = LOG_MEL if baseline == LOG_MEL else "a random encoder of its shape"
+            lines.append(f"- {_sentence(name, against, found)}")
+    return "\n".join(lines)
+
+
+def _sentence(name: str, against: str, found: dict[str, Any]) -> str:
+    points, ends = 100 * found["mean"], found["interval"]
+    if ends is None:
+        return f"{name} is {points:+.1f} points from {against} on the only test speaker."
+    told = f"{points:+.1f} points ({100 * ends[0]:+.1f} to {100 * ends[1]:+.1f}) by a linear probe"
+    if ends[0] > 0:
+        return f"{name} is better than {against}: {told}."
+    if ends[1] < 0:
+        return f"{name} is WORSE than {against}: {told}."
+    return f"No difference is shown between {name} and {against}: {told}."
+
+
+def _budgets(result: dict[str, Any]) -> str:
+    rows = {name: row["budgets"] for name, row in result["arms"].items() if row["budgets"]}
+    if not rows:
+        return ""
+    first = next(iter(rows.values()))
+    head = [f"{100 * held['share']:g} % ({held['clips']} clips)" for held in first]
+    full = ["all"] * ("linear" in result["heads"])
+    return "## Few labels: linear probes\n\n" + table(
+        ("arm", *head, *full),
+        [
+            (
+                name,
+                *(accuracy(held) for held in budgets),
+                *(accuracy(result["arms"][name]["linear"]) for _ in full),
+            )
+            for name, budgets in rows.items()
+        ],
+    )
+
+
+def _layers(result: dict[str, Any]) -> str:
+    kinds = [key for key in ("linear", "mlp") if key in result["heads"]]
+    titles = [f"{HEADS[key]}, {split}" for key in kinds for split in ("dev", "test")]
+    return table(
+        ("arm", "layer", *titles),
+        [
+            (
+                name,
+                layer,
+                *(percent(held[key][which], 1) for key in kinds for which in ("dev_accuracy", "accuracy")),
+            )
+            for name, row in result["arms"].items()
+            for layer, held in row["layers"].items()
+        ],
+    )
+
+
+def _speakers(result: dict[str, Any], best: str) -> str:
+    head = _head(result)
+    names = [LOG_MEL, result["arms"][best]["random"], best]
+    scores = {name: result["arms"][name].get(head) for name in names}
+    speakers = sorted(scores[best]["by_speaker"], key=scores[best]["by_speaker"].get)
+    return table(
+        ("speaker", *names),
+        [
+            (speaker, *(percent(held and held["by_speaker"][speaker], 1) for held in scores.values()))
+            for speaker in speakers
+        ],
+    )
+
+
+def _confused(result: dict[str, Any], best: str) -> str:
+    counts = np.array(result["arms"][best][_head(result)]["confusion"])
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:CONFUSIONS_SHOWN]
+    pairs = [np.unravel_index(index, counts.shape) for index in order]
+    classes = result["classes"]
+    rows = [
+        (classes[true], classes[given], counts[true, given]) for true, given in pairs if counts[true, given]
+    ]
+    return table(("class", "taken for", "clips"), rows) if rows else "Nothing: every test clip is right."
+
+
+def _data(result: dict[str, Any]) -> str:
+    clips = result["clips"]
+    rows = [
+        (split, held["clips"], held["speakers"], f"{held['seconds'] / 60:.1f}")
+        for split, held in clips["splits"].items()
+    ]
+    notes = [f"- {note}" for note in result["notes"]]
+    left_out = f"Left out: {by_reason(clips['left_out'], none='nothing')}."
+    return "\n\n".join(
+        [
+            f"`{result['data']}`, column `{result['column']}`: {clips['classes']} classes.",
+            table(("split", "clips", "speakers", "minutes"), rows),
+            left_out,
+            *(["\n".join(notes)] if notes else []),
+        ]
+    )
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Draw accuracy by layer with the baselines, and the confusion of the best arm."""
+    best = best_arm(result)
+    with picture(path, columns=2, figsize=(13, 5.2)) as (layers, confusion):
+        _draw_layers(result, layers)
+        counts = np.array(result["arms"][best][_head(result)]["confusion"], float)
+        shown = confusion.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), cmap="Blues", vmin=0)
+        confusion.figure.colorbar(shown, ax=confusion, label="share of the class's clips")
+        confusion.set(title=f"Confusion: {best}", xlabel="given class", ylabel="true class")
+        if len(counts) <= CLASSES_NAMED:
+            size = 8 if len(counts) <= 20 else 5
+            ticks = range(len(counts))
+            confusion.set_xticks(ticks, result["classes"], rotation=90, fontsize=size)
+            confusion.set_yticks(ticks, result["classes"], fontsize=size)
+
+
+def _draw_layers(result: dict[str, Any], axis: Any) -> None:
+    head = _head(result)
+    head = head if head in ("linear", "mlp") else None
+    ticks: list[str] = []
+    for number, (name, row) in enumerate(result["arms"].items()):
+        colour = f"C{number}"
+        if row["kind"] == LOG_MEL:
+            if head:
+                axis.axhline(100 * row[head]["accuracy"], color=colour, ls="--", label=name)
+            continue
+        if not head:
+            continue
+        shares = [100 * held[head]["accuracy"] for held in row["layers"].values()]
+        ticks = max(ticks, list(row["layers"]), key=len)
+        axis.plot(shares, "o-" if row["kind"] == "run" else "s:", ms=4, color=colour, label=name)
+    axis.axhline(100 / result["clips"]["classes"], color="grey", lw=0.8, label="chance (equal classes)")
+    axis.set_xticks(range(len(ticks)), ticks, rotation=30 if len(ticks) > 6 else 0)
+    axis.set(
+        title=f"Accuracy by layer: {HEADS[head or 'linear']} probe", ylabel="test accuracy, %", ylim=(0, 100)
+    )
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
