@@ -12,12 +12,27 @@ from experiments.options.errors import UsageError
 from experiments.pretrain import curves, recipes
 from experiments.pretrain import report as pretraining_report
 from experiments.pretrain.report import total_seconds
-from experiments.process.files import read_json, replace_file
+from experiments.process.files import replace_file
 from experiments.report.figures import picture
 from experiments.report.tables import table
+from experiments.report.units import percent
 from experiments.report.writer import write_report
-from experiments.runs.folder import read_config, read_metrics
+from experiments.runs.folder import read_config
 from experiments.runs.metric_columns import series
+from experiments.runs.tasks import (
+    CODE_SHARE,
+    HELDOUT,
+    OVER_CONTROL,
+    Task,
+    best_line,
+    read_task_run,
+    speech_heard,
+)
+
+MIXED = """**The runs have different objectives, so that their losses, accuracies and codes cannot be compared:**
+wav2vec 2.0 picks a frame among distractors, BEST-RQ names its codes. Compare how the encoders do on a labelled
+task, or each accuracy with its own control.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,8 +54,9 @@ class Run:
 
     folder: Path
     label: str
+    task: Task
     config: dict[str, Any]
-    untrained: dict[str, float]
+    untrained: dict[str, Any]
     lines: list[dict[str, Any]]
 
 
@@ -54,7 +70,7 @@ def read_run(folder: Path) -> Run:
         raise UsageError(
             f"RUNS: {folder} is not a run folder of w2v-jax pretrain (no config.json or untrained.json)"
         )
-    config, lines = read_config(folder), read_metrics(folder / "metrics.jsonl")
+    config, (task, lines, untrained) = read_config(folder), read_task_run(folder)
     if not any("heldout_accuracy" in line for line in lines):
         raise UsageError(f"{folder} has no evaluated round yet")
     settings = config["settings"]
@@ -63,32 +79,44 @@ def read_run(folder: Path) -> Run:
         label += f", {settings['aggregation']}"
     if (corruption := settings.get("corruption", "none")) != "none":
         label += f", {corruption}"
+    if task.objective != "wav2vec2":
+        label += f", {task.objective}"
     audio = 0.0
     for line in lines:
         audio += line["audio_seconds"]
         line["audio_hours"] = audio / 3600
-    return Run(folder, label, config, read_json(folder / "untrained.json"), lines)
+    return Run(folder, label, task, config, untrained, lines)
 
 
 def summary(run: Run) -> dict[str, Any]:
     """Summarise where a run ended."""
     last = next(line for line in reversed(run.lines) if "heldout_accuracy" in line)
-    settings, provenance = run.config["settings"], run.config["provenance"]
+    settings, provenance, task = run.config["settings"], run.config["provenance"], run.task
+    best = best_line(run.lines, task)
+    speech, padded = speech_heard(run.lines)
     return {
         "run": run.label,
+        "objective": task.objective,
+        "task_loss": task.loss,  # names of columns
+        "task_codes": task.codes,
         "model": settings["model"],
         "rounds": last["round"],
         "updates": last["updates"],
         "audio_hours": last["audio_hours"],
-        "untrained_contrastive": run.untrained["contrastive"],
+        f"untrained_{task.loss}": run.untrained[task.loss],
         "untrained_accuracy": run.untrained["accuracy"],
         "untrained_accuracy_standard_error": run.untrained["accuracy_standard_error"],
-        "contrastive": last["heldout_contrastive"],
+        task.loss: last[task.heldout_loss],
+        "best_round": best and best["round"],
         "accuracy": last["heldout_accuracy"],
         "accuracy_standard_error": last["heldout_accuracy_standard_error"],
         "chance_accuracy": last["heldout_chance_accuracy"],
         "shuffled_accuracy": last["heldout_shuffled_accuracy"],
-        "code_perplexity": last["heldout_code_perplexity"],
+        OVER_CONTROL: last.get(HELDOUT + OVER_CONTROL),
+        task.codes: last[HELDOUT + task.codes],
+        CODE_SHARE: last.get(HELDOUT + CODE_SHARE),
+        "speech_seconds": speech,
+        "padded_share": padded,
         "seconds": total_seconds(run.lines),
         "skipped_clients": sum(line["skipped_clients"] for line in run.lines),
         "seed": settings["seed"],
@@ -143,23 +171,28 @@ def times(accuracy: float, reference: float) -> str:
 
 
 def draw(runs: list[Run], path: Path) -> None:
-    """Draw held-out loss, accuracy with its control, and codes over updates and over audio seen into a PNG."""
+    """Draw held-out loss, accuracy, its multiple of the control, and codes over updates and speech into a PNG."""
+    tasks = {run.task.objective: run.task for run in runs}
+    losses = " or ".join(task.loss_name for task in tasks.values())
     panels = (
-        ("contrastive", "Contrastive loss (nats, lower is better)"),
+        (None, f"{losses.capitalize()} (nats, lower is better)"),
         ("accuracy", "Accuracy on held-out speakers"),
-        ("code_perplexity", "Codes in use (perplexity)"),
+        (OVER_CONTROL, "Accuracy over its control"),
+        (CODE_SHARE, "Codes (perplexity), share of all"),
     )
-    with picture(path, 2, 3, figsize=(14, 7.5)) as axes:
+    with picture(path, 2, 4, figsize=(18, 7.5)) as axes:
         for row, (x, label) in zip(
             axes, (("updates", "updates per client"), ("audio_hours", "hours of audio seen")), strict=True
         ):
             for axis, (name, title) in zip(row, panels, strict=True):
                 for number, run in enumerate(runs):
-                    at, values = series(run.lines, f"heldout_{name}", x)
-                    values, color = [run.untrained[name], *values], f"C{number}"
-                    axis.plot([0, *at], values, "o-", ms=2.5, color=color, label=run.label)
+                    curves.draw_heldout(
+                        axis, run.lines, run.untrained, name or run.task.loss, "o-", x=x, ms=2.5,
+                        color=f"C{number}", label=run.label,
+                    )  # fmt: skip
                     if name == "accuracy":
-                        axis.plot(*series(run.lines, "heldout_shuffled_accuracy", x), ":", color=color)
+                        control = series(run.lines, "heldout_shuffled_accuracy", x)
+                        axis.plot(*control, ":", color=f"C{number}")
                 axis.set(title=title, xlabel=label)
                 axis.set_xscale("symlog", linthresh=100 if x == "updates" else 1)
                 axis.grid(alpha=0.25)
@@ -174,21 +207,28 @@ def markdown(rows: list[dict[str, Any]], names: list[str]) -> str:
         rows: the summary of each run.
         names: stem of each run's report.
     """
+    mixed = len({row["objective"] for row in rows}) > 1
+    loss = (
+        "task's loss" if mixed else "cross-entropy" if rows[0]["task_loss"] == "loss" else "contrastive loss"
+    )
     head = (
-        "run", "updates", "audio seen", "contrastive loss (untrained)", "accuracy (untrained)", "s.e.",
-        "x guessing", "x shuffled", "codes", "time",
+        "run", "updates", "audio seen", f"{loss} (untrained)", "accuracy (untrained)", "s.e.",
+        "x chance", "x shuffled", "codes", "of all", "best round", "padding", "time",
     )  # fmt: skip
     cells = [
         (
             f"[{row['run']}]({name}.md)",
             row["updates"],
             f"{row['audio_hours']:.1f} h",
-            f"{row['contrastive']:.3f} ({row['untrained_contrastive']:.3f})",
+            f"{row[row['task_loss']]:.3f} ({row['untrained_' + row['task_loss']]:.3f})",
             f"{row['accuracy']:.3f} ± {row['accuracy_standard_error']:.3f} ({row['untrained_accuracy']:.3f})",
             f"{above_untrained(row):.0f}",
             times(row["accuracy"], row["chance_accuracy"]),
             times(row["accuracy"], row["shuffled_accuracy"]),
-            f"{row['code_perplexity']:.0f}",
+            f"{row[row['task_codes']]:.0f}",
+            percent(row[CODE_SHARE]),
+            row["best_round"],
+            percent(row["padded_share"]),
             f"{row['seconds'] / 60:.1f} min",
         )
         for row, name in zip(rows, names, strict=True)
@@ -196,8 +236,9 @@ def markdown(rows: list[dict[str, Any]], names: list[str]) -> str:
     return f"""# Pre-training runs side by side
 
 All values are of held-out speakers: {recipes.EVALUATION_CROP_SECONDS} s crops, no Gumbel noise, fixed keys; ties count as wrong.
-The contrastive loss is in nats per masked frame. `s.e.` is the accuracy gained over the untrained model, in standard
-errors of the difference over clips. Time is that of rounds and evaluations.
+{MIXED if mixed else ""}The loss is in nats per masked frame. `s.e.` is the accuracy gained over the untrained model, in standard
+errors of the difference over clips. `codes` is a perplexity, and `of all` its share of all entries. The best round
+has the lowest held-out loss of the task. Time is that of rounds and evaluations.
 
 {table(head, cells)}
 

@@ -3,66 +3,133 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.process.files import read_json
+import numpy as np
+
 from experiments.report.figures import count_axis, picture
-from experiments.runs.folder import read_config, read_metrics
+from experiments.runs.folder import read_config
 from experiments.runs.metric_columns import finite_or_nan, series
+from experiments.runs.tasks import (
+    CODE_SHARE,
+    HELDOUT,
+    OVER_CONTROL,
+    PROBE,
+    Task,
+    best_line,
+    read_task_run,
+    slot_seconds,
+)
 
 WINDOW = "loss_window"  # a setting that older runs lack; their band is over the clients' last local epoch
+SPEAKERS = {"ms": 3, "color": "C1", "label": "held-out speakers"}
+Lines = list[dict[str, Any]]
 
 
 def draw_run(folder: Path, path: Path) -> None:
     """Draw a run's curves into a PNG."""
-    settings = read_config(folder)["settings"]
-    lines, untrained = read_metrics(folder / "metrics.jsonl"), read_json(folder / "untrained.json")
-    draw_curves(lines, untrained, path, mean=WINDOW in settings)
+    task, lines, untrained = read_task_run(folder)
+    draw_curves(lines, untrained, path, task, mean=WINDOW in read_config(folder)["settings"])
 
 
 def draw_curves(
-    lines: list[dict[str, Any]], untrained: dict[str, float], path: Path, *, mean: bool = True
+    lines: Lines, untrained: dict[str, float], path: Path, task: Task, *, mean: bool = True
 ) -> None:
-    """Draw loss, accuracy, perplexity and the clients' losses over rounds into a PNG.
+    """Draw loss, accuracy, codes, speech heard and the clients' losses over rounds into a PNG.
 
     Args:
-        lines: of metrics.jsonl.
-        untrained: content of untrained.json.
+        lines: of metrics.jsonl, with their shares.
+        untrained: content of untrained.json, with its shares.
         path: the PNG.
+        task: of the run.
         mean: whether the band of the clients' losses is over the same steps as their mean, to draw both.
     """
-
-    def heldout(axis: Any, name: str, *style: str, **settings: Any) -> None:
-        rounds, values = series(lines, f"heldout_{name}")
-        axis.plot([0, *rounds], [untrained[name], *values], *style, **settings)
-
-    speakers = {"ms": 3, "color": "C1"}
-    with picture(path, 2, 2, figsize=(11, 7.5)) as axes:
-        loss, accuracy, codes, clients = axes.flat
-        loss.plot(*series(lines, "contrastive"), color="C0", alpha=0.6, label="training")
-        heldout(loss, "contrastive", "o-", label="held-out speakers", **speakers)
-        loss.axhline(untrained["contrastive"], color="grey", ls=":", label="untrained model")
-        loss.set(title="Contrastive loss (lower is better)", ylabel="nats per masked frame")
-
-        heldout(accuracy, "accuracy", "o-", label="held-out speakers", **speakers)
-        heldout(accuracy, "shuffled_accuracy", color="C3", label="same model, context shuffled")
-        heldout(accuracy, "chance_accuracy", "--", color="grey", label="guessing")
-        accuracy.set(title="Picks the right frame (higher is better)", ylabel="share of masked frames")
-        accuracy.set_ylim(bottom=0)
-
-        codes.plot(*series(lines, "code_perplexity"), color="C0", alpha=0.6, label="training, with noise")
-        heldout(codes, "code_perplexity", "o-", label="held-out speakers", **speakers)
-        codes.axhline(2, color="red", ls=":", label="collapse")
-        codes.set(title="Codes in use (perplexity)", ylabel="of all codebook entries")
-        codes.set_ylim(bottom=0)
-
+    best = best_line(lines, task)
+    with picture(path, 2, 3, figsize=(15.5, 7.5)) as axes:
+        loss, accuracy, control, codes, heard, clients = axes.flat
+        draw_loss(loss, lines, untrained, task)
+        draw_accuracy(accuracy, lines, untrained, task)
+        draw_heldout(control, lines, untrained, OVER_CONTROL, "o-", **SPEAKERS)
+        control.axhline(1, color="C3", label="no better than the control")
+        control.set(title="Accuracy over its control (higher is better)", ylabel="multiple of the control's")
+        draw_codes(codes, lines, untrained, task)
+        if any(line.get(PROBE) is not None for line in lines):
+            heard.plot(*series(lines, PROBE), "o-", ms=3, color="C2", label="labelled clips")
+            heard.set(title="Accuracy of the probe (higher is better)", ylabel="share of clips")
+        else:
+            draw_heard(heard, lines)
         draw_band(clients, lines, mean)
         for axis in axes.flat:
+            if best is not None and axis is not clients:
+                label = f"best round ({best['round']})" if axis is loss else None
+                axis.axvline(best["round"], color="C2", lw=1, ls="-.", label=label)
             axis.set_xlabel("round")
             axis.grid(alpha=0.25)
-            axis.legend(fontsize=8)
+            if axis.get_legend_handles_labels()[1]:
+                axis.legend(fontsize=8)
         count_axis(*axes.flat)
 
 
-def draw_band(axis: Any, lines: list[dict[str, Any]], mean: bool) -> None:
+def draw_heldout(
+    axis: Any,
+    lines: Lines,
+    untrained: dict[str, float],
+    name: str,
+    *style: str,
+    x: str = "round",
+    **settings: Any,
+) -> None:
+    """Draw a held-out value over the column `x`, from the untrained model on where that has it."""
+    at, values = series(lines, HELDOUT + name, x)
+    if (first := untrained.get(name)) is not None:
+        at, values = [0, *at], [first, *values]
+    axis.plot(at, values, *style, **settings)
+
+
+def draw_loss(axis: Any, lines: Lines, untrained: dict[str, float], task: Task) -> None:
+    """Draw the task's loss in training and on held-out speakers."""
+    axis.plot(*series(lines, task.loss), color="C0", alpha=0.6, label="training")
+    draw_heldout(axis, lines, untrained, task.loss, "o-", **SPEAKERS)
+    axis.axhline(finite_or_nan(untrained[task.loss]), color="grey", ls=":", label="untrained model")
+    axis.set(title=f"{task.loss_name.capitalize()} (lower is better)", ylabel="nats per masked frame")
+
+
+def draw_accuracy(axis: Any, lines: Lines, untrained: dict[str, float], task: Task) -> None:
+    """Draw the held-out accuracy, its control and that of chance."""
+    draw_heldout(axis, lines, untrained, "accuracy", "o-", **SPEAKERS)
+    draw_heldout(
+        axis, lines, untrained, "shuffled_accuracy", color="C3", label="same model, context shuffled"
+    )
+    draw_heldout(axis, lines, untrained, "chance_accuracy", "--", color="grey", label=task.chance)
+    axis.set(title=f"The model {task.hits} (higher is better)", ylabel=task.accuracy_unit)
+    axis.set_ylim(bottom=0)
+
+
+def draw_codes(axis: Any, lines: Lines, untrained: dict[str, float], task: Task) -> None:
+    """Draw the codes as a share of all, the share of a collapsed model, and that of fixed targets."""
+    noise = "training, with noise" if task.trains_codes else "training"
+    axis.plot(*series(lines, CODE_SHARE), color="C0", alpha=0.6, label=noise)
+    draw_heldout(axis, lines, untrained, CODE_SHARE, "o-", **SPEAKERS)
+    if not task.trains_codes:
+        share = finite_or_nan(untrained["code_perplexity"]) / task.entries
+        axis.axhline(share, color="grey", ls="--", label="the frames' own codes")
+    axis.axhline(task.groups / task.entries, color="red", ls=":", label="collapse")
+    axis.set(
+        title=f"{task.codes_name.capitalize()} (perplexity)", ylabel=f"share of all {task.entries} entries"
+    )
+    axis.set_ylim(bottom=0)
+
+
+def draw_heard(axis: Any, lines: Lines) -> None:
+    """Draw the hours of speech that all rounds so far heard, and of the audio computed for it."""
+    heard = [line for line in lines if line.get("audio_seconds") is not None]
+    rounds, seconds = series(heard, "audio_seconds")
+    axis.plot(rounds, np.cumsum(seconds) / 3600, color="C0", label="speech heard")
+    slots = np.cumsum([slot_seconds(line) for line in heard]) / 3600
+    axis.plot(rounds, slots, ":", color="grey", label="computed, with padding")
+    axis.set(title="Audio, with repeats", ylabel="hours")
+    axis.set_ylim(bottom=0)
+
+
+def draw_band(axis: Any, lines: Lines, mean: bool) -> None:
     """Draw the losses of the best and the worst client, and the mean; without clients, the updates' norm."""
     if not any(line.get("client_loss_min") is not None for line in lines):
         axis.plot(*series(lines, "update_norm"), label="size of the update")

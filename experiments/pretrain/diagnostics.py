@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from experiments.runs.tasks import Task
 from fed.divergence import divergence
 from fed.simulation import RoundResult
 from w2v_jax.data.common_voice import Utterance, take
 
 HELDOUT_CLIPS = 64
 OWN_CLIPS = 16
-METRICS = ("contrastive", "accuracy", "code_perplexity", "prob_perplexity")
+SHARED_METRICS = ("accuracy", "code_perplexity", "prob_perplexity")  # of every task, beside its loss
 
 Evaluate = Callable[[Any, Any, Sequence[Utterance]], dict[str, float]]
 
@@ -30,15 +31,18 @@ class Diagnostics:
         heldout: Sequence[Utterance],
         clients: Mapping[str, Sequence[Utterance]],
         corrupted: Sequence[str],
+        task: Task,
     ):
         """Choose the clips that the models of all rounds are evaluated on.
 
         Args:
-            evaluate: (parameters, objective state, clips) -> metrics without noise, with METRICS among them.
+            evaluate: (parameters, objective state, clips) -> metrics without noise.
             heldout: clips of speakers that no client holds.
             clients: client id -> its training clips, as it trains on them.
             corrupted: clients whose clips are spoilt.
+            task: of the run; its loss and SHARED_METRICS are kept.
         """
+        self._names = (task.loss, *SHARED_METRICS)
         self._evaluate = evaluate
         self._heldout = spread(heldout, HELDOUT_CLIPS)
         self._own = {name: spread(clips, OWN_CLIPS) for name, clips in clients.items()}
@@ -47,10 +51,10 @@ class Diagnostics:
     def line(self, result: RoundResult) -> dict[str, Any]:
         """Make a round's line; losses are in nats per masked frame.
 
-        `before` and `after` are METRICS of the global model on the held-out clips. Each of `clients`
+        `before` and `after` are the metrics of the global model on the held-out clips. Each of `clients`
         has its `weight`, `training_loss` (over the run's `loss_window`), whether it is `corrupted`,
-        `update_norm`, `cosine_to_mean` and `cosine_to_others` (fed.divergence), METRICS of its local
-        model on the held-out clips as `heldout_*`, and METRICS of the global model that it started
+        `update_norm`, `cosine_to_mean` and `cosine_to_others` (fed.divergence), the metrics of its local
+        model on the held-out clips as `heldout_*`, and those of the global model that it started
         from on its own training clips as `own_*`.
         """
         models = result.models
@@ -83,7 +87,7 @@ class Diagnostics:
 
     def _metrics(self, parameters: Any, state: Any, clips: Sequence[Utterance], prefix: str = "") -> dict:
         found = self._evaluate(parameters, state, clips)
-        return {f"{prefix}{name}": found[name] for name in METRICS}
+        return {f"{prefix}{name}": found[name] for name in self._names}
 
 
 def spread(clips: Sequence[Utterance], most: int) -> Sequence[Utterance]:

@@ -7,28 +7,31 @@ import numpy as np
 
 from experiments.report.figures import count_axis, picture
 from experiments.runs.metric_columns import finite_or_nan
+from experiments.runs.tasks import HELDOUT, Task
 
 SPOILT, OTHERS = "tab:red", "tab:grey"
 
 
-# Column of a client, title and unit of each panel.
-PANELS = (
-    ("weight", "Weight in the average", "share"),
-    ("training_loss", "Training loss that loss weighting uses", "nats per masked frame"),
-    ("cosine_to_mean", "Update against the weighted mean", "cosine"),
-    ("cosine_to_others", "Update against the others' plain mean", "cosine"),
-    ("heldout_contrastive", "Held-out contrastive loss of local models", "nats per masked frame"),
-    ("heldout_accuracy", "Held-out accuracy of local models", "share of masked frames"),
-    ("heldout_code_perplexity", "Held-out codes in use", "perplexity of the choices"),
-    ("heldout_prob_perplexity", "Held-out codes, before choosing", "perplexity"),
-)
+def panels(task: Task) -> tuple[tuple[str, str, str], ...]:
+    """List the panels: column of a client, title and unit."""
+    chosen, probabilities = ("in use", "before choosing") if task.trains_codes else ("fixed", "predicted")
+    return (
+        ("weight", "Weight in the average", "share"),
+        ("training_loss", "Training loss that loss weighting uses", "nats per masked frame"),
+        ("cosine_to_mean", "Update against the weighted mean", "cosine"),
+        ("cosine_to_others", "Update against the others' plain mean", "cosine"),
+        (task.heldout_loss, f"Held-out {task.loss_name} of local models", "nats per masked frame"),
+        ("heldout_accuracy", "Held-out accuracy of local models", task.accuracy_unit),
+        ("heldout_code_perplexity", f"Held-out codes, {chosen}", "perplexity"),
+        ("heldout_prob_perplexity", f"Held-out codes, {probabilities}", "perplexity"),
+    )
 
 
-def draw(lines: list[dict[str, Any]], path: Path) -> None:
+def draw(lines: list[dict[str, Any]], path: Path, task: Task) -> None:
     """Draw weights, losses, agreement and codes by client over the diagnosed rounds into a PNG."""
     rounds = [line["round"] for line in lines]
     with picture(path, 2, 4, figsize=(19, 7.5)) as axes:
-        for axis, (name, title, label) in zip(axes.flat, PANELS, strict=True):
+        for axis, (name, title, label) in zip(axes.flat, panels(task), strict=True):
             _clients(axis, lines, name)
             axis.set(title=title, ylabel=label, xlabel="round")
             axis.grid(alpha=0.25)
@@ -71,7 +74,7 @@ def _clients(axis: Any, lines: list[dict[str, Any]], name: str) -> None:
         labelled.add(kind)
 
 
-def markdown(lines: list[dict[str, Any]], image: str) -> str:
+def markdown(lines: list[dict[str, Any]], image: str, task: Task) -> str:
     """Describe the last diagnosed round in a section, which shows the picture `image`."""
     last = lines[-1]
     clients = last["clients"]
@@ -80,20 +83,18 @@ def markdown(lines: list[dict[str, Any]], image: str) -> str:
         values = [finite_or_nan(client[name]) for client in clients]
         return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
-    before, after = finite_or_nan(last["before"]["contrastive"]), finite_or_nan(last["after"]["contrastive"])
-    codes, norm = (
-        finite_or_nan(value) for value in (last["after"]["code_perplexity"], last["mean_update_norm"])
-    )
-    better = sum(finite_or_nan(client["heldout_contrastive"]) < after for client in clients)
+    before, after = (finite_or_nan(last[when][task.loss]) for when in ("before", "after"))
+    codes, norm = (finite_or_nan(value) for value in (last["after"][task.codes], last["mean_update_norm"]))
+    better = sum(finite_or_nan(client[task.heldout_loss]) < after for client in clients)
     return f"""## Behind the average
 
 In round {last["round"]} the clients' updates had a norm of {mean("update_norm"):.3g} on average, and their
 weighted mean one of {norm:.3g}; the cosine of an update to the weighted mean was
 {mean("cosine_to_mean"):.3f} on average, to the plain mean of the others {mean("cosine_to_others"):.3f}.
-On at most 64 held-out clips the local models' contrastive loss was {mean("heldout_contrastive"):.3f} on
+On at most 64 held-out clips the local models' {task.loss_name} was {mean(task.heldout_loss):.3f} on
 average; the averaged model's went from {before:.3f} to {after:.3f}, and {better} of {len(clients)} local
-models were better than it. Codes in use: {mean("heldout_code_perplexity"):.1f} in local models, {codes:.1f}
-in the averaged one.
+models were better than it. {task.codes_name.capitalize()} (perplexity, of {task.entries}):
+{mean(HELDOUT + task.codes):.1f} in local models, {codes:.1f} in the averaged one.
 
 ![clients]({image})
 """

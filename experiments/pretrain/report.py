@@ -12,6 +12,17 @@ from experiments.report.statistics import ratio_if_different
 from experiments.report.tables import facts, table
 from experiments.report.units import UNKNOWN, by_reason, byte_size, duration, percent
 from experiments.runs.folder import DIAGNOSTICS, read_config, read_metrics
+from experiments.runs.tasks import (
+    CODE_SHARE,
+    HELDOUT,
+    OVER_CONTROL,
+    Task,
+    beside_accuracy,
+    best_line,
+    read_task_run,
+    speech_heard,
+    task_of,
+)
 
 FILES = """Files: `metrics.jsonl` (a line for each round; the same numbers in `events/` for TensorBoard),
 `diagnostics.jsonl` (with `--diagnose-every`), `untrained.json`, `clips.json` (clients and skipped clips),
@@ -36,7 +47,7 @@ def write(folder: Path) -> None:
 def draw_clients(folder: Path, path: Path) -> None:
     """Draw a run's clients into a PNG, if they were diagnosed."""
     if lines := read_metrics(folder / DIAGNOSTICS):
-        diagnostics_report.draw(lines, path)
+        diagnostics_report.draw(lines, path, task_of(read_config(folder)["settings"]))
 
 
 def text(folder: Path, curves: str, files: str, clients: str) -> str:
@@ -47,12 +58,11 @@ def text(folder: Path, curves: str, files: str, clients: str) -> str:
         files: the paragraph about the files beside it.
         clients: name of the picture of its clients, which is shown if they were diagnosed.
     """
-    lines = read_metrics(folder / "metrics.jsonl")
-    untrained = read_json(folder / "untrained.json")
+    task, lines, untrained = read_task_run(folder)
     config, clips = read_config(folder), read_json(folder / "clips.json")
-    page = markdown(lines, untrained, config, clips, curves)
+    page = markdown(task, lines, untrained, config, clips, curves)
     if looks := read_metrics(folder / DIAGNOSTICS):
-        page += f"\n{diagnostics_report.markdown(looks, clients)}"
+        page += f"\n{diagnostics_report.markdown(looks, clients, task)}"
     return page + f"\n{files}\n"
 
 
@@ -62,8 +72,9 @@ def total_seconds(lines: list[dict[str, Any]]) -> float:
 
 
 def markdown(
+    task: Task,
     lines: list[dict[str, Any]],
-    untrained: dict[str, float],
+    untrained: dict[str, Any],
     config: dict[str, Any],
     clips: dict[str, Any],
     curves: str,
@@ -71,44 +82,34 @@ def markdown(
     """Make the page's text.
 
     Args:
-        lines: of metrics.jsonl.
-        untrained: content of untrained.json.
+        task: of the run.
+        lines: of metrics.jsonl, with their shares.
+        untrained: content of untrained.json, with its shares.
         config: content of config.json.
         clips: content of clips.json.
         curves: name of the picture of the curves.
     """
     settings, last = config["settings"], lines[-1]
-    final = {name.removeprefix("heldout_"): last[name] for name in last if name.startswith("heldout_")}
+    final = {name.removeprefix(HELDOUT): last[name] for name in last if name.startswith(HELDOUT)}
     control = final["shuffled_accuracy"]
-    rows = [
-        (name, f"{untrained[column]:.4g}", f"{final[column]:.4g}", better)
-        for name, column, better in (
-            ("contrastive loss (nats)", "contrastive", "lower"),
-            ("accuracy", "accuracy", "higher"),
-            ("accuracy by guessing", "chance_accuracy", None),
-            ("accuracy, context shuffled", "shuffled_accuracy", None),
-            ("codes in use (perplexity)", "code_perplexity", "not 2"),
-        )
-    ]
     head = (f"on {len(clips['heldout_speakers'])} held-out speakers", "untrained", "now", "better")
     return f"""# Pre-training report
 
-The model hears speech with stretches of it hidden, and learns to pick the right content of each
-hidden 20 ms frame among up to 100 distractors from the same clip. {_training(settings, clips, len(lines))}
+The model hears speech with stretches of it hidden, and learns {task.learns}
+({task.name}). {_training(settings, clips, len(lines))}
 
-{table(head, rows)}
+{table(head, _held_out_rows(untrained, final, task))}
 
-It picks the right frame {final["accuracy"] / max(final["chance_accuracy"], 1e-9):.1f} times as often as guessing would, and
+It {task.hits} {final["accuracy"] / max(final["chance_accuracy"], 1e-9):.1f} times as often as {task.chance} would, and
 {against_control(final["accuracy"], control, final["accuracy_standard_error"])}
 The control is the same model with its context shuffled in time: it keeps what the frames of a clip share.
 The standard error of the accuracy over clips is {final["accuracy_standard_error"]:.2g}.
+{_best_round(lines, task)}
 
 ![curves]({curves})
 
-How to read the curves: compare the accuracy with the dashed line (guessing) and the red one (the
-control), not with zero. While few codes are in use, distractors often share the right code and are
-left out, so guessing scores high too; a perplexity near 2 would mean collapse. Untrained codes are
-many but arbitrary: usually their number falls first and then rises.
+How to read the curves: compare the accuracy with the dashed line ({task.chance}) and the red one (the
+control), not with zero. {task.about_codes}
 {_losses(settings)}
 ## What was run
 
@@ -118,6 +119,42 @@ many but arbitrary: usually their number falls first and then rises.
 {config["provenance"]["command"]}
 ```
 """
+
+
+def _held_out_rows(
+    untrained: dict[str, Any], final: dict[str, Any], task: Task
+) -> list[tuple[str | None, ...]]:
+    """Make the rows of held-out values: name, of the untrained model, now, and which is better."""
+    names = [
+        (f"{task.loss_name} (nats)", task.loss, "lower"),
+        ("accuracy", "accuracy", "higher"),
+        (f"accuracy by {task.chance}", "chance_accuracy", None),
+        ("accuracy, context shuffled (control)", "shuffled_accuracy", None),
+        ("accuracy over control", OVER_CONTROL, "higher"),
+        (f"{task.codes_name} (perplexity)", task.codes, f"not {task.groups}"),
+        (f"{task.codes_name}, share of all {task.entries}", CODE_SHARE, None),
+    ]
+    if not task.trains_codes:
+        names.append(("codes of the frames (perplexity, fixed)", "code_perplexity", None))
+    return [
+        (
+            name,
+            *("-" if (value := held.get(column)) is None else f"{value:.4g}" for held in (untrained, final)),
+            better,
+        )
+        for name, column, better in names
+    ]
+
+
+def _best_round(lines: list[dict[str, Any]], task: Task) -> str:
+    """Say which round was best by the held-out loss, and what it reached."""
+    best = best_line(lines, task)
+    if best is None:
+        return ""
+    return (
+        f"The best round by held-out {task.loss_name} was {best['round']} of {lines[-1]['round']}: "
+        f"{best[task.heldout_loss]:.4g} nats, accuracy {best['heldout_accuracy']:.4g} ({beside_accuracy(best)})."
+    )
 
 
 def against_control(accuracy: float, control: float, standard_error: float) -> str:
@@ -175,7 +212,7 @@ def _facts(
     updates = lines[-1]["updates"] // len(lines)
     crops = f"{settings['batch_size']} x {settings['crop_seconds']} s"
     sent = sum(line["bytes_up"] + line["bytes_down"] for line in lines)
-    padded = sum(line["padded_share"] for line in lines) / len(lines)
+    speech, padded = speech_heard(lines)
     left_out = sum(line["skipped_clients"] for line in lines)
     return [
         ("data", f"{source}: {data}; skipped: {skipped}; changed: {changed}"),
@@ -184,7 +221,8 @@ def _facts(
         *_corruption(clips, lines),
         ("local training", f"{updates} updates a round of {crops}, peak rate {settings['learning_rate']}"),
         *_lengthened(config),
-        ("audio trained on", f"{sum(line['audio_seconds'] for line in lines) / 3600:.2f} h (with repeats)"),
+        ("speech heard", f"{speech:,.0f} s ({speech / 3600:.2f} h), with repeats and without padding"),
+        ("padding", f"{percent(padded, 1)} of the audio computed"),
         (
             "time of rounds and evaluations",
             f"{duration(total_seconds(lines))} on {provenance['device']}, {provenance['cores']} cores",
@@ -193,7 +231,6 @@ def _facts(
         ("clients left out", f"{left_out} updates: not finite, or nothing learnt from"),
         *_fruitless(lines),
         *([("privacy", caveat)] if (caveat := recipes.privacy_caveat(settings)) else []),
-        ("padding", f"{percent(padded, 1)} of the audio slots"),
         ("seed", settings["seed"]),
         ("commit", provenance["commit"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())),

@@ -22,6 +22,7 @@ from experiments.process.files import read_json, write_json
 from experiments.process.progress import Progress
 from experiments.report.units import by_reason
 from experiments.runs.folder import DIAGNOSTICS, RunFolder
+from experiments.runs.tasks import round_text, task_of, with_shares
 from fed import centralised, chunks, server, simulation
 from fed.cohort import RoundSettings
 from fed.keys import initial_key
@@ -53,6 +54,7 @@ class Pretraining:
         """
         self.settings = held = Settings(**settings)
         self.folder = folder
+        self.task = task_of(settings)
         check_lengthening(held, folder.planned_before)
         self.layout = choose_layout(held)
         self.config = model_config(held, self.layout.chunk)
@@ -71,7 +73,7 @@ class Pretraining:
         self.server_optimizer = federation.server_optimizer(held)
         self.privacy = None if held.centralised else federation.privacy(held, len(plans), STACKED)
         self.diagnostics = Diagnostics(
-            self.evaluate, self.data.split.heldout, self.data.clients, self.data.corrupted
+            self.evaluate, self.data.split.heldout, self.data.clients, self.data.corrupted, self.task
         )
         self._begin()
 
@@ -122,7 +124,7 @@ class Pretraining:
                 self.folder.append(line)
                 if settings.is_due(settings.checkpoint_every, log.round_index):
                     checkpoints.save(log.round_index, log.state)
-                progress.round(line)
+                progress.report(log.round_index, round_text(line, self.task), line["round_seconds"])
                 if log.warning:
                     progress.note(log.warning)
                 if spares:
@@ -218,7 +220,7 @@ class Pretraining:
             line |= {f"heldout_{name}": value for name, value in held.items()}
             line["chance_accuracy"] = held["chance_accuracy"]
             line["evaluation_seconds"] = time.perf_counter() - started
-        return line
+        return with_shares(line, self.task)
 
 
 def privacy_spent(run: Pretraining, privacy: Privacy, rounds: int) -> dict[str, float]:

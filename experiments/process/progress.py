@@ -1,12 +1,9 @@
 """Show the progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from typing import Any
 
 import rich.console
 import rich.progress
-
-COLLAPSED_PERPLEXITY = 4.0  # each of the two groups uses two entries
 
 
 class Progress:
@@ -41,27 +38,6 @@ class Progress:
         left = f"{duration(each * (self._total - done))} left"
         self._console.print(f"{self._unit} {done}/{self._total}  {text}  {seconds:.1f} s  {left}")
         self._bar.update(self._task, completed=done, left=left)
-
-    def round(self, line: dict[str, Any]) -> None:
-        """Report a round of pre-training from its line of metrics.jsonl."""
-        task = "contrastive" if "contrastive" in line else "loss"
-        text = f"loss {line['loss']:.3f}  "
-        if task != "loss":
-            text += f"{task} {line[task]:.3f}  "
-        text += f"codes {line['code_perplexity']:.0f}"
-        if "heldout_accuracy" in line:
-            text += (
-                f"  held-out {task} {line[f'heldout_{task}']:.3f} "
-                f"accuracy {line['heldout_accuracy']:.3f} "
-                f"(chance {line['chance_accuracy']:.3f})"
-            )
-        if line["clients"] == 0 and line.get("dropped_clients", 0) + line.get("late_clients", 0):
-            text = "no client answered"
-        elif line["code_perplexity"] < COLLAPSED_PERPLEXITY:
-            text += "  CODEBOOK COLLAPSING: nearly all frames share a code"
-        if line["skipped_clients"]:
-            text += f"  {line['skipped_clients']} clients left out"
-        self.report(line["round"], text, line["round_seconds"])
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from experiments.options.errors import UsageError
 from experiments.process.files import read_json
 from experiments.runs.folder import METRICS, in_use, read_config
 from experiments.runs.metric_columns import line_seconds
+from experiments.runs.tasks import Task, task_of, with_shares
 from experiments.watch.jsonl_tail import JsonLines
 from w2v_jax.errors import UserError
 
@@ -25,7 +26,8 @@ class RunState:
         folder: the run folder, as the user named it.
         settings: settings of its config.json.
         unit: the unit that its lines count: round or update.
-        lines: lines of its metrics.jsonl, without lists.
+        task: its task; None for a run of finetune.
+        lines: lines of its metrics.jsonl, without lists, and with their shares.
         total: rounds or updates of the whole run; None while a fine-tuning run has not written it yet.
         state: `stopped` if no process is at work and the run is not done.
         silent_seconds: seconds since the last line; None without lines.
@@ -34,6 +36,7 @@ class RunState:
     folder: Path
     settings: dict[str, Any]
     unit: str
+    task: Task | None
     lines: list[dict[str, Any]]
     total: int | None
     state: State
@@ -96,6 +99,7 @@ class RunReader:
                 "finetune"
             )
         self._unit = "round" if "rounds" in self._settings else "update"
+        self._task = task_of(self._settings) if self._unit == "round" else None
         self._lines = JsonLines(folder / METRICS)
 
     def read(self) -> RunState:
@@ -110,6 +114,8 @@ class RunReader:
             self.folder
         )  # before its lines: a run that ends in between is shown as running once more
         lines = [line for line in self._lines.read() if isinstance(line.get(self._unit), int)]
+        if self._task is not None:
+            lines = [with_shares(line, self._task) for line in lines]
         total, modified = self._total(), self._lines.modified_seconds
         complete = bool(lines) and lines[-1][self._unit] == total
         state: State
@@ -118,7 +124,7 @@ class RunReader:
         else:
             state = "done" if complete and (self.folder / REPORT).exists() else "stopped"
         silent = max(0.0, time.time() - modified) if lines and modified is not None else None
-        return RunState(self.folder, self._settings, self._unit, lines, total, state, silent)
+        return RunState(self.folder, self._settings, self._unit, self._task, lines, total, state, silent)
 
     def _total(self) -> int | None:
         if self._unit == "round":

@@ -11,8 +11,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.process.progress import COLLAPSED_PERPLEXITY
 from experiments.report.units import duration
+from experiments.runs.tasks import (
+    CODE_SHARE,
+    HELDOUT,
+    OVER_CONTROL,
+    PROBE,
+    Task,
+    beside_accuracy,
+    best_line,
+    speech_heard,
+)
 from experiments.watch.run_state import RunState, State
 from experiments.watch.sparkline import Sparkline
 
@@ -35,24 +44,34 @@ class Metric:
     written: Callable[[float], str] = "{:.3f}".format
 
 
-METRICS = {
-    "round": (
+UPDATE_METRICS = (
+    Metric("loss", "loss"),
+    Metric("dev_loss", "validation loss"),
+    Metric("dev_wer", "validation WER", _percent),
+    Metric("dev_cer", "validation CER", _percent),
+    Metric("encoder_learning_rate", "encoder's rate", "{:.1e}".format),
+    Metric("head_learning_rate", "head's rate", "{:.1e}".format),
+)
+HELDOUT_ACCURACY = Metric("heldout_accuracy", "held-out accuracy")
+
+
+def metrics_of(task: Task | None) -> tuple[Metric, ...]:
+    """List the metrics that are shown of a run of pretrain with a task, or of finetune."""
+    if task is None:
+        return UPDATE_METRICS
+    own = () if task.loss == "loss" else (Metric(task.loss, task.loss),)
+    return (
         Metric("loss", "loss"),
-        Metric("contrastive", "contrastive"),
-        Metric("code_perplexity", "codes in use", "{:.0f}".format),
-        Metric("heldout_contrastive", "held-out contrastive"),
-        Metric("heldout_accuracy", "held-out accuracy"),
-    ),
-    "update": (
-        Metric("loss", "loss"),
-        Metric("dev_loss", "validation loss"),
-        Metric("dev_wer", "validation WER", _percent),
-        Metric("dev_cer", "validation CER", _percent),
-        Metric("encoder_learning_rate", "encoder's rate", "{:.1e}".format),
-        Metric("head_learning_rate", "head's rate", "{:.1e}".format),
-    ),
-}
-HELD_OUT = {"round": METRICS["round"][-1], "update": METRICS["update"][2]}  # a row has room for one
+        *own,
+        Metric(task.codes, task.codes_name, "{:.0f}".format),
+        Metric(CODE_SHARE, f"share of {task.entries} codes", _percent),
+        Metric(task.heldout_loss, f"held-out {task.loss}"),
+        HELDOUT_ACCURACY,
+        Metric(HELDOUT + OVER_CONTROL, "accuracy over control", "{:.2f}".format),
+        Metric(PROBE, "probe accuracy"),
+    )
+
+
 # Clients that a round asked, and whose updates it did not use.
 LOST = ("skipped", "late", "dropped", "too_large")
 
@@ -79,7 +98,7 @@ def side_by_side(states: Sequence[RunState]) -> RenderableType:
         table.add_column(title, overflow="fold" if title == "run" else "ellipsis", no_wrap=title != "run")
     names = _short_names([run.folder for run in states])
     for run, name in zip(states, names, strict=True):
-        held = HELD_OUT[run.unit]
+        held = HELDOUT_ACCURACY if run.task else UPDATE_METRICS[2]  # a row has room for one
         loss, line = run.latest("loss"), run.latest(held.column)
         table.add_row(
             Text(name),
@@ -167,7 +186,7 @@ def _metrics(run: RunState) -> RenderableType:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("since the first line")
     table.add_column("")
-    for metric in METRICS[run.unit]:
+    for metric in metrics_of(run.task):
         values = _values(run, metric.column)
         if not values:
             continue
@@ -189,9 +208,11 @@ def _values(run: RunState, column: str) -> list[float]:
 
 
 def _beside(run: RunState, column: str, line: dict[str, Any]) -> str:
-    """Give the value to compare with: chance, or the best so far."""
-    if column == "heldout_accuracy" and line.get("chance_accuracy") is not None:
-        return f" (chance {line['chance_accuracy']:.3f})"
+    """Give the value to compare with: chance and the control, or the best so far."""
+    if column == HELDOUT_ACCURACY.column and (words := beside_accuracy(line)):
+        return f" ({words})"
+    if run.task is not None and column == run.task.heldout_loss and (best := best_line(run.lines, run.task)):
+        return f" (best {best[column]:.3f} at {best['round']})"
     if column in ("dev_wer", "dev_cer"):
         best = min(
             (line for line in run.lines if line.get(column) is not None), key=lambda held: held[column]
@@ -213,7 +234,11 @@ def _remarks(run: RunState) -> list[str]:
             f"clients: {last.get('clients')} in round {run.done}{f' ({now})' if now else ''}; "
             f"over the run {counts}"
         )
+    if (heard := speech_heard(run.lines))[0]:
+        remarks.append(
+            f"speech heard: {heard[0]:,.0f} s; padding: {_percent(heard[1])} of the audio computed"
+        )
     taught = run.settings["preset"] == "centralised" or last.get("clients") != 0
-    if taught and (last.get("code_perplexity") or COLLAPSED_PERPLEXITY) < COLLAPSED_PERPLEXITY:
-        remarks.append("CODEBOOK COLLAPSING: nearly all frames share a code")
+    if taught and run.task is not None and run.task.collapses(last):
+        remarks.append(run.task.warning)
     return remarks

@@ -4,10 +4,21 @@ import re
 import pytest
 
 from experiments.options.errors import UsageError
+from experiments.pretrain import report
 from experiments.pretrain.compare import above_untrained, main, read_run, summary, times
 
+BEST_RQ = {
+    "objective": "best-rq",
+    "front_end": "log-mel",
+    "conv_channels": (),
+    "conv_kernels": (),
+    "conv_strides": (),
+}
 
-def make_run(folder, preset, accuracy, evaluated=(2, 3)):
+
+def make_run(folder, preset, accuracy, evaluated=(2, 3), objective="wav2vec2"):
+    """Write a run of three rounds; its best round is the second, and its settings name no other objective."""
+    loss = "contrastive" if objective == "wav2vec2" else "loss"
     folder.mkdir()
     provenance = {
         "command": "w2v-jax pretrain", "commit": "abc", "versions": {"jax": "0"}, "device": "cpu", "cores": 2,
@@ -17,11 +28,11 @@ def make_run(folder, preset, accuracy, evaluated=(2, 3)):
         "preset": preset, "model": "tiny", "aggregation": "fedavg", "seed": 0, "clients": 2,
         "clients_per_round": 2, "data": None, "precision": "fp32", "batch_size": 4, "crop_seconds": 2.0,
         "learning_rate": 0.1,
-    }  # fmt: skip
+    } | ({} if objective == "wav2vec2" else {"model_config": BEST_RQ})  # fmt: skip
     (folder / "config.json").write_text(json.dumps({"settings": settings, "provenance": provenance}))
     values = {
-        "contrastive": 4.7, "accuracy": 0.02, "accuracy_standard_error": 0.0, "code_perplexity": 100.0,
-        "shuffled_accuracy": 0.02, "chance_accuracy": 0.02,
+        loss: 4.7, "accuracy": 0.02, "accuracy_standard_error": 0.0, "code_perplexity": 100.0,
+        "prob_perplexity": 1900.0, "shuffled_accuracy": 0.02, "chance_accuracy": 0.02,
     }  # fmt: skip
     (folder / "untrained.json").write_text(json.dumps(values))
     clips = {
@@ -30,7 +41,8 @@ def make_run(folder, preset, accuracy, evaluated=(2, 3)):
     }  # fmt: skip
     (folder / "clips.json").write_text(json.dumps(clips))
     held = {
-        "heldout_contrastive": 4.0, "heldout_accuracy": accuracy, "heldout_chance_accuracy": 0.03,
+        f"heldout_{loss}": 4.0, "heldout_prob_perplexity": 512.0, "heldout_accuracy": accuracy,
+        "heldout_chance_accuracy": 0.03,
         "heldout_shuffled_accuracy": 0.05, "heldout_code_perplexity": 50.0,
         "heldout_accuracy_standard_error": 0.01,
     }  # fmt: skip
@@ -41,8 +53,9 @@ def make_run(folder, preset, accuracy, evaluated=(2, 3)):
             "audio_seconds": 1800.0,
             "round_seconds": 1.0,
             "skipped_clients": 0,
-            "contrastive": 4.1,
+            loss: 4.1,
             "code_perplexity": 60.0,
+            "prob_perplexity": 600.0,
             "update_norm": 1.0,
             "bytes_up": 8,
             "bytes_down": 8,
@@ -65,7 +78,7 @@ def test_runs_side_by_side(tmp_path):
     table = re.sub(" +", " ", (tmp_path / "out" / "compare.md").read_text())
     assert (
         "| [ten-clients, fedavg](ten-clients-fedavg-1.md) | 30 | 1.5 h | 4.000 (4.700) | "
-        "0.300 ± 0.010 (0.020) | 28 | 10.0 | 6.0 | 50 | 0.1 min |"
+        "0.300 ± 0.010 (0.020) | 28 | 10.0 | 6.0 | 50 | 8 % | 2 | 10 % | 0.1 min |"
     ) in table
     # Every run's report and metrics are kept under a name of their own.
     for name in ("ten-clients-fedavg-1", "centralised", "ten-clients-fedavg-3"):
@@ -73,6 +86,40 @@ def test_runs_side_by_side(tmp_path):
         assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (tmp_path / "out" / f"{name}.jsonl").read_text().count("\n") == 3
     assert (tmp_path / "out" / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_of_two_objectives_are_shown_with_what_cannot_be_compared(tmp_path):
+    runs = [make_run(tmp_path / name, "centralised", 0.3, objective=name) for name in ("wav2vec2", "best-rq")]
+    main([*map(str, runs), "--out", str(tmp_path / "out")])
+    rows = json.loads((tmp_path / "out" / "compare.json").read_text())["rows"]
+    assert [row["run"] for row in rows] == ["centralised", "centralised, best-rq"]
+    assert (rows[0]["contrastive"], rows[1]["loss"]) == (4.0, 4.0)
+    # 50 of 640 codes in use; an average prediction as spread as 512 of 2048 codes.
+    assert [row["code_share"] for row in rows] == [50 / 640, 0.25]
+    text = (tmp_path / "out" / "compare.md").read_text()
+    assert "losses, accuracies and codes cannot be compared" in text
+    assert "task's loss (untrained)" in text
+    main([str(runs[1]), "--out", str(tmp_path / "alone")])
+    text = (tmp_path / "alone" / "compare.md").read_text()
+    assert "cannot be compared" not in text
+    assert "cross-entropy (untrained)" in text
+    assert "contrastive" not in text
+
+
+def test_a_report_says_what_its_objective_predicts(tmp_path):
+    for objective, frame, others in (("wav2vec2", 20, "log-mel"), ("best-rq", 40, "distractors")):
+        folder = make_run(tmp_path / objective, "centralised", 0.3, objective=objective)
+        report.write(folder)
+        text = re.sub(" +", " ", (folder / "report.md").read_text())
+        assert f"hidden frame of {frame} ms" in text
+        assert others not in text
+        assert "| accuracy over control | 1 | 6 | higher |" in text
+        assert "The best round by held-out" in text
+        assert "was 2 of 3: 4 nats, accuracy 0.3" in text
+        assert "| speech heard | 5,400 s (1.50 h), with repeats and without padding |" in text
+        assert "| padding | 10.0 % of the audio computed |" in text
+    assert "always naming the most frequent code" in text
+    assert "| codes predicted (perplexity) | 1900 | 512 | not 4 |" in text
 
 
 def test_the_last_evaluated_round_counts(tmp_path):

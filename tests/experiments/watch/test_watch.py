@@ -124,7 +124,10 @@ def test_a_run_that_is_cut_off_and_continued(corpus, tmp_path, monkeypatch, capf
     assert f"held-out contrastive {shown_loss}" in reported
     assert re.search(rf"held-out contrastive +{shown_loss}", said)
     assert f"{last['heldout_accuracy']:.3f}" in said
-    assert f"(chance {last['chance_accuracy']:.3f})" in said
+    assert (
+        f"(chance {last['chance_accuracy']:.3f}, {last['heldout_accuracy_over_control']:.2f} x control)"
+        in said
+    )
     assert "clients: 2 in round 6; over the run 0 skipped, 0 late, 0 dropped, 0 too large" in said
 
 
