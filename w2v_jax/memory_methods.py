@@ -156,6 +156,12 @@ def configured(config: ModelConfig, method: str) -> ModelConfig:
     return config.replace(**changes)
 
 
+def lacking(config: ModelConfig) -> tuple[str, ...]:
+    """List the methods of parts that a model lacks."""
+    front_end = OF_CONVOLUTIONS if config.front_end == "log-mel" else ()
+    return front_end + (OF_THE_CONTRASTIVE_TASK if config.objective == "best-rq" else ())
+
+
 def _check_parts(config: ModelConfig, method: str) -> None:
     """Refuse methods, named one by one, of a part that the model lacks.
 
@@ -163,10 +169,12 @@ def _check_parts(config: ModelConfig, method: str) -> None:
         UserError: there is such a method.
     """
     for name in method.split(","):
-        if name in OF_CONVOLUTIONS and config.front_end == "log-mel":
-            raise UserError(f"--method {method}: {name} is for convolutions, and log-mel spectra have none")
-        if name in OF_THE_CONTRASTIVE_TASK and config.objective == "best-rq":
-            raise UserError(f"--method {method}: {name} is for the contrastive task, and best-rq has none")
+        if name in lacking(config):
+            part = "convolutions" if name in OF_CONVOLUTIONS else "the contrastive task"
+            raise UserError(
+                f"--method {method}: {name} is for {part}, which a model of {config.objective} on "
+                f"{config.front_end} input lacks: leave it out"
+            )
 
 
 def optimizer_changes(method: str) -> dict[str, Any]:

@@ -103,9 +103,7 @@ def exact_combinations(config: ModelConfig):
     """Methods that the model has the parts for."""
     single = [name for name in memory_methods.EXACT if name not in ("micro-N", "layerwise")]
     some = [*single, "micro-1", "micro-2", "micro-5", "micro-7", "remat", "exact", "encoder-blocks,micro-2"]
-    lacks = memory_methods.OF_CONVOLUTIONS if config.front_end == "log-mel" else ()
-    lacks += memory_methods.OF_THE_CONTRASTIVE_TASK if config.objective == "best-rq" else ()
-    return [method for method in some if not set(method.split(",")) & set(lacks)]
+    return [method for method in some if not set(method.split(",")) & set(memory_methods.lacking(config))]
 
 
 def test_blocks_are_of_nearly_one_width():
@@ -292,7 +290,7 @@ def test_every_method_changes_the_configuration_that_it_names():
     [
         ("log-mel", "encoder-blocks,micro-2", "encoder-blocks is for convolutions"),
         ("best-rq", "frozen-encoder", "frozen-encoder is for convolutions"),
-        ("best-rq", "gathered-negatives", "best-rq has none"),
+        ("best-rq", "gathered-negatives", "gathered-negatives is for the contrastive task"),
     ],
 )
 def test_methods_of_parts_that_a_model_lacks_are_refused(variant, method, words):
