@@ -14,6 +14,8 @@ Conventions:
   So each derivative of a convolution costs as much as the convolution.
 - The body of a scan counts as often as it runs. A conditional counts as its most expensive branch. Loops
   without a fixed number of iterations and unknown primitives are listed in `unpriced`.
+- A Fourier transform of n numbers counts as 5 n log2 n elementwise operations, and as half of that for real
+  numbers, whatever algorithm computes it (the convention of FFTW's benchmarks).
 - Moving data (reshape, gather, sort, type conversion, ...) and drawing random bits are free.
 """
 
@@ -184,6 +186,8 @@ def _price(equation: Any) -> Cost | None:
     if name == "conv_general_dilated":
         met, missed = _convolution_products(equation)
         return Cost(products=met, padding_products=missed)
+    if name == "fft":
+        return Cost(elementwise=_fourier_operations(equation))
     if name in ELEMENTWISE:
         return Cost(elementwise=_size(equation.outvars))
     if name in TRANSCENDENTAL:
@@ -203,6 +207,15 @@ def _price(equation: Any) -> Cost | None:
 
 def _size(variables: Any) -> int:
     return sum(math.prod(variable.aval.shape) for variable in variables)
+
+
+def _fourier_operations(equation: Any) -> int:
+    lengths = equation.params["fft_lengths"]
+    shape = equation.invars[0].aval.shape
+    points = math.prod(lengths)
+    each = 5 * points * math.log2(points)
+    real = "RFFT" in str(equation.params["fft_type"])
+    return round(math.prod(shape[: len(shape) - len(lengths)]) * each / (2 if real else 1))
 
 
 def _dot_products(equation: Any) -> int:

@@ -1,9 +1,9 @@
 """Count the bytes that a function's operations read and write, by name scope, for a roofline.
 
 The program alone does not tell what a compiler fuses. So there are two estimates. `products` counts operands
-and results of products alone, as if all else were fused with them. `unfused` counts operands and results of
-every operation that computes. Neither is a strict bound: products may be fused with one another, and neither
-counts moving data (transposes, padding, gathers).
+and results of products and Fourier transforms alone, as if all else were fused with them. `unfused` counts
+operands and results of every operation that computes. Neither is a strict bound: products may be fused with
+one another, and neither counts moving data (transposes, padding, gathers).
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import jax
 from profiling.flops import Direction, scope_of, walk, without_dead_code
 from profiling.primitives import ELEMENTWISE, FREE, REDUCTIONS, TRANSCENDENTAL, WINDOWS
 
-_PRODUCTS = ("dot_general", "conv_general_dilated")
+_PRODUCTS = ("dot_general", "conv_general_dilated", "fft")
 
 
 @dataclasses.dataclass(frozen=True)

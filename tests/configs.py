@@ -34,3 +34,30 @@ SMALL_LAYER_NORM = SMALL.replace(
 )
 
 VARIANTS = {"group-norm": SMALL, "layer-norm": SMALL_LAYER_NORM}
+
+# On log-mel frames of 20 ms; clips are longer than those of SMALL for as many frames.
+LOG_MEL = {
+    "front_end": "log-mel",
+    "log_mel_bands": 10,
+    "log_mel_stack": 2,
+    "conv_channels": (),
+    "conv_kernels": (),
+    "conv_strides": (),
+}
+SMALL_LOG_MEL = SMALL.replace(**LOG_MEL)
+SMALL_BEST_RQ = SMALL_LAYER_NORM.replace(
+    **LOG_MEL,
+    feature_norm="group",
+    conv_bias=False,
+    objective="best-rq",
+    target_codebooks=2,
+    target_entries=12,
+    target_dim=4,
+)
+
+OBJECTIVES = {"wav2vec2": SMALL, "best-rq": SMALL_BEST_RQ, "wav2vec2-log-mel": SMALL_LOG_MEL}
+
+
+def lengthened(samples: int, config: ModelConfig) -> int:
+    """A clip's length in samples where SMALL's clip has `samples`: about as many frames."""
+    return samples * config.frame_samples // SMALL.frame_samples if config.front_end == "log-mel" else samples

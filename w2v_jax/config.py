@@ -11,6 +11,9 @@ ConvolutionForm = Literal["lax", "product"]
 # waveform: strided convolutions, which are trained. log-mel: spectra in mel bands, which are not.
 FrontEnd = Literal["waveform", "log-mel"]
 ObjectiveName = Literal["wav2vec2", "best-rq"]
+PresetName = Literal[
+    "tiny", "base", "large", "large-lv60", "best-rq-tiny", "best-rq-small", "best-rq-base"
+]  # fmt: skip
 # State beside the parameters: adamw two of their size, lion one, adafactor sums along axes, sgd none.
 OptimizerName = Literal["adamw", "lion", "adafactor", "sgd"]
 
@@ -31,7 +34,9 @@ _ABOVE_ZERO = ("gumbel_temperature_start", "gumbel_temperature_end", "contrastiv
 _FROM_ZERO = (
     "diversity_weight", "feature_penalty_weight", "encoder_gradient_scale", "transformer_initial_std",
 )  # fmt: skip
-_COUNTS_FROM_ZERO = {"mask_min_spans": MOST, "diversity_warmup_updates": 2**31 - 1}
+_COUNTS_FROM_ZERO = {
+    "mask_min_spans": MOST, "diversity_warmup_updates": 2**31 - 1, "target_seed": 2**31 - 1,
+}  # fmt: skip
 
 
 def range_fault(name: str, value: Any) -> str | None:
@@ -355,10 +360,12 @@ def preset_of(objective: ObjectiveName | None, model: str | None) -> str:
         raise ValueError(f"there is no model {model} of {objective or 'any objective'}: {', '.join(family)}")
     return model
 
+
 # Fields that give an encoder's parameters their shapes.
 ENCODER_SHAPE = (
-    "front_end", "log_mel_bands", "log_mel_stack", "conv_channels", "conv_kernels", "conv_strides", "conv_bias", "feature_norm", "hidden_dim",
-    "num_layers", "num_heads", "feed_forward_dim", "positional_kernel", "positional_groups", "pre_norm",
+    "front_end", "log_mel_bands", "log_mel_stack", "conv_channels", "conv_kernels", "conv_strides",
+    "conv_bias", "feature_norm", "hidden_dim", "num_layers", "num_heads", "feed_forward_dim",
+    "positional_kernel", "positional_groups", "pre_norm",
 )  # fmt: skip
 # Fields that say how a model is trained; a checkpoint's arrays do not show them.
 TRAINING_SETTINGS = (
@@ -376,21 +383,21 @@ def same_shape(one: ModelConfig, other: ModelConfig) -> bool:
 
 
 def nearest_preset(config: ModelConfig) -> str:
-    """Name the preset of an encoder's shape; if there is none, the one that is nearest.
+    """Name the preset of an encoder's shape; if there is none, the nearest one with the same front end.
 
-    The same front end and feature normalisation come first. Then distance is in factors of two of width and depth, and
+    The same feature normalisation comes first. Then distance is in factors of two of width and depth, and
     pre-norm in place of post-norm, or the reverse, adds five.
     """
 
-    def distance(name: str) -> tuple[bool, bool, bool, float]:
+    def distance(name: str) -> tuple[bool, bool, float]:
         other = PRESETS[name]
         sizes = ((config.hidden_dim, other.hidden_dim), (config.num_layers, other.num_layers))
         size = sum(abs(math.log2(here / there)) for here, there in sizes)
         return (
-            config.front_end != other.front_end,
             not same_shape(config, other),
             config.feature_norm != other.feature_norm,
             size + 5 * (config.pre_norm != other.pre_norm),
         )
 
-    return min(PRESETS, key=distance)
+    alike = [name for name, preset in PRESETS.items() if preset.front_end == config.front_end]
+    return min(alike, key=distance)

@@ -55,7 +55,7 @@ EXACT = {
         changes={"feed_forward_block_frames": FEED_FORWARD_FRAMES},
     ),
     "remat-similarity": Method(
-        about=f"the contrastive task {BLOCK_ROWS} frames at a time, computed again",
+        about=f"the contrastive task, or best-rq's codes, {BLOCK_ROWS} frames at a time, computed again",
         changes={"similarity_block_frames": BLOCK_ROWS},
     ),
     "encoder-blocks": Method(
@@ -63,7 +63,7 @@ EXACT = {
         changes={"encoder_block_frames": BLOCK_FRAMES},
     ),
     "micro-N": Method(
-        about="N utterances at a time, gradients added up layer by layer, all three losses exact; layers are "
+        about="N utterances at a time, gradients added up layer by layer, all losses exact; layers are "
         "computed again",
         changes={"micro_batch": NUMBER},
     ),
@@ -104,6 +104,9 @@ GROUPS = {
     ),
 }
 METHODS = EXACT | INEXACT
+# Methods of a part that some models lack; a group leaves them out there.
+OF_CONVOLUTIONS = ("remat-cnn", "encoder-blocks", "frozen-encoder")
+OF_THE_CONTRASTIVE_TASK = ("gathered-negatives",)
 
 
 def names_of(method: str) -> list[str]:
@@ -139,8 +142,10 @@ def configured(config: ModelConfig, method: str) -> ModelConfig:
     """Apply a combination of methods to a model's configuration.
 
     Raises:
-        UserError: a name is unknown, or two names contradict each other.
+        UserError: a name is unknown, two names contradict each other, or a name means a part that the model
+            lacks.
     """
+    _check_parts(config, method)
     changes: dict[str, Any] = {}
     for name in names_of(method):
         key, number = _pattern(name)
@@ -149,6 +154,27 @@ def configured(config: ModelConfig, method: str) -> ModelConfig:
             for field, value in METHODS[key].changes.items()
         }
     return config.replace(**changes)
+
+
+def lacking(config: ModelConfig) -> tuple[str, ...]:
+    """List the methods of parts that a model lacks."""
+    front_end = OF_CONVOLUTIONS if config.front_end == "log-mel" else ()
+    return front_end + (OF_THE_CONTRASTIVE_TASK if config.objective == "best-rq" else ())
+
+
+def _check_parts(config: ModelConfig, method: str) -> None:
+    """Refuse methods, named one by one, of a part that the model lacks.
+
+    Raises:
+        UserError: there is such a method.
+    """
+    for name in method.split(","):
+        if name in lacking(config):
+            part = "convolutions" if name in OF_CONVOLUTIONS else "the contrastive task"
+            raise UserError(
+                f"--method {method}: {name} is for {part}, which a model of {config.objective} on "
+                f"{config.front_end} input lacks: leave it out"
+            )
 
 
 def optimizer_changes(method: str) -> dict[str, Any]:

@@ -254,8 +254,8 @@ def module_of(scope: str) -> str:
     parts = [
         part for part in scope.split(";")[0].split("/") if "->" not in part and not part.startswith("jit")
     ]
-    if parts[:1] == ["Wav2Vec2"]:
-        parts = parts[1:] or ["Wav2Vec2"]
+    if parts[:1] in (["Wav2Vec2"], ["BestRQ"]):
+        parts = parts[1:] or parts
     if parts[:2] == ["context_network", "layers"]:
         return "/".join(["transformer", *parts[2:3]])
     if parts[:1] in (["feature_encoder"], ["context_network"]):

@@ -8,6 +8,7 @@ from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
 from experiments.process.provenance import record_provenance
+from w2v_jax.config import PresetName
 from w2v_jax.memory_methods import names_of
 
 PROBE_SEED, PROBE_STEPS = 0, 3
@@ -26,7 +27,7 @@ class ExportArguments:
 
     out: Path
     """Folder for artifact.json, the programs, runner.py and plain_step.py. Copy it to the board."""
-    model: Literal["tiny", "base", "large", "large-lv60"] = "base"
+    model: PresetName = "base"
     """Preset."""
     seconds: float = 5.5
     """Length of each utterance, in seconds."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from experiments.options.errors import UsageError
 from experiments.process.child_process import run_in_child
 from w2v_jax import memory_methods
+from w2v_jax.config import ModelConfig
 
 # A process on a CPU holds libraries, the program and scratch memory of products beside a step's plan. For
 # exact at batch 8 x 12 s on two cores, base and large took 0.41 to 0.46 GB more than their plans (reproduce
@@ -51,8 +52,17 @@ def parse(text: str) -> float:
     return float(parts[1]) * UNITS[parts[2].upper()]
 
 
-def ladder(batch: int) -> Iterator[str]:
-    """Yield exact combinations; none takes more memory than those before it."""
+def ladder(batch: int, config: ModelConfig) -> Iterator[str]:
+    """Yield exact combinations of methods that a model has the parts for; none takes more memory than those
+    before it."""
+    lacking = memory_methods.lacking(config)
+    names = [
+        ",".join(name for name in method.split(",") if name not in lacking) for method in _combinations(batch)
+    ]
+    yield from dict.fromkeys(names)
+
+
+def _combinations(batch: int) -> Iterator[str]:
     yield memory_methods.PLAIN
     yield _ROWS
     yield f"remat-cnn,{_ROWS}"
@@ -92,7 +102,7 @@ def choose(
         return with_method, float(flops.count(step.function, *step.arguments).total.flops)
 
     # The sort is stable: among equal operations, the combination with more memory comes first. It is faster.
-    candidates = [(method, *priced(method)) for method in ladder(settings.batch)]
+    candidates = [(method, *priced(method)) for method in ladder(settings.batch, settings.config)]
     plain = candidates[0][2]
     tried: list[tuple[str, int]] = []
     for method, with_method, operations in sorted(candidates, key=lambda candidate: candidate[2]):

@@ -28,8 +28,11 @@ class FeasibilityArguments:
     devices: tuple[str, ...] = ()
     """Names in the catalogue (profiling/devices.py), or this-machine, whose rates are measured. Default: the
     A40, and all boards, phones and computers whose memory is known."""
-    models: tuple[Literal["base", "large"], ...] = ("base", "large")
-    """Model presets to price."""
+    models: tuple[Literal["base", "large", "best-rq-tiny", "best-rq-small", "best-rq-base"], ...] = (
+        "base",
+        "large",
+    )
+    """Model presets to price. No memory plans of compilers are kept for best-rq: its memory is unknown."""
     seconds: tuple[float, ...] = (1.0, 2.0, 3.0, 5.5, 12.0, 15.0)
     """Lengths of utterances, in seconds."""
     batch: tuple[int, ...] = (1, 4, 8)

@@ -10,6 +10,7 @@ import numpy as np
 from experiments.models import encoders
 from experiments.models.pretraining_runs import CONVERTED, ORIGINS, open_run
 from experiments.models.recognizers import BEST, SETTINGS, is_recognizer, open_recognizer
+from experiments.options.arguments import blaming
 from experiments.process.files import read_json, write_json
 from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.errors import UserError
@@ -173,6 +174,8 @@ def _kept(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _export_run(source: Path, out: Path, kind: str | None, weight_norm: WeightNorm) -> tuple[str, Parameters]:
     """Write a pre-training run for Hugging Face."""
     run = open_run(str(source), "")
+    with blaming(str(source)):
+        huggingface_folder.check_writable(run.config)
     held = run.settings.get("kind", PRE_TRAINING)
     written = kind or held
     if written == CTC or (written == PRE_TRAINING and held == ENCODER):
@@ -198,6 +201,9 @@ def _export_recognizer(
     opened = open_recognizer(source)
     config = opened.config
     kind = kind or CTC
+    if config.features == "encoder":
+        with blaming(str(source)):
+            huggingface_folder.check_writable(config.model)
     if kind == PRE_TRAINING or config.features != "encoder":
         raise UserError(
             f"--kind {kind}: {source} is a recognizer on {config.features}, and has no such heads"

@@ -152,9 +152,11 @@ class Settings:
             raise UsageError("--method frozen-encoder with --dp-clip-norm: noise would move what is frozen")
         seconds = min(self.crop_seconds, config.truncate_seconds or math.inf)
         if config.num_frames(round(seconds * model_config.SAMPLE_RATE_HZ)) < 2 * config.mask_span:
+            milliseconds = 1000 * config.frame_samples // model_config.SAMPLE_RATE_HZ
             raise UsageError(
                 f"--crop-seconds {seconds} holds fewer than two mask spans of "
-                f"{config.mask_span} frames of {1000 * config.frame_samples // model_config.SAMPLE_RATE_HZ} ms: give a longer crop"
+                f"{config.mask_span} frames of {milliseconds} ms: "
+                "give a longer crop"
             )
 
 
@@ -226,7 +228,10 @@ def _model(options: PretrainArguments) -> tuple[str, model_config.ModelConfig]:
 
     name, shape = encoders.pretraining_choice(options.init, model, options.out)
     if options.objective not in (None, shape.objective):
-        raise UsageError(f"--objective {options.objective}: --init {options.init} is of {shape.objective}")
+        raise UsageError(
+            f"--objective {options.objective}: --init {options.init} was trained by {shape.objective}, on "
+            f"{shape.front_end} input: give a run of {options.objective}, or leave --objective out"
+        )
     return name, shape
 
 

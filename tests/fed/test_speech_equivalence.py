@@ -14,27 +14,32 @@ from fed.client import LocalTraining
 from fed.cohort import Layout, RoundSettings
 from fed.keys import client_number, round_key, step_key
 from fed.protocols import ClientPlan
-from tests.configs import SMALL
+from tests.configs import OBJECTIVES, lengthened
 from w2v_jax import memory_methods
 from w2v_jax.batch import Batch
 from w2v_jax.model.convolutions import form_for_clients
 from w2v_jax.objective.pretraining import pretraining_objective
 
-CONFIG = SMALL.replace(
-    dropout=0.1,
-    attention_dropout=0.1,
-    activation_dropout=0.1,
-    input_dropout=0.1,
-    feature_dropout=0.1,
-    layer_drop=0.2,
-)
+CONFIGS = {
+    name: config.replace(
+        dropout=0.1,
+        attention_dropout=0.1,
+        activation_dropout=0.1,
+        input_dropout=0.1,
+        feature_dropout=0.1,
+        layer_drop=0.2,
+    )
+    for name, config in OBJECTIVES.items()
+}
+CONFIG = CONFIGS["wav2vec2"]
 
 
 class NoiseClients:
     """Three clients with 3, 1 and 2 steps; some rows are padding."""
 
-    def __init__(self):
+    def __init__(self, config=CONFIG):
         self.steps = {"a": 3, "b": 1, "c": 2}
+        self.lengths = tuple(lengthened(length, config) for length in (900, 700, 800))
 
     def client_ids(self):
         return list(self.steps)
@@ -45,9 +50,10 @@ class NoiseClients:
     def client_batches(self, client_id, round_index):
         for step in range(self.steps[client_id]):
             rng = np.random.default_rng((ord(client_id), round_index, step))
-            lengths = np.array([900, 700, 0 if step else 800], np.int32)
-            waveform = rng.standard_normal((3, 900)).astype(np.float32)
-            waveform *= np.arange(900)[None] < lengths[:, None]
+            longest, short, first = self.lengths
+            lengths = np.array([longest, short, 0 if step else first], np.int32)
+            waveform = rng.standard_normal((3, longest)).astype(np.float32)
+            waveform *= np.arange(longest)[None] < lengths[:, None]
             yield Batch(waveform, lengths, np.arange(3, dtype=np.uint32) + np.uint32(10 * step))
 
 
@@ -57,9 +63,11 @@ OPTIMIZERS = {
 }
 
 
-def final_parameters(optimizer, layout, order=("a", "b", "c"), block_steps=None, method="plain"):
+def final_parameters(
+    optimizer, layout, order=("a", "b", "c"), block_steps=None, method="plain", objective="wav2vec2"
+):
     # Convolutions in the form that a run of this layout takes.
-    config = memory_methods.configured(CONFIG, method).replace(
+    config = memory_methods.configured(CONFIGS[objective], method).replace(
         convolution_form=form_for_clients(layout.chunk)
     )
     if config.encoder_block_frames:  # clips are short here: several blocks all the same
@@ -76,7 +84,7 @@ def final_parameters(optimizer, layout, order=("a", "b", "c"), block_steps=None,
         training,
         loss_weighted(),
         optax.sgd(1.0),
-        NoiseClients(),
+        NoiseClients(config),
         lambda r: list(order),
         layout,
         2,
@@ -90,7 +98,9 @@ def final_parameters(optimizer, layout, order=("a", "b", "c"), block_steps=None,
 
 @pytest.fixture(scope="module")
 def one_by_one():
-    return functools.cache(lambda optimizer: final_parameters(optimizer, Layout(1, 1)))
+    return functools.cache(
+        lambda optimizer, objective="wav2vec2": final_parameters(optimizer, Layout(1, 1), objective=objective)
+    )
 
 
 ARRANGEMENTS = [
@@ -101,35 +111,53 @@ ARRANGEMENTS = [
 ]
 
 
+# Arrangements and optimizers that the plain tests have, by objective; the rest is slow.
+PLAIN_ARRANGEMENTS = {"wav2vec2": 1, "best-rq": 1, "wav2vec2-log-mel": 0}
+
+
 @pytest.mark.parametrize(
-    ("optimizer", "layout", "order", "block_steps"),
+    ("objective", "optimizer", "layout", "order", "block_steps"),
     [
-        pytest.param(optimizer, *arrangement, marks=[pytest.mark.slow] * (place > 1 or optimizer == "adamw"))
+        pytest.param(
+            objective,
+            optimizer,
+            *arrangement,
+            marks=[pytest.mark.slow] * (place >= PLAIN_ARRANGEMENTS[objective] or optimizer == "adamw"),
+        )
+        for objective in CONFIGS
         for optimizer in OPTIMIZERS
         for place, arrangement in enumerate(ARRANGEMENTS)
     ],
     ids=str,
 )
-def test_layout_order_and_blocks_change_nothing(one_by_one, optimizer, layout, order, block_steps):
-    found, expected = final_parameters(optimizer, layout, order, block_steps), one_by_one(optimizer)
+def test_layout_order_and_blocks_change_nothing(one_by_one, objective, optimizer, layout, order, block_steps):
+    found = final_parameters(optimizer, layout, order, block_steps, objective=objective)
+    expected = one_by_one(optimizer, objective)
     difference = optax.tree.norm(jax.tree.map(np.subtract, found, expected))
     assert difference <= 1e-5 * optax.tree.norm(expected)
 
 
 @pytest.mark.parametrize(
-    ("layout", "method"),
+    ("objective", "layout", "method"),
     [
-        (Layout(2, 2), "exact"),
-        pytest.param(Layout(1, 3), "exact", marks=pytest.mark.slow),
-        pytest.param(Layout(1, 3), "encoder-blocks,remat-layers,micro-2", marks=pytest.mark.slow),
-        pytest.param(Layout(2, 2), "encoder-blocks,remat-layers,micro-2", marks=pytest.mark.slow),
+        pytest.param("wav2vec2", Layout(2, 2), "exact", marks=pytest.mark.slow),
+        ("best-rq", Layout(2, 2), "exact"),
+        pytest.param("wav2vec2", Layout(1, 3), "exact", marks=pytest.mark.slow),
+        pytest.param("best-rq", Layout(1, 3), "exact", marks=pytest.mark.slow),
+        pytest.param("best-rq", Layout(1, 3), "remat-layers,micro-2", marks=pytest.mark.slow),
+        pytest.param("wav2vec2-log-mel", Layout(2, 2), "remat-layers,micro-2", marks=pytest.mark.slow),
+        *(
+            pytest.param("wav2vec2", layout, "encoder-blocks,remat-layers,micro-2", marks=pytest.mark.slow)
+            for layout in (Layout(1, 3), Layout(2, 2))
+        ),
     ],
     ids=str,
 )
-def test_methods_that_take_less_memory_change_no_round(one_by_one, layout, method):
-    found = final_parameters("sgd", layout, method=method)
-    difference = optax.tree.norm(jax.tree.map(np.subtract, found, one_by_one("sgd")))
-    assert difference <= 1e-5 * optax.tree.norm(one_by_one("sgd"))
+def test_methods_that_take_less_memory_change_no_round(one_by_one, objective, layout, method):
+    found = final_parameters("sgd", layout, method=method, objective=objective)
+    expected = one_by_one("sgd", objective)
+    difference = optax.tree.norm(jax.tree.map(np.subtract, found, expected))
+    assert difference <= 1e-5 * optax.tree.norm(expected)
     assert difference > 0.0  # it was computed another way
 
 
@@ -169,8 +197,9 @@ def test_the_automatic_chunk_goes_by_the_methods_memory():
     assert chunks.fastest(list(plain.values())) == 1
 
 
-def test_one_client_one_step_equals_plain_training():
-    objective, source = pretraining_objective(CONFIG), NoiseClients()
+@pytest.mark.parametrize("name", ["wav2vec2", pytest.param("best-rq", marks=pytest.mark.slow)])
+def test_one_client_one_step_equals_plain_training(name):
+    objective, source = pretraining_objective(CONFIGS[name]), NoiseClients(CONFIGS[name])
     training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
     run = simulation.Simulation(
         training, loss_weighted(), optax.sgd(1.0), source, lambda r: ["b"], Layout(1, 1), 2, 1

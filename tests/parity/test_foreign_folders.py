@@ -17,7 +17,7 @@ from tests.parity.compare import INTERMEDIATE_TOLERANCE, relative
 from tests.w2v_jax.interop import made
 from tests.w2v_jax.interop.test_huggingface_vocabulary import CASES
 from tests.w2v_jax.interop.test_huggingface_vocabulary import write as write_vocabulary
-from w2v_jax.config import LARGE_LV60, PRESETS, TINY
+from w2v_jax.config import LARGE_LV60, TINY, WAV2VEC2_PRESETS
 from w2v_jax.interop import huggingface_config, huggingface_names
 from w2v_jax.interop.huggingface_config import model_settings_of, read_extractor, read_stated
 from w2v_jax.interop.huggingface_folder import read_config, read_encoder, read_model, write_model
@@ -78,13 +78,13 @@ def test_every_field_of_transformers_configuration_is_accounted_for():
     assert own - known == set()
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", WAV2VEC2_PRESETS)
 def test_a_configuration_that_transformers_saves_again_keeps_the_recipe(tmp_path, name):
-    made.write_json(tmp_path / "config.json", model_settings_of(PRESETS[name], PRE_TRAINING))
+    made.write_json(tmp_path / "config.json", model_settings_of(WAV2VEC2_PRESETS[name], PRE_TRAINING))
     transformers.Wav2Vec2Config.from_pretrained(tmp_path).save_pretrained(tmp_path / "again")
-    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=PRESETS[name].normalise_waveform)
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=WAV2VEC2_PRESETS[name].normalise_waveform)
     extractor.save_pretrained(tmp_path / "again")
-    assert read_config(tmp_path / "again") == PRESETS[name]
+    assert read_config(tmp_path / "again") == WAV2VEC2_PRESETS[name]
 
 
 def test_a_configuration_of_transformers_alone_borrows_from_the_preset_of_its_shape(tmp_path):

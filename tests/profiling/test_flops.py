@@ -33,6 +33,19 @@ def test_a_product_is_two_operations_a_multiply_add():
     assert not report.unpriced
 
 
+def test_a_fourier_transform_costs_five_n_log_n_and_half_for_real_numbers():
+    for function, dtype, each in (
+        (jnp.fft.fft, jnp.complex64, 5 * 512 * 9),
+        (lambda x: jnp.fft.rfft(x, 512), jnp.float32, 5 * 512 * 9 // 2),
+    ):
+        given = jax.ShapeDtypeStruct((3, 7, 512), dtype)
+        report = count(function, given)
+        assert report.rows == {("", "forward"): Cost(elementwise=3 * 7 * each)}
+        assert not report.unpriced
+        # XLA charges a transform more, by a formula of its own, but no other order of size.
+        assert 3 * 7 * each <= operations(jax.jit(function).lower(given).compile()) < 8 * 3 * 7 * each
+
+
 def test_scan_costs_what_the_unrolled_loop_costs():
     def scanned(stack, x):
         return lax.scan(lambda x, w: (layer(w, x), None), x, stack)[0]

@@ -5,7 +5,19 @@ import math
 import pytest
 
 from tests.configs import SMALL
-from w2v_jax.config import BASE, LARGE, LARGE_LV60, PRESETS, TINY, ModelConfig
+from w2v_jax.config import (
+    BASE,
+    BEST_RQ_PRESETS,
+    BEST_RQ_SMALL,
+    LARGE,
+    LARGE_LV60,
+    PRESETS,
+    TINY,
+    WAV2VEC2_PRESETS,
+    ModelConfig,
+    nearest_preset,
+    preset_of,
+)
 
 
 def test_num_frames_of_the_papers_clip():
@@ -21,7 +33,9 @@ def test_receptive_field_is_the_shortest_clip_with_a_frame():
 
 
 def test_presets_are_the_published_variants():
-    assert set(PRESETS) == {"tiny", "base", "large", "large-lv60"}
+    assert set(WAV2VEC2_PRESETS) == {"tiny", "base", "large", "large-lv60"}
+    assert set(BEST_RQ_PRESETS) == {"best-rq-tiny", "best-rq-small", "best-rq-base"}
+    assert PRESETS == WAV2VEC2_PRESETS | BEST_RQ_PRESETS
     assert (LARGE.feature_norm, LARGE.pre_norm) == ("group", False)
     assert (LARGE_LV60.feature_norm, LARGE_LV60.pre_norm, LARGE_LV60.conv_bias) == ("layer", True, True)
     assert (LARGE_LV60.normalise_waveform, LARGE.normalise_waveform) == (True, False)
@@ -60,3 +74,23 @@ def test_numbers_outside_their_range_are_refused_by_name(names, values):
 
 def test_the_ends_of_the_ranges_are_inside():
     SMALL.replace(layer_drop=1.0, mask_probability=0.0, mask_min_spans=0, diversity_weight=0.0, mask_span=1)
+
+
+def test_the_nearest_preset_has_the_same_front_end():
+    for name, preset in PRESETS.items():
+        assert nearest_preset(preset) == name
+    assert nearest_preset(BEST_RQ_SMALL.replace(hidden_dim=300, num_heads=5)) == "best-rq-small"
+    alike = TINY.replace(hidden_dim=320, num_layers=6, num_heads=5, positional_groups=5, pre_norm=True)
+    assert nearest_preset(alike) in WAV2VEC2_PRESETS
+
+
+def test_an_objective_and_a_size_name_a_preset():
+    assert [preset_of(*named) for named in ((None, None), ("best-rq", None), ("best-rq", "small"))] == [
+        "tiny",
+        "best-rq-tiny",
+        "best-rq-small",
+    ]
+    assert preset_of("best-rq", "best-rq-base") == preset_of(None, "best-rq-base") == "best-rq-base"
+    for objective, model in (("wav2vec2", "best-rq-tiny"), ("best-rq", "large"), (None, "huge")):
+        with pytest.raises(ValueError, match=f"there is no model .*{model}"):
+            preset_of(objective, model)

@@ -35,6 +35,7 @@ from w2v_jax.interop.huggingface_names import (
 from w2v_jax.interop.huggingface_vocabulary import VOCABULARY_FILE
 from w2v_jax.interop.huggingface_weights import array_names, read_arrays, strays
 from w2v_jax.interop.stated import Stated
+from w2v_jax.model.best_rq import BestRQ
 from w2v_jax.model.binding import bind
 from w2v_jax.model.wav2vec2 import Encoder, Wav2Vec2
 
@@ -159,7 +160,8 @@ def _kind(folder: Path) -> tuple[str, list[str]]:
 
 def abstract(config: ModelConfig, kind: str, settings: Mapping[str, Any]) -> Parameters:
     """Shapes of the parameters of a class; `settings` tell a CTC model's number of tokens."""
-    module = Wav2Vec2 if kind == PRE_TRAINING else Encoder
+    pre_training = BestRQ if config.objective == "best-rq" else Wav2Vec2
+    module = pre_training if kind == PRE_TRAINING else Encoder
     make, _ = bind(lambda key: module(config, key))
     shapes = dict(jax.eval_shape(make, jax.random.key(0)))
     if kind == CTC:
@@ -169,6 +171,19 @@ def abstract(config: ModelConfig, kind: str, settings: Mapping[str, Any]) -> Par
             "bias": jax.ShapeDtypeStruct((tokens,), np.float32),
         }
     return shapes
+
+
+def check_writable(config: ModelConfig) -> None:
+    """Refuse a model whose front end is none of wav2vec 2.0's.
+
+    Raises:
+        UserError: it hears log-mel spectra.
+    """
+    if config.front_end == "log-mel":
+        raise UserError(
+            f"a model of {config.objective} on log-mel spectra cannot be written for Hugging Face, whose "
+            "wav2vec 2.0 begins with convolutions over the waveform: finetune opens the run folder itself"
+        )
 
 
 def write_model(
@@ -189,7 +204,11 @@ def write_model(
         kept: config.json of the folder that the model came from.
         extractor: its feature extractor's settings.
         weight_norm: see `huggingface_names.to_state_dict`.
+
+    Raises:
+        UserError: Hugging Face has no such model; nothing is written then.
     """
+    check_writable(config)
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The exported training step of wav2vec 2.0 in one plain file, for boards whose jax cannot load the export.
+"""The exported step of wav2vec 2.0 or BEST-RQ in one plain file, for boards that cannot load the export.
 
 It is copied beside the artifact. It needs jax alone (from 0.4.13, which is Python 3.8's last) and computes
 what experiments/costs/step/training_step.py does: same loss, same random draws, same update. Arrays are
@@ -14,6 +14,7 @@ import types
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 MASK, NEGATIVES, GUMBEL, DROPOUT, LAYER_DROP = range(5)  # random streams
@@ -32,7 +33,15 @@ ABSENT = (
     "frozen_feature_encoder",
     "truncate_seconds",
 )
-CHOICES = {"compute_dtype": ("float32", "bfloat16", "float16"), "feature_norm": ("group", "layer")}
+CHOICES = {
+    "compute_dtype": ("float32", "bfloat16", "float16"),
+    "feature_norm": ("group", "layer"),
+    "objective": ("wav2vec2", "best-rq"),
+    "front_end": ("waveform", "log-mel"),
+}
+# Settings that older manifests lack.
+ADDED = {"objective": "wav2vec2", "front_end": "waveform"}
+SAMPLE_RATE_HZ, MEL_WINDOW, MEL_HOP, FFT_SAMPLES = 16000, 400, 160, 512
 
 
 def gelu(x):
@@ -60,7 +69,7 @@ def make_step(manifest):
     Raises:
         ValueError: a leaf is missing or unexpected, or a setting is unknown.
     """
-    config = types.SimpleNamespace(**manifest["config"])
+    config = types.SimpleNamespace(**dict(ADDED, **manifest["config"]))
     optimizer = types.SimpleNamespace(**manifest["optimizer"])
     chosen = {name: getattr(config, name) for name in CHOICES}
     chosen["optimizer"] = optimizer.name
@@ -108,17 +117,18 @@ def make_step(manifest):
 
 def parameter_paths(config):
     """List all parameters' paths; the transformer layers' arrays are stacked along a leading layer axis."""
-    paths = ["mask_embedding", "quantizer/codevectors"]
+    paths = ["mask_embedding"]
     paths += [f"context_network/positional/{leaf}" for leaf in ("direction", "magnitude", "bias")]
-    linears = [
-        "feature_projection/projection",
-        "quantizer/weight_proj",
-        "project_context",
-        "project_quantized",
-    ]
+    linears = ["feature_projection/projection"]
+    if config.objective == "best-rq":
+        linears += ["prediction"]
+    else:
+        paths += ["quantizer/codevectors"]
+        linears += ["quantizer/weight_proj", "project_context", "project_quantized"]
     linears += [f"{LAYERS}attention/{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")]
     linears += [f"{LAYERS}feed_forward/{name}" for name in ("intermediate", "output")]
-    norms = ["feature_projection/layer_norm", "context_network/layer_norm"]
+    norms = ["context_network/layer_norm"]
+    norms += [] if config.front_end == "log-mel" else ["feature_projection/layer_norm"]
     norms += [f"{LAYERS}layer_norm", f"{LAYERS}final_layer_norm"]
     for index in range(len(config.conv_channels)):
         paths += [f"{CONV_LAYER}{index}/{leaf}" for leaf in ("kernel", "bias")[: 1 + config.conv_bias]]
@@ -128,7 +138,7 @@ def parameter_paths(config):
 
 
 def training_loss(config, parameters, waveform, num_samples, utterance_id, key_data, step):
-    """Compute the sum of contrastive loss, diversity and feature penalty per masked frame: f32[]."""
+    """Compute the loss per masked frame: f32[]. wav2vec 2.0 adds diversity and feature penalty to it."""
 
     def stream(number):
         # Each utterance has a key for each purpose. Raw key data are keys in every version of jax.
@@ -142,16 +152,20 @@ def training_loss(config, parameters, waveform, num_samples, utterance_id, key_d
         valid = valid_frames(config, num_samples, 0, waveform.shape[1])
         waveform = jnp.where(valid, standardise(waveform, 1, valid, 1e-7), jnp.zeros_like(waveform))
     features = encode(config, parameters, waveform, num_samples)
-    valid = valid_frames(config, num_samples, len(config.conv_kernels), features.shape[1])
+    valid = frames_of(config, num_samples, features.shape[1])
     mask = span_mask(config, stream(MASK), valid)
-    counts = negative_counts(config, stream(NEGATIVES), mask)
-
-    normed = layer_norm(parameters, "feature_projection/layer_norm", features)
+    normed = features
+    if config.front_end != "log-mel":
+        normed = layer_norm(parameters, "feature_projection/layer_norm", features)
     projected = linear(config, parameters, "feature_projection/projection", normed)
     projected = dropout(projected, config.input_dropout, site(1))
     masked = jnp.where(mask[..., None], parameters["mask_embedding"][None, None], projected)
     drop_key = jax.random.fold_in(key_data, LAYER_DROP)
     context = contextualise(config, parameters, masked, valid, site(2), drop_key)
+    if config.objective == "best-rq":
+        scores = linear(config, parameters, "prediction", context)
+        return masked_mean(cross_entropy(config, scores, nearest_codes(config, features)), mask)
+    counts = negative_counts(config, stream(NEGATIVES), mask)
     unmasked = dropout(normed, config.feature_dropout, site(3))
     vectors, codes, probabilities = quantize(config, parameters, unmasked, stream(GUMBEL), step)
     context = linear(config, parameters, "project_context", context)
@@ -170,11 +184,52 @@ def training_loss(config, parameters, waveform, num_samples, utterance_id, key_d
 
 def encode(config, parameters, waveform, num_samples):
     """Encode [batch, sample] into latent frames."""
+    if config.front_end == "log-mel":
+        return log_mel_frames(config, waveform, num_samples)
     x = waveform[..., None]
     for index in range(len(config.conv_channels)):
         layer = functools.partial(conv_layer, config, parameters, num_samples, index)
         x = jax.checkpoint(layer)(x) if config.rematerialise_cnn else layer(x)
     return jnp.asarray(scale_gradient(x, config.encoder_gradient_scale))
+
+
+def log_mel_frames(config, waveform, num_samples):
+    """Compute stacked log-mel bands; each value is normalised over its utterance, and zero on padding."""
+    stack, bands = config.log_mel_stack, config.log_mel_bands
+    frames = max((waveform.shape[1] - MEL_WINDOW) // MEL_HOP + 1, 0) // stack
+    samples = np.arange(frames * stack)[:, None] * MEL_HOP + np.arange(MEL_WINDOW)[None, :]
+    window = jnp.asarray(np.hanning(MEL_WINDOW + 1)[:-1], jnp.float32)
+    power = jnp.square(jnp.abs(jnp.fft.rfft(waveform[:, samples] * window[None, None], FFT_SAMPLES)))
+    top = 2595.0 * np.log10(1.0 + SAMPLE_RATE_HZ / 2 / 700.0)
+    corners = 700.0 * (10.0 ** (np.linspace(0.0, top, bands + 2) / 2595.0) - 1.0)
+    low, centre, high = corners[:-2], corners[1:-1], corners[2:]
+    at = np.fft.rfftfreq(FFT_SAMPLES, 1.0 / SAMPLE_RATE_HZ)[:, None]
+    filters = np.maximum(0.0, np.minimum((at - low) / (centre - low), (high - at) / (high - centre)))
+    filters = jnp.asarray(filters.astype(np.float32))
+    energies = jnp.einsum("bwf,fm->bwm", power, filters, precision=lax.Precision.HIGHEST)
+    features = jnp.log(energies + 1e-6).reshape(waveform.shape[0], frames, stack * bands)
+    valid = frames_of(config, num_samples, frames)[..., None]
+    return lax.stop_gradient(jnp.where(valid, standardise(features, 1, valid), jnp.zeros_like(features)))
+
+
+def nearest_codes(config, features):
+    """Find each frame's entry in every codebook of BEST-RQ: i32[batch, time, book]; see model/best_rq.py."""
+    draws, dim = np.random.Generator(np.random.PCG64(config.target_seed)), config.target_dim
+    bound = (6.0 / (features.shape[-1] + dim)) ** 0.5
+    projections = draws.uniform(-bound, bound, (config.target_codebooks, features.shape[-1], dim))
+    entries = draws.normal(size=(config.target_codebooks, config.target_entries, dim))
+    entries /= np.linalg.norm(entries, axis=-1, keepdims=True)
+    projections, entries = (jnp.asarray(drawn.astype(np.float32)) for drawn in (projections, entries))
+    highest = lax.Precision.HIGHEST
+    projected = jnp.einsum("btc,gcd->btgd", features, projections, precision=highest)
+    return jnp.argmax(jnp.einsum("btgd,gvd->btgv", projected, entries, precision=highest), axis=-1)
+
+
+def cross_entropy(config, scores, codes):
+    """Compute the mean over codebooks of -log softmax of the frame's code: f32[batch, time]."""
+    scores = scores.reshape(*codes.shape, config.target_entries)
+    own = jnp.take_along_axis(jax.nn.log_softmax(scores, axis=-1), codes[..., None], axis=-1)
+    return -own[..., 0].mean(-1)
 
 
 def conv_layer(config, parameters, num_samples, index, x):
@@ -344,6 +399,14 @@ def valid_frames(config, num_samples, layers, total):
     for index in range(layers):
         length = jnp.maximum((length - config.conv_kernels[index]) // config.conv_strides[index] + 1, 0)
     return jnp.arange(total)[None, :] < length[:, None]
+
+
+def frames_of(config, num_samples, total):
+    """Mark latent frames that are not padding: bool[batch, total]."""
+    if config.front_end != "log-mel":
+        return valid_frames(config, num_samples, len(config.conv_kernels), total)
+    windows = jnp.maximum((num_samples - MEL_WINDOW) // MEL_HOP + 1, 0)
+    return jnp.arange(total)[None, :] < (windows // config.log_mel_stack)[:, None]
 
 
 def fold_in_all(keys, data):

@@ -78,7 +78,7 @@ def codebooks(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
 def target_codes(
     config: ModelConfig, features: Float[Array, "batch time channel"]
 ) -> Int[Array, "batch time book"]:
-    """Find the codes of frames: in each codebook the entry nearest to the projected frame, both of length one.
+    """Find the entry of every codebook that is nearest to the projected frame, both scaled to length one.
 
     The entry with the largest inner product is the nearest one, whatever the length of the projected frame.
 
@@ -88,6 +88,7 @@ def target_codes(
     """
     projections, entries = (jnp.asarray(part) for part in codebooks(config))
     highest = jax.lax.Precision.HIGHEST
-    projected = jnp.einsum("btc,gcd->btgd", features.astype(jnp.float32), projections, precision=highest)
-    nearness = jnp.einsum("btgd,gvd->btgv", projected, entries, precision=highest)
-    return jnp.argmax(nearness, axis=-1).astype(jnp.int32)
+    with jax.named_scope("quantizer"):
+        projected = jnp.einsum("btc,gcd->btgd", features.astype(jnp.float32), projections, precision=highest)
+        nearness = jnp.einsum("btgd,gvd->btgv", projected, entries, precision=highest)
+        return jnp.argmax(nearness, axis=-1).astype(jnp.int32)

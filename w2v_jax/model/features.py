@@ -119,9 +119,10 @@ def log_mel_frames(
     config: ModelConfig, waveform: Float[Array, "batch time"], num_samples: Int[Array, " batch"]
 ) -> Float[Array, "batch frame channel"]:
     """Compute log-mel frames, each value normalised over the valid frames of its utterance."""
-    features = log_mel.log_mel(waveform, config.log_mel_stack, config.log_mel_bands)
-    valid = valid_frames(frame_lengths(num_samples, config), features.shape[1])
-    return log_mel.normalised(features, valid)
+    with jax.named_scope("log_mel"):
+        features = log_mel.log_mel(waveform, config.log_mel_stack, config.log_mel_bands)
+        valid = valid_frames(frame_lengths(num_samples, config), features.shape[1])
+        return log_mel.normalised(features, valid)
 
 
 class LogMelFrontEnd(Scoped):

@@ -41,7 +41,13 @@ def log_mel(
     window = jnp.asarray(np.hanning(LOG_MEL_WINDOW_SAMPLES + 1)[:-1], jnp.float32)
     pieces = waveform[:, starts + np.arange(LOG_MEL_WINDOW_SAMPLES)[None, :]] * window[None, None, :]
     spectrum = jnp.abs(jnp.fft.rfft(pieces, FFT_SAMPLES))
-    energies = jnp.einsum("bwf,fm->bwm", jnp.square(spectrum), jnp.asarray(mel_filters(bands)))
+    # Codes are taken from these energies: they must not depend on a device's fast products.
+    energies = jnp.einsum(
+        "bwf,fm->bwm",
+        jnp.square(spectrum),
+        jnp.asarray(mel_filters(bands)),
+        precision=jax.lax.Precision.HIGHEST,
+    )
     return jnp.log(energies + FLOOR).reshape(waveform.shape[0], frames, stacked * bands)
 
 
@@ -60,7 +66,7 @@ def mel_filters(bands: int = NUM_BANDS) -> np.ndarray:
 def normalised(
     features: Float[Array, "batch time feature"], valid: Bool[Array, "batch time"]
 ) -> Float[Array, "batch time feature"]:
-    """Normalise every feature to zero mean and unit variance over an utterance's valid frames; zero beyond."""
+    """Give each feature zero mean and unit variance over an utterance's valid frames; zero elsewhere."""
     share = valid.astype(features.dtype)[..., None]
     count = jnp.maximum(share.sum(1, keepdims=True), 1.0)
     mean = (features * share).sum(1, keepdims=True) / count

@@ -237,9 +237,9 @@ def _encoder(config: ModelConfig, batch: Batch) -> encoder_blocks.BlockedEncoder
 
 def _encode(config: ModelConfig, parameters: Parameters, batch: Batch) -> tuple[Array, Any]:
     """Compute features, and the statistics that `_pull_encoder` needs."""
-    if config.front_end == "log-mel":
-        return log_mel_frames(config, *_prepared(config, batch)), None
     with jax.named_scope(ENCODER):
+        if config.front_end == "log-mel":
+            return log_mel_frames(config, *_prepared(config, batch)), None
         return encoder_blocks.forward(_encoder(config, batch), parameters[ENCODER], *_prepared(config, batch))
 
 
@@ -265,4 +265,5 @@ def apart(parameters: Parameters) -> tuple[Parameters, Parameters]:
 
 
 def together(layers: Parameters, others: Parameters) -> Parameters:
+    """Put together what `apart` split; the feature encoder is there if `others` hold it."""
     return others | {"context_network": others["context_network"] | {"layers": layers}}

@@ -8,9 +8,8 @@ from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
 from experiments.report.writer import write_report
+from w2v_jax.config import PresetName
 from w2v_jax.memory_methods import names_of
-
-Model = Literal["tiny", "base", "large", "large-lv60"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,7 +19,7 @@ class ProfileArguments:
     example: w2v-jax profile --model base --seconds 5.5 --batch 4 --out reports/profile
     """
 
-    model: Model = "base"
+    model: PresetName = "base"
     """Preset."""
     seconds: float = 5.5
     """Length of each utterance, in seconds."""

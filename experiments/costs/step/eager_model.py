@@ -1,4 +1,4 @@
-"""Trace wav2vec 2.0 pre-training operation by operation, as transformers runs it in an eager framework.
+"""Trace pre-training operation by operation, as an eager framework runs it: wav2vec 2.0 as transformers does.
 
 Negatives are gathered at full size, [1 + negatives, batch, frame, dim], as in transformers. Scopes are those
 of this project's modules, so that all accountings can be compared.
@@ -24,12 +24,16 @@ def trace(config: ModelConfig, batch: int, samples: int, tape: Tape) -> Tape:
         features = _feature_encoder(config, batch, samples, tape)
     with tape.within("feature_projection"):
         frames = features.shape[1]
-        normed = tape.normalise(features, batch * frames)
+        log_mel = config.front_end == "log-mel"  # frames that need no gradient and have no norm
+        normed = features if log_mel else tape.normalise(features, batch * frames)
         hidden = tape.dropout(tape.linear(normed, config.hidden_dim), config.input_dropout)
     with tape.within("masking"):
         tape.save(Tensor((batch, frames), 1))
     with tape.within("context_network"):
         context = _context_network(config, hidden, tape)
+    if config.objective == "best-rq":
+        _best_rq(config, context, tape)
+        return tape
     with tape.within("project_context"):
         predicted = tape.linear(context, config.projection_dim)
     with tape.within("quantizer"):
@@ -42,6 +46,8 @@ def trace(config: ModelConfig, batch: int, samples: int, tape: Tape) -> Tape:
 
 
 def _feature_encoder(config: ModelConfig, batch: int, samples: int, tape: Tape) -> Tensor:
+    if config.front_end == "log-mel":
+        return Tensor((batch, config.num_frames(samples), config.feature_dim))
     x, frames = Tensor((batch, samples, 1)), samples
     for index, channels in enumerate(config.conv_channels):
         taps, stride = config.conv_kernels[index], config.conv_strides[index]
@@ -123,6 +129,17 @@ def _quantizer(config: ModelConfig, x: Tensor, tape: Tape) -> Tensor:
     choice = Tensor(logits.shape, x.itemsize)
     tape.save(choice)  # the choice is multiplied with the codebook
     return Tensor((batch, frames, config.codevector_dim), x.itemsize)
+
+
+def _best_rq(config: ModelConfig, context: Tensor, tape: Tape) -> None:
+    """Put the heads and the cross-entropy on the tape; the codes need no gradient."""
+    batch, frames, _ = context.shape
+    books, entries = config.target_codebooks, config.target_entries
+    with tape.within("prediction"):
+        scores = tape.full(tape.linear(context, books * entries))
+    with tape.within("losses"):
+        tape.softmax(Tensor((batch, frames, books, entries), scores.itemsize))
+        tape.save(Tensor((batch * frames * books,), 8))  # indices of the codes
 
 
 def _losses(config: ModelConfig, predicted: Tensor, targets: Tensor, tape: Tape) -> None:

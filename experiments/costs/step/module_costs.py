@@ -15,13 +15,15 @@ from profiling.flops import Cost
 from profiling.traffic import Traffic, traffic
 from w2v_jax.config import ModelConfig
 
-QUANTIZATION = ("quantizer", "project_context", "project_quantized")
+QUANTIZATION = ("quantizer", "project_context", "project_quantized", "prediction")
+LOG_MEL = "log_mel"
 OTHER = "losses and draws"
 
 
 def layer_names(config: ModelConfig) -> list[str]:
     """Return the rows of every table, in the order of the forward pass."""
     return [
+        *([LOG_MEL] if config.front_end == "log-mel" else []),
         *(f"conv_layers_{index}" for index in range(len(config.conv_channels))),
         "feature_projection",
         "positional",
@@ -33,8 +35,8 @@ def layer_names(config: ModelConfig) -> list[str]:
 
 
 def module_of(layer: str) -> str:
-    """Return the module of Table 1 that a layer belongs to."""
-    if layer.startswith("conv_layers") or layer == "feature_projection":
+    """Return the module of Table 1 that a layer belongs to; log-mel spectra stand where the CNN does."""
+    if layer.startswith("conv_layers") or layer in (LOG_MEL, "feature_projection"):
         return "cnn_encoder"
     if layer.startswith("layers") or layer == "positional":
         return "transformer"
@@ -46,6 +48,7 @@ def layer_of(scope: str) -> str:
     parts = scope.split("/")
     for part in parts:
         if part.startswith(("conv_layers_", "layers_")) or part in (
+            LOG_MEL,
             "feature_projection",
             "positional",
             "layers",

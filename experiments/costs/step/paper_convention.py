@@ -1,18 +1,19 @@
 """Count parameters and forward FLOPs by module, in the convention of the paper's Table 1."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 MODULES = {
     "cnn_encoder": ("feature_encoder", "feature_projection"),
     "transformer": ("context_network",),
-    "quantization": ("quantizer", "project_context", "project_quantized"),
+    "quantization": ("quantizer", "project_context", "project_quantized", "prediction"),
 }
 ALL = tuple(name for names in MODULES.values() for name in names)
 
 
 # Table 1's row of quantization counts the projections' operations but not their parameters.
-PARAMETER_MODULES = MODULES | {"quantization": ("quantizer",)}
+PARAMETER_MODULES = MODULES | {"quantization": ("quantizer", "prediction")}
 
 
 def module_costs(config: Any, seconds: float, batch: int) -> dict[str, dict[str, int]]:
@@ -39,7 +40,8 @@ def module_costs(config: Any, seconds: float, batch: int) -> dict[str, dict[str,
 
     # The convention prices convolutions as such, whatever form computes them.
     config = config.replace(convolution_form="lax")
-    init, apply = bind_model(config)
+    init, _ = bind_model(config)
+    forward = _forward(config)
     samples = round(seconds * SAMPLE_RATE_HZ)
     parameters = jax.eval_shape(init, jax.random.key(0))
     inputs = (
@@ -47,8 +49,8 @@ def module_costs(config: Any, seconds: float, batch: int) -> dict[str, dict[str,
         jax.ShapeDtypeStruct((batch,), jnp.int32),
         jax.ShapeDtypeStruct((batch, config.num_frames(samples)), jnp.bool_),
     )
-    layers = count_modules(apply, parameters, *inputs)
-    everything = count(apply, parameters, *inputs).rows
+    layers = count_modules(forward, parameters, *inputs)
+    everything = count(forward, parameters, *inputs).rows
 
     def inside(scope: str, names: tuple[str, ...]) -> bool:
         return any(part in names for part in scope.split("/")[:2])
@@ -57,7 +59,7 @@ def module_costs(config: Any, seconds: float, batch: int) -> dict[str, dict[str,
     between = sum((cost for (scope, _), cost in everything.items() if not inside(scope, ALL)), Cost())
     rows = {}
     for module, names in MODULES.items():
-        own = [parameters[name] for name in PARAMETER_MODULES[module]]
+        own = [parameters.get(name) for name in PARAMETER_MODULES[module]]
         full = sum((cost for (scope, _), cost in everything.items() if inside(scope, names)), Cost())
         full = full + between if module == "transformer" else full
         rows[module] = {
@@ -73,3 +75,19 @@ def module_costs(config: Any, seconds: float, batch: int) -> dict[str, dict[str,
         key: sum(row[key] for row in rows.values()) for key in ("params", "flops_paper", "flops_full")
     }
     return rows
+
+
+def _forward(config: Any) -> Callable:
+    """Build the forward pass that is counted; BEST-RQ's includes the codes and the scores of every frame."""
+    from w2v_jax.model.best_rq import target_codes
+    from w2v_jax.objective.pretraining import bind_model
+
+    _, apply = bind_model(config)
+    if config.objective != "best-rq":
+        return apply
+
+    def best_rq(parameters: Any, *inputs: Any) -> Any:
+        encoded, _ = apply(parameters, *inputs)
+        return apply(parameters, encoded.context, method="logits"), target_codes(config, encoded.features)
+
+    return best_rq

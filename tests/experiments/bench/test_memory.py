@@ -175,19 +175,22 @@ def test_what_is_no_size(text):
         memory_budget.parse(text)
 
 
-def test_the_ladder_is_exact_and_ends_with_all_methods():
+@pytest.mark.parametrize("model", ["tiny", "best-rq-tiny"])
+def test_the_ladder_is_exact_and_ends_with_all_methods(model):
     for batch in (1, 2, 8, 9):
-        names = list(memory_budget.ladder(batch))
+        names = list(memory_budget.ladder(batch, PRESETS[model]))
         assert names[0] == "plain"
         assert names[-1] == "exact"
         assert all(memory_methods.is_exact(name) for name in names)
         assert len(set(names)) == len(names)
+        for name in names:
+            memory_methods.configured(PRESETS[model], name)  # which refuses parts that the model lacks
 
 
 def test_the_fewest_operations_that_fit_are_chosen():
     """By what each combination would take: here, less the further down the ladder it stands."""
     settings = StepSettings(model="tiny", seconds=1.0, batch=4)
-    order = list(memory_budget.ladder(4))
+    order = list(memory_budget.ladder(4, PRESETS["tiny"]))
     sizes = {method: 100 - 10 * place for place, method in enumerate(order)}
     said = []
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.configs import SMALL
 from tests.w2v_jax.interop.made import POINTER, write_json
-from w2v_jax.config import BASE, LARGE, LARGE_LV60, PRESETS, TINY, TRAINING_SETTINGS, nearest_preset
+from w2v_jax.config import BASE, LARGE, LARGE_LV60, TINY, TRAINING_SETTINGS, WAV2VEC2_PRESETS, nearest_preset
 from w2v_jax.errors import UserError
 from w2v_jax.interop.huggingface_config import (
     OURS,
@@ -36,9 +36,9 @@ def refused(folder, read=read_stated):
     return str(error.value)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", WAV2VEC2_PRESETS)
 def test_a_preset_comes_back_whole(tmp_path, name):
-    preset = PRESETS[name]
+    preset = WAV2VEC2_PRESETS[name]
     write_json(tmp_path / "config.json", model_settings_of(preset, PRE_TRAINING))
     write_json(tmp_path / "preprocessor_config.json", extractor_settings_of(preset))
     resolved = read_stated(tmp_path).resolve()
@@ -49,7 +49,7 @@ def test_a_preset_comes_back_whole(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["tiny", "large-lv60"])
 def test_what_config_json_leaves_out_comes_from_the_preset_of_the_shape(tmp_path, name):
-    preset = PRESETS[name]
+    preset = WAV2VEC2_PRESETS[name]
     resolved = read_stated(write(tmp_path / "m", preset, num_negatives=37)).resolve()
     lent = (
         "feature_penalty_weight",

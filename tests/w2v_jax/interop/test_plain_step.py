@@ -12,7 +12,7 @@ import pytest
 
 from experiments.costs.step import training_step
 from experiments.costs.step.training_step import StepSettings
-from tests.configs import SMALL, VARIANTS
+from tests.configs import SMALL, SMALL_BEST_RQ, SMALL_LOG_MEL, VARIANTS, lengthened
 from w2v_jax.batch import Batch
 from w2v_jax.config import ModelConfig
 from w2v_jax.interop import plain_step
@@ -39,6 +39,7 @@ SCALED = SMALL.replace(
     scan_unroll=2,
     contrastive_temperature=1.0,  # gradients that are not clipped
 )
+BEST_RQ = SMALL_BEST_RQ.replace(**REGULARISED, normalise_waveform=True)
 SAMPLES = 900
 # Relative, of the loss and of every leaf. In 16 bits single roundings fall the other way.
 TOLERANCES = {"float32": (1e-5, 1e-4), "bfloat16": (2e-3, 2e-2), "float16": (2e-4, 2e-3)}
@@ -71,7 +72,8 @@ def named(state):
 @functools.cache
 def direct_step(config, optimizer):
     """The step that is exported."""
-    settings = StepSettings(model="tiny", seconds=SAMPLES / 16_000, batch=3, optimizer=optimizer)
+    seconds = lengthened(SAMPLES, config) / 16_000
+    settings = StepSettings(model="tiny", seconds=seconds, batch=3, optimizer=optimizer)
     return training_step.build(settings, config=config)
 
 
@@ -107,9 +109,10 @@ def manifest_of(config, names, optimizer):
     return json.loads(json.dumps(manifest))
 
 
-def make_batch(lengths=(SAMPLES, 700, 0)):
-    """Unequal lengths, a row without samples among them."""
-    waveform = np.zeros((len(lengths), SAMPLES), np.float32)
+def make_batch(lengths=(SAMPLES, 700, 0), config=SMALL):
+    """Unequal lengths, a row without samples among them; longer where a configuration's frames are."""
+    lengths = tuple(lengthened(length, config) for length in lengths)
+    waveform = np.zeros((len(lengths), max(lengths)), np.float32)
     for row, length in enumerate(lengths):
         waveform[row, :length] = 0.1 + 0.3 * np.random.default_rng(row).standard_normal(length)
     ids = np.arange(5, 5 + len(lengths), dtype=np.uint32)
@@ -143,20 +146,24 @@ def assert_same(ours, theirs, share):
 @pytest.mark.parametrize(
     ("config", "optimizer"),
     [
-        pytest.param(GROUP_NORM, "adamw", id="group-norm"),
+        pytest.param(GROUP_NORM, "adamw", id="group-norm", marks=pytest.mark.slow),
         pytest.param(
             LAYER_NORM.replace(rematerialise_cnn=True, rematerialise_layers=True),
             "sgd",
             id="layer-norm-sgd-remat",
         ),
-        pytest.param(LAYER_NORM.replace(compute_dtype="bfloat16"), "adamw", id="bfloat16"),
+        pytest.param(
+            LAYER_NORM.replace(compute_dtype="bfloat16"), "adamw", id="bfloat16", marks=pytest.mark.slow
+        ),
         pytest.param(SCALED, "adamw", id="float16"),
+        pytest.param(BEST_RQ, "adamw", id="best-rq"),
+        pytest.param(SMALL_LOG_MEL, "sgd", id="wav2vec2-log-mel", marks=pytest.mark.slow),
     ],
 )
 def test_two_steps_equal_the_exported_step(config, optimizer):
     function, ours = jax.jit(direct_step(config, optimizer).function), plain(config, optimizer)
     state, leaves = drawn_state(config, optimizer)
-    batch = make_batch()
+    batch = make_batch(config=config)
     loss_share, state_share = TOLERANCES[config.compute_dtype]
     for index in range(2):
         key, step = jax.random.key(7 + index), jnp.int32(3 + index)
@@ -272,4 +279,15 @@ def test_the_file_refuses_methods_that_it_does_not_have(name):
     value = {"gathered_negatives": True, "frozen_feature_encoder": True, "truncate_seconds": 1.0}.get(name, 1)
     manifest = manifest_of(GROUP_NORM.replace(**{name: value}), state, "sgd")
     with pytest.raises(ValueError, match=name):
+        plain_step.make_step(manifest)
+
+
+def test_a_manifest_of_an_older_version_is_wav2vec2s():
+    names = list(named(direct_step(GROUP_NORM, "sgd").arguments[0]))
+    manifest = manifest_of(GROUP_NORM, names, "sgd")
+    for name in plain_step.ADDED:
+        del manifest["config"][name]
+    plain_step.make_step(manifest)
+    manifest["config"]["objective"] = "hubert"
+    with pytest.raises(ValueError, match="objective must be one of wav2vec2, best-rq, got 'hubert'"):
         plain_step.make_step(manifest)

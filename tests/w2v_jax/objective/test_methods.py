@@ -1,6 +1,7 @@
 """Methods that take less memory give the plain step's gradients."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.configs import LOG_MEL
 from w2v_jax import memory_methods
 from w2v_jax.batch import Batch
 from w2v_jax.config import TINY, ModelConfig
@@ -35,7 +37,27 @@ VARIANTS = {
     "large-lv60": BASE_LIKE.replace(
         feature_norm="layer", conv_bias=True, normalise_waveform=True, pre_norm=True
     ),
+    "log-mel": BASE_LIKE.replace(**LOG_MEL),
+    "best-rq": BASE_LIKE.replace(
+        **LOG_MEL, objective="best-rq", pre_norm=True, target_codebooks=2, target_entries=12, target_dim=4
+    ),
 }
+# The plain tests of each variant; `exact` combines nearly all methods.
+MOSTLY_SLOW = {
+    "base": ("exact", "gathered-negatives"),
+    "base-masked-norm": (),
+    "large-lv60": ("exact",),
+    "log-mel": ("exact",),
+    "best-rq": ("exact",),
+}
+
+
+def cut_up(config: ModelConfig, method: str) -> ModelConfig:
+    """A configuration with a method, and with small blocks where it has blocks."""
+    config = memory_methods.configured(config, method)
+    return config.replace(**{name: value for name, value in SMALL_BLOCKS.items() if getattr(config, name)})
+
+
 # Small blocks, so that a second and a half of speech has several, and a last one that is not full.
 SMALL_BLOCKS = {
     "encoder_block_frames": 20,
@@ -74,12 +96,14 @@ def gradients_of(config: ModelConfig, batch: Batch, parameters=None):
 
 @pytest.fixture(scope="module")
 def plain():
-    return {name: gradients_of(config, batch_of()) for name, config in VARIANTS.items()}
+    return functools.cache(lambda name: gradients_of(VARIANTS[name], batch_of()))
 
 
-def exact_combinations():
+def exact_combinations(config: ModelConfig):
+    """Methods that the model has the parts for."""
     single = [name for name in memory_methods.EXACT if name not in ("micro-N", "layerwise")]
-    return [*single, "micro-1", "micro-2", "micro-5", "micro-7", "remat", "exact", "encoder-blocks,micro-2"]
+    some = [*single, "micro-1", "micro-2", "micro-5", "micro-7", "remat", "exact", "encoder-blocks,micro-2"]
+    return [method for method in some if not set(method.split(",")) & set(memory_methods.lacking(config))]
 
 
 def test_blocks_are_of_nearly_one_width():
@@ -101,19 +125,16 @@ def test_blocks_are_of_nearly_one_width():
 @pytest.mark.parametrize(
     ("variant", "method"),
     [
-        # Of the masked norm, the combination of all methods is the plain test.
         pytest.param(
-            variant, method, marks=[pytest.mark.slow] * (variant == "base-masked-norm" and method != "exact")
+            variant, method, marks=[pytest.mark.slow] * (method not in MOSTLY_SLOW.get(variant, (method,)))
         )
         for variant in VARIANTS
-        for method in exact_combinations()
+        for method in exact_combinations(VARIANTS[variant])
     ],
 )
 def test_exact_methods_give_the_plain_gradients(plain, variant, method):
-    config = memory_methods.configured(VARIANTS[variant], method)
-    blocks = {name: value for name, value in SMALL_BLOCKS.items() if getattr(config, name)}
-    gradients, sums = gradients_of(config.replace(**blocks), batch_of())
-    expected, expected_sums = plain[variant]
+    gradients, sums = gradients_of(cut_up(VARIANTS[variant], method), batch_of())
+    expected, expected_sums = plain(variant)
     assert jax.tree.structure(gradients) == jax.tree.structure(expected)
     assert distance(gradients, expected) < TOLERANCE
     for name, total in expected_sums.items():
@@ -139,50 +160,62 @@ def test_the_diversity_loss_is_what_needs_the_first_pass(plain):
     assert distance(gradients_of(config.replace(micro_batch=1), batch)[0], whole) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_features_of_a_large_batch_are_computed_again(plain, monkeypatch):
     from w2v_jax.objective import accumulation
 
     monkeypatch.setattr(accumulation, "KEPT_FEATURES_BYTES", 0)
     gradients, _ = gradients_of(BASE_LIKE.replace(micro_batch=2), batch_of())
-    assert distance(gradients, plain["base"][0]) < TOLERANCE
+    assert distance(gradients, plain("base")[0]) < TOLERANCE
 
 
-@pytest.mark.parametrize("method", ["plain", "exact"])
-def test_a_batch_without_masked_frames_teaches_nothing(method):
-    config = memory_methods.configured(BASE_LIKE, method)
+@pytest.mark.parametrize(
+    ("variant", "method"),
+    [
+        pytest.param("base", "plain", marks=pytest.mark.slow),
+        ("base", "exact"),
+        ("best-rq", "micro-2"),
+    ],
+)
+def test_a_batch_without_masked_frames_teaches_nothing(variant, method):
+    config = memory_methods.configured(VARIANTS[variant], method)
     gradients, sums = gradients_of(config, batch_of((700, 900)))
     assert norm(gradients) == 0.0
     assert sums["loss"].weight == 0.0
 
 
+LAYERWISE = "layerwise,remat-layers,remat-attention,remat-feed-forward,remat-similarity"
+LAYERWISE_PLAIN = (("base", "layerwise"), ("best-rq", LAYERWISE))
+
+
 @pytest.mark.parametrize(
-    "method",
+    ("variant", "method"),
     [
-        "layerwise",
-        "layerwise,remat-layers,encoder-blocks,remat-attention,remat-feed-forward,remat-similarity",
+        pytest.param(name, method, marks=[pytest.mark.slow] * ((name, method) not in LAYERWISE_PLAIN))
+        for name, config in VARIANTS.items()
+        for method in (
+            ("layerwise", f"{LAYERWISE},encoder-blocks") if config.front_end == "waveform" else (LAYERWISE,)
+        )
     ],
 )
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_layerwise_descends_by_the_plain_gradients(plain, variant, method):
-    config = memory_methods.configured(VARIANTS[variant], method)
-    blocks = {name: value for name, value in SMALL_BLOCKS.items() if getattr(config, name)}
-    objective = pretraining_objective(config.replace(**blocks))
+    objective = pretraining_objective(cut_up(VARIANTS[variant], method))
     parameters = jax.jit(objective.init)(jax.random.key(0))[0]
     assert objective.descend is not None
     after, _, sums = jax.jit(objective.descend)(
         parameters, {}, batch_of(), jax.random.key(5), jnp.int32(7), jnp.float32(0.5)
     )
-    expected, expected_sums = plain[variant]
+    expected, expected_sums = plain(variant)
     expected_after = jax.tree.map(lambda p, g: p - 0.5 * g, parameters, expected)
     moved = jax.tree.map(jnp.subtract, after, parameters)
     assert distance(moved, jax.tree.map(jnp.subtract, expected_after, parameters)) < TOLERANCE
     np.testing.assert_allclose(sums["loss"].total, expected_sums["loss"].total, rtol=1e-5)
 
 
-def test_methods_work_under_vmap():
+@pytest.mark.parametrize("variant", ["base", pytest.param("best-rq", marks=pytest.mark.slow)])
+def test_methods_work_under_vmap(variant):
     """As in a round: every client has parameters of its own."""
-    config = memory_methods.configured(BASE_LIKE, "exact").replace(**SMALL_BLOCKS, convolution_form="product")
-    objective = pretraining_objective(config)
+    objective = pretraining_objective(cut_up(VARIANTS[variant], "exact").replace(convolution_form="product"))
     parameters = jax.jit(jax.vmap(lambda key: objective.init(key)[0]))(jax.random.split(jax.random.key(0)))
     batches = jax.tree.map(
         lambda *leaves: jnp.stack(leaves),
@@ -194,38 +227,52 @@ def test_methods_work_under_vmap():
     )
     for client in range(2):
         alone, _ = gradients_of(
-            BASE_LIKE,
+            VARIANTS[variant],
             jax.tree.map(lambda leaf, c=client: leaf[c], batches),
             jax.tree.map(lambda leaf, c=client: leaf[c], parameters),
         )
         assert distance(jax.tree.map(lambda leaf, c=client: leaf[c], together), alone) < TOLERANCE
 
 
-def test_loss_scale_multiplies_gradients():
-    for method in ("plain", "exact"):
-        objective = pretraining_objective(memory_methods.configured(BASE_LIKE, method))
-        parameters = jax.jit(objective.init)(jax.random.key(0))[0]
-        given = (parameters, {}, batch_of(), jax.random.key(5), jnp.int32(7))
-        one, _, _ = jax.jit(objective.value_and_grad)(*given)
-        scaled, _, sums = jax.jit(objective.value_and_grad)(*given, jnp.float32(1024.0))
-        assert distance(jax.tree.map(lambda leaf: leaf / 1024.0, scaled), one) < TOLERANCE
-        assert float(sums["loss"].total) / float(sums["loss"].weight) < 100
+@pytest.mark.parametrize(
+    ("variant", "method"),
+    [
+        ("base", "plain"),
+        pytest.param("base", "exact", marks=pytest.mark.slow),
+        pytest.param("best-rq", "plain", marks=pytest.mark.slow),
+        ("best-rq", "exact"),
+    ],
+)
+def test_loss_scale_multiplies_gradients(variant, method):
+    objective = pretraining_objective(memory_methods.configured(VARIANTS[variant], method))
+    parameters = jax.jit(objective.init)(jax.random.key(0))[0]
+    given = (parameters, {}, batch_of(), jax.random.key(5), jnp.int32(7))
+    one, _, _ = jax.jit(objective.value_and_grad)(*given)
+    scaled, _, sums = jax.jit(objective.value_and_grad)(*given, jnp.float32(1024.0))
+    assert distance(jax.tree.map(lambda leaf: leaf / 1024.0, scaled), one) < TOLERANCE
+    assert float(sums["loss"].total) / float(sums["loss"].weight) < 100
 
 
-def test_a_frozen_encoder_gets_no_gradient():
-    for method in ("frozen-encoder", "frozen-encoder,exact"):
-        gradients, _ = gradients_of(memory_methods.configured(BASE_LIKE, method), batch_of())
-        assert norm(gradients["feature_encoder"]) == 0.0
-        assert norm(gradients["context_network"]) > 0.0
+@pytest.mark.parametrize(
+    "method", ["frozen-encoder", pytest.param("frozen-encoder,exact", marks=pytest.mark.slow)]
+)
+def test_a_frozen_encoder_gets_no_gradient(method):
+    gradients, _ = gradients_of(memory_methods.configured(BASE_LIKE, method), batch_of())
+    assert norm(gradients["feature_encoder"]) == 0.0
+    assert norm(gradients["context_network"]) > 0.0
 
 
-def test_truncated_clips_are_the_beginnings_of_clips():
+@pytest.mark.parametrize(
+    ("variant", "method"),
+    [("base", "truncated-1"), pytest.param("best-rq", "truncated-1,micro-2", marks=pytest.mark.slow)],
+)
+def test_truncated_clips_are_the_beginnings_of_clips(variant, method):
     batch = batch_of()
     cut = batch._replace(
         waveform=batch.waveform[:, :16_000], num_samples=jnp.minimum(batch.num_samples, 16_000)
     )
-    found, sums = gradients_of(memory_methods.configured(BASE_LIKE, "truncated-1"), batch)
-    expected, expected_sums = gradients_of(BASE_LIKE, cut)
+    found, sums = gradients_of(memory_methods.configured(VARIANTS[variant], method), batch)
+    expected, expected_sums = gradients_of(VARIANTS[variant], cut)
     assert distance(found, expected) <= 1e-6
     assert sums["audio_seconds"].total == expected_sums["audio_seconds"].total
 
@@ -236,6 +283,19 @@ def test_every_method_changes_the_configuration_that_it_names():
         assert set(method.changes) <= fields, name
         assert method.changes or method.optimizer
         assert method.about.startswith("inexact") == (name in memory_methods.INEXACT)
+
+
+@pytest.mark.parametrize(
+    ("variant", "method", "words"),
+    [
+        ("log-mel", "encoder-blocks,micro-2", "encoder-blocks is for convolutions"),
+        ("best-rq", "frozen-encoder", "frozen-encoder is for convolutions"),
+        ("best-rq", "gathered-negatives", "gathered-negatives is for the contrastive task"),
+    ],
+)
+def test_methods_of_parts_that_a_model_lacks_are_refused(variant, method, words):
+    with pytest.raises(UserError, match=words):
+        memory_methods.configured(VARIANTS[variant], method)
 
 
 def test_names_combine():
