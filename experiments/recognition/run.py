@@ -10,6 +10,7 @@ import numpy as np
 from experiments.models import encoders
 from experiments.process.progress import Progress
 from experiments.recognition import recipes
+from experiments.recognition.keyword_task import KeywordTask
 from experiments.recognition.recognition_task import RecognitionTask
 from experiments.recognition.schedule import learning_rates
 from experiments.recognition.task import Task, or_infinite
@@ -29,6 +30,7 @@ from w2v_jax.recognition.training import (
     make_update,
 )
 
+TASKS = {"recognition": RecognitionTask, "keywords": KeywordTask}
 MAX_VALIDATIONS = 50
 # Training batches that estimate the running statistics before a validation; older values keep a weight of
 # 0.9^40, under 2 %.
@@ -57,9 +59,10 @@ class Finetuning:
     def __init__(self, settings: dict[str, Any], folder: RunFolder):
         self.settings, self.folder = settings, folder
         self.source = encoders.load(settings["init"], settings["model"])
-        self.recipe = recipes.FINE_TUNING[encoders.recipe_of(self.source, folder.path)]
+        named = encoders.recipe_of(self.source, folder.path)
+        self.recipe = recipes.RECIPES[settings["task"]][named]
         self.model = model_of(settings, self.source.config)
-        self.task: Task = RecognitionTask(settings, self.model, self.recipe)
+        self.task: Task = TASKS[settings["task"]](settings, self.model, self.recipe)
         self.train_batches = self.task.train
         self.optimizer = make_optimizer(settings["head_optimizer"], settings["clip_norm"])
         self.updates = settings["updates"] or self.recipe.epochs * self.train_batches.steps_per_epoch
@@ -167,6 +170,8 @@ class Finetuning:
     def _statistics(self, state: TrainingState, key: Any, step: int) -> Any:
         """Estimate the head's running statistics for the current parameters from the last batches."""
         statistics = state.statistics
+        if not jax.tree.leaves(statistics):
+            return statistics
         for earlier in range(max(0, step + 1 - STATISTICS_BATCHES), step + 1):
             batch = self.train_batches[earlier]
             statistics = self._update_statistics(

@@ -48,11 +48,13 @@ METRICS = {
         Metric("dev_loss", "validation loss"),
         Metric("dev_wer", "validation WER", _percent),
         Metric("dev_cer", "validation CER", _percent),
+        Metric("dev_accuracy", "validation accuracy", _percent),
         Metric("encoder_learning_rate", "encoder's rate", "{:.1e}".format),
         Metric("head_learning_rate", "head's rate", "{:.1e}".format),
     ),
 }
-HELD_OUT = {"round": METRICS["round"][-1], "update": METRICS["update"][2]}  # a row has room for one
+# Columns of which a row has room for one: the first that a run has.
+HELD_OUT = {"round": ("heldout_accuracy",), "update": ("dev_wer", "dev_accuracy")}
 # Clients that a round asked, and whose updates it did not use.
 LOST = ("skipped", "late", "dropped", "too_large")
 
@@ -79,7 +81,7 @@ def side_by_side(states: Sequence[RunState]) -> RenderableType:
         table.add_column(title, overflow="fold" if title == "run" else "ellipsis", no_wrap=title != "run")
     names = _short_names([run.folder for run in states])
     for run, name in zip(states, names, strict=True):
-        held = HELD_OUT[run.unit]
+        held = _held_out(run)
         loss, line = run.latest("loss"), run.latest(held.column)
         table.add_row(
             Text(name),
@@ -92,6 +94,13 @@ def side_by_side(states: Sequence[RunState]) -> RenderableType:
             Sparkline(_values(run, held.column)),
         )
     return table
+
+
+def _held_out(run: RunState) -> Metric:
+    """Choose the metric of held-out clips that the row of a run shows."""
+    metrics = {metric.column: metric for metric in METRICS[run.unit]}
+    columns = HELD_OUT[run.unit]
+    return metrics[next((name for name in columns if run.latest(name) is not None), columns[0])]
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:
@@ -130,7 +139,11 @@ def _recognition(settings: dict[str, Any]) -> list[str]:
         parts.append(settings["features"])
     if settings["freeze"] != "none":
         parts.append(f"{settings['freeze']} frozen")
-    return [*parts, settings["tokens"], f"selected by {settings.get('select_by', 'wer')}"]
+    keywords = settings.get("task") == "keywords"
+    if keywords and settings["labels"] is not None:
+        parts.append(f"{settings['labels']:.0%} of the labels")
+    learnt = f"keywords of column {settings['column']}" if keywords else settings["tokens"]
+    return [*parts, learnt, f"selected by {settings.get('select_by', 'wer')}"]
 
 
 def _state(run: RunState, *, short: bool = False) -> Text:
@@ -192,8 +205,9 @@ def _beside(run: RunState, column: str, line: dict[str, Any]) -> str:
     """Give the value to compare with: chance, or the best so far."""
     if column == "heldout_accuracy" and line.get("chance_accuracy") is not None:
         return f" (chance {line['chance_accuracy']:.3f})"
-    if column in ("dev_wer", "dev_cer"):
-        best = min(
+    if column in ("dev_wer", "dev_cer", "dev_accuracy"):
+        choose = max if column == "dev_accuracy" else min
+        best = choose(
             (line for line in run.lines if line.get(column) is not None), key=lambda held: held[column]
         )
         return f" (best {_percent(best[column])} at {best[run.unit]})"
