@@ -441,7 +441,7 @@ FAULTS = {
         f"{CTC} -k greedy",
     ),
     "dropout in a frozen encoder": fault(
-        "w2v_jax/recognition/ctc.py",
+        "w2v_jax/recognition/frames.py",
         'dropout_keys=None if config.frozen == "encoder" else dropout_keys',
         "dropout_keys=dropout_keys",
         f"{CTC} -k frozen_encoder",

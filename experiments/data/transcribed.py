@@ -1,4 +1,4 @@
-"""Transcribed speech as train, dev and test: the release's own splits, or disjoint ones made here."""
+"""Labelled speech as train, dev and test: the release's own splits, or disjoint ones made here."""
 
 import dataclasses
 from collections import Counter
@@ -20,15 +20,17 @@ from w2v_jax.text.tokenizers import Tokenizer
 
 # Fixed, so that runs with different seeds are scored on the same clips.
 BUDGET_IDENTITY = (0x57E9, 1)
+# Size of the synthetic corpus of single words.
+SYNTHETIC_KEYWORDS: dict[str, Any] = {"words": 10, "words_per_sentence": (1, 1), "clips_per_speaker": 20}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Transcribed:
-    """Clips with transcripts.
+    """Clips with transcripts, or with other labels.
 
     Attributes:
         clips: of a split.
-        texts: their transcripts under the run's rules for text.
+        texts: their transcripts under the run's rules for text, or their classes.
         dropped: clips left out, by reason.
         changed: clips that were changed when they were decoded, or found under another name, by reason.
         source: where the split comes from.
@@ -59,21 +61,30 @@ class Transcribed:
 
 
 def load(
-    data: str | None, rules: TextRules, *, min_samples: int, max_samples: int, seed: int
+    data: str | None,
+    rules: TextRules | None,
+    *,
+    min_samples: int,
+    max_samples: int,
+    seed: int,
+    label_column: str = "sentence",
 ) -> dict[str, Transcribed]:
     """Load train, dev and test of a corpus; those that the release lacks are made (see `splits.divide`).
 
     Args:
-        data: a Common Voice folder or a prepared one; None makes a synthetic corpus of this seed.
-        rules: for transcripts.
+        data: a Common Voice folder or a prepared one; None makes a synthetic corpus of this seed, of single
+            words where there are no `rules`.
+        rules: for transcripts; None takes the column's values as they are, without white space around them.
         min_samples: shortest clip used.
         max_samples: longest clip used in train; dev and test keep every clip.
         seed: of the synthetic corpus alone.
+        label_column: the column of the transcripts.
 
     Raises:
         CorpusError: no such corpus, or one without transcripts.
     """
-    with corpora.opened(data, SyntheticConfig(seed=seed)) as source:
+    synthetic = SyntheticConfig(**SYNTHETIC_KEYWORDS) if rules is None else SyntheticConfig()
+    with corpora.opened(data, dataclasses.replace(synthetic, seed=seed)) as source:
         divided = splits.divide(source.splits, source.load)
         base = "train" if "train" in source.splits else UNION
         found = {}
@@ -81,12 +92,14 @@ def load(
             name = f"made from {base}.tsv" if held.made else f"{split}.tsv"
             longest = max_samples if split == "train" else None
             dropped = _unread(held, split, source.splits)
-            found[split] = _usable(held, rules, (min_samples, longest), name, dropped)
+            texts = _texts(held.clips, rules, label_column)
+            label = "label" if rules is None else "transcript"
+            found[split] = _usable(held, texts, label, (min_samples, longest), name, dropped)
             if not found[split].clips:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in found[split].dropped.items())
                 raise CorpusError(
-                    f"{source.folder}: no clip of {split} has a transcript and a usable length ({reasons}): "
-                    "fine-tuning needs the `sentence` column"
+                    f"{source.folder}: no clip of {split} has a {label} and a usable length ({reasons}): "
+                    f"fine-tuning needs the `{label_column}` column"
                 )
         return found
 
@@ -100,23 +113,28 @@ def _unread(held: splits.Split, split: str, own: Sequence[str]) -> Counter[str]:
     )
 
 
+def _texts(clips: Sequence[Utterance], rules: TextRules | None, label_column: str) -> list[str]:
+    values = column(clips, label_column)
+    return [value.strip() if rules is None else normalise(value, rules) for value in values]
+
+
 def _usable(
     held: splits.Split,
-    rules: TextRules,
+    texts: list[str],
+    label: str,
     limits: tuple[int, int | None],
     source: str,
     dropped: Counter[str],
 ) -> Transcribed:
-    """Clips with a transcript and a length, in samples, within limits."""
+    """Clips with a text, which is a transcript or a label, and a length, in samples, within limits."""
     clips, (shortest, longest) = held.clips, limits
-    texts = [normalise(sentence, rules) for sentence in column(clips, "sentence")]
     num_samples = lengths(clips)
     kept = []
     for index, text in enumerate(texts):
         if num_samples[index] < shortest:
             dropped["too short"] += 1
         elif not text:
-            dropped["without transcript"] += 1
+            dropped[f"without {label}"] += 1
         elif longest is not None and num_samples[index] > longest:
             dropped["too long"] += 1
         else:
@@ -139,9 +157,13 @@ def within_minutes(train: Transcribed, minutes: float) -> Transcribed:
     """
     order = generator(*BUDGET_IDENTITY).permutation(len(train.clips))
     seconds = np.cumsum(lengths(train.clips)[order]) / SAMPLE_RATE_HZ
-    kept = sorted(int(index) for index in order[: max(1, int((seconds <= 60.0 * minutes).sum()))])
+    return selected(train, sorted(order[: max(1, int((seconds <= 60.0 * minutes).sum()))].tolist()))
+
+
+def selected(held: Transcribed, indices: Sequence[int]) -> Transcribed:
+    """Select some of the clips."""
     return dataclasses.replace(
-        train, clips=take(train.clips, kept), texts=[train.texts[index] for index in kept]
+        held, clips=take(held.clips, indices), texts=[held.texts[index] for index in indices]
     )
 
 

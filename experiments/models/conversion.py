@@ -7,25 +7,40 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.models import encoders
+from experiments.models import keyword_conversion
+from experiments.models.converted_folders import (
+    KEPT,
+    KEPT_PROCESSING,
+    check_exported,
+    kept_settings,
+    save_checkpoint,
+    write_exported,
+    write_finetuned,
+)
+from experiments.models.keyword_spotters import is_keyword_spotter
 from experiments.models.pretraining_runs import CONVERTED, ORIGINS, open_run
-from experiments.models.recognizers import BEST, SETTINGS, is_recognizer, open_recognizer
+from experiments.models.recognizers import SETTINGS, is_recognizer, open_recognizer
 from experiments.options.arguments import blaming
-from experiments.process.files import read_json, write_json
-from w2v_jax.checkpoint import Checkpoints
+from experiments.process.files import write_json
 from w2v_jax.errors import UserError
 from w2v_jax.interop import fairseq, huggingface_folder, huggingface_vocabulary
 from w2v_jax.interop.foreign_files import read_optional, refuse_outer_folder
 from w2v_jax.interop.huggingface_config import read_extractor
-from w2v_jax.interop.huggingface_names import CTC, ENCODER, HEAD, PRE_TRAINING, Parameters, WeightNorm
+from w2v_jax.interop.huggingface_names import (
+    CLASSIFIER,
+    CTC,
+    ENCODER,
+    HEAD,
+    PRE_TRAINING,
+    Parameters,
+    WeightNorm,
+)
 from w2v_jax.interop.stated import Stated, describe
 from w2v_jax.recognition.ctc import RecognizerConfig
 from w2v_jax.recognition.heads import EPSILON, HeadConfig
 from w2v_jax.text.rules import TextRules
 from w2v_jax.text.storage import save_tokenizer
 
-KEPT = "huggingface.json"  # config.json of the folder that a run came from
-KEPT_PROCESSING = "huggingface_processing.json"  # its feature extractor's and its tokenizer's settings
 # Running statistics that normalise nothing: mean 0, and a variance that epsilon makes one.
 NEUTRAL_VARIANCE = np.float32(1.0) - np.float32(EPSILON)
 
@@ -62,6 +77,8 @@ def convert(
         model = huggingface_folder.read_model(source)
         if model.kind == CTC:
             lines = _write_recognizer(out, model, source, provenance)
+        elif model.kind == CLASSIFIER:
+            lines = keyword_conversion.write_keyword_spotter(out, model, source, provenance)
         else:
             _write_run(out, model.kind, model.stated, model.parameters, model.settings, source, provenance)
             lines = describe(model.stated.resolve())
@@ -69,6 +86,8 @@ def convert(
         return [told, *lines, *model.stated.notes]
     if is_recognizer(source):
         written, parameters, notes = _export_recognizer(source, out, kind, weight_norm)
+    elif is_keyword_spotter(source):
+        written, parameters, notes = keyword_conversion.export_keyword_spotter(source, out, kind, weight_norm)
     else:
         written, parameters = _export_run(source, out, kind, weight_norm)
         notes = []
@@ -110,7 +129,7 @@ def _write_run(
         "model_config": dataclasses.asdict(resolved.config),
         ORIGINS: resolved.origins,
     }
-    _save(out / "checkpoints", {"parameters": parameters})
+    save_checkpoint(out / "checkpoints", {"parameters": parameters})
     write_json(out / KEPT, kept)
     if kept:
         write_json(out / KEPT_PROCESSING, {"feature_extractor": read_extractor(source)[0]})
@@ -140,35 +159,11 @@ def _write_recognizer(
         "input_norm": {"mean": np.zeros(width, np.float32), "variance": np.full(width, NEUTRAL_VARIANCE)}
     }
     parameters = {"encoder": encoder, "head": {"input_norm": norm, "output": output}}
-    out.mkdir(parents=True, exist_ok=True)
-    _save(out / BEST, {"parameters": parameters, "statistics": statistics})
+    processing = {"tokenizer": vocabulary.settings}
+    lines = write_finetuned(out, model, parameters, statistics, processing, source, provenance)
     save_tokenizer(out, tokenizer, TextRules())
-    write_json(out / KEPT, model.settings)
-    processing = {"feature_extractor": read_extractor(source)[0], "tokenizer": vocabulary.settings}
-    write_json(out / KEPT_PROCESSING, processing)
     write_json(out / SETTINGS, dataclasses.asdict(config))
-    resolved = model.stated.resolve()
-    settings = {
-        "init": f"{encoders.HUGGING_FACE}{source}",
-        "preset": CONVERTED,
-        ORIGINS: resolved.origins,
-    }
-    write_json(out / "config.json", {"settings": settings, "provenance": provenance})
-    return [*describe(resolved, encoders.FINE_TUNING), *vocabulary.notes]
-
-
-def _save(folder: Path, state: dict[str, Any]) -> None:
-    checkpoints = Checkpoints(folder)
-    checkpoints.save(0, jax.tree.map(np.ascontiguousarray, state))
-    checkpoints.close()
-
-
-def _kept(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read what a converted run keeps of its source: config.json, and the settings of its processors."""
-    config, processing = (
-        read_json(folder / name) if (folder / name).is_file() else {} for name in (KEPT, KEPT_PROCESSING)
-    )
-    return config, processing
+    return [*lines, *vocabulary.notes]
 
 
 def _export_run(source: Path, out: Path, kind: str | None, weight_norm: WeightNorm) -> tuple[str, Parameters]:
@@ -178,10 +173,10 @@ def _export_run(source: Path, out: Path, kind: str | None, weight_norm: WeightNo
         huggingface_folder.check_writable(run.config)
     held = run.settings.get("kind", PRE_TRAINING)
     written = kind or held
-    if written == CTC or (written == PRE_TRAINING and held == ENCODER):
+    if written in (CTC, CLASSIFIER) or (written == PRE_TRAINING and held == ENCODER):
         raise UserError(f"--kind {written}: {source} is a {held}, and has no such heads")
     parameters = run.parameters(huggingface_folder.abstract(run.config, written, {}))
-    kept, processing = _kept(run.folder)
+    kept, processing = kept_settings(run.folder)
     huggingface_folder.write_model(
         out,
         written,
@@ -204,10 +199,7 @@ def _export_recognizer(
     if config.features == "encoder":
         with blaming(str(source)):
             huggingface_folder.check_writable(config.model)
-    if kind == PRE_TRAINING or config.features != "encoder":
-        raise UserError(
-            f"--kind {kind}: {source} is a recognizer on {config.features}, and has no such heads"
-        )
+    check_exported(source, kind, (CTC, ENCODER), "recognizer", config.features)
     if kind == CTC and config.head.num_blocks:
         raise UserError(
             f"{source} has a head of {config.head.num_blocks} blocks, Wav2Vec2ForCTC has none: fine-tune "
@@ -215,23 +207,13 @@ def _export_recognizer(
         )
     held, statistics = jax.device_get(opened.best_checkpoint())
     parameters = dict(held["encoder"])
-    told, processing = _kept(source)
+    told, processing = kept_settings(source)
     if kind == CTC:
         told |= huggingface_vocabulary.write_vocabulary(out, opened.tokenizer, processing.get("tokenizer"))
         head = _folded(held["head"], statistics["input_norm"])
         there = np.argsort(getattr(opened.tokenizer, "ids", range(opened.tokenizer.num_tokens)))
         parameters[HEAD] = {"kernel": head["kernel"][:, there], "bias": head["bias"][there]}
-    model, extractor = config.model, processing.get("feature_extractor")
-    huggingface_folder.write_model(
-        out, kind, model, parameters, kept=told, extractor=extractor, weight_norm=weight_norm
-    )
-    notes = []
-    if model.feature_norm == "group":
-        notes.append(
-            f"{out}: transformers normalises over padding too, which this project's recognizers do not: give "
-            "it clips one by one, or of one length"
-        )
-    return kind, parameters, notes
+    return kind, parameters, write_exported(out, kind, config, parameters, told, processing, weight_norm)
 
 
 def _folded(head: Parameters, statistics: Parameters) -> Parameters:

@@ -29,7 +29,12 @@ class ConvertArguments:
     convert."""
     out: Path
     """Folder to write; it must not be there yet, or be empty."""
-    kind: Literal["Wav2Vec2ForPreTraining", "Wav2Vec2Model", "Wav2Vec2ForCTC"] | None = None
+    kind: (
+        Literal[
+            "Wav2Vec2ForPreTraining", "Wav2Vec2Model", "Wav2Vec2ForCTC", "Wav2Vec2ForSequenceClassification"
+        ]
+        | None
+    ) = None
     """Class to write for Hugging Face. Default: the run's own; Wav2Vec2Model is the encoder alone."""
     weight_norm: Literal["parametrizations", "weight_g"] = "parametrizations"
     """Names of the two arrays of Hugging Face's positional convolution; weight_g for torch before 2.0."""

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.models.keyword_spotters import is_keyword_spotter, open_keyword_spotter
 from experiments.models.pretraining_runs import (
     CONVERTED,
     OPTION,
@@ -96,12 +97,17 @@ def _from_folder(init: str) -> Source:
 
 
 def _from_run(init: str) -> Source:
-    if is_recognizer(Path(init)):
-        opened = open_recognizer(Path(init), f"{OPTION}{init}")
+    for kind, is_kind, open_kind in (
+        ("recognizer", is_recognizer, open_recognizer),
+        ("keyword spotter", is_keyword_spotter, open_keyword_spotter),
+    ):
+        if not is_kind(Path(init)):
+            continue
+        opened = open_kind(Path(init), f"{OPTION}{init}")
         if opened.config.features != "encoder":
-            raise UserError(f"{OPTION}{init} is a recognizer on {opened.config.features}, without an encoder")
+            raise UserError(f"{OPTION}{init} is a {kind} on {opened.config.features}, without an encoder")
         held, _ = jax.device_get(opened.best_checkpoint())
-        return Source(opened.config.model, held["encoder"], {"init": init, "model": "recognizer"})
+        return Source(opened.config.model, held["encoder"], {"init": init, "model": kind})
     run = open_run(init)
     make, _ = bind(lambda key: Encoder(run.config, key))
     parameters = run.parameters(jax.eval_shape(make, jax.random.key(0)))

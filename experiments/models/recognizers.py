@@ -8,7 +8,7 @@ import jax
 from experiments.process.files import read_json
 from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.errors import UserError
-from w2v_jax.objective.pretraining import Parameters
+from w2v_jax.objective.pretraining import Objective, Parameters
 from w2v_jax.recognition.ctc import Recognizer, RecognizerConfig, recognizer
 from w2v_jax.text.rules import TextRules
 from w2v_jax.text.storage import load_tokenizer
@@ -41,21 +41,38 @@ class RecognizerFolder(NamedTuple):
         Raises:
             UserError: there is none yet, or its arrays do not fit.
         """
-        folder = self.path / BEST
-        reader = Checkpoints(folder) if folder.is_dir() else None
-        latest = reader.latest() if reader else None
-        if reader is None or latest is None:
-            raise UserError(f"{self.named} has no validated checkpoint yet: let its fine-tuning go on first")
-        like = jax.eval_shape(self.recognizer.objective.init, jax.random.key(0))
-        try:
-            held = reader.restore(latest, {"parameters": like[0], "statistics": like[1]})
-        except (ValueError, KeyError) as error:
-            raise UserError(
-                f"{self.named}: its checkpoint is of another architecture than its {SETTINGS} says"
-            ) from error
-        finally:
-            reader.close()
-        return held["parameters"], held["statistics"]
+        return best_checkpoint(self.path, self.named, self.recognizer.objective, SETTINGS)
+
+
+def best_checkpoint(
+    run: Path, named: str, objective: Objective, settings_file: str
+) -> tuple[Parameters, Parameters]:
+    """Read (parameters, statistics) of the checkpoint of a fine-tuning run that validation chose.
+
+    Args:
+        run: the run's folder.
+        named: its name in messages.
+        objective: of its head and encoder.
+        settings_file: the file in the folder that gives their shapes.
+
+    Raises:
+        UserError: there is none yet, or its arrays do not fit.
+    """
+    folder = run / BEST
+    reader = Checkpoints(folder) if folder.is_dir() else None
+    latest = reader.latest() if reader else None
+    if reader is None or latest is None:
+        raise UserError(f"{named} has no validated checkpoint yet: let its fine-tuning go on first")
+    like = jax.eval_shape(objective.init, jax.random.key(0))
+    try:
+        held = reader.restore(latest, {"parameters": like[0], "statistics": like[1]})
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"{named}: its checkpoint is of another architecture than its {settings_file} says"
+        ) from error
+    finally:
+        reader.close()
+    return held["parameters"], held["statistics"]
 
 
 def is_recognizer(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""`w2v-jax finetune`: speech recognition by CTC on top of an encoder."""
+"""`w2v-jax finetune`: speech recognition by CTC, or keyword spotting, on top of an encoder."""
 
 import contextlib
 import dataclasses
@@ -17,16 +17,42 @@ from w2v_jax.text.rules import DOTLESS
 
 MAX_SEED = 2**31
 
-ABSENT_SETTINGS = {"language": ""}  # settings that run folders of older versions lack, and their values then
+# Settings that run folders of older versions lack, and their values then.
+ABSENT_SETTINGS = {
+    "language": "", "task": "recognition", "column": "sentence", "pooling": None, "segments": None,
+    "layers": None, "labels": None, "label_smoothing": None,
+}  # fmt: skip
+# Defaults of the options that depend on the task.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "recognition": {
+        "head_blocks": 3, "head_optimizer": "adadelta", "schedule": "newbob", "select_by": "wer",
+    },
+    "keywords": {
+        "head_blocks": 0, "head_optimizer": "adam", "schedule": "tri-stage", "select_by": "accuracy",
+        "pooling": "mean", "layers": "last", "label_smoothing": 0.0,
+    },
+}  # fmt: skip
+SELECTED_BY = {"recognition": ("wer", "cer", "loss"), "keywords": ("accuracy", "loss")}
+# Options that have a meaning in one task alone.
+OF_ONE_TASK = {
+    "recognition": ("tokens", "pieces", "alphabet", "accents", "apostrophes", "language"),
+    "keywords": ("column", "pooling", "segments", "layers", "labels", "label_smoothing"),
+}
+# Log-mel features have mean 0 over a clip: pooled in one part they say nothing, in six what follows what.
+SEGMENTS = {"encoder": 1, "log-mel": 6}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuneArguments:
-    """Train a speech recognizer on an encoder and score it; run the same command again to continue.
+    """Train a speech recognizer or a keyword spotter on an encoder and score it.
+
+    Run the same command again to continue.
 
     example: w2v-jax finetune --init runs/ten-clients-tiny-fedavg --data corpora/en --out runs/asr
     """
 
+    task: Literal["recognition", "keywords"] = "recognition"
+    """recognition writes the words of a clip (CTC); keywords names the class of a clip, such as a word."""
     data: Path | None = None
     """A Common Voice locale's folder or its parent, with transcripts. Left out: a synthetic corpus.
     Splits that it lacks are made: disjoint speakers where there are ten, else disjoint sentences."""
@@ -43,10 +69,24 @@ class FinetuneArguments:
     """What is never trained: the convolutions, or the whole encoder (a probe)."""
     head_only_updates: int = 0
     """First updates that train the head alone."""
-    head_blocks: int = 3
-    """Blocks of linear, batch norm and leaky ReLU before the scores; 0 is a linear probe."""
+    head_blocks: int | None = None
+    """Blocks of linear, batch norm and leaky ReLU before the scores; 0 is a linear probe. Default: 3, or 0
+    for keywords."""
     head_width: int | None = None
     """Width of the blocks. Default: the model's recipe."""
+    pooling: Literal["mean", "attentive"] | None = None
+    """Keywords: how the frames of a clip become one; attentive learns their weights. Default: mean."""
+    segments: int | None = None
+    """Keywords: equal parts of a clip that are pooled one by one. Default: 1, or 6 for log-mel features."""
+    layers: Literal["last", "weighted"] | None = None
+    """Keywords: frames of the encoder's last layer, or a trained mean of all its layers. Default: last."""
+    label_smoothing: float | None = None
+    """Keywords: share of a label that is spread over all classes, such as 0.1. Default: 0."""
+    column: Literal["sentence", "client_id", "age", "gender", "accent"] = "sentence"
+    """Keywords: the column of the tables that holds the class of a clip."""
+    labels: float | None = None
+    """Keywords: share of the training clips of each class to use, such as 0.1; smaller shares are contained
+    in larger ones of the same seed. Default: all."""
     tokens: Literal["characters", "pieces"] = "characters"
     """Characters, or SentencePiece unigrams trained on the training transcripts."""
     pieces: int = 1000
@@ -72,10 +112,11 @@ class FinetuneArguments:
     """Peak rate of Adam on the encoder. Default: the model's recipe."""
     head_learning_rate: float | None = None
     """Peak rate of the head's optimizer. Default: the model's recipe for adadelta, 1e-3 for adam."""
-    head_optimizer: Literal["adadelta", "adam"] = "adadelta"
-    """Optimizer of the head."""
-    schedule: Literal["newbob", "tri-stage"] = "newbob"
-    """newbob lowers rates when the validation loss stalls; tri-stage rises, holds and falls over the run."""
+    head_optimizer: Literal["adadelta", "adam"] | None = None
+    """Optimizer of the head. Default: adadelta, or adam for keywords."""
+    schedule: Literal["newbob", "tri-stage"] | None = None
+    """newbob lowers rates when the validation loss stalls; tri-stage rises, holds and falls over the run.
+    Default: newbob, or tri-stage for keywords."""
     clip_norm: float = 5.0
     """Gradients are scaled down to this global norm."""
     dropout: float | None = None
@@ -84,11 +125,12 @@ class FinetuneArguments:
     """Speed, band and chunk drops."""
     evaluate_every: int | None = None
     """Updates between validations. Default: an epoch, but at most about fifty a run."""
-    select_by: Literal["wer", "cer", "loss"] = "wer"
+    select_by: Literal["wer", "cer", "loss", "accuracy"] | None = None
     """What makes a checkpoint the best one; ties go by the others. Before words are recognised, error rates
-    say little and loss says more."""
+    say little and loss says more. Default: wer, or accuracy for keywords."""
     shuffle_transcripts: bool = False
-    """Give each training clip another's transcript: the control that says what listening is worth."""
+    """Give each training clip another's transcript or class: the control that says what listening is
+    worth."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 rounds the operands of matrix products; everything else stays fp32."""
     seed: int = 0
@@ -103,7 +145,15 @@ def resolve(options: FinetuneArguments) -> dict[str, Any]:
     """
     if options.model is not None:
         arguments.check_choice("--model", options.model, model_config.PRESETS)
-    may_be_zero = ("seed", "head_blocks", "head_only_updates", "dropout", "encoder_learning_rate")
+    _check_task(options)
+    may_be_zero = (
+        "seed",
+        "head_blocks",
+        "head_only_updates",
+        "dropout",
+        "encoder_learning_rate",
+        "label_smoothing",
+    )
     for name, value in dataclasses.asdict(options).items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
@@ -131,12 +181,42 @@ def resolve(options: FinetuneArguments) -> dict[str, Any]:
         raise UsageError(
             f"--language takes a code as Common Voice writes it (tr, az), got {options.language}"
         )
-    settings = dataclasses.asdict(options) | {
+    language = options.language
+    if language is None:
+        language = language_of(options.data) if options.task == "recognition" else ""
+    given = dataclasses.asdict(options)
+    settings = given | {
         "data": str(options.data) if options.data else None,
-        "language": language_of(options.data) if options.language is None else options.language,
+        "language": language,
+        **{name: value for name, value in DEFAULTS[options.task].items() if given[name] is None},
     }
+    if options.task == "keywords" and options.segments is None:
+        settings["segments"] = SEGMENTS[options.features]
     del settings["out"]
     return settings
+
+
+def _check_task(options: FinetuneArguments) -> None:
+    """Check that the options have a meaning in the task.
+
+    Raises:
+        UsageError: an option is of the other task, or a share is out of range.
+    """
+    task = options.task
+    for other, names in OF_ONE_TASK.items():
+        for name in names:
+            if other != task and getattr(options, name) != getattr(FinetuneArguments, name):
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{option} has a meaning with --task {other} alone")
+    if options.select_by not in (None, *SELECTED_BY[task]):
+        choices = " or ".join(SELECTED_BY[task])
+        raise UsageError(f"--select-by {options.select_by} has no meaning with --task {task}: give {choices}")
+    if options.labels is not None and options.labels > 1:
+        raise UsageError(f"--labels is a share of the training clips, at most 1, got {options.labels:g}")
+    if (options.label_smoothing or 0) >= 1:
+        raise UsageError(f"--label-smoothing must be below 1, got {options.label_smoothing:g}")
+    if options.layers == "weighted" and options.features == "log-mel":
+        raise UsageError("--features log-mel has no layers: leave --layers out")
 
 
 def language_of(data: Path | None) -> str:
@@ -150,10 +230,11 @@ def language_of(data: Path | None) -> str:
 
 
 def default_folder(settings: dict[str, Any]) -> Path:
-    """runs/finetune-<name of init>."""
+    """Name the run folder: runs/finetune-<name of init>, or runs/keywords-<name of init>."""
+    kind = "keywords" if settings["task"] == "keywords" else "finetune"
     if settings["features"] == "log-mel":
-        return Path("runs/finetune-log-mel")
-    return Path("runs") / f"finetune-{Path(settings['init'].removeprefix('hf:')).name}"
+        return Path(f"runs/{kind}-log-mel")
+    return Path("runs") / f"{kind}-{Path(settings['init'].removeprefix('hf:')).name}"
 
 
 def main(argv: list[str]) -> None:

@@ -63,17 +63,7 @@ def load(
     splits["train"] = (
         transcribed.shuffled(train, settings["seed"]) if settings["shuffle_transcripts"] else train
     )
-    batch_seconds = settings["batch_seconds"] or recipe.batch_seconds
-    if batch_seconds < settings["max_seconds"]:
-        raise UserError(
-            f"batches of {batch_seconds:g} s cannot hold clips of --max-seconds {settings['max_seconds']:g}: "
-            "give a larger --batch-seconds"
-        )
-    shape = {
-        "batch_samples": round(batch_seconds * SAMPLE_RATE_HZ),
-        "num_buckets": recipe.buckets,
-        "identity": (settings["seed"],),
-    }
+    shape = batch_shape(settings, recipe)
     labels, unknown = {}, {}
     for split, held in splits.items():
         labels[split], unknown[split] = transcribed.labels_of(held, tokenizer)
@@ -81,18 +71,40 @@ def load(
         transcribed=splits,
         tokenizer=tokenizer,
         unknown=unknown,
-        train=LabelledBatches(
-            splits["train"].clips,
-            labels["train"],
-            augmentation=Augmentation() if settings["augment"] else NONE,
-            **shape,
-        ),
+        train=training_batches(splits["train"], labels["train"], settings, shape),
         evaluation={
             split: evaluation_clips(held, labels[split], frame_samples, **shape)
             for split, held in splits.items()
             if split != "train"
         },
     )
+
+
+def batch_shape(settings: dict[str, Any], recipe: FineTuningRecipe) -> dict[str, Any]:
+    """Choose the arguments of LabelledBatches that all splits of a run share.
+
+    Raises:
+        UserError: batches cannot hold the longest training clips.
+    """
+    batch_seconds = settings["batch_seconds"] or recipe.batch_seconds
+    if batch_seconds < settings["max_seconds"]:
+        raise UserError(
+            f"batches of {batch_seconds:g} s cannot hold clips of --max-seconds {settings['max_seconds']:g}: "
+            "give a larger --batch-seconds"
+        )
+    return {
+        "batch_samples": round(batch_seconds * SAMPLE_RATE_HZ),
+        "num_buckets": recipe.buckets,
+        "identity": (settings["seed"],),
+    }
+
+
+def training_batches(
+    train: Transcribed, labels: list[list[int]], settings: dict[str, Any], shape: dict[str, Any]
+) -> LabelledBatches:
+    """Make the batches of a training split, augmented as the settings say."""
+    augmentation = Augmentation() if settings["augment"] else NONE
+    return LabelledBatches(train.clips, labels, augmentation=augmentation, **shape)
 
 
 def make_tokenizer(settings: dict[str, Any], texts: list[str]) -> Tokenizer:

@@ -43,4 +43,12 @@ FINE_TUNING = {
     "best-rq-small": _TINY,
     "best-rq-base": _ITALIAN,
 }
+
+# Keyword clips are of about a second: smaller batches than for sentences, and rates that fit Adam.
+_SMALL_KEYWORDS = dataclasses.replace(_TINY, epochs=40, head_width=128)
+_LARGE_KEYWORDS = dataclasses.replace(_ITALIAN, epochs=20, batch_seconds=64.0, head_width=256)
+KEYWORDS = {
+    name: _SMALL_KEYWORDS if recipe is _TINY else _LARGE_KEYWORDS for name, recipe in FINE_TUNING.items()
+}
+RECIPES = {"recognition": FINE_TUNING, "keywords": KEYWORDS}
 MAX_FINE_TUNING_SECONDS = 8.0

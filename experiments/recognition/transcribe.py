@@ -1,4 +1,4 @@
-"""`w2v-jax transcribe`: turn audio files into text with a fine-tuned run."""
+"""`w2v-jax transcribe`: turn audio files into text, or into keywords, with a fine-tuned run."""
 
 import dataclasses
 import math
@@ -18,6 +18,7 @@ SHORTEST_WINDOW_SECONDS = 8.0
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscribeArguments:
     """Transcribe audio files (wav, flac, mp3, ogg) of any rate and length; print a line each, file and text.
+    With a keyword run the line has the file, its most probable class and the probability of that.
 
     example: w2v-jax transcribe interview.mp3 clips/*.flac --run runs/asr
     """
@@ -27,7 +28,7 @@ class TranscribeArguments:
     run: Path
     """Run folder of w2v-jax finetune; its best checkpoint is used."""
     window_seconds: float = 20.0
-    """Longer files are read in windows of this length, which overlap."""
+    """Longer files are read in windows of this length, which overlap; those of a keyword run do not."""
     out: Path | None = None
     """Also write the lines to this file, as tab-separated values."""
 
@@ -40,10 +41,12 @@ def main(argv: list[str]) -> None:
             f"--window-seconds must be at least {SHORTEST_WINDOW_SECONDS:.0f}, got {options.window_seconds}"
         )
     xla_flags.configure_xla(1)
+    from experiments.models.keyword_spotters import is_keyword_spotter
     from experiments.process.files import replace_file
-    from experiments.recognition.transcriber import Transcriber
+    from experiments.recognition.transcriber import Classifier, Transcriber
 
-    transcriber = Transcriber(options.run, options.window_seconds)
+    kind = Classifier if is_keyword_spotter(options.run) else Transcriber
+    transcriber = kind(options.run, options.window_seconds)
     lines, bad = [], []
     for file in options.files:
         try:

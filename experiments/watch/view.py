@@ -49,6 +49,7 @@ UPDATE_METRICS = (
     Metric("dev_loss", "validation loss"),
     Metric("dev_wer", "validation WER", _percent),
     Metric("dev_cer", "validation CER", _percent),
+    Metric("dev_accuracy", "validation accuracy", _percent),
     Metric("encoder_learning_rate", "encoder's rate", "{:.1e}".format),
     Metric("head_learning_rate", "head's rate", "{:.1e}".format),
 )
@@ -72,6 +73,8 @@ def metrics_of(task: Task | None) -> tuple[Metric, ...]:
     )
 
 
+# Columns of a run of finetune of which a row has room for one: the first that the run has.
+DEV_COLUMNS = ("dev_wer", "dev_accuracy")
 # Clients that a round asked, and whose updates it did not use.
 LOST = ("skipped", "late", "dropped", "too_large")
 
@@ -98,7 +101,7 @@ def side_by_side(states: Sequence[RunState]) -> RenderableType:
         table.add_column(title, overflow="fold" if title == "run" else "ellipsis", no_wrap=title != "run")
     names = _short_names([run.folder for run in states])
     for run, name in zip(states, names, strict=True):
-        held = HELDOUT_ACCURACY if run.task else UPDATE_METRICS[2]  # a row has room for one
+        held = _held_out(run)
         loss, line = run.latest("loss"), run.latest(held.column)
         table.add_row(
             Text(name),
@@ -111,6 +114,14 @@ def side_by_side(states: Sequence[RunState]) -> RenderableType:
             Sparkline(_values(run, held.column)),
         )
     return table
+
+
+def _held_out(run: RunState) -> Metric:
+    """Choose the metric of held-out clips that the row of a run shows."""
+    if run.task is not None:
+        return HELDOUT_ACCURACY
+    metrics = {metric.column: metric for metric in UPDATE_METRICS}
+    return metrics[next((name for name in DEV_COLUMNS if run.latest(name) is not None), DEV_COLUMNS[0])]
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:
@@ -149,7 +160,11 @@ def _recognition(settings: dict[str, Any]) -> list[str]:
         parts.append(settings["features"])
     if settings["freeze"] != "none":
         parts.append(f"{settings['freeze']} frozen")
-    return [*parts, settings["tokens"], f"selected by {settings.get('select_by', 'wer')}"]
+    keywords = settings.get("task") == "keywords"
+    if keywords and settings["labels"] is not None:
+        parts.append(f"{settings['labels']:.0%} of the labels")
+    learnt = f"keywords of column {settings['column']}" if keywords else settings["tokens"]
+    return [*parts, learnt, f"selected by {settings.get('select_by', 'wer')}"]
 
 
 def _state(run: RunState, *, short: bool = False) -> Text:
@@ -213,8 +228,9 @@ def _beside(run: RunState, column: str, line: dict[str, Any]) -> str:
         return f" ({words})"
     if run.task is not None and column == run.task.heldout_loss and (best := best_line(run.lines, run.task)):
         return f" (best {best[column]:.3f} at {best['round']})"
-    if column in ("dev_wer", "dev_cer"):
-        best = min(
+    if column in ("dev_wer", "dev_cer", "dev_accuracy"):
+        choose = max if column == "dev_accuracy" else min
+        best = choose(
             (line for line in run.lines if line.get(column) is not None), key=lambda held: held[column]
         )
         return f" (best {_percent(best[column])} at {best[run.unit]})"

@@ -14,7 +14,7 @@ GRADIENT_TOLERANCE = 1e-3
 NEGLIGIBLE_SHARE = 1e-6  # of the global gradient norm (k_proj.bias has a true gradient of zero)
 
 # The reference's module outputs do not show these; each follows from one that is compared.
-OURS_ALONE = {"features", "probabilities", "codes"}
+OURS_ALONE = {"layers_input", "features", "probabilities", "codes"}
 
 
 def ours(config: ModelConfig, parameters: dict, inputs: dict[str, np.ndarray]):

@@ -13,7 +13,7 @@ import numpy as np
 
 from w2v_jax.config import MOST, ModelConfig
 from w2v_jax.errors import UserError
-from w2v_jax.interop import huggingface_names
+from w2v_jax.interop import huggingface_classes, huggingface_names
 from w2v_jax.interop.foreign_files import named
 from w2v_jax.interop.huggingface_config import (
     CONFIG_FILE,
@@ -24,9 +24,11 @@ from w2v_jax.interop.huggingface_config import (
     read_stated,
 )
 from w2v_jax.interop.huggingface_names import (
+    CLASSIFIER,
     CTC,
     ENCODER,
     HEAD,
+    LAYER_WEIGHTS,
     PRE_TRAINING,
     SCORES,
     Parameters,
@@ -92,6 +94,11 @@ def read_model(folder: Path) -> HuggingFaceModel:
     arrays, aside = huggingface_names.of_class(arrays, kind)
     if kind == CTC:
         _check_tokens(folder / CONFIG_FILE, settings, arrays)
+    elif kind == CLASSIFIER:
+        shape = huggingface_classes.read_shape(folder / CONFIG_FILE, settings, arrays)
+        settings |= huggingface_classes.classifier_settings(*shape)
+        if not shape.weighted_layers and arrays.pop(LAYER_WEIGHTS, None) is not None:
+            aside.append(LAYER_WEIGHTS)
     shapes = huggingface_names.shapes_of(abstract(config, kind, settings), config, kind)
     parameters = huggingface_names.from_state_dict(arrays, config, kind, shapes)
     notes = [*notes, *weight_notes(folder, arrays)]
@@ -153,23 +160,37 @@ def _kind(folder: Path) -> tuple[str, list[str]]:
         found = PRE_TRAINING
     elif SCORES in names and (folder / VOCABULARY_FILE).is_file():
         found = CTC
+    elif {huggingface_classes.SCORES, huggingface_classes.PROJECTOR} <= names:
+        found = CLASSIFIER
     if kinds == [found]:
         return found, []
     return found, [f"{path} names the architectures {given or 'none'}: the arrays are those of {found}"]
 
 
 def abstract(config: ModelConfig, kind: str, settings: Mapping[str, Any]) -> Parameters:
-    """Shapes of the parameters of a class; `settings` tell a CTC model's number of tokens."""
+    """Give the shapes of the parameters of a class.
+
+    Args:
+        config: ours.
+        kind: the class.
+        settings: config.json, which tells a CTC model's number of tokens and a classifier's head.
+    """
     pre_training = BestRQ if config.objective == "best-rq" else Wav2Vec2
     module = pre_training if kind == PRE_TRAINING else Encoder
     make, _ = bind(lambda key: module(config, key))
     shapes = dict(jax.eval_shape(make, jax.random.key(0)))
     if kind == CTC:
         tokens = int(settings.get("vocab_size", 32))
+        shapes[HEAD] = _linear_shapes(config.hidden_dim, tokens)
+    elif kind == CLASSIFIER:
+        head = huggingface_classes.read_shape(Path(CONFIG_FILE), settings)
         shapes[HEAD] = {
-            "kernel": jax.ShapeDtypeStruct((config.hidden_dim, tokens), np.float32),
-            "bias": jax.ShapeDtypeStruct((tokens,), np.float32),
+            "projector": _linear_shapes(config.hidden_dim, head.projection_dim),
+            "classifier": _linear_shapes(head.projection_dim, len(head.classes)),
         }
+        if head.weighted_layers:
+            weights = jax.ShapeDtypeStruct((config.num_layers + 1,), np.float32)
+            shapes[HEAD][LAYER_WEIGHTS] = weights
     return shapes
 
 
@@ -184,6 +205,13 @@ def check_writable(config: ModelConfig) -> None:
             f"a model of {config.objective} on log-mel spectra cannot be written for Hugging Face, whose "
             "wav2vec 2.0 begins with convolutions over the waveform: finetune opens the run folder itself"
         )
+
+
+def _linear_shapes(in_dim: int, out_dim: int) -> Parameters:
+    return {
+        "kernel": jax.ShapeDtypeStruct((in_dim, out_dim), np.float32),
+        "bias": jax.ShapeDtypeStruct((out_dim,), np.float32),
+    }
 
 
 def write_model(

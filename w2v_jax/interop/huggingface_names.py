@@ -13,12 +13,17 @@ from w2v_jax.errors import UserError
 from w2v_jax.interop.foreign_files import named
 
 Parameters = dict[str, Any]
-Kind = Literal["Wav2Vec2ForPreTraining", "Wav2Vec2Model", "Wav2Vec2ForCTC"]
-PRE_TRAINING, ENCODER, CTC = KINDS = ("Wav2Vec2ForPreTraining", "Wav2Vec2Model", "Wav2Vec2ForCTC")
+Kind = Literal[
+    "Wav2Vec2ForPreTraining", "Wav2Vec2Model", "Wav2Vec2ForCTC", "Wav2Vec2ForSequenceClassification"
+]
+PRE_TRAINING, ENCODER, CTC, CLASSIFIER = KINDS = (
+    "Wav2Vec2ForPreTraining", "Wav2Vec2Model", "Wav2Vec2ForCTC", "Wav2Vec2ForSequenceClassification"
+)  # fmt: skip
 WeightNorm = Literal["parametrizations", "weight_g"]
 MASK_EMBEDDING = "masked_spec_embed"
-HEAD = "head"  # of a CTC model's parameters, beside those of its encoder
+HEAD = "head"  # of the parameters of a CTC model or a classifier, beside those of its encoder
 SCORES = "lm_head.weight"
+LAYER_WEIGHTS = "layer_weights"  # of a classifier whose frames are a trained mean of all layers
 
 
 class Entry(NamedTuple):
@@ -42,19 +47,29 @@ def _transposed(x: np.ndarray) -> np.ndarray:
     return x.T
 
 
-def entries(config: ModelConfig, kind: str = PRE_TRAINING) -> list[Entry]:
-    """List the parameters of a configuration and a class of transformers, with their names on both sides."""
+def entries(config: ModelConfig, kind: str = PRE_TRAINING, weighted_layers: bool = False) -> list[Entry]:
+    """List the parameters of a configuration and a class of transformers, with their names on both sides.
+
+    `weighted_layers` tells whether a classifier has weights of layers.
+    """
     whole = _entries(config)
     if kind == PRE_TRAINING:
         return whole
     encoder = [entry for entry in whole if entry.name.startswith(_PREFIX)]
     if kind == ENCODER:  # its names have no prefix
         return [entry._replace(name=entry.name.removeprefix(_PREFIX)) for entry in encoder]
-    head = [
-        Entry((HEAD, "kernel"), "lm_head.weight", _transposed, _transposed),
-        Entry((HEAD, "bias"), "lm_head.bias", _same, _same),
+    if kind == CTC:
+        return [*encoder, *_linear((HEAD,), "lm_head")]
+    weights = [Entry((HEAD, LAYER_WEIGHTS), LAYER_WEIGHTS, _same, _same)] * weighted_layers
+    maps = (entry for name in ("projector", "classifier") for entry in _linear((HEAD, name), name))
+    return [*encoder, *weights, *maps]
+
+
+def _linear(path: tuple[str, ...], name: str) -> list[Entry]:
+    return [
+        Entry((*path, "kernel"), f"{name}.weight", _transposed, _transposed),
+        Entry((*path, "bias"), f"{name}.bias", _same, _same),
     ]
-    return [*encoder, *head]
 
 
 def _entries(config: ModelConfig) -> list[Entry]:
@@ -123,7 +138,12 @@ _OLD_SPELLINGS = {
 
 
 # Arrays of the classes' heads; a checkpoint of one class may hold those of another beside its own.
-_HEADS = {PRE_TRAINING: ("quantizer.", "project_hid.", "project_q."), CTC: ("lm_head.",), ENCODER: ()}
+_HEADS = {
+    PRE_TRAINING: ("quantizer.", "project_hid.", "project_q."),
+    CTC: ("lm_head.",),
+    CLASSIFIER: ("projector.", "classifier.", LAYER_WEIGHTS),
+    ENCODER: (),
+}
 
 
 def of_class(state: Mapping[str, np.ndarray], kind: str) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -182,7 +202,8 @@ def from_state_dict(
     Args:
         state: arrays by name, in either spelling of the weight norm.
         config: shapes of the model.
-        kind: the class of the model. A CTC model's parameters are its encoder's, and `head`.
+        kind: the class of the model. The parameters of a CTC model or a classifier are its encoder's, and
+            `head`; a classifier has weights of layers if `shapes`, or else `state`, have them.
         shapes: the shape that each array must have (`shapes_of`); by default none is checked.
 
     Raises:
@@ -190,7 +211,7 @@ def from_state_dict(
             is re-initialised except the mask embedding, which transformers leaves out of models that mask
             nothing: it is zero.
     """
-    table = entries(config, kind)
+    table = entries(config, kind, LAYER_WEIGHTS in (state if shapes is None else shapes))
     renamed = _with_mask_embedding(_renamed(state), table, config)
     expected = {entry.name for entry in table}
     wrong = {
@@ -224,7 +245,12 @@ def shapes_of(parameters: Parameters, config: ModelConfig, kind: str) -> dict[st
         empty = np.broadcast_to(np.float32(0), held if entry.layer is None else held[1:])
         return entry.export(empty).shape
 
-    return {entry.name: shape(entry) for entry in entries(config, kind)}
+    return {entry.name: shape(entry) for entry in entries(config, kind, _weighted(parameters))}
+
+
+def _weighted(parameters: Parameters) -> bool:
+    """Tell whether parameters are those of a classifier with weights of layers."""
+    return LAYER_WEIGHTS in parameters.get(HEAD, {})
 
 
 def _at(parameters: Parameters, path: tuple[str, ...]) -> Any:
@@ -267,7 +293,7 @@ def to_state_dict(
         weight_norm: the names of the positional convolution's two arrays; weight_g before torch 2.
     """
     state = {}
-    for entry in entries(config, kind):
+    for entry in entries(config, kind, _weighted(parameters)):
         value = np.asarray(_at(parameters, entry.path))
         name = entry.name
         if weight_norm == "weight_g":

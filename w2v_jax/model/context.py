@@ -227,7 +227,8 @@ class ContextNetwork(Scoped):
             sink: arrays that take up the gradients of the layers; None returns gradients as usual.
 
         Returns:
-            (context, named intermediates). `hidden_layers` has a leading layer axis; a sink leaves it out.
+            (context, named intermediates). `layers_input` is the input of the first layer. `hidden_layers`
+            has a leading layer axis; a sink leaves it out.
         """
         config = self.config
         x = jnp.where(valid[..., None], x, jnp.zeros_like(x))
@@ -243,7 +244,7 @@ class ContextNetwork(Scoped):
             kept = jax.random.bernoulli(drop_key, 1.0 - config.layer_drop, (config.num_layers,))
         own, shared = (jnp.arange(config.num_layers), kept), (valid, dropout_keys)
         layer, stacked = one_layer(config), parameters_of(self.layers)
-        out = {"positional": position}
+        out = {"positional": position, "layers_input": x}
         if sink is not None:
             x = layers_into_sink(layer, x, sink, stacked, own, shared)
         else:

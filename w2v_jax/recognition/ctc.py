@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,51 +11,28 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from w2v_jax.batch import LabelledBatch, Sums, Total
-from w2v_jax.config import LOG_MEL_HOP_SAMPLES, SAMPLE_RATE_HZ, ModelConfig
-from w2v_jax.model.frame_counts import frame_lengths, valid_frames
-from w2v_jax.model.wav2vec2 import DropoutKeys, Encoder, Frozen
+from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
+from w2v_jax.model.frame_counts import valid_frames
+from w2v_jax.model.wav2vec2 import DropoutKeys
 from w2v_jax.objective.pretraining import Objective, bind
 from w2v_jax.randomness import Stream, utterance_keys
-from w2v_jax.model import log_mel
+from w2v_jax.recognition.frames import FramesConfig, frames_of
 from w2v_jax.recognition.heads import CTCHead, HeadConfig, initial_statistics
 
 BLANK = 0
 
-Features = Literal["encoder", "log-mel"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RecognizerConfig:
-    """Configuration of a recognizer: encoder, head, input features, and which parameters are frozen."""
+class RecognizerConfig(FramesConfig):
+    """Configuration of a recognizer: the frames, and the head that scores each of them."""
 
-    model: ModelConfig
     head: HeadConfig
-    features: Features = "encoder"
-    frozen: Frozen = "none"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RecognizerConfig":
         """Build a configuration from the dict that dataclasses.asdict gave, JSON included."""
         model, head = ModelConfig.from_dict(values["model"]), HeadConfig(**values["head"])
         return cls(**{**values, "model": model, "head": head})
-
-    @property
-    def feature_dim(self) -> int:
-        """Width of the head's input."""
-        return self.model.hidden_dim if self.features == "encoder" else log_mel.FEATURE_DIM
-
-    @property
-    def frame_samples(self) -> int:
-        """Samples from one frame of the scores to the next."""
-        if self.features == "encoder":
-            return self.model.frame_samples
-        return LOG_MEL_HOP_SAMPLES * log_mel.STACKED
-
-    def frame_lengths(self, num_samples: Int[Array, " batch"]) -> Int[Array, " batch"]:
-        """Count the frames of utterances of `num_samples`."""
-        if self.features == "encoder":
-            return frame_lengths(num_samples, self.model)
-        return log_mel.frame_lengths(num_samples)
 
 
 class Recognizer(NamedTuple):
@@ -112,38 +89,23 @@ def recognizer(config: RecognizerConfig) -> Recognizer:
 
     The loss of a batch is its negative log-likelihood over its number of labels, in nats per label.
     """
-    model = config.model.replace(encoder_gradient_scale=1.0)
-    init_encoder, encode = bind(lambda key: Encoder(model, key))
+    init_encoder, encode = frames_of(config)
     init_head, apply_head = bind(
-        lambda key: CTCHead(config.feature_dim, config.head, key, model.compute_dtype)
+        lambda key: CTCHead(config.feature_dim, config.head, key, config.model.compute_dtype)
     )
 
     def init(key):
         encoder_key, head_key = jax.random.split(key)
-        encoder = init_encoder(encoder_key) if config.features == "encoder" else {}
-        return {"encoder": encoder, "head": init_head(head_key)}, initial_statistics(
+        return {"encoder": init_encoder(encoder_key), "head": init_head(head_key)}, initial_statistics(
             config.feature_dim, config.head
         )
 
     def forward(parameters, state, waveform, num_samples, dropout_keys: DropoutKeys | None):
-        if config.features == "encoder":
-            encoded = encode(
-                parameters["encoder"],
-                waveform,
-                num_samples,
-                # A frozen encoder is used without dropout.
-                dropout_keys=None if config.frozen == "encoder" else dropout_keys,
-                frozen=config.frozen,
-            )
-            x, valid = encoded.context, encoded.valid
-        else:
-            x = log_mel.log_mel(waveform)
-            valid = valid_frames(log_mel.frame_lengths(num_samples), x.shape[1])
-            x = log_mel.normalised(x, valid)
+        frames = encode(parameters["encoder"], waveform, num_samples, dropout_keys)
         logits, state = apply_head(
             parameters["head"],
-            x,
-            valid,
+            frames.last,
+            frames.valid,
             state,
             training=dropout_keys is not None,
             dropout_keys=None if dropout_keys is None else dropout_keys.utterance,

@@ -125,10 +125,11 @@ class CTCHead(Scoped):
 
 
 def initial_statistics(in_dim: int, config: HeadConfig) -> Statistics:
-    """Running statistics before the first batch: mean 0, variance 1."""
+    """Make the running statistics before the first batch."""
+    blocks = {f"blocks_{index}": fresh_statistics(config.width) for index in range(config.num_blocks)}
+    return {"input_norm": fresh_statistics(in_dim), **blocks}
 
-    def fresh(dim: int) -> dict[str, Array]:
-        return {"mean": jnp.zeros(dim), "variance": jnp.ones(dim)}
 
-    blocks = {f"blocks_{index}": fresh(config.width) for index in range(config.num_blocks)}
-    return {"input_norm": fresh(in_dim), **blocks}
+def fresh_statistics(dim: int) -> dict[str, Array]:
+    """Make the statistics of one norm before the first batch: mean 0, variance 1."""
+    return {"mean": jnp.zeros(dim), "variance": jnp.ones(dim)}

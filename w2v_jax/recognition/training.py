@@ -1,4 +1,4 @@
-"""Training a recognizer: two optimizers, learning rates given at run time, NewBob annealing."""
+"""Train a head and its encoder: two optimizers, learning rates given at run time, NewBob annealing."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -11,8 +11,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from w2v_jax.batch import LabelledBatch, Sums, Total
-from w2v_jax.objective.pretraining import Parameters
-from w2v_jax.recognition.ctc import Recognizer
+from w2v_jax.objective.pretraining import Objective, Parameters
 
 HeadOptimizer = Literal["adadelta", "adam"]
 Rates = Mapping[str, Float[Array, ""] | float]
@@ -42,20 +41,20 @@ def make_optimizer(head: HeadOptimizer, clip_norm: float) -> optax.GradientTrans
 
 
 def initial_state(
-    recognizer: Recognizer, optimizer: optax.GradientTransformation, key: Key[Array, ""]
+    objective: Objective, optimizer: optax.GradientTransformation, key: Key[Array, ""]
 ) -> TrainingState:
     """Make the parameters, running statistics and optimizer state before the first update.
 
     Args:
-        recognizer: of `ctc.recognizer`.
+        objective: of a recognizer or a keyword spotter.
         optimizer: of `make_optimizer`.
         key: of the initial parameters.
     """
-    parameters, statistics = recognizer.objective.init(key)
+    parameters, statistics = objective.init(key)
     return TrainingState(parameters, statistics, optimizer.init(parameters))
 
 
-def make_update(recognizer: Recognizer, optimizer: optax.GradientTransformation) -> Callable:
+def make_update(objective: Objective, optimizer: optax.GradientTransformation) -> Callable:
     """Make the update: (state, batch, key, rates by group) -> (state, sums).
 
     An update whose gradients are not finite changes nothing; `sums["skipped"]` counts it.
@@ -64,7 +63,7 @@ def make_update(recognizer: Recognizer, optimizer: optax.GradientTransformation)
     def update(
         state: TrainingState, batch: LabelledBatch, key: Key[Array, ""], rates: Rates
     ) -> tuple[TrainingState, Sums]:
-        gradients, statistics, sums = recognizer.objective.value_and_grad(
+        gradients, statistics, sums = objective.value_and_grad(
             state.parameters, state.statistics, batch, key, 0
         )
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
@@ -88,7 +87,7 @@ def make_update(recognizer: Recognizer, optimizer: optax.GradientTransformation)
     return update
 
 
-def make_statistics_update(recognizer: Recognizer) -> Callable:
+def make_statistics_update(objective: Objective) -> Callable:
     """Make a function that computes running statistics after a batch, without training.
 
     Its arguments are (parameters, statistics, batch, key).
@@ -99,7 +98,7 @@ def make_statistics_update(recognizer: Recognizer) -> Callable:
     """
 
     def update(parameters: Parameters, statistics: Parameters, batch: LabelledBatch, key: Key[Array, ""]):
-        return recognizer.objective.value_and_grad(parameters, statistics, batch, key, 0)[1]
+        return objective.value_and_grad(parameters, statistics, batch, key, 0)[1]
 
     return update
 

@@ -1,1 +1,1 @@
-"""The study of what pre-trained encoders are good for: probes of frozen frames, arm by arm and seed by seed."""
+"""The study of what pre-trained encoders know: probes of frozen frames, arm by arm and seed by seed."""

@@ -120,8 +120,10 @@ def probing(runs: Sequence[Path], seed: int, data: str, scale: Scale, out: Path)
     labels = ["--labels", *map(str, LABELS)]
     return Cell(
         name=f"probe {seed}",
-        arguments=("probe", *map(str, runs), "--data", data, "--heads", "linear", *labels, *scale.probe)
-        + ("--seed", str(seed)),
+        arguments=(
+            *("probe", *map(str, runs), "--data", data, "--seed", str(seed)),
+            *("--heads", "linear", *labels, *scale.probe),
+        ),
         out=out / "cells" / f"probe-{seed}",
         product="result.json",
     )

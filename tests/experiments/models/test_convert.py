@@ -11,7 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from experiments.cli import main as cli
-from experiments.models import conversion, encoders
+from experiments.models import encoders
+from experiments.models.converted_folders import save_checkpoint
 from experiments.models.recognizers import open_recognizer
 from tests import fairseq_files, torch_files
 from tests.configs import VARIANTS
@@ -19,9 +20,18 @@ from tests.experiments.cli.test_commands import fails
 from tests.torch_files import Evil, Tensor
 from w2v_jax.config import PRESETS, TRAINING_SETTINGS
 from w2v_jax.interop import fairseq, huggingface_names
+from w2v_jax.interop.huggingface_classes import classifier_settings
 from w2v_jax.interop.huggingface_config import model_settings_of
 from w2v_jax.interop.huggingface_folder import read_model
-from w2v_jax.interop.huggingface_names import CTC, ENCODER, HEAD, KINDS, PRE_TRAINING, WeightNorm
+from w2v_jax.interop.huggingface_names import (
+    CLASSIFIER,
+    CTC,
+    ENCODER,
+    HEAD,
+    KINDS,
+    PRE_TRAINING,
+    WeightNorm,
+)
 from w2v_jax.objective.pretraining import bind_model
 from w2v_jax.recognition.ctc import RecognizerConfig, collapse, recognizer
 from w2v_jax.recognition.heads import HeadConfig
@@ -30,6 +40,7 @@ from w2v_jax.text.storage import save_tokenizer
 from w2v_jax.text.tokenizers import CharacterTokenizer
 
 TOKENS = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "|": 4, "E": 5, "T": 6, "'": 7}
+WORDS, PROJECTION_DIM = ("yes", "no", "up"), 6
 
 
 @functools.cache
@@ -52,11 +63,31 @@ def write_folder(folder, config, kind, spelling: WeightNorm = "parametrizations"
         }
         (folder / "vocab.json").write_text(json.dumps(TOKENS))
         changes = {"vocab_size": len(TOKENS), "pad_token_id": 1} | changes
+    if kind == CLASSIFIER:
+        parameters[HEAD] = classifier_head(config)
+        changes = classifier_settings(WORDS, PROJECTION_DIM, weighted_layers=True) | changes
     state = huggingface_names.to_state_dict(parameters, config, kind, spelling)
     save_file(state, folder / "model.safetensors")
     settings = model_settings_of(config, kind, {"tokenizer_class": "kept", **changes}) | changes
     (folder / "config.json").write_text(json.dumps(settings))
     return folder
+
+
+def classifier_head(config):
+    """Of a classifier with weights of layers."""
+    rng = np.random.default_rng(2)
+
+    def linear(in_dim, out_dim):
+        return {
+            "kernel": rng.standard_normal((in_dim, out_dim), np.float32),
+            "bias": rng.random(out_dim, np.float32),
+        }
+
+    return {
+        "layer_weights": rng.standard_normal(config.num_layers + 1, np.float32),
+        "projector": linear(config.hidden_dim, PROJECTION_DIM),
+        "classifier": linear(PROJECTION_DIM, len(WORDS)),
+    }
 
 
 def convert(source, out, *options):
@@ -102,7 +133,7 @@ def test_both_spellings_of_the_weight_norm(tmp_path, kind):
 def test_an_encoder_of_any_of_them(tmp_path):
     config = VARIANTS["layer-norm"]
     expected = bits(write_folder(tmp_path / "encoder", config, ENCODER))
-    for kind in (PRE_TRAINING, CTC):
+    for kind in (PRE_TRAINING, CTC, CLASSIFIER):
         ours = convert(write_folder(tmp_path / kind, config, kind), tmp_path / f"ours {kind}")
         assert bits(convert(ours, tmp_path / f"out {kind}", "--kind", ENCODER)) == expected
 
@@ -149,7 +180,7 @@ def test_a_recognizer_of_our_own_there_and_back(tmp_path):
     spread = jax.tree.map(moved, (parameters, statistics))
     run = tmp_path / "run"
     run.mkdir()
-    conversion._save(run / "best", {"parameters": spread[0], "statistics": spread[1]})
+    save_checkpoint(run / "best", {"parameters": spread[0], "statistics": spread[1]})
     save_tokenizer(run, CharacterTokenizer(" abc"), TextRules())
     (run / "recognizer.json").write_text(json.dumps(dataclasses.asdict(config)))
     theirs = convert(run, tmp_path / "hf")

@@ -17,7 +17,8 @@ from experiments.models import encoders
 from experiments.options.errors import UsageError
 from experiments.process.files import read_json
 from experiments.recognition.finetune import FinetuneArguments, default_folder, resolve
-from experiments.recognition.run import STATISTICS_BATCHES, Finetuning, best_line
+from experiments.recognition.recognition_task import best_line
+from experiments.recognition.run import STATISTICS_BATCHES, Finetuning
 from experiments.runs.folder import read_metrics
 from tests.configs import SMALL
 from tests.experiments.cli.test_commands import fails

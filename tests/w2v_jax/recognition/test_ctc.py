@@ -412,7 +412,7 @@ def test_statistics_are_brought_up_to_parameters_that_have_moved():
     config = settings(MODEL)
     config = dataclasses.replace(config, head=dataclasses.replace(config.head, dropout=0.0))
     value_and_grad, recognise, parameters, state = functions(config)
-    update = jax.jit(make_statistics_update(recognizer(config)))
+    update = jax.jit(make_statistics_update(recognizer(config).objective))
     batch, key = make_batch(), jax.random.key(7)
     for _ in range(100):
         state = update(parameters, state, batch, key)

@@ -8,7 +8,6 @@ import pytest
 
 from w2v_jax.batch import LabelledBatch, Total
 from w2v_jax.objective.pretraining import Objective
-from w2v_jax.recognition.ctc import Recognizer
 from w2v_jax.recognition.training import (
     NewBob,
     TrainingState,
@@ -26,7 +25,7 @@ GRADIENTS = {"encoder": {"w": jnp.array([0.3, -0.2, 0.0])}, "head": {"w": jnp.ar
 
 
 def giving(gradients):
-    """A recognizer whose gradients are these, and whose statistics count updates."""
+    """An objective whose gradients are these, and whose statistics count updates."""
 
     def init(key):
         return {"encoder": {"w": jnp.arange(3.0)}, "head": {"w": jnp.array([1.0, -1.0])}}, {
@@ -39,7 +38,7 @@ def giving(gradients):
     def nothing(*arguments):
         raise AssertionError
 
-    return Recognizer(Objective(init, nothing, value_and_grad, nothing, nothing), nothing, nothing)
+    return Objective(init, nothing, value_and_grad, nothing, nothing)
 
 
 def run(gradients, rates, head="adam", clip_norm=100.0, updates=1):

@@ -1,0 +1,258 @@
+"""The report of a keyword run: curves, accuracy by speaker and by class, and what was confused."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.process.files import read_json, replace_file, write_json
+from experiments.recognition.keyword_scoring import Classified
+from experiments.report.figures import count_axis, picture
+from experiments.report.footer import footer
+from experiments.report.page import self_contained_html
+from experiments.report.tables import facts, table
+from experiments.report.units import by_reason, duration, percent
+from experiments.runs.folder import RunFolder, read_config, read_metrics
+from experiments.runs.metric_columns import series
+
+FILES = """Files: `results.json`, `predictions.tsv` (every test clip), `metrics.jsonl` (a line a validation;
+`events/` for TensorBoard), `data.json`, `encoder.json`, `keywords.json` (head and classes), `best/` (the
+checkpoint that was scored), `checkpoints/`, `config.json`, `starts.jsonl`. `w2v-jax transcribe FILE... --run`
+takes this folder."""
+SPLIT_COLUMNS = ("split", "from", "clips", "minutes", "speakers", "classes", "left out", "changed")
+ROWS_SHOWN = 15
+MOST_NAMES_DRAWN = 50  # on an axis of the confusion picture; more cannot be read
+
+
+def finish(folder: RunFolder, test: Classified, chosen: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+    """Write the results of a run into its folder, and print the test accuracy.
+
+    Args:
+        folder: of the run.
+        test: the test split as the chosen checkpoint names its classes.
+        chosen: metrics of the validation whose checkpoint is scored.
+        lines: metrics of all validations.
+    """
+    scores = test.scores()
+    result = {
+        "test": scores,
+        "dev": {name: chosen[f"dev_{name}"] for name in ("accuracy", "loss")},
+        "best_update": chosen["update"],
+        "updates": lines[-1]["update"],
+        "audio_seconds": sum(line["audio_seconds"] for line in lines),
+        "train_seconds": sum(line["train_seconds"] for line in lines),
+        "per_speaker": test.by_speaker(),
+        "per_class": test.by_class(),
+        "confusions": test.confusions(),
+        "provenance": folder.provenance,
+    }
+    write_predictions(folder.path, test)
+    write_json(folder.path / "results.json", result)
+    write(folder.path)
+    print(f"test: accuracy {accuracy(scores)}")
+    print(f"report: {folder.path / 'report.html'}")
+
+
+def accuracy(scores: dict[str, Any]) -> str:
+    """Format the accuracy of a split, with its interval over speakers."""
+    told = f"{percent(scores['accuracy'], 1)} of {scores['clips']} clips"
+    if scores["speaker_interval"] is None:
+        return f"{told} (no interval: one speaker)"
+    return (
+        f"{told} (mean over {scores['speakers']} speakers {percent(scores['speaker_mean'], 1)} ± "
+        f"{100 * scores['speaker_interval']:.1f}, 95 % t interval)"
+    )
+
+
+def write_predictions(folder: Path, found: Classified) -> None:
+    """Write predictions.tsv: path, speaker, class, guess, probability of the guess."""
+    with (folder / "predictions.tsv").open("w", encoding="utf-8", newline="") as out:
+        rows = csv.writer(out, delimiter="\t", lineterminator="\n")
+        rows.writerow(("path", "speaker", "class", "guess", "probability"))
+        probabilities = found.probabilities.max(1)
+        for clip, name, guess, probability in zip(
+            found.held.clips, found.held.texts, found.guesses, probabilities, strict=True
+        ):
+            rows.writerow((clip.row.path, clip.row.client_id, name, guess, f"{probability:.4f}"))
+
+
+def write(folder: Path) -> None:
+    """Write curves.png, confusion.png, report.md and report.html of a finished run."""
+    result = read_json(folder / "results.json")
+    draw(read_metrics(folder / "metrics.jsonl"), result, folder / "curves.png")
+    draw_confusion(result, folder / "confusion.png")
+    page = markdown(
+        result, read_config(folder), read_json(folder / "data.json"), read_json(folder / "encoder.json")
+    )
+    replace_file(folder / "report.md", page)
+    replace_file(folder / "report.html", self_contained_html(page, folder, "w2v-jax keyword spotting"))
+
+
+def draw(lines: list[dict[str, Any]], result: dict[str, Any], path: Path) -> None:
+    """Draw loss, accuracy and learning rates over updates, and test accuracy by speaker."""
+    with picture(path, 2, 2, figsize=(11, 7.5)) as axes:
+        loss, shares, rates, speakers = axes.flat
+        for axis, name, title, unit, scale in (
+            (loss, "loss", "Cross-entropy", "nats a clip", 1),
+            (shares, "accuracy", "Accuracy", "%", 100),
+        ):
+            for column, label, marker in ((name, "training", "-"), (f"dev_{name}", "validation", "o-")):
+                x, y = series(lines, column, "update")
+                axis.plot(x, [scale * value for value in y], marker, ms=3, label=label)
+            axis.axvline(result["best_update"], color="grey", ls=":", label="scored on test")
+            axis.set(title=title, xlabel="update", ylabel=unit)
+            axis.legend()
+        for group in ("encoder", "head"):
+            x, y = series(lines, f"{group}_learning_rate", "update")
+            if any(y):
+                rates.plot(x, y, label=group)
+        rates.set(title="Learning rates", xlabel="update", yscale="log")
+        rates.legend()
+        each = [100 * row["accuracy"] for row in result["per_speaker"]]
+        speakers.bar(range(1, len(each) + 1), each, width=0.9)
+        speakers.axhline(100 * result["test"]["accuracy"], color="grey", ls=":", label="all together")
+        speakers.set(title="Test accuracy by speaker", xlabel="speakers, the worst first", ylabel="%")
+        speakers.legend(loc="lower right")
+        count_axis(loss, shares, rates, speakers)
+
+
+def confusion_matrix(result: dict[str, Any]) -> tuple[list[str], list[str], np.ndarray]:
+    """Compute the share of each class's test clips by guess.
+
+    Returns:
+        The classes of test; these and all other guesses, in the same order; and float64 [class, guess].
+    """
+    clips = {row["class"]: row["clips"] for row in result["per_class"]}
+    rows = sorted(clips)
+    columns = rows + sorted({row["guess"] for row in result["confusions"]} - clips.keys())
+    shares = np.zeros((len(rows), len(columns)))
+    for row in result["per_class"]:
+        place = rows.index(row["class"])
+        shares[place, place] = row["accuracy"]
+    for row in result["confusions"]:
+        share = row["clips"] / clips[row["class"]]
+        shares[rows.index(row["class"]), columns.index(row["guess"])] = share
+    return rows, columns, shares
+
+
+def draw_confusion(result: dict[str, Any], path: Path) -> None:
+    """Draw the share of each class's test clips by guess; of many classes, only those confused have names."""
+    rows, columns, shares = confusion_matrix(result)
+    confused = {name for row in result["confusions"] for name in (row["class"], row["guess"])}
+    size = min(14.0, 3.0 + 0.22 * len(columns))
+    with picture(path, figsize=(size + 1, size)) as axis:
+        image = axis.imshow(100 * shares, vmin=0, vmax=100, cmap="Blues", aspect="auto")
+        axis.set(title="Guesses by class on test", xlabel="guess", ylabel="class")
+        for names, set_ticks in ((columns, axis.set_xticks), (rows, axis.set_yticks)):
+            few = len(names) <= MOST_NAMES_DRAWN
+            ticks = [place for place, name in enumerate(names) if few or name in confused]
+            ticks = ticks if len(ticks) <= MOST_NAMES_DRAWN else []
+            set_ticks(ticks, [names[place] for place in ticks], fontsize=7)
+        axis.tick_params(axis="x", rotation=90)
+        axis.figure.colorbar(image, ax=axis, label="% of the class's clips")
+
+
+def markdown(
+    result: dict[str, Any], config: dict[str, Any], data: dict[str, Any], encoder: dict[str, Any]
+) -> str:
+    """Write the report's text."""
+    settings, test, dev = config["settings"], result["test"], result["dev"]
+    log_mel = settings["features"] == "log-mel"
+    what = "log-mel bands" if log_mel else f"encoder from {encoder['init']}"
+    control = "\n**Control run: every training clip had another clip's class.**\n"
+    scores = [
+        ("accuracy", percent(test["accuracy"], 1), percent(dev["accuracy"], 1)),
+        ("loss, nats a clip", _nats(test["loss"]), _nats(dev["loss"])),
+    ]
+    confused = [(row["class"], row["guess"], row["clips"]) for row in result["confusions"][:ROWS_SHOWN]]
+    made = [
+        ("encoder", "none" if log_mel else f"{encoder['init']} ({encoder['model']})"),
+        ("frozen", settings["freeze"]),
+        ("head", _head(settings)),
+        ("seed", settings["seed"]),
+    ]
+    return f"""# Keyword spotting: {what}
+{control * settings["shuffle_transcripts"]}
+Test accuracy: **{accuracy(test)}**. The most frequent class has {percent(_chance(result), 1)} of the clips.
+
+{table(("", "test", "validation"), scores)}
+
+The checkpoint of update {result["best_update"]} of {result["updates"]} was scored: the one with the best
+validation {settings["select_by"]}. The run trained on {result["audio_seconds"] / 3600:.2f} h of speech in
+{duration(result["train_seconds"])}.
+
+![curves](curves.png)
+
+## Data
+
+{table(SPLIT_COLUMNS, _split_rows(data))}
+
+{_data_sentences(settings, data, test)}
+
+## Speakers, the worst first
+
+{table(("speaker", "clips", "accuracy"), _accuracies(result["per_speaker"], "speaker"))}
+
+## Classes, the worst first
+
+{table(("class", "clips", "accuracy"), _accuracies(result["per_class"], "class"))}
+
+## What was confused
+
+![guesses by class](confusion.png)
+
+{table(("class", "guess", "clips"), confused) if confused else "Every test clip got its class."}
+
+## How it was made
+
+{facts(made)}
+
+{footer(result["provenance"])}
+
+{FILES}
+"""
+
+
+def _head(settings: dict[str, Any]) -> str:
+    return (
+        f"{settings['pooling']} pooling of {settings['segments']} parts, {settings['layers']} layers, "
+        f"{settings['head_blocks']} blocks, {settings['head_optimizer']}"
+    )
+
+
+def _chance(result: dict[str, Any]) -> float:
+    """Share of the most frequent class of test: the accuracy of always guessing it."""
+    return max(row["clips"] for row in result["per_class"]) / result["test"]["clips"]
+
+
+def _split_rows(data: dict[str, Any]) -> list[tuple[Any, ...]]:
+    return [
+        (
+            name, held["source"], held["clips"], f"{held['seconds'] / 60:.1f}", held["speakers"],
+            held["sentences"], by_reason(held["dropped"], none="none"),
+            by_reason(held.get("changed", {}), none="none"),
+        )
+        for name, held in ((split, data[split]) for split in ("train", "dev", "test"))
+    ]  # fmt: skip
+
+
+def _data_sentences(settings: dict[str, Any], data: dict[str, Any], test: dict[str, Any]) -> str:
+    labels = "all" if settings["labels"] is None else percent(settings["labels"], 1)
+    told = [
+        f"The classes are the values of column `{settings['column']}`. Of the training clips of each class, "
+        f"{labels} were used."
+    ]
+    if unseen := test["of_unseen_classes"]:
+        told.append(f"{unseen} test clips are of classes that no training clip has; they count as errors.")
+    if shared := data["test_speakers_in_train"]:
+        told.append(f"{shared} of the {test['speakers']} test speakers are in train too.")
+    return " ".join(told)
+
+
+def _accuracies(rows: list[dict[str, Any]], title: str) -> list[tuple[Any, ...]]:
+    return [(row[title], row["clips"], percent(row["accuracy"], 1)) for row in rows[:ROWS_SHOWN]]
+
+
+def _nats(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3f}"
