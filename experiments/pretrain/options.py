@@ -46,7 +46,7 @@ class PretrainArguments:
     """Run folder. Default: runs/<preset>-<model>-<aggregation>, with -<corruption> if audio is spoilt."""
     objective: ObjectiveName | None = None
     """wav2vec2: tell a masked frame's code from those of other frames. best-rq: name a masked frame's codes
-    in fixed random codebooks, from log-mel spectra; it learns more in less time. Default: that of the model."""
+    in fixed random codebooks, from log-mel spectra; it learns faster. Default: that of the model."""
     model: str | None = None
     """Model preset: tiny, base, large, large-lv60, or best-rq-tiny, best-rq-small, best-rq-base; with
     --objective best-rq the size alone will do. Default: tiny, or the preset of --init's shape."""

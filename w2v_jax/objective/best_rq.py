@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from w2v_jax.batch import Batch, Sums, Total
 from w2v_jax.config import ModelConfig
@@ -87,9 +87,7 @@ def best_rq_objective(config: ModelConfig) -> Objective:
                 value, sums = share(held, micro_batches.at(index), key, masked, sink)
                 return value * loss_scale, sums
 
-            (found, sink), sums = jax.grad(loss, (0, 1), has_aux=True)(
-                others, Sink(values, jnp.float32(1.0))
-            )
+            (found, sink), sums = jax.grad(loss, (0, 1), has_aux=True)(others, Sink(values, jnp.float32(1.0)))
             return (jax.tree.map(jnp.add, total, found), sink.values), sums
 
         start = jax.tree.map(jnp.zeros_like, (others, layers))

@@ -13,16 +13,11 @@ from experiments.study.representations.results import ALL, LOG_MEL
 
 def markdown(result: dict[str, Any]) -> str:
     """Write the report."""
-    splits, scale = result["clips"]["splits"], result["scale"]
+    scale = result["scale"]
     sections = [
         "# What pre-trained encoders know: keywords by linear probes",
         "\n".join(f"- {sentence(held)}" for held in result["comparisons"]),
-        f"Every run hears the same audio ({_audio(result)}) of speakers who are not in test. Linear probes of "
-        f"the frozen encoder are trained with the words of {splits['train']['speakers']} speakers; the layer "
-        f"and the penalty are chosen on {splits['dev']['speakers']} others, and the accuracy is that on "
-        f"{splits['test']['speakers']} more ({splits['test']['clips']} clips, {result['clips']['classes']} "
-        f"words). Differences are paired by seed ({result['seeds']} seeds); the second interval is over test "
-        f"speakers. Intervals hold 95 % each; {len(result['comparisons'])} comparisons are shown.",
+        _design(result),
         "![accuracy by arm](representations.png)",
         "## Accuracy by share of the labels",
         table(
@@ -30,8 +25,8 @@ def markdown(result: dict[str, Any]) -> str:
             [_row(held) for held in result["arms"]],
         ),
         f"Brackets hold half of the t interval over seeds. Scale {scale['name']}: {scale['rounds']} rounds of "
-        f"{scale['local_steps']} steps of {scale['batch_size']} crops a client, or {scale['rounds']} stretches "
-        f"of {scale['central_batch_size']} crops an update without clients.",
+        f"{scale['local_steps']} steps of {scale['batch_size']} crops a client; without clients, "
+        f"{scale['rounds']} stretches of updates of {scale['central_batch_size']} crops.",
         "## Differences",
         table(
             ("arm", "against", *(f"{share} % of labels" for share in LABELS), "over test speakers"),
@@ -48,6 +43,20 @@ def markdown(result: dict[str, Any]) -> str:
         footer(result["provenance"]),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _design(result: dict[str, Any]) -> str:
+    """Say how the accuracies came about."""
+    speakers = {name: held["speakers"] for name, held in result["clips"]["splits"].items()}
+    clips, words = result["clips"]["splits"]["test"]["clips"], result["clips"]["classes"]
+    return (
+        f"Every run hears the same audio ({_audio(result)}) of speakers who are not in test. Linear probes "
+        f"of the frozen encoder are trained with the words of {speakers['train']} speakers; layer and "
+        f"penalty are chosen on {speakers['dev']} others. Accuracy is that on {speakers['test']} more "
+        f"({clips} clips, {words} words). Differences are paired by seed ({result['seeds']} seeds); the last "
+        f"column's intervals are over test speakers. Intervals hold 95 % each; "
+        f"{len(result['comparisons'])} comparisons are shown."
+    )
 
 
 def points(found: dict[str, Any]) -> str:
