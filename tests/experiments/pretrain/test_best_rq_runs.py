@@ -127,15 +127,21 @@ def test_it_fine_tunes_and_transcribes_and_is_no_model_of_hugging_face(corpus, r
     assert not (tmp_path / "hf").exists()
 
 
-def test_a_profile_and_an_export(tmp_path, capfd):
-    step = ["--model", "best-rq-tiny", "--seconds", "1", "--batch", "2"]
-    assert cli.main(["profile", *step, "--out", str(tmp_path / "profile")]) == 0
-    result = read_json(tmp_path / "profile" / "profile.json")
+STEP = ["--model", "best-rq-tiny", "--seconds", "1", "--batch", "2"]
+
+
+def test_a_profile_counts_the_front_end_and_the_heads(tmp_path):
+    assert cli.main(["profile", *STEP, "--out", str(tmp_path)]) == 0
+    result = read_json(tmp_path / "profile.json")
     assert not result["unpriced"]
     rows = {row["layer"]: row for row in result["layers"]}
     assert rows["log_mel"]["forward"]["elementwise"] > 2 * 96 * 2.5 * 512 * 9  # Fourier transforms alone
     assert rows["quantization"]["params"] == 33 * 64
-    assert cli.main(["export", *step, "--platforms", "cpu", "--out", str(tmp_path / "export")]) == 0
+
+
+@pytest.mark.slow  # its step, and the plain one, are compared in test_plain_step.py
+def test_an_export_has_a_plain_step(tmp_path, capfd):
+    assert cli.main(["export", *STEP, "--platforms", "cpu", "--out", str(tmp_path / "export")]) == 0
     assert "which lacks" not in capfd.readouterr().out
     losses = read_json(tmp_path / "export" / "artifact.json")["probe"]["losses"]
     assert losses[0] == pytest.approx(np.log(32), abs=0.2)
