@@ -45,7 +45,7 @@ def _small_preset():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    config = SyntheticConfig(speakers=4, clips_per_speaker=3, words=8, seed=4)
+    config = SyntheticConfig(speakers=4, clips_per_speaker=3, words=8, words_per_sentence=(2, 3), seed=4)
     return write_corpus(tmp_path_factory.mktemp("corpus"), config)
 
 
@@ -77,6 +77,7 @@ def test_a_run_has_the_objectives_metrics_and_a_report(run):
     assert "best-rq" in (run / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_continues_to_the_same_bits(corpus, run, tmp_path):
     cut = tmp_path / "cut"
     shutil.copytree(run, cut)
@@ -87,9 +88,10 @@ def test_a_run_that_was_cut_off_continues_to_the_same_bits(corpus, run, tmp_path
 
 
 def test_a_run_begins_from_another_and_from_no_other_objective(corpus, run, tmp_path, capfd):
-    out = pretrain(corpus, tmp_path / "next", "--init", str(run))
-    last = read_metrics(run / "metrics.jsonl")[-1]["heldout_loss"]
-    assert read_json(out / "untrained.json")["loss"] == pytest.approx(last, rel=1e-5)
+    assert encoders.pretraining_choice(str(run), None, None) == ("best-rq-tiny", SMALL)
+    begun = encoders.load_pretraining(str(run)).parameters
+    assert begun is not None
+    jax.tree.map(np.testing.assert_array_equal, dict(begun), parameters_of(run))
     settings = {"preset": "ten-clients", "model": "tiny", "model_config": dataclasses.asdict(TINY)}
     (tmp_path / "other").mkdir()
     write_json(tmp_path / "other" / "config.json", {"settings": settings, "provenance": {}})
@@ -114,8 +116,6 @@ def test_it_fine_tunes_and_transcribes_and_is_no_model_of_hugging_face(corpus, r
     heads = ["--head-blocks", "1", "--head-width", "16", "--seed", "3"]
     argv = ["finetune", "--init", str(run), "--data", str(corpus), "--out", str(out), *options, *heads]
     assert cli.main(argv) == 0
-    result = read_json(out / "result.json")
-    assert result["test"]["frames"] > 0 if "frames" in result["test"] else result["test"]
     clip = next((corpus / "clips").iterdir())
     capfd.readouterr()
     assert cli.main(["transcribe", "--run", str(out), str(clip)]) == 0
