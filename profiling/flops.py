@@ -214,7 +214,7 @@ def _fourier_operations(equation: Any) -> int:
     shape = equation.invars[0].aval.shape
     points = math.prod(lengths)
     each = 5 * points * math.log2(points)
-    real = "RFFT" in str(equation.params["fft_type"])
+    real = equation.params["fft_type"] in (jax.lax.FftType.RFFT, jax.lax.FftType.IRFFT)
     return round(math.prod(shape[: len(shape) - len(lengths)]) * each / (2 if real else 1))
 
 

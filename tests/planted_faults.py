@@ -668,6 +668,36 @@ FAULTS = {
         "    half = interval(values)\n",
         "tests/experiments/report/test_statistics.py -k sign",
     ),
+    "codes by the largest distance": fault(
+        "w2v_jax/model/best_rq.py",
+        "jnp.argmax(nearness, axis=-1)",
+        "jnp.argmin(nearness, axis=-1)",
+        "tests/w2v_jax/objective/test_best_rq.py -k codes_are_the_nearest",
+    ),
+    "codes from a frame's values in reverse": fault(
+        "w2v_jax/model/best_rq.py",
+        '"btc,gcd->btgd", features.astype(jnp.float32), projections',
+        '"btc,gcd->btgd", features.astype(jnp.float32)[..., ::-1], projections',
+        "tests/w2v_jax/objective/test_best_rq.py -k codes_are_the_nearest",
+    ),
+    "log-mel statistics over padding": fault(
+        "w2v_jax/model/log_mel.py",
+        "share = valid.astype(features.dtype)[..., None]",
+        "share = jnp.ones_like(valid).astype(features.dtype)[..., None]",
+        "tests/w2v_jax/objective/test_best_rq.py -k frames_are",
+    ),
+    "micro-batches of BEST-RQ divided by their own masked frames": fault(
+        "w2v_jax/objective/best_rq.py",
+        'divisor = sums["loss"].weight if masked is None else masked',
+        'divisor = sums["loss"].weight',
+        f"{METHODS} -k best-rq-exact",
+    ),
+    "chance by the rarest code": fault(
+        "w2v_jax/objective/best_rq.py",
+        "counts.max(-1).mean()",
+        "counts.min(-1).mean()",
+        "tests/w2v_jax/objective/test_best_rq.py -k chance",
+    ),
 }
 
 

@@ -225,7 +225,7 @@ def _grounds(result: dict[str, Any]) -> str:
             f"{percent(result['plan_error'])} from its plan (docs/results/profile, on a CPU). A verdict "
             "inside these errors is borderline. "
             "The A40 and Thor take Orin's plans, phones and Raspberry Pis those of XLA for this CPU. "
-            f"{usable}",
+            f"{usable}{_without_plans(result)}",
             "- GB are 1e9 bytes. Memory is sold in binary units: 8 GB on a box are 8.59 GB here.",
             "- The paper's class: the paper names a range of memory for a device and not its variant. A row "
             "with the upper end of that range stands beside the device where the two differ; a phone whose "
@@ -239,6 +239,16 @@ def _grounds(result: dict[str, Any]) -> str:
             "- A value that nobody publishes is unknown here.",
         )
     )
+
+
+def _without_plans(result: dict[str, Any]) -> str:
+    """Name the models whose memory no row knows."""
+    models = dict.fromkeys(row["model"] for row in result["rows"])
+    planned = {row["model"] for row in result["rows"] if row["plan_bytes"] is not None}
+    absent = [model for model in models if model not in planned]
+    if not absent:
+        return ""
+    return f" On these devices no compiler's memory plans are kept for {', '.join(absent)}: unknown."
 
 
 def _fit_errors(errors: dict[str, float]) -> str:

@@ -62,8 +62,17 @@ def test_small_runs_end_to_end(tmp_path):
     assert [(row["population"], row["cohort"]) for row in rows] == [(2, 2), (500, 2), (500, 40)]
     # Memory does not grow with the cohort.
     assert rows[-1]["peak_bytes"] < 1.1 * rows[0]["peak_bytes"], json.dumps(rows)
+    out = tmp_path / "best-rq"
+    argv = ["bench", "cohorts", "--model", "best-rq-tiny", "--population", "20", "--cohorts", "2", "4"]
+    assert cli.main([*argv, "--out", str(out)]) == 0
+    assert [row["cohort"] for row in read_json(out / "cohorts.json")["rows"]] == [2, 2, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["tiny", "best-rq-tiny"])
+def test_a_second_process_finds_its_programs_compiled(model, tmp_path):
     out = tmp_path / "compile"
-    assert cli.main(["bench", "compile", "--model", "tiny", "--seconds", "1", "--out", str(out)]) == 0
+    assert cli.main(["bench", "compile", "--model", model, "--seconds", "1", "--out", str(out)]) == 0
     held = read_json(out / "compile.json")["rows"]
     assert held["cached"]["compile_seconds"] < 0.5 * held["cold"]["compile_seconds"]
 

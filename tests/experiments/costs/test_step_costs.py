@@ -54,10 +54,11 @@ def test_layers_sum_to_the_whole_to_the_last_operation(name, rematerialise):
     assert sum(costs.parameter_counts.values()) == training_step.tree_size(step.parameters)
     # Every layer has operations of its own, both ways.
     for layer in module_costs.layer_names(config):
-        if layer == module_costs.LOG_MEL:  # nothing there is trained, and nothing kept for a backward pass
+        if layer == module_costs.LOG_MEL:  # nothing there is trained; its frames are kept for the projection
             assert costs.forward[layer].products > 0
             assert costs.backward[layer] == flops.Cost()
-            assert costs.parameter_counts[layer] == costs.residual_bytes[layer] == 0
+            assert costs.parameter_counts[layer] == 0
+            assert costs.residual_bytes[layer] == 2 * 24 * config.feature_dim * 4
         elif layer not in (module_costs.OTHER, "optimizer"):
             assert costs.forward[layer].products > 0, layer
             assert costs.backward[layer].products > 0, layer
@@ -168,3 +169,14 @@ def test_a_round_of_best_rq_has_a_price():
     )
     assert not price["unpriced"]
     assert price["bytes_up"] == 2 * 4 * 2_384_592
+
+
+def test_best_rq_by_length():
+    """Rows of figures 3 and 4; log-mel spectra keep nothing but their frames."""
+    rows = [length_sweep.memory_row("best-rq-tiny", seconds, 1, "fp32") for seconds in (1.0, 3.0)]
+    for row in rows:
+        assert row["parameters_bytes"] == 4 * 2_384_592
+        assert row["parameters_bytes"] < row["residual_bytes"] < row["autograd_bytes"]
+    short, long = (length_sweep.flops_row("best-rq-tiny", seconds, 1) for seconds in (1.0, 3.0))
+    assert 2.9 < long["flops_paper"] / short["flops_paper"] < 3.3
+    assert rows[1]["autograd_bytes"] > rows[0]["autograd_bytes"]

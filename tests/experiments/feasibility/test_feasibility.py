@@ -211,3 +211,16 @@ def test_mistakes_are_one_line(capfd, tmp_path, monkeypatch, argv, expected):
     monkeypatch.chdir(tmp_path)
     assert expected in fails(capfd, *argv, "--out", "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_best_rq_has_seconds_and_bytes_but_no_plan_of_its_memory(tmp_path):
+    argv = ("--devices", "xavier-nx", "--method", "plain", "--seconds", "5.5", "--batch", "4")
+    result = run(tmp_path, *argv, "--models", "best-rq-base", "base")
+    rows = {row["model"]: row for row in result["rows"] if row["precision"] == "fp32"}
+    assert rows["base"]["verdict"] == "fits"
+    assert (rows["best-rq-base"]["verdict"], rows["best-rq-base"]["plan_bytes"]) == ("unknown", None)
+    assert 0 < rows["best-rq-base"]["step_seconds"] < rows["base"]["step_seconds"]
+    assert result["bytes"]["best-rq-base"]["model_bytes"] == 4 * 93_963_072
+    text = (tmp_path / "f" / "feasibility.md").read_text()
+    assert "best-rq-base" in text
+    assert "no compiler's memory plans are kept for best-rq-base" in text

@@ -1,5 +1,6 @@
 """SIGKILL at random moments of a run, each continued: the same bits at the end, and no checkpoint is lost."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -30,8 +31,9 @@ def start(tmp_path_factory):
     write_corpus(corpus, SyntheticConfig(speakers=6, clips_per_speaker=3, words=20, seed=4))
     cache = str(tmp_path_factory.mktemp("cache"))
 
-    def process(out):
+    def process(out, objective):
         argv = [sys.executable, "-m", "experiments", "pretrain", "--data", str(corpus), "--out", str(out)]
+        argv += ["--objective", objective]
         return subprocess.Popen(
             [*argv, *OPTIONS], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         )
@@ -71,8 +73,9 @@ def ended(out) -> tuple[dict[str, bytes], list[dict]]:
 
 
 @pytest.mark.slow  # three kills at chosen moments are in test_pretrain.py
-@pytest.mark.parametrize("kills", [3, 100])
-def test_kills_at_random_moments_lose_nothing(start, tmp_path, kills):
+@pytest.mark.parametrize(("objective", "kills"), [("wav2vec2", 3), ("wav2vec2", 100), ("best-rq", 3)])
+def test_kills_at_random_moments_lose_nothing(start, tmp_path, objective, kills):
+    start = functools.partial(start, objective=objective)
     whole = tmp_path / "whole"
     finish(start(whole))  # which also fills the cache
     began = time.monotonic()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.configs import SMALL
-from w2v_jax.config import TINY
+from w2v_jax.config import BEST_RQ_TINY, TINY
 from w2v_jax.model import log_mel
 from w2v_jax.recognition.ctc import RecognizerConfig, recognizer
 from w2v_jax.recognition.heads import HeadConfig
@@ -24,10 +24,15 @@ def log_mel_frames(num_samples):
     return max(0, (num_samples - 400) // 160 + 1) // 2
 
 
-COUNTS = {"encoder": TINY.num_frames, "log-mel": log_mel_frames}
+# Frames of a recording, and samples from one to the next.
+COUNTS = {
+    "encoder": (TINY.num_frames, TINY.frame_samples),
+    "log-mel": (log_mel_frames, FRAME_SAMPLES),
+    "best-rq": (BEST_RQ_TINY.num_frames, BEST_RQ_TINY.frame_samples),
+}
 
 
-def counting(num_frames_of):
+def counting(num_frames_of, frame_samples):
     """Scores that tell where in the recording, and where in the window, a frame lies."""
 
     def scores(waveform, num_samples):
@@ -37,7 +42,7 @@ def counting(num_frames_of):
         assert not waveform[0, length:].any()
         total, frames = num_frames_of(waveform.shape[1]), num_frames_of(length)
         places = np.arange(total)
-        starts = waveform[0, places * FRAME_SAMPLES]
+        starts = waveform[0, places * frame_samples]
         # Content, frames before it in the window, frames after it.
         found = np.stack([starts, places, frames - 1 - places], -1)
         return found[None].astype(np.float32), np.array([frames], np.int32)
@@ -51,16 +56,17 @@ def counting(num_frames_of):
     features=st.sampled_from(sorted(COUNTS)),
 )
 def test_every_frame_comes_once_with_context_around_it(num_samples, window_frames, features):
-    counts = COUNTS[features]
+    counts, frame_samples = COUNTS[features]
     samples = np.arange(num_samples, dtype=np.float32) + 1  # exact up to 2 ** 24
-    found = stitched_scores(samples, counting(counts), window_frames * FRAME_SAMPLES)
-    total = counts(num_samples)
-    np.testing.assert_array_equal(found[:, 0], np.arange(total) * FRAME_SAMPLES + 1)
+    scores = counting(counts, frame_samples)
+    found = stitched_scores(samples, scores, window_frames * frame_samples, frame_samples)
+    total, context = counts(num_samples), CONTEXT_SAMPLES // frame_samples
+    np.testing.assert_array_equal(found[:, 0], np.arange(total) * frame_samples + 1)
     index = np.arange(total)
     # A frame hears the context before and after it, or as much as the recording has.
-    assert (found[:, 1] >= np.minimum(index, CONTEXT)).all()
+    assert (found[:, 1] >= np.minimum(index, context)).all()
     # A window's last frame may reach over its edge, so one less is kept for certain.
-    assert (found[:, 2] >= np.minimum(total - 1 - index, CONTEXT - 2)).all()
+    assert (found[:, 2] >= np.minimum(total - 1 - index, context - 2)).all()
 
 
 @given(st.integers(1, 40 * 16_000), st.integers(2 * CONTEXT + 1, 1500))
@@ -97,7 +103,7 @@ def test_few_shapes_are_asked_for():
 
     def scores(waveform, num_samples):
         shapes.add(waveform.shape[1])
-        return counting(TINY.num_frames)(waveform, num_samples)
+        return counting(TINY.num_frames, FRAME_SAMPLES)(waveform, num_samples)
 
     for num_samples in range(3 * 16_000, 30 * 16_000, 7_001):
         stitched_scores(np.ones(num_samples, np.float32), scores, 10 * 16_000)
