@@ -215,6 +215,8 @@ def _check_task(options: FinetuneArguments) -> None:
         raise UsageError(f"--labels is a share of the training clips, at most 1, got {options.labels:g}")
     if (options.label_smoothing or 0) >= 1:
         raise UsageError(f"--label-smoothing must be below 1, got {options.label_smoothing:g}")
+    if task == "keywords" and options.head_width is not None and not options.head_blocks:
+        raise UsageError("--head-width has a meaning with --head-blocks alone")
     if options.layers == "weighted" and options.features == "log-mel":
         raise UsageError("--features log-mel has no layers: leave --layers out")
 
