@@ -105,7 +105,7 @@ class FinetuneArguments:
     max_seconds: float = recipes.MAX_FINE_TUNING_SECONDS
     """Longer training clips are left out; dev and test keep every clip."""
     updates: int | None = None
-    """Length of the run. Default: the recipe's epochs."""
+    """Length of the run. Default: the recipe's epochs, for keywords at least 600 updates."""
     batch_seconds: float | None = None
     """Speech in a batch, at most. Default: the model's recipe."""
     encoder_learning_rate: float | None = None
@@ -124,7 +124,8 @@ class FinetuneArguments:
     augment: bool = True
     """Speed, band and chunk drops."""
     evaluate_every: int | None = None
-    """Updates between validations. Default: an epoch, but at most about fifty a run."""
+    """Updates between validations. Default: an epoch, but at most about fifty a run, or twenty for
+    keywords."""
     select_by: Literal["wer", "cer", "loss", "accuracy"] | None = None
     """What makes a checkpoint the best one; ties go by the others. Before words are recognised, error rates
     say little and loss says more. Default: wer, or accuracy for keywords."""
