@@ -12,7 +12,8 @@ ConvolutionForm = Literal["lax", "product"]
 FrontEnd = Literal["waveform", "log-mel"]
 ObjectiveName = Literal["wav2vec2", "best-rq"]
 PresetName = Literal[
-    "tiny", "base", "large", "large-lv60", "best-rq-tiny", "best-rq-small", "best-rq-base"
+    "tiny", "base", "large", "large-lv60", "log-mel-tiny", "log-mel-small",
+    "best-rq-tiny", "best-rq-small", "best-rq-base",
 ]  # fmt: skip
 # State beside the parameters: adamw two of their size, lion one, adafactor sums along axes, sgd none.
 OptimizerName = Literal["adamw", "lion", "adafactor", "sgd"]
@@ -339,7 +340,24 @@ BEST_RQ_PRESETS = {
     "best-rq-small": BEST_RQ_SMALL,
     "best-rq-base": BEST_RQ_BASE,
 }
-PRESETS = WAV2VEC2_PRESETS | BEST_RQ_PRESETS
+
+# wav2vec 2.0 on log-mel frames: the small recipe whose frozen frames are worth more than log-mel itself
+# (docs/decisions/0017). Losses and codes are those of TINY.
+_ON_LOG_MEL: dict[str, Any] = {
+    "objective": "wav2vec2",
+    **{
+        name: getattr(TINY, name)
+        for name in (
+            "codevector_dim", "projection_dim", "gumbel_temperature_decay", "feature_penalty_weight",
+            "diversity_weight", "diversity_warmup_updates",
+        )
+    },
+}  # fmt: skip
+LOG_MEL_PRESETS = {
+    "log-mel-tiny": BEST_RQ_TINY.replace(**_ON_LOG_MEL),
+    "log-mel-small": BEST_RQ_SMALL.replace(**_ON_LOG_MEL),
+}
+PRESETS = WAV2VEC2_PRESETS | LOG_MEL_PRESETS | BEST_RQ_PRESETS
 
 
 def preset_of(objective: ObjectiveName | None, model: str | None) -> str:
@@ -385,16 +403,17 @@ def same_shape(one: ModelConfig, other: ModelConfig) -> bool:
 def nearest_preset(config: ModelConfig) -> str:
     """Name the preset of an encoder's shape; if there is none, the nearest one with the same front end.
 
-    The same feature normalisation comes first. Then distance is in factors of two of width and depth, and
+    The same shape, objective and feature normalisation come first. Then distance is in factors of two of width and depth, and
     pre-norm in place of post-norm, or the reverse, adds five.
     """
 
-    def distance(name: str) -> tuple[bool, bool, float]:
+    def distance(name: str) -> tuple[bool, bool, bool, float]:
         other = PRESETS[name]
         sizes = ((config.hidden_dim, other.hidden_dim), (config.num_layers, other.num_layers))
         size = sum(abs(math.log2(here / there)) for here, there in sizes)
         return (
             not same_shape(config, other),
+            config.objective != other.objective,
             config.feature_norm != other.feature_norm,
             size + 5 * (config.pre_norm != other.pre_norm),
         )

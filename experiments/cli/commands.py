@@ -3,7 +3,10 @@
 # name -> (module, summary). A module is imported only when its command runs.
 COMMANDS = {
     "pretrain": ("experiments.pretrain.command", "pre-train across simulated clients, or centrally"),
-    "finetune": ("experiments.recognition.finetune", "train a speech recognizer on an encoder, and score it"),
+    "finetune": (
+        "experiments.recognition.finetune",
+        "train a speech recognizer or keyword spotter on an encoder, and score it",
+    ),
     "transcribe": ("experiments.recognition.transcribe", "transcribe audio files with a fine-tuned run"),
     "probe": ("experiments.probe.command", "judge frozen encoders by simple classifiers of their frames"),
     "convert": (

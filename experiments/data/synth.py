@@ -22,6 +22,8 @@ class SynthArguments:
     """Sentences per voice."""
     words: int = 300
     """Different words in the lexicon."""
+    words_per_sentence: tuple[int, int] = (3, 6)
+    """Fewest and most words of a sentence; 1 1 makes single words, for probe and finetune --task keywords."""
     seed: int = 0
     """The same seed gives the same bytes."""
 
@@ -35,6 +37,9 @@ def main(argv: list[str]) -> None:
     from w2v_jax.data.common_voice import load_corpus
     from w2v_jax.data.synthetic import MAX_WORDS, SyntheticConfig, write_corpus
 
+    fewest, most = options.words_per_sentence
+    if not 1 <= fewest <= most:
+        raise UsageError(f"--words-per-sentence takes two counts, fewest then most, got {fewest} {most}")
     if options.words > MAX_WORDS:
         raise UsageError(f"--words must be at most {MAX_WORDS}, got {options.words}")
 
@@ -42,6 +47,7 @@ def main(argv: list[str]) -> None:
         speakers=options.speakers,
         clips_per_speaker=options.clips_per_speaker,
         words=options.words,
+        words_per_sentence=options.words_per_sentence,
         seed=options.seed,
     )
     locale = write_corpus(options.out, config)

@@ -48,8 +48,9 @@ class PretrainArguments:
     """wav2vec2: tell a masked frame's code from those of other frames. best-rq: name a masked frame's codes
     in fixed random codebooks, from log-mel spectra; it learns faster. Default: that of the model."""
     model: str | None = None
-    """Model preset: tiny, base, large, large-lv60, or best-rq-tiny, best-rq-small, best-rq-base; with
-    --objective best-rq the size alone will do. Default: tiny, or the preset of --init's shape."""
+    """Model preset of wav2vec 2.0: tiny, base, large, large-lv60, or on log-mel spectra log-mel-tiny and
+    log-mel-small; of BEST-RQ: best-rq-tiny, best-rq-small, best-rq-base, where with --objective best-rq the
+    size alone will do. Default: tiny, or the preset of --init's shape."""
     init: str | None = None
     """Start from this model instead of random parameters: a run folder of w2v-jax pretrain (RUN@ROUND for
     an earlier checkpoint) or convert, or hf:FOLDER of a Wav2Vec2ForPreTraining."""

@@ -54,7 +54,7 @@ RECIPES = {
     ),
 }
 RECIPES["large"] = RECIPES["large-lv60"] = RECIPES["best-rq-base"] = RECIPES["base"]
-RECIPES["best-rq-tiny"] = RECIPES["best-rq-small"] = TrainingRecipe(
+_ON_LOG_MEL = TrainingRecipe(
     batch_size=16,
     crop_seconds=2.0,
     learning_rate=1e-3,
@@ -62,6 +62,8 @@ RECIPES["best-rq-tiny"] = RECIPES["best-rq-small"] = TrainingRecipe(
     clip_norm=1.0,
     weight_decay=0.01,
 )
+for _name in ("best-rq-tiny", "best-rq-small", "log-mel-tiny", "log-mel-small"):
+    RECIPES[_name] = _ON_LOG_MEL
 
 
 Aggregation = Literal["fedavg", "loss-weighted", "uniform"]

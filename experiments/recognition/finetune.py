@@ -105,7 +105,7 @@ class FinetuneArguments:
     max_seconds: float = recipes.MAX_FINE_TUNING_SECONDS
     """Longer training clips are left out; dev and test keep every clip."""
     updates: int | None = None
-    """Length of the run. Default: the recipe's epochs."""
+    """Length of the run. Default: the recipe's epochs, for keywords at least 600 updates."""
     batch_seconds: float | None = None
     """Speech in a batch, at most. Default: the model's recipe."""
     encoder_learning_rate: float | None = None
@@ -124,7 +124,8 @@ class FinetuneArguments:
     augment: bool = True
     """Speed, band and chunk drops."""
     evaluate_every: int | None = None
-    """Updates between validations. Default: an epoch, but at most about fifty a run."""
+    """Updates between validations. Default: an epoch, but at most about fifty a run, or twenty for
+    keywords."""
     select_by: Literal["wer", "cer", "loss", "accuracy"] | None = None
     """What makes a checkpoint the best one; ties go by the others. Before words are recognised, error rates
     say little and loss says more. Default: wer, or accuracy for keywords."""
@@ -215,6 +216,8 @@ def _check_task(options: FinetuneArguments) -> None:
         raise UsageError(f"--labels is a share of the training clips, at most 1, got {options.labels:g}")
     if (options.label_smoothing or 0) >= 1:
         raise UsageError(f"--label-smoothing must be below 1, got {options.label_smoothing:g}")
+    if task == "keywords" and options.head_width is not None and not options.head_blocks:
+        raise UsageError("--head-width has a meaning with --head-blocks alone")
     if options.layers == "weighted" and options.features == "log-mel":
         raise UsageError("--features log-mel has no layers: leave --layers out")
 

@@ -31,7 +31,6 @@ from w2v_jax.recognition.training import (
 )
 
 TASKS = {"recognition": RecognitionTask, "keywords": KeywordTask}
-MAX_VALIDATIONS = 50
 # Training batches that estimate the running statistics before a validation; older values keep a weight of
 # 0.9^40, under 2 %.
 STATISTICS_BATCHES = 40
@@ -65,9 +64,10 @@ class Finetuning:
         self.task: Task = TASKS[settings["task"]](settings, self.model, self.recipe)
         self.train_batches = self.task.train
         self.optimizer = make_optimizer(settings["head_optimizer"], settings["clip_norm"])
-        self.updates = settings["updates"] or self.recipe.epochs * self.train_batches.steps_per_epoch
+        steps_per_epoch, recipe = self.train_batches.steps_per_epoch, self.recipe
+        self.updates = settings["updates"] or max(recipe.epochs * steps_per_epoch, recipe.fewest_updates)
         self.evaluate_every = settings["evaluate_every"] or max(
-            self.train_batches.steps_per_epoch, -(-self.updates // MAX_VALIDATIONS)
+            steps_per_epoch, -(-self.updates // recipe.most_validations)
         )
         self._update_statistics = jax.jit(make_statistics_update(self.task.objective))
         self._begin()

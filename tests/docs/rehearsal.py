@@ -50,7 +50,10 @@ def smaller(words: list[str]) -> list[str] | None:
     if "--list" in rest:
         return words
     pieces = ["--pieces", "40"] if "pieces" in rest else []  # as many as so little text can give
-    return [*words, *SMALLER.get(name, "").split(), *pieces]
+    made_small = SMALLER.get(name, "").split()
+    if {"--task", "keywords"} <= set(rest):  # a head without blocks has no width, and is exported
+        made_small = made_small[: made_small.index("--head-width")]
+    return [*words, *made_small, *pieces]
 
 
 def prepare(folder: Path) -> None:
@@ -58,6 +61,8 @@ def prepare(folder: Path) -> None:
     speech = SyntheticConfig(speakers=SPEAKERS, clips_per_speaker=2, words=40, words_per_sentence=(2, 3))
     locale = write_corpus(folder / "corpora", speech).rename(folder / "corpora" / "en")
     shutil.copytree(locale, folder / "corpora" / "it")
+    keywords = SyntheticConfig(speakers=6, clips_per_speaker=12, words=3, words_per_sentence=(1, 1))
+    write_corpus(folder / "commands", keywords).rename(folder / "corpora" / "commands")
     with tarfile.open(folder / f"{RELEASE}-it.tar.gz", "w:gz") as release:
         release.add(locale, f"{RELEASE}/it")
     preparation.prepare(folder / f"{RELEASE}-it.tar.gz", folder / "prepared" / "it", workers=2)

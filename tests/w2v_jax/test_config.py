@@ -9,6 +9,7 @@ from w2v_jax.config import (
     BASE,
     BEST_RQ_PRESETS,
     BEST_RQ_SMALL,
+    LOG_MEL_PRESETS,
     LARGE,
     LARGE_LV60,
     PRESETS,
@@ -35,7 +36,8 @@ def test_receptive_field_is_the_shortest_clip_with_a_frame():
 def test_presets_are_the_published_variants():
     assert set(WAV2VEC2_PRESETS) == {"tiny", "base", "large", "large-lv60"}
     assert set(BEST_RQ_PRESETS) == {"best-rq-tiny", "best-rq-small", "best-rq-base"}
-    assert PRESETS == WAV2VEC2_PRESETS | BEST_RQ_PRESETS
+    assert set(LOG_MEL_PRESETS) == {"log-mel-tiny", "log-mel-small"}
+    assert PRESETS == WAV2VEC2_PRESETS | LOG_MEL_PRESETS | BEST_RQ_PRESETS
     assert (LARGE.feature_norm, LARGE.pre_norm) == ("group", False)
     assert (LARGE_LV60.feature_norm, LARGE_LV60.pre_norm, LARGE_LV60.conv_bias) == ("layer", True, True)
     assert (LARGE_LV60.normalise_waveform, LARGE.normalise_waveform) == (True, False)
@@ -80,6 +82,7 @@ def test_the_nearest_preset_has_the_same_front_end():
     for name, preset in PRESETS.items():
         assert nearest_preset(preset) == name
     assert nearest_preset(BEST_RQ_SMALL.replace(hidden_dim=300, num_heads=5)) == "best-rq-small"
+    assert [nearest_preset(config) for config in PRESETS.values()] == list(PRESETS)
     alike = TINY.replace(hidden_dim=320, num_layers=6, num_heads=5, positional_groups=5, pre_norm=True)
     assert nearest_preset(alike) in WAV2VEC2_PRESETS
 

@@ -100,7 +100,8 @@ class KeywordHead(Scoped):
         dropout_keys: Key[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, "batch class"], Statistics]:
         """Compute scores (logits), and the running statistics after this batch."""
-        x, found = frames.last, dict[str, Any]()
+        found: Statistics = {}
+        x = frames.last
         if self.config.weighted_layers:
             weights = jax.nn.softmax(self.layer_weights[...])
             x = jnp.einsum("l,lbtd->btd", weights, jnp.stack(frames.layers))

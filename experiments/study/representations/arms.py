@@ -45,7 +45,7 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(
-        models={BEST_RQ: "best-rq-tiny", WAV2VEC2: "tiny"},
+        models={BEST_RQ: "best-rq-tiny", WAV2VEC2: "log-mel-tiny"},
         rounds=1,
         local_steps=1,
         batch_size=2,
@@ -54,7 +54,7 @@ SCALES = {
         words=("--crop-seconds", "0.6"),
     ),
     "small": Scale(
-        models={BEST_RQ: "best-rq-tiny", WAV2VEC2: "tiny"},
+        models={BEST_RQ: "best-rq-tiny", WAV2VEC2: "log-mel-tiny"},
         rounds=20,
         local_steps=20,
         batch_size=8,

@@ -24,7 +24,7 @@ def markdown(result: dict[str, Any]) -> str:
             ("arm", *(f"{share} % of labels" for share in LABELS), "audio a second", "empty", "sent"),
             [_row(held) for held in result["arms"]],
         ),
-        f"Brackets hold half of the t interval over seeds. Scale {scale['name']}: {scale['rounds']} rounds of "
+        f"Brackets hold half of a t interval over seeds. Scale {scale['name']}: {scale['rounds']} rounds of "
         f"{scale['local_steps']} steps of {scale['batch_size']} crops a client; without clients, "
         f"{scale['rounds']} stretches of updates of {scale['central_batch_size']} crops.",
         "## Differences",
