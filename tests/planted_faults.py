@@ -697,6 +697,7 @@ FAULTS = {
         "counts.max(-1).mean()",
         "counts.min(-1).mean()",
         "tests/w2v_jax/objective/test_best_rq.py -k chance",
+    ),
     "padding pooled with a clip's frames": fault(
         "w2v_jax/recognition/keywords.py",
         "inside = valid[:, None, :] & (",

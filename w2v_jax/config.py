@@ -403,8 +403,8 @@ def same_shape(one: ModelConfig, other: ModelConfig) -> bool:
 def nearest_preset(config: ModelConfig) -> str:
     """Name the preset of an encoder's shape; if there is none, the nearest one with the same front end.
 
-    The same shape, objective and feature normalisation come first. Then distance is in factors of two of width and depth, and
-    pre-norm in place of post-norm, or the reverse, adds five.
+    The same shape, objective and feature normalisation come first. Then distance is in factors of two of
+    width and depth, and pre-norm in place of post-norm, or the reverse, adds five.
     """
 
     def distance(name: str) -> tuple[bool, bool, bool, float]:
