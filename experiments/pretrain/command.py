@@ -39,15 +39,14 @@ def main(argv: list[str]) -> None:
     from experiments.runs.folder import RunFolder, continuing_after_disk_errors
 
     # These follow from others, or were other ones in older versions: a folder keeps its own.
-    follow = ("evaluate_every", "crop_seconds")
-    keeps = ("loss_window", *(name for name in follow if getattr(options, name) is None))
+    keeps = ("loss_window", *(["evaluate_every"] if options.evaluate_every is None else []))
     with continuing_after_disk_errors():
         provenance = record_provenance("pretrain", settings["seed"])
         folder = RunFolder(
             out, settings, provenance, absent=ABSENT_SETTINGS, writes=first, keeps=keeps, may_grow="rounds"
         )
         with contextlib.closing(folder):
-            Pretraining(folder.settings, folder, fits_crop=options.crop_seconds is None).run()
+            Pretraining(folder.settings, folder).run()
 
 
 def default_folder(settings: dict[str, Any]) -> Path:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.models import encoders
-from experiments.pretrain import clients, crops, federation, recipes, rounds
+from experiments.pretrain import clients, federation, recipes, rounds
 from experiments.pretrain import report as pretraining_report
 from experiments.pretrain.diagnostics import Diagnostics
 from experiments.pretrain.evaluation import Evaluator
@@ -45,23 +45,20 @@ STACKED = ("layers",)  # parameters of the transformer's layers have these on th
 class Pretraining:
     """Builds a run from its settings and trains to its end, from the newest checkpoint if there is one."""
 
-    def __init__(self, settings: Mapping[str, Any], folder: RunFolder, *, fits_crop: bool = False):
+    def __init__(self, settings: Mapping[str, Any], folder: RunFolder):
         """Read the corpus and begin the folder.
 
         Args:
             settings: the fields of Settings.
             folder: where the run writes; open.
-            fits_crop: whether a new run chooses its crop by the lengths of its training clips.
         """
-        held = Settings(**settings)
+        self.settings = held = Settings(**settings)
         self.folder = folder
         self.task = task_of(settings)
         check_lengthening(held, folder.planned_before)
         self.layout = choose_layout(held)
         self.config = model_config(held, self.layout.chunk)
         self.data = clients.load(held, self.config)
-        held, self.crop_note = crops.settle(held, self.data.split.training, folder, fits=fits_crop)
-        self.settings = held
         self.work = clients.LocalWork(
             batch_size=held.batch_size,
             crop_samples=held.crop_samples,
@@ -267,7 +264,7 @@ def notes(run: Pretraining, latest: int | None) -> list[str]:
     return [
         described(run, latest),
         *([f"changed: {changed} (listed in {where})"] if changed else []),
-        *filter(None, [run.crop_note, recipes.privacy_caveat(vars(run.settings))]),
+        *filter(None, [recipes.privacy_caveat(vars(run.settings))]),
     ]
 
 

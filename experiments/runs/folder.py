@@ -33,7 +33,6 @@ class RunFolder:
         settings: the run's settings, with those that the folder keeps.
         writes: whether this process writes; others of the same run only read.
         planned_before: length of the former plan of a run that is lengthened; None for any other run.
-        continues: whether the folder held a run when it was opened.
     """
 
     def __init__(
@@ -58,16 +57,17 @@ class RunFolder:
         Raises:
             UserError: it holds a run with other settings, or another process is running in it.
         """
-        self.path, self.writes, self.continues = path, writes, (path / "config.json").exists()
+        self.path, self.writes = path, writes
         self.planned_before: int | None = None
         self._longer: dict[str, Any] = {}
         self._lock: IO[str] | None = None
         self._events: EventFiles | None = None
         settings = json.loads(json.dumps(settings))
         self._config: dict[str, Any] = {"settings": settings, "provenance": provenance}
+        config = path / "config.json"
         if writes and path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file: choose another --out")
-        if self.continues:
+        if config.exists():
             self._continue(read_config(path), absent or {}, keeps, may_grow)
         elif writes and (path / "metrics.jsonl").exists():
             raise UserError(f"{path} holds a run without its config.json: choose another --out")
