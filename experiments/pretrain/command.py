@@ -7,6 +7,7 @@ from typing import Any
 from experiments.costs import memory_budget
 from experiments.options import arguments
 from experiments.pretrain.options import CENTRALISED, PretrainArguments
+from experiments.pretrain.recipes import RECIPES
 from experiments.pretrain.settings import ABSENT_SETTINGS, resolve
 from experiments.process import xla_flags
 from experiments.process.distributed import join_processes
@@ -38,8 +39,9 @@ def main(argv: list[str]) -> None:
     from experiments.pretrain.run import Pretraining
     from experiments.runs.folder import RunFolder, continuing_after_disk_errors
 
-    # These follow from others, or were other ones in older versions: a folder keeps its own.
-    keeps = ("loss_window", *(["evaluate_every"] if options.evaluate_every is None else []))
+    # These follow from others or from the data, or were other ones in older versions: a folder keeps its own.
+    follow = [name for name in ("evaluate_every", "crop_seconds") if getattr(options, name) is None]
+    keeps = ("loss_window", *follow)
     with continuing_after_disk_errors():
         provenance = record_provenance("pretrain", settings["seed"])
         folder = RunFolder(
@@ -81,7 +83,7 @@ def pick(settings: dict[str, Any], budget: str, lanes: int) -> str:
     """
     step = {
         "model": settings["model"],
-        "seconds": settings["crop_seconds"],
+        "seconds": settings["crop_seconds"] or RECIPES[settings["model"]].crop_seconds,
         "batch": settings["batch_size"],
         "precision": settings["precision"],
         "optimizer": settings["optimizer"],

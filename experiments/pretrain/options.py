@@ -82,7 +82,8 @@ class PretrainArguments:
     batch_size: int | None = None
     """Crops in an update. Default: the recipe of the model."""
     crop_seconds: float | None = None
-    """Seconds of a training crop. Default: the recipe of the model."""
+    """Seconds of a training crop. Default: the recipe of the model, or shorter where more than a tenth of a
+    batch would be padding, because the clips are short."""
     optimizer: OptimizerName = "adamw"
     """The client optimizer. adamw keeps two arrays of the model's size, lion one, adafactor only sums along
     axes, sgd none. The learning rates of recipes are for adamw; lion needs a tenth of them, sgd far more."""

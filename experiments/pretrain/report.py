@@ -147,13 +147,16 @@ def _held_out_rows(
 
 
 def _best_round(lines: list[dict[str, Any]], task: Task) -> str:
-    """Say which round was best by the held-out loss, and what it reached."""
+    """Say which round was best, by which column, and what it reached."""
     best = best_line(lines, task)
     if best is None:
         return ""
+    held = ""
+    if best.get("heldout_accuracy") is not None:
+        held = f", held-out accuracy {best['heldout_accuracy']:.4g} ({beside_accuracy(best)})"
     return (
-        f"The best round by held-out {task.loss_name} was {best['round']} of {lines[-1]['round']}: "
-        f"{best[task.heldout_loss]:.4g} nats, accuracy {best['heldout_accuracy']:.4g} ({beside_accuracy(best)})."
+        f"The best round by `{task.best_by}` was {best['round']} of {lines[-1]['round']}: "
+        f"{best[task.best_by]:.4g}{held}."
     )
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.models import encoders
-from experiments.pretrain import clients, federation, recipes, rounds
+from experiments.pretrain import clients, crops, federation, recipes, rounds
 from experiments.pretrain import report as pretraining_report
 from experiments.pretrain.diagnostics import Diagnostics
 from experiments.pretrain.evaluation import Evaluator
@@ -59,6 +59,9 @@ class Pretraining:
         self.layout = choose_layout(held)
         self.config = model_config(held, self.layout.chunk)
         self.data = clients.load(held, self.config)
+        self.settings, self.crop_notes = crops.settled(held, self.data, self.config)
+        held = self.settings
+        folder.settings["crop_seconds"] = held.crop_seconds
         self.work = clients.LocalWork(
             batch_size=held.batch_size,
             crop_samples=held.crop_samples,
@@ -108,10 +111,8 @@ class Pretraining:
         if self.folder.writes and not (path / "untrained.json").exists():
             if latest is not None:
                 raise UserError(f"{path} lacks untrained.json: it is not a whole run; choose another --out")
-            heldout = self.data.split.heldout
-            write_json(
-                path / "untrained.json", self.evaluate(state.parameters, state.objective_state, heldout)
-            )
+            found = self.evaluate(state.parameters, state.objective_state, self.data.split.heldout)
+            write_json(path / "untrained.json", found)
         spares = settings.method != memory_methods.PLAIN
         with Progress(settings.rounds, latest or 0, quiet=not self.folder.writes) as progress:
             for note in notes(self, latest):
@@ -263,6 +264,7 @@ def notes(run: Pretraining, latest: int | None) -> list[str]:
     where = run.folder.path / "clips.json"
     return [
         described(run, latest),
+        *run.crop_notes,
         *([f"changed: {changed} (listed in {where})"] if changed else []),
         *filter(None, [recipes.privacy_caveat(vars(run.settings))]),
     ]

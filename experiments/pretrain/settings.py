@@ -53,6 +53,7 @@ class Settings:
         model: the preset whose recipe is used.
         clients: None where every speaker is a client.
         corrupted_clients: 0 without corruption.
+        crop_seconds: None until the corpus is read, where no length was given.
         local_steps: None where local work is in epochs.
         warmup_share: share of the run's updates in which the learning rate rises.
         model_config: fields of ModelConfig. Presets may change between versions; a run that continues
@@ -76,7 +77,7 @@ class Settings:
     local_steps: int | None
     local_epochs: int | None
     batch_size: int
-    crop_seconds: float
+    crop_seconds: float | None
     optimizer: model_config.OptimizerName
     learning_rate: float
     heldout_speakers: int | None
@@ -121,7 +122,8 @@ class Settings:
 
     @property
     def crop_samples(self) -> int:
-        """Samples of a training crop."""
+        """Samples of a training crop, once it is known."""
+        assert self.crop_seconds is not None
         return round(self.crop_seconds * model_config.SAMPLE_RATE_HZ)
 
     def is_due(self, every: int | None, finished: int) -> bool:
@@ -150,7 +152,8 @@ class Settings:
             raise UsageError("--method layerwise is for single steps (bench memory, profile): leave it out")
         if self.dp_clip_norm is not None and config.frozen_feature_encoder:
             raise UsageError("--method frozen-encoder with --dp-clip-norm: noise would move what is frozen")
-        seconds = min(self.crop_seconds, config.truncate_seconds or math.inf)
+        crop = self.crop_seconds or recipes.RECIPES[self.model].crop_seconds
+        seconds = min(crop, config.truncate_seconds or math.inf)
         if config.num_frames(round(seconds * model_config.SAMPLE_RATE_HZ)) < 2 * config.mask_span:
             milliseconds = 1000 * config.frame_samples // model_config.SAMPLE_RATE_HZ
             raise UsageError(
@@ -193,7 +196,6 @@ def _filled(options: PretrainArguments, model: str, shape: model_config.ModelCon
             "corrupted_clients": 0 if options.corruption == "none" else options.corrupted_clients,
             "local_steps": None if options.local_epochs else options.local_steps or preset.local_steps,
             "batch_size": options.batch_size or recipe.batch_size,
-            "crop_seconds": options.crop_seconds or recipe.crop_seconds,
             "learning_rate": options.learning_rate or recipe.learning_rate,
             "warmup_share": recipe.warmup_share,
             "clip_norm": recipe.clip_norm,

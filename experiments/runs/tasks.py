@@ -35,6 +35,7 @@ class Task:
         chance: what `chance_accuracy` is the accuracy of.
         warning: what to say of a model that collapses.
         about_codes: how to read the curve of codes.
+        best_by: column by which a round is the best: that of --keep-best, or the task's held-out loss.
     """
 
     objective: ObjectiveName
@@ -53,6 +54,7 @@ class Task:
     chance: str
     warning: str
     about_codes: str
+    best_by: str = ""
 
     @property
     def heldout_loss(self) -> str:
@@ -121,7 +123,10 @@ def task_of(settings: Mapping[str, Any]) -> Task:
     held = settings.get("model_config") or {}
     config = ModelConfig.from_dict({name: value for name, value in held.items() if name in fields})
     frame_ms = 1000 * config.frame_samples / SAMPLE_RATE_HZ
-    return (_best_rq if config.objective == "best-rq" else _wav2vec2)(config, frame_ms)
+    task = (_best_rq if config.objective == "best-rq" else _wav2vec2)(config, frame_ms)
+    kept = {"probe": PROBE, "heldout_loss": "heldout_loss", "heldout_accuracy": "heldout_accuracy"}
+    best_by = kept.get(settings.get("keep_best") or "", task.heldout_loss)
+    return dataclasses.replace(task, best_by=best_by)
 
 
 def with_shares(values: dict[str, Any], task: Task) -> dict[str, Any]:
@@ -142,9 +147,10 @@ def with_shares(values: dict[str, Any], task: Task) -> dict[str, Any]:
 
 
 def best_line(lines: Iterable[Mapping[str, Any]], task: Task) -> Mapping[str, Any] | None:
-    """Find the first line with the lowest held-out loss of the task; None without evaluated lines."""
-    evaluated = [line for line in lines if line.get(task.heldout_loss) is not None]
-    return min(evaluated, key=lambda line: line[task.heldout_loss], default=None)
+    """Find the first line that is best by `task.best_by`, a loss or an accuracy; None without values."""
+    held = [line for line in lines if line.get(task.best_by) is not None]
+    choose = max if task.best_by.endswith("accuracy") else min
+    return choose(held, key=lambda line: line[task.best_by], default=None)
 
 
 def slot_seconds(line: Mapping[str, Any]) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from experiments.process.files import read_json
 from experiments.report.statistics import minus, over_seeds
 from experiments.runs.folder import DIAGNOSTICS, METRICS, read_config, read_metrics
+from experiments.runs.tasks import require_objective
 from experiments.study.federated import Rates, Study
 from experiments.study.federated_scales import (
     ARMS,
@@ -68,7 +69,11 @@ def curve(folder: Path) -> dict[str, list[float]]:
         Lists of equal length: `round`; `updates`, one after another, of the model so far; `audio_seconds`
         that all clients together have heard so far; held-out `loss` in nats, `accuracy` (a share) and
         `code_perplexity`.
+
+    Raises:
+        UserError: the run has another objective.
     """
+    require_objective(folder, "wav2vec2", "the federated study (figures 1 and 5)")
     untrained = read_json(folder / "untrained.json")
     names = {"loss": "contrastive", "accuracy": "accuracy", "code_perplexity": "code_perplexity"}
     found: dict[str, list[float]] = {

@@ -10,6 +10,7 @@ from experiments.options import arguments
 from experiments.process.provenance import record_provenance
 from experiments.report.writer import write_report
 from experiments.runs.folder import METRICS, read_config, read_metrics
+from experiments.runs.tasks import require_objective
 from experiments.study.cells import Cell, check_counts, run_cells
 from experiments.study.federated_results import recognised
 from experiments.study.federated_scales import SCALES
@@ -139,7 +140,12 @@ def main(argv: list[str]) -> None:
 
 
 def row(before: Path, after: Path) -> dict[str, Any]:
-    """Read the results of one length and seed."""
+    """Read the results of one length and seed.
+
+    Raises:
+        UserError: the run has another objective.
+    """
+    require_objective(before, "wav2vec2", "study length")
     lines = read_metrics(before / METRICS)
     audio = sum(line["audio_seconds"] for line in lines)
     # The first stretch compiles.

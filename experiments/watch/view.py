@@ -224,10 +224,10 @@ def _values(run: RunState, column: str) -> list[float]:
 
 def _beside(run: RunState, column: str, line: dict[str, Any]) -> str:
     """Give the value to compare with: chance and the control, or the best so far."""
+    if run.task is not None and column == run.task.best_by and (best := best_line(run.lines, run.task)):
+        return f" (best {best[column]:.3f} at {best['round']})"
     if column == HELDOUT_ACCURACY.column and (words := beside_accuracy(line)):
         return f" ({words})"
-    if run.task is not None and column == run.task.heldout_loss and (best := best_line(run.lines, run.task)):
-        return f" (best {best[column]:.3f} at {best['round']})"
     if column in ("dev_wer", "dev_cer", "dev_accuracy"):
         choose = max if column == "dev_accuracy" else min
         best = choose(

@@ -15,6 +15,7 @@ import numpy as np
 from experiments.process.files import read_json
 from experiments.report.statistics import minus, over_seeds
 from experiments.runs.folder import DIAGNOSTICS, METRICS, read_config, read_metrics
+from experiments.runs.tasks import require_objective
 
 CLEAN = "clean"
 CONDITIONS = (CLEAN, "noise", "clip", "quiet")
@@ -80,8 +81,10 @@ def read_cell(folder: Path, setting: Setting, seed: int) -> dict[str, Any]:
     rounds. Under the clean condition the share is that of the clients that this seed would spoil.
 
     Raises:
+        UserError: the run has another objective.
         ValueError: the run spoilt other clients than its seed chooses.
     """
+    require_objective(folder, "wav2vec2", "study mechanism")
     from experiments.data import corruption
 
     lines, looks = read_metrics(folder / METRICS), read_metrics(folder / DIAGNOSTICS)

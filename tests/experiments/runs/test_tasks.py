@@ -4,8 +4,12 @@ import dataclasses
 
 import pytest
 
+from experiments.process.files import write_json
 from experiments.runs.tasks import best_line, round_text, speech_heard, task_of, with_shares
+from experiments.study import federated_results, length
+from experiments.study.mechanism import settings as mechanism
 from w2v_jax.config import BEST_RQ_BASE, BEST_RQ_TINY, TINY
+from w2v_jax.errors import UserError
 
 OLD = task_of({"model": "tiny"})  # runs of older versions name neither an objective nor a model's fields
 BEST_RQ = task_of({"model_config": dataclasses.asdict(BEST_RQ_TINY)})
@@ -53,6 +57,28 @@ def test_the_best_round_has_the_lowest_loss_of_the_task():
     assert best_line(lines, BEST_RQ)["round"] == 2
     assert best_line(lines, OLD)["round"] == 3
     assert best_line(lines[:1], OLD) is None
+    by_probe = task_of({"keep_best": "probe"})
+    probed = [
+        line | {"probe_accuracy": share} for line, share in zip(lines, (0.1, 0.4, 0.4, None), strict=True)
+    ]
+    assert best_line(probed, by_probe)["round"] == 2
+    assert best_line(lines, by_probe) is None
+    assert best_line(lines, task_of({"keep_best": "heldout_loss"}))["round"] == 2
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        federated_results.curve,
+        lambda folder: length.row(folder, folder),
+        lambda folder: mechanism.read_cell(folder, mechanism.Setting(condition="clean", rule="fedavg"), 0),
+    ],
+)
+def test_studies_of_one_objective_refuse_a_run_of_the_other(tmp_path, reader):
+    settings = {"model_config": dataclasses.asdict(BEST_RQ_TINY)}
+    write_json(tmp_path / "config.json", {"settings": settings, "provenance": {}})
+    with pytest.raises(UserError, match=r"is a run of best-rq: .* reads runs of wav2vec2 alone"):
+        reader(tmp_path)
 
 
 def test_speech_and_padding_are_weighted_by_what_was_computed():
