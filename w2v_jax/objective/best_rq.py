@@ -1,4 +1,4 @@
-"""BEST-RQ as an Objective: masked frames are told by the codes of a fixed random quantizer (2202.01855)."""
+"""BEST-RQ as an Objective: the model names the codes of masked frames (Chiu et al., arXiv 2202.01855)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from w2v_jax.batch import Batch, Sums, Total
 from w2v_jax.config import ModelConfig
@@ -24,7 +24,7 @@ from w2v_jax.randomness import Stream, utterance_keys
 
 
 class Predicted(NamedTuple):
-    """Predictions of every frame, as means over the codebooks; meaningful at masked frames alone.
+    """Predictions of every frame, as means over the codebooks; they have a meaning at masked frames alone.
 
     Attributes:
         loss: cross-entropy in nats.
@@ -87,9 +87,7 @@ def best_rq_objective(config: ModelConfig) -> Objective:
                 value, sums = share(held, micro_batches.at(index), key, masked, sink)
                 return value * loss_scale, sums
 
-            (found, sink), sums = jax.grad(loss, (0, 1), has_aux=True)(
-                others, Sink(values, jnp.float32(1.0))
-            )
+            (found, sink), sums = jax.grad(loss, (0, 1), has_aux=True)(others, Sink(values, jnp.float32(1.0)))
             return (jax.tree.map(jnp.add, total, found), sink.values), sums
 
         start = jax.tree.map(jnp.zeros_like, (others, layers))
