@@ -1,4 +1,4 @@
-"""BEST-RQ as an Objective: masked frames are told by the codes of a fixed random quantizer (2202.01855)."""
+"""BEST-RQ as an Objective: the model names the codes of masked frames (Chiu et al., arXiv 2202.01855)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from w2v_jax.randomness import Stream, utterance_keys
 
 
 class Predicted(NamedTuple):
-    """Predictions of every frame, as means over the codebooks; meaningful at masked frames alone.
+    """Predictions of every frame, as means over the codebooks; they have a meaning at masked frames alone.
 
     Attributes:
         loss: cross-entropy in nats.

@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import soundfile
 
 from experiments.cli import main as cli
 from experiments.models import encoders
@@ -14,7 +15,7 @@ from experiments.process.files import read_json
 from experiments.runs.folder import read_metrics
 from tests.experiments.cli.test_commands import fails
 from tests.w2v_jax.interop.made import write_json
-from w2v_jax.config import BEST_RQ_TINY, PRESETS, TINY
+from w2v_jax.config import BEST_RQ_TINY, PRESETS, SAMPLE_RATE_HZ, TINY
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 from w2v_jax.objective.pretraining import pretraining_objective
 
@@ -45,8 +46,13 @@ def _small_preset():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
+    """Clips of one length, so that little is compiled."""
     config = SyntheticConfig(speakers=4, clips_per_speaker=3, words=8, words_per_sentence=(2, 3), seed=4)
-    return write_corpus(tmp_path_factory.mktemp("corpus"), config)
+    locale = write_corpus(tmp_path_factory.mktemp("corpus"), config)
+    for path in (locale / "clips").iterdir():
+        samples, _ = soundfile.read(path, dtype="float32")
+        soundfile.write(path, np.resize(samples, 25_600), SAMPLE_RATE_HZ, subtype="PCM_16")
+    return locale
 
 
 def pretrain(corpus, out, *options):
