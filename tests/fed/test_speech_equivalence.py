@@ -104,7 +104,7 @@ ARRANGEMENTS = [
 @pytest.mark.parametrize(
     ("optimizer", "layout", "order", "block_steps"),
     [
-        pytest.param(optimizer, *arrangement, marks=[pytest.mark.slow] * (place > 1 or optimizer == "adamw"))
+        pytest.param(optimizer, *arrangement, marks=[pytest.mark.slow] * (place > 0 or optimizer == "adamw"))
         for optimizer in OPTIMIZERS
         for place, arrangement in enumerate(ARRANGEMENTS)
     ],
@@ -119,7 +119,7 @@ def test_layout_order_and_blocks_change_nothing(one_by_one, optimizer, layout, o
 @pytest.mark.parametrize(
     ("layout", "method"),
     [
-        (Layout(2, 2), "exact"),
+        pytest.param(Layout(2, 2), "exact", marks=pytest.mark.slow),
         pytest.param(Layout(1, 3), "exact", marks=pytest.mark.slow),
         pytest.param(Layout(1, 3), "encoder-blocks,remat-layers,micro-2", marks=pytest.mark.slow),
         pytest.param(Layout(2, 2), "encoder-blocks,remat-layers,micro-2", marks=pytest.mark.slow),

@@ -79,6 +79,7 @@ def test_the_manifest_says_what_the_step_is(artifact):
     assert losses[0] != losses[1] != losses[2]
 
 
+@pytest.mark.slow
 def test_a_plain_step_in_place_of_the_program_finds_the_same(artifact, tmp_path):
     done = run_artifact(artifact, tmp_path / "t.json", "--seconds", "0", "--path", "plain")
     assert done.returncode == 0, done.stderr
@@ -86,6 +87,7 @@ def test_a_plain_step_in_place_of_the_program_finds_the_same(artifact, tmp_path)
     assert (record["status"], record["path"]) == ("timed", "plain")
 
 
+@pytest.mark.slow
 def test_a_program_of_another_step_is_found_out(artifact, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(artifact, other)

@@ -43,7 +43,7 @@ def noise_batches(samples):
 @pytest.mark.parametrize(
     ("optimizer", "method"),
     [
-        ("adamw", "exact"),
+        pytest.param("adamw", "exact", marks=pytest.mark.slow),
         ("sgd", "layerwise,remat"),
         pytest.param("sgd", "exact", marks=pytest.mark.slow),
         pytest.param("adafactor", "exact", marks=pytest.mark.slow),

@@ -219,7 +219,9 @@ def cut_off(monkeypatch, folder, update):
     monkeypatch.setattr(Checkpoints, "save", save)
 
 
-@pytest.mark.parametrize("where", ["before a checkpoint", "before the best one's"])
+@pytest.mark.parametrize(
+    "where", ["before a checkpoint", pytest.param("before the best one's", marks=pytest.mark.slow)]
+)
 def test_a_run_that_was_cut_off_continues_to_the_same_bits(corpus, scratch, tmp_path, monkeypatch, where):
     out, best = tmp_path / "cut", read_json(scratch / "results.json")["best_update"]
     with monkeypatch.context() as patch:
@@ -260,6 +262,7 @@ def test_validations_see_statistics_of_the_last_batches_and_the_parameters_as_th
     assert seen == [("as they are", step, held) for step, held in zip(earlier, keys, strict=True)]
 
 
+@pytest.mark.slow
 def test_what_is_validated_and_kept_has_those_statistics(corpus, scratch, tmp_path, monkeypatch):
     original, found = Finetuning._statistics, {}
 

@@ -143,13 +143,15 @@ def assert_same(ours, theirs, share):
 @pytest.mark.parametrize(
     ("config", "optimizer"),
     [
-        pytest.param(GROUP_NORM, "adamw", id="group-norm"),
+        pytest.param(GROUP_NORM, "adamw", id="group-norm", marks=pytest.mark.slow),
         pytest.param(
             LAYER_NORM.replace(rematerialise_cnn=True, rematerialise_layers=True),
             "sgd",
             id="layer-norm-sgd-remat",
         ),
-        pytest.param(LAYER_NORM.replace(compute_dtype="bfloat16"), "adamw", id="bfloat16"),
+        pytest.param(
+            LAYER_NORM.replace(compute_dtype="bfloat16"), "adamw", id="bfloat16", marks=pytest.mark.slow
+        ),
         pytest.param(SCALED, "adamw", id="float16"),
     ],
 )

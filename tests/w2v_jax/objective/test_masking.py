@@ -6,11 +6,14 @@ from hypothesis import strategies as st
 
 from w2v_jax.objective.masking import span_mask
 
+# Compiled whole: operation by operation, each would be compiled alone.
+draw = jax.jit(span_mask, static_argnames=("total_frames", "probability", "span", "min_spans"))
+
 
 def masks(lengths, total, *, probability=0.65, span=10, min_spans=2, seed=0):
     keys = jax.random.split(jax.random.key(seed), len(lengths))
     return np.asarray(
-        span_mask(
+        draw(
             keys,
             jnp.array(lengths, jnp.int32),
             total,

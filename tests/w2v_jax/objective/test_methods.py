@@ -1,6 +1,7 @@
 """Methods that take less memory give the plain step's gradients."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -36,6 +37,14 @@ VARIANTS = {
         feature_norm="layer", conv_bias=True, normalise_waveform=True, pre_norm=True
     ),
 }
+# The plain tests of each variant; `exact` combines nearly all methods.
+MOSTLY_SLOW = {
+    "base": ("exact", "gathered-negatives"),
+    "base-masked-norm": (),
+    "large-lv60": ("exact",),
+}
+
+
 # Small blocks, so that a second and a half of speech has several, and a last one that is not full.
 SMALL_BLOCKS = {
     "encoder_block_frames": 20,
@@ -74,7 +83,7 @@ def gradients_of(config: ModelConfig, batch: Batch, parameters=None):
 
 @pytest.fixture(scope="module")
 def plain():
-    return {name: gradients_of(config, batch_of()) for name, config in VARIANTS.items()}
+    return functools.cache(lambda name: gradients_of(VARIANTS[name], batch_of()))
 
 
 def exact_combinations():
@@ -101,9 +110,8 @@ def test_blocks_are_of_nearly_one_width():
 @pytest.mark.parametrize(
     ("variant", "method"),
     [
-        # Of the masked norm, the combination of all methods is the plain test.
         pytest.param(
-            variant, method, marks=[pytest.mark.slow] * (variant == "base-masked-norm" and method != "exact")
+            variant, method, marks=[pytest.mark.slow] * (method not in MOSTLY_SLOW.get(variant, (method,)))
         )
         for variant in VARIANTS
         for method in exact_combinations()
@@ -113,7 +121,7 @@ def test_exact_methods_give_the_plain_gradients(plain, variant, method):
     config = memory_methods.configured(VARIANTS[variant], method)
     blocks = {name: value for name, value in SMALL_BLOCKS.items() if getattr(config, name)}
     gradients, sums = gradients_of(config.replace(**blocks), batch_of())
-    expected, expected_sums = plain[variant]
+    expected, expected_sums = plain(variant)
     assert jax.tree.structure(gradients) == jax.tree.structure(expected)
     assert distance(gradients, expected) < TOLERANCE
     for name, total in expected_sums.items():
@@ -121,6 +129,7 @@ def test_exact_methods_give_the_plain_gradients(plain, variant, method):
         assert sums[name].weight == total.weight
 
 
+@pytest.mark.slow
 def test_the_diversity_loss_is_what_needs_the_first_pass(plain):
     """Micro-batches with diversity losses of their own would be another gradient, by far."""
     config = BASE_LIKE.replace(diversity_weight=1.0)
@@ -144,10 +153,10 @@ def test_features_of_a_large_batch_are_computed_again(plain, monkeypatch):
 
     monkeypatch.setattr(accumulation, "KEPT_FEATURES_BYTES", 0)
     gradients, _ = gradients_of(BASE_LIKE.replace(micro_batch=2), batch_of())
-    assert distance(gradients, plain["base"][0]) < TOLERANCE
+    assert distance(gradients, plain("base")[0]) < TOLERANCE
 
 
-@pytest.mark.parametrize("method", ["plain", "exact"])
+@pytest.mark.parametrize("method", [pytest.param("plain", marks=pytest.mark.slow), "exact"])
 def test_a_batch_without_masked_frames_teaches_nothing(method):
     config = memory_methods.configured(BASE_LIKE, method)
     gradients, sums = gradients_of(config, batch_of((700, 900)))
@@ -159,10 +168,15 @@ def test_a_batch_without_masked_frames_teaches_nothing(method):
     "method",
     [
         "layerwise",
-        "layerwise,remat-layers,encoder-blocks,remat-attention,remat-feed-forward,remat-similarity",
+        pytest.param(
+            "layerwise,remat-layers,encoder-blocks,remat-attention,remat-feed-forward,remat-similarity",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=[pytest.mark.slow] * (name != "base")) for name in VARIANTS]
+)
 def test_layerwise_descends_by_the_plain_gradients(plain, variant, method):
     config = memory_methods.configured(VARIANTS[variant], method)
     blocks = {name: value for name, value in SMALL_BLOCKS.items() if getattr(config, name)}
@@ -172,7 +186,7 @@ def test_layerwise_descends_by_the_plain_gradients(plain, variant, method):
     after, _, sums = jax.jit(objective.descend)(
         parameters, {}, batch_of(), jax.random.key(5), jnp.int32(7), jnp.float32(0.5)
     )
-    expected, expected_sums = plain[variant]
+    expected, expected_sums = plain(variant)
     expected_after = jax.tree.map(lambda p, g: p - 0.5 * g, parameters, expected)
     moved = jax.tree.map(jnp.subtract, after, parameters)
     assert distance(moved, jax.tree.map(jnp.subtract, expected_after, parameters)) < TOLERANCE
@@ -201,8 +215,9 @@ def test_methods_work_under_vmap():
         assert distance(jax.tree.map(lambda leaf, c=client: leaf[c], together), alone) < TOLERANCE
 
 
-def test_loss_scale_multiplies_gradients():
-    for method in ("plain", "exact"):
+@pytest.mark.parametrize("methods", [["plain"], pytest.param(["exact"], marks=pytest.mark.slow)])
+def test_loss_scale_multiplies_gradients(methods):
+    for method in methods:
         objective = pretraining_objective(memory_methods.configured(BASE_LIKE, method))
         parameters = jax.jit(objective.init)(jax.random.key(0))[0]
         given = (parameters, {}, batch_of(), jax.random.key(5), jnp.int32(7))
@@ -212,8 +227,11 @@ def test_loss_scale_multiplies_gradients():
         assert float(sums["loss"].total) / float(sums["loss"].weight) < 100
 
 
-def test_a_frozen_encoder_gets_no_gradient():
-    for method in ("frozen-encoder", "frozen-encoder,exact"):
+@pytest.mark.parametrize(
+    "methods", [["frozen-encoder"], pytest.param(["frozen-encoder,exact"], marks=pytest.mark.slow)]
+)
+def test_a_frozen_encoder_gets_no_gradient(methods):
+    for method in methods:
         gradients, _ = gradients_of(memory_methods.configured(BASE_LIKE, method), batch_of())
         assert norm(gradients["feature_encoder"]) == 0.0
         assert norm(gradients["context_network"]) > 0.0
