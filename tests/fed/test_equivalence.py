@@ -157,8 +157,16 @@ class StandingSource(ToySource):
         return iter(self.places[client_id])
 
 
-@pytest.mark.parametrize("layout", [Layout(1, 3), Layout(4, 2)], ids=str)
-@pytest.mark.parametrize("block_steps", [2, max(STEPS)])  # several blocks, or a group's program in one
+@pytest.mark.parametrize(
+    ("layout", "block_steps"),
+    [
+        (Layout(1, 3), 2),  # several blocks
+        (Layout(4, 2), max(STEPS)),  # a group's program in one
+        pytest.param(Layout(1, 3), max(STEPS), marks=pytest.mark.slow),
+        pytest.param(Layout(4, 2), 2, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_data_that_stay_on_the_device_change_nothing(layout, block_steps):
     def run(data):
         objective = toy_objective()

@@ -169,6 +169,7 @@ def test_the_automatic_chunk_goes_by_the_methods_memory():
     assert chunks.fastest(list(plain.values())) == 1
 
 
+@pytest.mark.slow
 def test_one_client_one_step_equals_plain_training():
     objective, source = pretraining_objective(CONFIG), NoiseClients()
     training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))

@@ -1,6 +1,7 @@
 """Memory measured from outside, the budget's choice, and the frontier's report."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from experiments.options.errors import UsageError
 from experiments.reproduce.frontier import figures as frontier_figures
 from experiments.reproduce.frontier import report as frontier_report
 from experiments.reproduce.frontier import sections as frontier
+from profiling import flops
 from profiling.xla import memory_plan
 from w2v_jax import memory_methods
 from w2v_jax.config import PRESETS
@@ -71,6 +73,7 @@ def measured_by_a_small_parent(environment):
     return memory_runs.Measured(**json.loads(done.stdout))
 
 
+@pytest.mark.slow
 def test_a_process_is_measured_from_outside(environment):
     first, second = measured_by_a_small_parent(environment), measured_by_a_small_parent(environment)
     for run in (first, second):
@@ -184,8 +187,18 @@ def test_the_ladder_is_exact_and_ends_with_all_methods():
         assert len(set(names)) == len(names)
 
 
-def test_the_fewest_operations_that_fit_are_chosen():
+def test_the_fewest_operations_that_fit_are_chosen(monkeypatch):
     """By what each combination would take: here, less the further down the ladder it stands."""
+    build, count, reports = functools.cache(training_step.build), flops.count, {}
+
+    def counted_once(function, *arguments):
+        if function not in reports:
+            reports[function] = count(function, *arguments)
+        return reports[function]
+
+    # All choices price the same steps; each is traced once.
+    monkeypatch.setattr(training_step, "build", build)
+    monkeypatch.setattr(flops, "count", counted_once)
     settings = StepSettings(model="tiny", seconds=0.5, batch=1)
     order = list(memory_budget.ladder(1))
     sizes = {method: 100 - 10 * place for place, method in enumerate(order)}

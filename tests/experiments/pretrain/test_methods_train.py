@@ -44,7 +44,7 @@ def noise_batches(samples):
     ("optimizer", "method"),
     [
         pytest.param("adamw", "exact", marks=pytest.mark.slow),
-        ("sgd", "layerwise,remat"),
+        pytest.param("sgd", "layerwise,remat", marks=pytest.mark.slow),
         pytest.param("sgd", "exact", marks=pytest.mark.slow),
         pytest.param("adafactor", "exact", marks=pytest.mark.slow),
         pytest.param("lion", "remat,micro-2", marks=pytest.mark.slow),

@@ -148,6 +148,7 @@ def test_the_diversity_loss_is_what_needs_the_first_pass(plain):
     assert distance(gradients_of(config.replace(micro_batch=1), batch)[0], whole) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_features_of_a_large_batch_are_computed_again(plain, monkeypatch):
     from w2v_jax.objective import accumulation
 
