@@ -147,7 +147,7 @@ def check_clients(prepared, run):
     assert len(clips["clients"]) == len(content["speakers"])
 
 
-def test_prepared_corpora_are_described_and_dealt(prepared, tmp_path, capfd):
+def test_prepared_corpora_are_described_and_dealt(capfd, prepared, tmp_path):
     """data prepare -> data describe -> what pretrain begins with, with dev's and test's speakers kept out."""
     printed = capfd.readouterr().out
     assert "left out: nothing" in printed

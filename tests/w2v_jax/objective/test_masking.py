@@ -30,7 +30,7 @@ def runs(row):
     return edges[1::2] - edges[::2]
 
 
-@given(length=st.integers(0, 90), span=st.integers(1, 12), seed=st.integers(0, 5))
+@given(length=st.integers(0, 90), span=st.sampled_from([1, 3, 10, 12]), seed=st.integers(0, 5))
 @settings(max_examples=40, deadline=None)
 def test_spans_are_whole_and_inside_the_utterance(length, span, seed):
     mask = masks([length], 96, span=span, seed=seed)[0]

@@ -54,7 +54,7 @@ def recordings(draw):
     return window + beyond, window
 
 
-# No deadline: the first example compiles nothing, but a busy machine may stop any of them for a second.
+# No deadline: a busy machine may stop any example for longer than one.
 @settings(deadline=None, max_examples=60)
 @given(recordings(), st.sampled_from(sorted(COUNTS)))
 def test_every_frame_comes_once_with_context_around_it(sizes, features):
