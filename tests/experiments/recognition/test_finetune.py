@@ -289,6 +289,7 @@ def test_the_same_command_again_changes_no_result(corpus, scratch, tmp_path):
     assert untimed(read_json(copy / "results.json")) == untimed(read_json(scratch / "results.json"))
 
 
+@pytest.mark.slow
 def test_a_pretrained_encoder_is_what_a_run_begins_with(corpus, pretrained, tmp_path):
     before = tree_of(pretrained)
     options = [*RUN, "--updates", "2", "--encoder-learning-rate", "0", "--init", str(pretrained)]

@@ -216,7 +216,8 @@ def test_methods_work_under_vmap():
         assert distance(jax.tree.map(lambda leaf, c=client: leaf[c], together), alone) < TOLERANCE
 
 
-@pytest.mark.parametrize("methods", [["plain"], pytest.param(["exact"], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("methods", [["plain"], ["exact"]])
 def test_loss_scale_multiplies_gradients(methods):
     for method in methods:
         objective = pretraining_objective(memory_methods.configured(BASE_LIKE, method))
@@ -238,6 +239,7 @@ def test_a_frozen_encoder_gets_no_gradient(methods):
         assert norm(gradients["context_network"]) > 0.0
 
 
+@pytest.mark.slow
 def test_truncated_clips_are_the_beginnings_of_clips():
     batch = batch_of()
     cut = batch._replace(

@@ -146,6 +146,7 @@ def test_what_lies_beyond_the_length_is_never_heard():
     assert_close(ours[0], theirs[0])
 
 
+@pytest.mark.slow
 def test_row_order_changes_nothing():
     batch = make_batch()
     turned = jax.tree.map(lambda leaf: leaf[::-1], batch)
@@ -190,6 +191,7 @@ def test_how_it_is_computed_changes_nothing(form, unroll):
     assert_close(ours[0], run(SMALL, make_batch())[0])
 
 
+@pytest.mark.slow
 def test_bfloat16_products_stay_close_and_keep_parameters_fp32():
     gradients, _, sums = run(SMALL.replace(compute_dtype="bfloat16"), make_batch())
     _, _, reference = run(SMALL, make_batch())
