@@ -99,7 +99,9 @@ def test_a_round_that_nobody_answers_changes_nothing_but_its_number():
         assert all(jax.tree.leaves(changed))
 
 
-@pytest.mark.parametrize("rule", [fedavg, loss_weighted()], ids=["fedavg", "loss-weighted"])
+@pytest.mark.parametrize(
+    "rule", [fedavg, pytest.param(loss_weighted(), marks=pytest.mark.slow)], ids=["fedavg", "loss-weighted"]
+)
 def test_updates_that_are_too_large_are_left_out_and_named(rule):
     (free,) = simulate(attendance.all_answer, rounds=1, rule=rule)
     limit = float(np.sort(free.update_norms)[-2]) * 1.001
@@ -125,6 +127,7 @@ def test_updates_that_are_not_finite_are_told_from_those_that_are_too_large():
     assert result.too_large == []
 
 
+@pytest.mark.slow
 def test_fedprox_pulls_towards_the_rounds_start():
     from fed import client
 

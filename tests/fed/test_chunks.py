@@ -69,8 +69,8 @@ def test_trials_start_one_by_one_and_with_the_largest_chunk():
     [
         # Seconds of a group's block by chunk; a cohort of 8 is 8 / chunk groups.
         ({1: 1.0, 8: 2.0, 4: 1.5}, [1, 8, 4], 8),
-        ({1: 1.0, 8: 6.0, 4: 1.0, 2: 0.9}, [1, 8, 4, 2], 4),
-        ({1: 1.0, 8: 9.0, 4: 5.0, 2: 1.2}, [1, 8, 4, 2], 2),
+        pytest.param({1: 1.0, 8: 6.0, 4: 1.0, 2: 0.9}, [1, 8, 4, 2], 4, marks=pytest.mark.slow),
+        pytest.param({1: 1.0, 8: 9.0, 4: 5.0, 2: 1.2}, [1, 8, 4, 2], 2, marks=pytest.mark.slow),
         ({1: 1.0, 8: 9.0, 4: 5.0, 2: 2.5}, [1, 8, 4, 2], 1),
     ],
 )

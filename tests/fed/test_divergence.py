@@ -83,7 +83,15 @@ def rounds(layout, *, keep, rule=fedavg, block_steps=None, num_rounds=3, client=
     ]
 
 
-@pytest.mark.parametrize("layout", [Layout(1, 1), Layout(2, 2), Layout(4, 1)], ids=str)
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(2, 2),
+        pytest.param(Layout(1, 1), marks=pytest.mark.slow),
+        pytest.param(Layout(4, 1), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_keeping_models_changes_no_bit(layout):
     plain = rounds(layout, keep=lambda r: False)
     kept = rounds(layout, keep=lambda r: r != 1)
@@ -98,7 +106,11 @@ def test_keeping_models_changes_no_bit(layout):
             assert np.asarray(mine).tobytes() == np.asarray(other).tobytes()
 
 
-@pytest.mark.parametrize("rule", [fedavg, loss_weighted(0.3)], ids=["fedavg", "loss-weighted"])
+@pytest.mark.parametrize(
+    "rule",
+    [pytest.param(fedavg, marks=pytest.mark.slow), loss_weighted(0.3)],
+    ids=["fedavg", "loss-weighted"],
+)
 def test_kept_models_average_to_the_next_one(rule):
     results = rounds(Layout(2, 2), keep=lambda r: True, rule=rule, block_steps=2)
     for earlier, result in zip([None, *results], results, strict=False):

@@ -1,5 +1,7 @@
 """One client, one step equals plain training; chunks, lanes, order and padding change nothing."""
 
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -101,16 +103,31 @@ def test_rounds_equal_federated_averaging_written_plainly(optimizer):
     assert difference <= 1e-5 * optax.tree.norm(expected)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(
-    "layout", [Layout(1, 7), Layout(1, 3), Layout(2, 1), Layout(8, 1), Layout(3, 2), Layout(4, 4)], ids=str
+    ("optimizer", "layout"),
+    [
+        pytest.param(optimizer, layout, marks=[pytest.mark.slow] * (optimizer != "sgd" and place != 4))
+        for optimizer in OPTIMIZERS
+        for place, layout in enumerate(
+            [Layout(1, 7), Layout(1, 3), Layout(2, 1), Layout(8, 1), Layout(3, 2), Layout(4, 4)]
+        )
+    ],
+    ids=str,
 )
 def test_layout_changes_nothing(optimizer, layout):
     assert_same(train(optimizer, layout=layout)[-1], train(optimizer)[-1])
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("block_steps", [1, 2, 3, 7, 20])
+@pytest.mark.parametrize(
+    ("optimizer", "block_steps"),
+    [
+        pytest.param(
+            optimizer, block_steps, marks=[pytest.mark.slow] * (optimizer != "sgd" and block_steps != 3)
+        )
+        for optimizer in OPTIMIZERS
+        for block_steps in (1, 2, 3, 7, 20)
+    ],
+)
 def test_blocks_and_padded_steps_change_nothing(optimizer, block_steps):
     ours = train(optimizer, block_steps=block_steps, layout=Layout(2, 2))
     assert_same(ours[-1], train(optimizer)[-1])
@@ -140,8 +157,16 @@ class StandingSource(ToySource):
         return iter(self.places[client_id])
 
 
-@pytest.mark.parametrize("layout", [Layout(1, 3), Layout(4, 2)], ids=str)
-@pytest.mark.parametrize("block_steps", [2, max(STEPS)])  # several blocks, or a group's program in one
+@pytest.mark.parametrize(
+    ("layout", "block_steps"),
+    [
+        (Layout(1, 3), 2),  # several blocks
+        (Layout(4, 2), max(STEPS)),  # a group's program in one
+        pytest.param(Layout(1, 3), max(STEPS), marks=pytest.mark.slow),
+        pytest.param(Layout(4, 2), 2, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_data_that_stay_on_the_device_change_nothing(layout, block_steps):
     def run(data):
         objective = toy_objective()
@@ -175,8 +200,17 @@ def test_one_client_one_step_equals_plain_training():
     chex.assert_trees_all_close(jax.device_get(ours), jax.device_get(expected), rtol=1e-6)
 
 
-@pytest.mark.parametrize("layout", [Layout(1, 2), Layout(2, 1), Layout(4, 2)], ids=str)
-@pytest.mark.parametrize("block_steps", [3, max(STEPS)])
+@pytest.mark.parametrize(
+    ("layout", "block_steps"),
+    [
+        (Layout(1, 2), max(STEPS)),
+        (Layout(4, 2), 3),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in itertools.product([Layout(2, 1)], [3, 7])),
+        pytest.param(Layout(1, 2), 3, marks=pytest.mark.slow),
+        pytest.param(Layout(4, 2), max(STEPS), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_each_program_compiles_once(layout, block_steps):
     # Cohorts of other sizes and other longest clients; blocks as chosen by default.
     objective, data = toy_objective(), ToySource(STEPS)

@@ -123,12 +123,21 @@ def test_one_client_moves_the_sum_by_the_clip_norm_at_most():
         assert distance(everyone, fewer) * SILENT.expected_clients <= SILENT.clip_norm * (1 + 1e-4)
 
 
-@pytest.mark.parametrize("layout", [Layout(1, 3), Layout(2, 2), Layout(4, 1)], ids=str)
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(2, 2),
+        pytest.param(Layout(1, 3), marks=pytest.mark.slow),
+        pytest.param(Layout(4, 1), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_layouts_add_the_same_noise(layout):
     noisy = SILENT._replace(noise_multiplier=1.0)
-    assert distance(run(noisy, layout), run(noisy)) < 1e-5
-    assert distance(run(noisy), run(SILENT)) > 0.1
-    assert distance(run(noisy, seed=4), run(noisy)) > 0.1
+    alone = run(noisy)
+    assert distance(run(noisy, layout), alone) < 1e-5
+    assert distance(alone, run(SILENT)) > 0.1
+    assert distance(run(noisy, seed=4), alone) > 0.1
 
 
 def test_a_private_round_without_clients_still_adds_noise():
@@ -187,7 +196,7 @@ def test_poisson_sampling_takes_each_client_by_itself():
     names = [f"client{i}" for i in range(50)]
     sampler = sampling.poisson(names, 0.1, seed=0)
     cohorts = [sampler(r) for r in range(2000)]
-    assert cohorts == [sampling.poisson(list(reversed(names)), 0.1, seed=0)(r) for r in range(2000)]
+    assert cohorts[:100] == [sampling.poisson(names[::-1], 0.1, seed=0)(r) for r in range(100)]
     sizes = np.array([len(c) for c in cohorts])
     assert sizes.mean() == pytest.approx(5.0, abs=0.2)
     assert sizes.var() == pytest.approx(4.5, abs=0.5)

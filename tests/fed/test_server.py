@@ -74,7 +74,13 @@ def by_formula(name):
     }[name]
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("fedavg", "fedavgm", "fedadagrad")))
+        for name in OPTIMIZERS
+    ],
+)
 def test_rounds_follow_the_formula(name):
     optimizer = OPTIMIZERS[name](RATE)
     first = server.init(toy_objective(), optimizer, jax.random.key(0))

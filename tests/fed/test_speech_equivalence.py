@@ -197,7 +197,7 @@ def test_the_automatic_chunk_goes_by_the_methods_memory():
     assert chunks.fastest(list(plain.values())) == 1
 
 
-@pytest.mark.parametrize("name", ["wav2vec2", pytest.param("best-rq", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [pytest.param("wav2vec2", marks=pytest.mark.slow), "best-rq"])
 def test_one_client_one_step_equals_plain_training(name):
     objective, source = pretraining_objective(CONFIGS[name]), NoiseClients(CONFIGS[name])
     training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))

@@ -48,8 +48,8 @@ def test_the_state_that_an_optimizer_keeps(changes, arrays):
     }
     optimizer = make_optimizer(OptimizerConfig(**changes))
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        state = optimizer.init(parameters)
-        updates, _ = optimizer.update(parameters, state, parameters)
+        state = jax.jit(optimizer.init)(parameters)
+        updates, _ = jax.jit(optimizer.update)(parameters, state, parameters)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     assert size / sum(leaf.nbytes for leaf in jax.tree.leaves(parameters)) == pytest.approx(arrays, abs=0.02)
     assert (updates["project"]["kernel"] > 0).all()

@@ -31,6 +31,7 @@ def result(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_all_runners_end_with_the_same_parameters(result):
     rows = read_json(result / "rounds.json")["rows"]
     assert {row["runner"] for row in rows} == {"ours", "loop", "sequential", "fedjax_jit"}
@@ -45,6 +46,7 @@ def test_all_runners_end_with_the_same_parameters(result):
     assert sum(row["counts"] for row in rows) == 4
 
 
+@pytest.mark.slow
 def test_the_report_names_the_best_peer_and_who_disagrees(result):
     held = read_json(result / "rounds.json")
     assert "the best peer" in (result / "rounds.md").read_text()

@@ -43,6 +43,7 @@ def test_scopes_belong_to_modules(scope, module):
     assert module_of(scope) == module
 
 
+@pytest.mark.slow
 def test_a_small_run(tmp_path):
     options = ["--model", "tiny", "--batch", "2", "--seconds", "0.5", "--clients", "2", "--repeats", "2"]
     argv = [sys.executable, "-m", "experiments", "bench", "utilisation", "--out", str(tmp_path), *options]

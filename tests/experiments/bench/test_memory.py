@@ -1,6 +1,7 @@
 """Memory measured from outside, the budget's choice, and the frontier's report."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from experiments.options.errors import UsageError
 from experiments.reproduce.frontier import figures as frontier_figures
 from experiments.reproduce.frontier import report as frontier_report
 from experiments.reproduce.frontier import sections as frontier
+from profiling import flops
 from profiling.xla import memory_plan
 from w2v_jax import memory_methods
 from w2v_jax.config import PRESETS
@@ -71,6 +73,7 @@ def measured_by_a_small_parent(environment):
     return memory_runs.Measured(**json.loads(done.stdout))
 
 
+@pytest.mark.slow
 def test_a_process_is_measured_from_outside(environment):
     first, second = measured_by_a_small_parent(environment), measured_by_a_small_parent(environment)
     for run in (first, second):
@@ -187,10 +190,20 @@ def test_the_ladder_is_exact_and_ends_with_all_methods(model):
             memory_methods.configured(PRESETS[model], name)  # which refuses parts that the model lacks
 
 
-def test_the_fewest_operations_that_fit_are_chosen():
+def test_the_fewest_operations_that_fit_are_chosen(monkeypatch):
     """By what each combination would take: here, less the further down the ladder it stands."""
-    settings = StepSettings(model="tiny", seconds=1.0, batch=4)
-    order = list(memory_budget.ladder(4, PRESETS["tiny"]))
+    build, count, reports = functools.cache(training_step.build), flops.count, {}
+
+    def counted_once(function, *arguments):
+        if function not in reports:
+            reports[function] = count(function, *arguments)
+        return reports[function]
+
+    # All choices price the same steps; each is traced once.
+    monkeypatch.setattr(training_step, "build", build)
+    monkeypatch.setattr(flops, "count", counted_once)
+    settings = StepSettings(model="tiny", seconds=0.5, batch=1)
+    order = list(memory_budget.ladder(1, PRESETS["tiny"]))
     sizes = {method: 100 - 10 * place for place, method in enumerate(order)}
     said = []
 
@@ -227,7 +240,10 @@ def planned_bytes(method, batch, seconds, config):
     return total, total - 2 * training_step.tree_bytes(step.parameters)
 
 
-@pytest.mark.parametrize(("method", "least", "most"), [("exact", 0.99, 1.1), ("plain", 8.0, 16.1)])
+@pytest.mark.parametrize(
+    ("method", "least", "most"),
+    [("exact", 0.99, 1.1), pytest.param("plain", 8.0, 16.1, marks=pytest.mark.slow)],
+)
 def test_growth_with_the_batch(method, least, most, monkeypatch):
     """What a batch itself takes, its audio, is left aside, and features are as in a batch of any size."""
     monkeypatch.setattr(accumulation, "KEPT_FEATURES_BYTES", 0)
@@ -236,6 +252,7 @@ def test_growth_with_the_batch(method, least, most, monkeypatch):
     assert least < many / few < most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "least", "most"), [("exact", 1.0, 1.8), ("plain", 2.0, 4.0)])
 def test_growth_with_the_length(method, least, most):
     """Of what is beside parameters and gradients, from 15 s to 30 s, base."""

@@ -46,6 +46,7 @@ def artifact(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_artifact_gives_the_direct_steps_numbers(artifact, tmp_path):
     done = run_artifact(artifact, tmp_path / "t.json", "--seconds", "0.2")
     assert done.returncode == 0, done.stderr
@@ -63,6 +64,7 @@ def test_the_artifact_gives_the_direct_steps_numbers(artifact, tmp_path):
     assert measured.seconds == record["median_seconds"]
 
 
+@pytest.mark.slow
 def test_the_manifest_says_what_the_step_is(artifact):
     manifest = read_json(artifact / "artifact.json")
     names = [entry["name"] for entry in manifest["state"]]
@@ -79,6 +81,7 @@ def test_the_manifest_says_what_the_step_is(artifact):
     assert losses[0] != losses[1] != losses[2]
 
 
+@pytest.mark.slow
 def test_a_plain_step_in_place_of_the_program_finds_the_same(artifact, tmp_path):
     done = run_artifact(artifact, tmp_path / "t.json", "--seconds", "0", "--path", "plain")
     assert done.returncode == 0, done.stderr
@@ -86,6 +89,7 @@ def test_a_plain_step_in_place_of_the_program_finds_the_same(artifact, tmp_path)
     assert (record["status"], record["path"]) == ("timed", "plain")
 
 
+@pytest.mark.slow
 def test_a_program_of_another_step_is_found_out(artifact, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(artifact, other)
@@ -99,6 +103,7 @@ def test_a_program_of_another_step_is_found_out(artifact, tmp_path):
     assert "wrong result" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["step.cpu.jaxexport", "artifact.json", "plain_step.py"])
 def test_a_flipped_byte_is_refused(artifact, tmp_path, file):
     copy = tmp_path / "copy"

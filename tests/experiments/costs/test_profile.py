@@ -13,8 +13,10 @@ from w2v_jax.errors import UserError
 TINY = ["--model", "tiny", "--seconds", "1", "--batch", "2"]
 
 
-def test_a_profile_adds_up_and_draws(tmp_path, capsys):
-    assert cli.main(["profile", *TINY, "--measure", "--out", str(tmp_path)]) == 0
+@pytest.mark.parametrize("measured", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_profile_adds_up_and_draws(tmp_path, capsys, measured):
+    options = ["--measure"] if measured else []
+    assert cli.main(["profile", *TINY, *options, "--out", str(tmp_path)]) == 0
     result = read_json(tmp_path / "profile.json")
     layers = result["layers"]
     whole = sum(layer_flops(row, direction) for row in layers for direction in ("forward", "backward"))
@@ -22,16 +24,19 @@ def test_a_profile_adds_up_and_draws(tmp_path, capsys):
     assert by_module(layers)[-1]["params"] * 4 == result["standing_bytes"]["parameters"]
     assert not result["unpriced"]
     named = {row["name"]: row["bytes"] for row in result["accountings"]}
-    assert {"autograd", "residuals", "xla", "measured"} <= set(named)
+    assert {"autograd", "residuals", "xla"} <= set(named)
+    assert ("measured" in named) == measured
     assert named["xla"] == result["compiled"]["plan"]["total"]
     timeline = result["compiled"]["timeline"]
     assert max(timeline["live_bytes"]) + timeline["standing_bytes"] == timeline["peak_bytes"]
     assert {"forward", "backward", "optimizer"} == set(timeline["phases"])
     assert 0 < result["roofline"]["fused_seconds"] < result["roofline"]["unfused_seconds"]
-    assert all(seconds > 0 for seconds in result["measured"]["step_seconds"])
+    if measured:
+        assert all(seconds > 0 for seconds in result["measured"]["step_seconds"])
     text = (tmp_path / "profile.md").read_text()
-    for word in ("cnn encoder", "autograd", "The peak", "Jetson Xavier NX", "A federated round", "Measured:"):
+    for word in ("cnn encoder", "autograd", "The peak", "Jetson Xavier NX", "A federated round"):
         assert word in text
+    assert ("Measured:" in text) == measured
     for picture in ("layers", "timeline", "roofline"):
         assert (tmp_path / f"{picture}.png").stat().st_size > 10_000
     assert "written:" in capsys.readouterr().out

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -7,8 +8,13 @@ import pytest
 
 from experiments.cli import main as cli
 from experiments.data import corpora, partitions
+from experiments.options import arguments
 from experiments.pretrain import report
+from experiments.pretrain.options import PretrainArguments
+from experiments.pretrain.run import Pretraining
+from experiments.pretrain.settings import resolve
 from experiments.process.files import read_json
+from experiments.runs.folder import RunFolder
 from w2v_jax.data.common_voice import Clip, Corpus, column, lengths
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 from w2v_jax.data.tables import ClipRow
@@ -111,38 +117,63 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def test_prepared_corpora_are_described_and_pre_trained_on(corpus, tmp_path, capfd):
-    """data prepare -> data describe -> pretrain, with dev's and test's speakers kept out."""
-    out = tmp_path / "set"
-    clip = min(corpus.rglob("clips/*.flac"))
+@pytest.fixture
+def prepared(corpus, tmp_path):
+    """The corpus with one clip under another name, prepared."""
+    out, source = tmp_path / "set", tmp_path / "source"
+    shutil.copytree(corpus, source)
+    clip = min(source.rglob("clips/*.flac"))
     clip.rename(clip.with_suffix(".FLAC"))
-    assert cli.main(["data", "prepare", "--source", str(corpus), "--out", str(out)]) == 0
-    printed = capfd.readouterr().out
-    assert "left out: nothing" in printed
-    assert f"changed: 1 other name (listed in {out / 'changed.tsv'})" in printed
-    assert cli.main(["data", "describe", str(out), "--out", str(tmp_path / "about")]) == 0
-    about = read_json(tmp_path / "about" / "describe.json")
-    assert (about["clips"], about["speakers"]) == (24, 8)
-    assert sum(row["clips"] for row in about["length_histogram"]) == 24
-    outside = {split: set(corpora.listed(str(out), split, "client_id")) for split in ("dev", "test")}
+    assert cli.main(["data", "prepare", "--source", str(source), "--out", str(out)]) == 0
+    return out
+
+
+WITHOUT_OTHERS = [
+    "--rounds", "1", "--partition", "speakers", "--clients-per-round", "2", "--local-steps", "1",
+    "--batch-size", "2", "--crop-seconds", "0.6", "--heldout-speakers", "1",
+    "--exclude-speakers-of", "dev", "test",
+]  # fmt: skip
+
+
+def check_clients(prepared, run):
+    """The clients of a run are the speakers that are neither dev's, test's nor held out."""
+    outside = {split: set(corpora.listed(str(prepared), split, "client_id")) for split in ("dev", "test")}
     assert all(outside.values())
-    run = tmp_path / "run"
-    argv = [
-        sys.executable, "-m", "experiments", "pretrain", "--data", str(out), "--out", str(run),
-        "--rounds", "1", "--partition", "speakers", "--clients-per-round", "2", "--local-steps", "1",
-        "--batch-size", "2",
-        "--crop-seconds", "0.6", "--heldout-speakers", "1", "--exclude-speakers-of", "dev", "test",
-    ]  # fmt: skip
-    done = subprocess.run(argv, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert f"changed: 1 other name (listed in {run / 'clips.json'})" in done.stdout
-    assert "skipped: none; changed: 1 other name" in (run / "report.md").read_text()
     content, clips = read_json(run / "partition.json"), read_json(run / "clips.json")
     inside = {name for names in content["speakers"].values() for name in names}
     assert not inside & set().union(*outside.values())
     assert clips["speakers_also_in"] == {"dev": 0, "test": 0}
     assert len(content["speakers"]) == 8 - len(set().union(*outside.values())) - 1
     assert len(clips["clients"]) == len(content["speakers"])
+
+
+def test_prepared_corpora_are_described_and_dealt(capfd, prepared, tmp_path):
+    """data prepare -> data describe -> what pretrain begins with, with dev's and test's speakers kept out."""
+    printed = capfd.readouterr().out
+    assert "left out: nothing" in printed
+    assert f"changed: 1 other name (listed in {prepared / 'changed.tsv'})" in printed
+    assert cli.main(["data", "describe", str(prepared), "--out", str(tmp_path / "about")]) == 0
+    about = read_json(tmp_path / "about" / "describe.json")
+    assert (about["clips"], about["speakers"]) == (24, 8)
+    assert sum(row["clips"] for row in about["length_histogram"]) == 24
+    options = arguments.parse(
+        PretrainArguments, ["--data", str(prepared), *WITHOUT_OTHERS], "w2v-jax pretrain"
+    )
+    folder = RunFolder(tmp_path / "run", resolve(options), {})
+    Pretraining(folder.settings, folder)
+    folder.close()
+    check_clients(prepared, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_prepared_corpora_are_pre_trained_on(prepared, tmp_path):
+    run = tmp_path / "run"
+    argv = ["-m", "experiments", "pretrain", "--data", str(prepared), "--out", str(run), *WITHOUT_OTHERS]
+    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"changed: 1 other name (listed in {run / 'clips.json'})" in done.stdout
+    assert "skipped: none; changed: 1 other name" in (run / "report.md").read_text()
+    check_clients(prepared, run)
 
 
 def test_speakers_of_other_splits_that_are_not_known_are_reported_so():

@@ -99,8 +99,14 @@ def bits(folder):
     return {name: (x.dtype, x.tobytes()) for name, x in load_file(folder / "model.safetensors").items()}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("variant", "kind"),
+    [
+        pytest.param(variant, kind, marks=[pytest.mark.slow] * (variant == "layer-norm" and kind != CTC))
+        for variant in VARIANTS
+        for kind in KINDS
+    ],
+)
 def test_there_and_back_is_bit_identical(tmp_path, variant, kind):
     source = write_folder(tmp_path / "hf", VARIANTS[variant], kind)
     ours = convert(source, tmp_path / "ours")
@@ -120,7 +126,9 @@ def test_full_size_there_and_back(tmp_path, model, kind):
     assert bits(back) == bits(source)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind != PRE_TRAINING)) for kind in KINDS]
+)
 def test_both_spellings_of_the_weight_norm(tmp_path, kind):
     config = VARIANTS["group-norm"]
     old = write_folder(tmp_path / "old", config, kind, "weight_g")
@@ -242,7 +250,7 @@ def test_misfits_are_listed_by_name(tmp_path, capfd):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("variant", ["group", "layer"])
+@pytest.mark.parametrize("variant", ["group", pytest.param("layer", marks=pytest.mark.slow)])
 def test_fairseqs_checkpoints(tmp_path, variant):
     config = fairseq_files.config_of(variant)
     fairseq_files.write(tmp_path / "m.pt", config, parameters_of(config))

@@ -1,9 +1,19 @@
 """Pre-training begins from models that convert made, and from Hugging Face folders."""
 
+import jax
+import numpy as np
+import pytest
+
 from experiments.cli import main as cli
+from experiments.options import arguments
+from experiments.pretrain.options import PretrainArguments
+from experiments.pretrain.run import Pretraining
+from experiments.pretrain.settings import resolve
 from experiments.process.files import read_json
+from experiments.runs.folder import RunFolder
 from tests.experiments.cli.test_commands import fails
-from tests.experiments.models.test_convert import bits, convert, write_folder
+from tests.experiments.models.test_convert import bits, convert, parameters_of, write_folder
+from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.config import TINY
 from w2v_jax.interop.huggingface_names import ENCODER, PRE_TRAINING
 
@@ -13,6 +23,7 @@ PRETRAIN = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_pretraining_begins_from_what_was_converted(tmp_path, capfd):
     folder = write_folder(tmp_path / "hf", TINY, PRE_TRAINING)
     ours = convert(folder, tmp_path / "ours")
@@ -32,6 +43,18 @@ def test_pretraining_begins_from_what_was_converted(tmp_path, capfd):
     capfd.readouterr()
     words = fails(capfd, "pretrain", "--out", str(tmp_path / "run ours"), *PRETRAIN)
     assert "init: " in words
+
+
+def test_a_run_begins_with_the_converted_parameters(tmp_path):
+    """No round is run; the slow test above begins from the Hugging Face folder too, and trains."""
+    ours = convert(write_folder(tmp_path / "hf", TINY, PRE_TRAINING), tmp_path / "ours")
+    options = arguments.parse(PretrainArguments, [*PRETRAIN, "--init", str(ours)], "w2v-jax pretrain")
+    settings = resolve(options)
+    assert (settings["init"], settings["model"]) == (str(ours), "tiny")
+    folder = RunFolder(tmp_path / "run", settings, {})
+    _, state = Pretraining(settings, folder)._start(Checkpoints(tmp_path / "checkpoints"))
+    folder.close()
+    jax.tree.map(np.testing.assert_array_equal, dict(state.parameters), parameters_of(TINY))
 
 
 def test_pretraining_needs_a_quantizer_and_the_same_shape(tmp_path, capfd):

@@ -54,6 +54,7 @@ def test_the_privacy_spent_is_that_of_clients_that_are_asked_and_answer():
     assert spent < 0.8 * federation.epsilon_spent(everyone, private, 100, 5)
 
 
+@pytest.mark.slow
 def test_noise_for_an_epsilon_is_found_for_clients_that_are_asked_and_answer():
     settings = replace(SETTINGS, dp_noise_multiplier=None, dp_epsilon=3.0)
     private = federation.privacy(settings, 100, ())

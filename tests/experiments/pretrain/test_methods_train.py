@@ -43,8 +43,8 @@ def noise_batches(samples):
 @pytest.mark.parametrize(
     ("optimizer", "method"),
     [
-        ("adamw", "exact"),
-        ("sgd", "layerwise,remat"),
+        pytest.param("adamw", "exact", marks=pytest.mark.slow),
+        pytest.param("sgd", "layerwise,remat", marks=pytest.mark.slow),
         pytest.param("sgd", "exact", marks=pytest.mark.slow),
         pytest.param("adafactor", "exact", marks=pytest.mark.slow),
         pytest.param("lion", "remat,micro-2", marks=pytest.mark.slow),

@@ -139,6 +139,7 @@ def test_skipped_clips_are_listed(finished):
     assert not set(speakers) & set(clips["heldout_speakers"])
 
 
+@pytest.mark.slow
 def test_the_same_command_again_changes_nothing(corpus, finished):
     out, _ = finished
     before = parameters(out), (out / "metrics.jsonl").read_text()
@@ -433,6 +434,7 @@ def test_report_names_data_and_command(finished):
     assert json.loads((out / "config.json").read_text())["settings"]["seed"] == 3
 
 
+@pytest.mark.slow
 def test_spoilt_clients_are_named_and_their_weight_is_on_every_line(corpus, finished, tmp_path):
     clean, _ = finished
     out = tmp_path / "spoilt"
@@ -464,6 +466,7 @@ def diagnosed(corpus, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_looking_at_clients_changes_no_bit_of_the_run(finished, diagnosed):
     out, _ = finished
     assert parameters(diagnosed) == parameters(out)
@@ -472,6 +475,7 @@ def test_looking_at_clients_changes_no_bit_of_the_run(finished, diagnosed):
     assert not (out / "diagnostics.png").exists()
 
 
+@pytest.mark.slow
 def test_diagnostics_agree_with_the_metrics_of_their_rounds(diagnosed):
     looks = read_metrics(diagnosed / "diagnostics.jsonl")
     lines = {line["round"]: line for line in read_metrics(diagnosed / "metrics.jsonl")}
@@ -529,6 +533,7 @@ def test_rounds_that_reach_nobody_are_counted_and_change_nothing(corpus, tmp_pat
         assert line["heldout_loss"] == before[line["round"] - 1]
 
 
+@pytest.mark.slow
 def test_a_private_run_says_what_it_has_spent(corpus, tmp_path):
     from fed.privacy import accounting
 
@@ -556,6 +561,7 @@ def test_a_private_run_says_what_it_has_spent(corpus, tmp_path):
     assert "| rounds without any client's update | 3 of 3 |" in re.sub(" +", " ", report)
 
 
+@pytest.mark.slow
 def test_late_and_superfluous_clients_are_counted(corpus, tmp_path):
     out = tmp_path / "run"
     options = ["--clients", "4", "--clients-per-round", "2", "--overshoot", "1.5", "--speed-spread", "0.5"]
@@ -566,6 +572,7 @@ def test_late_and_superfluous_clients_are_counted(corpus, tmp_path):
         assert line["bytes_down"] == 3 * line["bytes_up"] // 2
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_goes_on(corpus, finished, tmp_path):
     out, _ = finished
     copy = tmp_path / "copy"

@@ -220,7 +220,9 @@ def cut_off(monkeypatch, folder, update):
     monkeypatch.setattr(Checkpoints, "save", save)
 
 
-@pytest.mark.parametrize("where", ["before a checkpoint", "before the best one's"])
+@pytest.mark.parametrize(
+    "where", ["before a checkpoint", pytest.param("before the best one's", marks=pytest.mark.slow)]
+)
 def test_a_run_that_was_cut_off_continues_to_the_same_bits(corpus, scratch, tmp_path, monkeypatch, where):
     out, best = tmp_path / "cut", read_json(scratch / "results.json")["best_update"]
     with monkeypatch.context() as patch:
@@ -261,6 +263,7 @@ def test_validations_see_statistics_of_the_last_batches_and_the_parameters_as_th
     assert seen == [("as they are", step, held) for step, held in zip(earlier, keys, strict=True)]
 
 
+@pytest.mark.slow
 def test_what_is_validated_and_kept_has_those_statistics(corpus, scratch, tmp_path, monkeypatch):
     original, found = Finetuning._statistics, {}
 
@@ -287,6 +290,7 @@ def test_the_same_command_again_changes_no_result(corpus, scratch, tmp_path):
     assert untimed(read_json(copy / "results.json")) == untimed(read_json(scratch / "results.json"))
 
 
+@pytest.mark.slow
 def test_a_pretrained_encoder_is_what_a_run_begins_with(corpus, pretrained, tmp_path):
     before = tree_of(pretrained)
     options = [*RUN, "--updates", "2", "--encoder-learning-rate", "0", "--init", str(pretrained)]

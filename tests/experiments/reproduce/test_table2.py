@@ -154,7 +154,7 @@ def test_kept_plans_are_the_compilers_and_between_them_the_fit_is_near():
     ("method", "batch", "seconds"),
     [
         ("plain", 4, 5.5),
-        ("exact", 4, 5.5),
+        pytest.param("exact", 4, 5.5, marks=pytest.mark.slow),
         pytest.param("exact", 64, 12.0, marks=pytest.mark.slow),
         pytest.param("exact", 8, 15.5, marks=pytest.mark.slow),
     ],

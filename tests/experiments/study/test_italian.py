@@ -55,6 +55,7 @@ def test_accents_and_apostrophes_are_kept_or_folded(prompts):
         assert " ".join(bare.split()) == plain
 
 
+@pytest.mark.slow
 def test_made_splits_share_no_sentence_under_any_rules(prompts):
     rows = len(read_table(prompts).rows)
     splits = load(prompts, TextRules())

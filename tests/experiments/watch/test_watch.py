@@ -86,6 +86,7 @@ def pretrain(corpus, out):
     return cli.main(["pretrain", "--data", str(corpus), "--out", str(out), *options])
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_off_and_continued(corpus, tmp_path, monkeypatch, capfd):
     out, save = tmp_path / "run", Checkpoints.save
 

@@ -444,7 +444,10 @@ def test_the_tfds_builder_gives_the_same_clips(tarball, whole, tmp_path):
         assert source[int(number)]["path"].decode() == expected.row(number).path
 
 
-@pytest.mark.parametrize(("name", "clips"), [("speechocean762", 1024), ("italian_prompts", 488)])
+@pytest.mark.parametrize(
+    ("name", "clips"),
+    [pytest.param("speechocean762", 1024, marks=pytest.mark.slow), ("italian_prompts", 488)],
+)
 def test_recorded_corpora_are_prepared_whole(corpora, tmp_path, name, clips):
     corpus = load_prepared(prepare(corpora / name, tmp_path / name, workers=2))
     direct = load_corpus(next((corpora / name).iterdir()))

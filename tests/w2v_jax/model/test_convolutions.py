@@ -85,7 +85,15 @@ def test_positional_convolution_keeps_the_length_and_its_gradients_are_right(tap
     assert_same_with_gradients(ours, lambda x, k: reference(x, k, 1, 4, padding), x, kernel)
 
 
-@pytest.mark.parametrize(("taps", "groups", "time"), [(128, 4, 27), (33, 2, 5), (40, 1, 64), (128, 4, 130)])
+@pytest.mark.parametrize(
+    ("taps", "groups", "time"),
+    [
+        pytest.param(128, 4, 27, marks=pytest.mark.slow),
+        (33, 2, 5),
+        (40, 1, 64),
+        pytest.param(128, 4, 130, marks=pytest.mark.slow),
+    ],
+)
 def test_gpus_take_many_taps_as_a_product_over_blocks_of_frames(taps, groups, time):
     rng = np.random.default_rng(taps)
     x = jnp.asarray(rng.standard_normal((2, time, 8)), jnp.float32)

@@ -6,6 +6,14 @@ import pytest
 from w2v_jax.objective import losses
 from w2v_jax.objective.negatives import count_negatives
 
+# Compiled whole: operation by operation, each would be compiled alone.
+contrastive = jax.jit(losses.contrastive, static_argnums=3)
+cosine_similarity = jax.jit(losses.cosine_similarity)
+chance_accuracy = jax.jit(losses.chance_accuracy)
+perplexity, diversity = jax.jit(losses.perplexity), jax.jit(losses.diversity)
+masked_mean = jax.jit(losses.masked_mean)
+count = jax.jit(count_negatives)
+
 
 def gathered_contrastive(context, targets, codes, negatives, mask, temperature):
     """A slow NumPy twin that gathers every negative."""
@@ -46,11 +54,9 @@ def example(seed=0, entries=4):
 @pytest.mark.parametrize("entries", [2, 4, 50])
 def test_contrastive_equals_gathered_twin(entries):
     context, targets, codes, negatives, mask = example(entries=entries)
-    counts = count_negatives(jnp.asarray(negatives), jnp.asarray(mask))
-    similarity = losses.cosine_similarity(
-        jnp.asarray(context, jnp.float32), jnp.asarray(targets, jnp.float32)
-    )
-    ours = losses.contrastive(similarity, jnp.asarray(codes), counts, 0.1)
+    counts = count(jnp.asarray(negatives), jnp.asarray(mask))
+    similarity = cosine_similarity(jnp.asarray(context, jnp.float32), jnp.asarray(targets, jnp.float32))
+    ours = contrastive(similarity, jnp.asarray(codes), counts, 0.1)
     loss, correct = gathered_contrastive(context, targets, codes, negatives, mask, 0.1)
     np.testing.assert_allclose(np.asarray(ours.loss)[mask], loss[mask], rtol=2e-5, atol=2e-5)
     np.testing.assert_array_equal(np.asarray(ours.correct)[mask], correct[mask])
@@ -60,20 +66,20 @@ def test_hand_value():
     # One negative at cosine 0, the positive at cosine 1, temperature 1: log(e + 1) - 1.
     similarity = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])
     codes, counts = jnp.array([[[0], [1]]]), jnp.array([[[0, 1], [1, 0]]])
-    loss = losses.contrastive(similarity, codes, counts, 1.0).loss
+    loss = contrastive(similarity, codes, counts, 1.0).loss
     np.testing.assert_allclose(loss, np.log(np.e + 1) - 1, rtol=1e-6)
 
 
 def test_all_equal_codes_give_zero_loss_and_finite_gradients():
     context, targets, _, negatives, mask = example()
     codes = jnp.zeros((2, 9, 2), int)
-    counts = count_negatives(jnp.asarray(negatives), jnp.asarray(mask))
+    counts = count(jnp.asarray(negatives), jnp.asarray(mask))
 
     def loss(context):
-        similarity = losses.cosine_similarity(context, jnp.asarray(targets, jnp.float32))
-        return losses.contrastive(similarity, codes, counts, 0.1).loss.sum()
+        similarity = cosine_similarity(context, jnp.asarray(targets, jnp.float32))
+        return contrastive(similarity, codes, counts, 0.1).loss.sum()
 
-    value, gradient = jax.value_and_grad(loss)(jnp.asarray(context, jnp.float32))
+    value, gradient = jax.jit(jax.value_and_grad(loss))(jnp.asarray(context, jnp.float32))
     assert value == 0.0
     assert jnp.isfinite(gradient).all()
 
@@ -81,35 +87,35 @@ def test_all_equal_codes_give_zero_loss_and_finite_gradients():
 def test_a_tie_is_wrong():
     similarity = jnp.ones((1, 2, 2))
     codes, counts = jnp.array([[[0], [1]]]), jnp.array([[[0, 1], [1, 0]]])
-    assert not losses.contrastive(similarity, codes, counts, 0.1).correct.any()
+    assert not contrastive(similarity, codes, counts, 0.1).correct.any()
 
 
 def test_zero_vectors_have_finite_gradients():
-    gradient = jax.grad(lambda x: losses.cosine_similarity(x, x).sum())(jnp.zeros((1, 3, 4)))
+    gradient = jax.jit(jax.grad(lambda x: cosine_similarity(x, x).sum()))(jnp.zeros((1, 3, 4)))
     assert jnp.isfinite(gradient).all()
 
 
 def test_perplexity_bounds():
     uniform = jnp.full((2, 320), 1 / 320)
     one_hot = jax.nn.one_hot(jnp.array([3, 5]), 320)
-    np.testing.assert_allclose(losses.perplexity(uniform), 640, rtol=1e-4)
-    np.testing.assert_allclose(losses.perplexity(one_hot), 2, rtol=1e-4)
-    np.testing.assert_allclose(losses.diversity(uniform), 0, atol=1e-4)
-    np.testing.assert_allclose(losses.diversity(one_hot), 638 / 640, rtol=1e-5)
+    np.testing.assert_allclose(perplexity(uniform), 640, rtol=1e-4)
+    np.testing.assert_allclose(perplexity(one_hot), 2, rtol=1e-4)
+    np.testing.assert_allclose(diversity(uniform), 0, atol=1e-4)
+    np.testing.assert_allclose(diversity(one_hot), 638 / 640, rtol=1e-5)
 
 
 def test_chance_accuracy_counts_distinct_live_codes():
     # Frame 0 has drawn frames 1, 2, 3: codes b, b and its own a -> one live code -> 1/2.
     codes = jnp.array([[[0], [1], [1], [0]]])
     counts = jnp.array([[[0, 2, 1, 4], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]])
-    np.testing.assert_allclose(losses.chance_accuracy(codes, counts)[0, 0], 0.5)
-    np.testing.assert_allclose(losses.chance_accuracy(codes, counts)[0, 1], 1.0)
+    np.testing.assert_allclose(chance_accuracy(codes, counts)[0, 0], 0.5)
+    np.testing.assert_allclose(chance_accuracy(codes, counts)[0, 1], 1.0)
 
 
 def test_masked_mean_ignores_the_rest():
     values = jnp.array([[1.0, 2.0, jnp.float32(1e6)]])
-    assert losses.masked_mean(values, jnp.array([[True, True, False]])) == 1.5
-    assert losses.masked_mean(values, jnp.zeros((1, 3), bool)) == 0.0
+    assert masked_mean(values, jnp.array([[True, True, False]])) == 1.5
+    assert masked_mean(values, jnp.zeros((1, 3), bool)) == 0.0
 
 
 def test_standard_error_matches_simulation():

@@ -6,11 +6,14 @@ from hypothesis import strategies as st
 
 from w2v_jax.objective.masking import span_mask
 
+# Compiled whole: operation by operation, each would be compiled alone.
+draw = jax.jit(span_mask, static_argnames=("total_frames", "probability", "span", "min_spans"))
+
 
 def masks(lengths, total, *, probability=0.65, span=10, min_spans=2, seed=0):
     keys = jax.random.split(jax.random.key(seed), len(lengths))
     return np.asarray(
-        span_mask(
+        draw(
             keys,
             jnp.array(lengths, jnp.int32),
             total,
@@ -27,7 +30,7 @@ def runs(row):
     return edges[1::2] - edges[::2]
 
 
-@given(length=st.integers(0, 90), span=st.integers(1, 12), seed=st.integers(0, 5))
+@given(length=st.integers(0, 90), span=st.sampled_from([1, 3, 10, 12]), seed=st.integers(0, 5))
 @settings(max_examples=40, deadline=None)
 def test_spans_are_whole_and_inside_the_utterance(length, span, seed):
     mask = masks([length], 96, span=span, seed=seed)[0]

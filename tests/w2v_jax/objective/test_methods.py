@@ -142,6 +142,7 @@ def test_exact_methods_give_the_plain_gradients(plain, variant, method):
         assert sums[name].weight == total.weight
 
 
+@pytest.mark.slow
 def test_the_diversity_loss_is_what_needs_the_first_pass(plain):
     """Micro-batches with diversity losses of their own would be another gradient, by far."""
     config = BASE_LIKE.replace(diversity_weight=1.0)
@@ -237,7 +238,7 @@ def test_methods_work_under_vmap(variant):
 @pytest.mark.parametrize(
     ("variant", "method"),
     [
-        ("base", "plain"),
+        pytest.param("base", "plain", marks=pytest.mark.slow),
         pytest.param("base", "exact", marks=pytest.mark.slow),
         pytest.param("best-rq", "plain", marks=pytest.mark.slow),
         ("best-rq", "exact"),
@@ -264,7 +265,7 @@ def test_a_frozen_encoder_gets_no_gradient(method):
 
 @pytest.mark.parametrize(
     ("variant", "method"),
-    [("base", "truncated-1"), pytest.param("best-rq", "truncated-1,micro-2", marks=pytest.mark.slow)],
+    [pytest.param("base", "truncated-1", marks=pytest.mark.slow), ("best-rq", "truncated-1,micro-2")],
 )
 def test_truncated_clips_are_the_beginnings_of_clips(variant, method):
     batch = batch_of()

@@ -5,11 +5,15 @@ import pytest
 
 from w2v_jax.objective.negatives import count_negatives, sample_negatives
 
+# Compiled whole: operation by operation, each would be compiled alone.
+draw = jax.jit(sample_negatives, static_argnums=2)
+count = jax.jit(count_negatives)
+
 
 def sample(mask, number=100, seed=0):
     mask = jnp.asarray(mask)
     keys = jax.random.split(jax.random.key(seed), mask.shape[0])
-    return np.asarray(sample_negatives(keys, mask, number))
+    return np.asarray(draw(keys, mask, number))
 
 
 def test_never_the_positive_always_masked_same_utterance():
@@ -36,7 +40,7 @@ def test_uniform_over_the_others():
 def test_few_masked_frames(masked):
     mask = np.zeros((1, 6), bool)
     mask[0, 1 : 1 + masked] = True
-    counts = np.asarray(count_negatives(jnp.asarray(sample(mask, 7)), jnp.asarray(mask)))[0]
+    counts = np.asarray(count(jnp.asarray(sample(mask, 7)), jnp.asarray(mask)))[0]
     expected = np.zeros((6, 6), int)
     if masked == 2:
         expected[1, 2] = expected[2, 1] = 7
@@ -45,7 +49,7 @@ def test_few_masked_frames(masked):
 
 def test_counts_are_of_masked_rows_only():
     mask = np.random.default_rng(1).random((3, 20)) < 0.4
-    counts = np.asarray(count_negatives(jnp.asarray(sample(mask, 50)), jnp.asarray(mask)))
+    counts = np.asarray(count(jnp.asarray(sample(mask, 50)), jnp.asarray(mask)))
     np.testing.assert_array_equal(counts.sum(-1), np.where(mask, 50, 0))
     assert (np.diagonal(counts, axis1=1, axis2=2) == 0).all()
 

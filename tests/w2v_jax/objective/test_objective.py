@@ -149,6 +149,7 @@ def test_a_longer_padded_length_changes_nothing(name):
     chex.assert_trees_all_close(ours[2], theirs[2], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_unmasked_group_norm_sees_padding():
     # As transformers' does: the reason for the masked mode.
     ours, theirs = (run_sums(SMALL, make_batch((700,), total)) for total in (900, 700))

@@ -16,7 +16,9 @@ FRAMES = (6, 0, 3)
 
 def norm():
     _, apply = bind(lambda key: FrameNorm(DIM))
-    return {"scale": jnp.array([1.5, 1.0, 0.5]), "bias": jnp.array([0.0, 0.2, -0.1])}, apply
+    return {"scale": jnp.array([1.5, 1.0, 0.5]), "bias": jnp.array([0.0, 0.2, -0.1])}, jax.jit(
+        apply, static_argnums=4
+    )
 
 
 def make_input(frames=FRAMES, time=8, seed=0):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.configs import SMALL
@@ -50,16 +50,23 @@ def counting(num_frames_of, frame_samples):
     return scores
 
 
-@given(
-    num_samples=st.integers(400, 60 * 16_000),
-    window_frames=st.integers(2 * CONTEXT + 1, 1500),
-    features=st.sampled_from(sorted(COUNTS)),
-)
-def test_every_frame_comes_once_with_context_around_it(num_samples, window_frames, features):
+@st.composite
+def recordings(draw, frame_samples=FRAME_SAMPLES):
+    """(samples of a recording, of a window): a recording has at most six windows, which may share much."""
+    window = frame_samples * draw(st.integers(2 * CONTEXT_SAMPLES // frame_samples + 1, 750))
+    step = window - 2 * CONTEXT_SAMPLES
+    beyond = draw(st.integers(0, 4 * step)) if draw(st.booleans()) else -draw(st.integers(0, window - 400))
+    return window + beyond, window
+
+
+# No deadline: a busy machine may stop any example for longer than one.
+@settings(deadline=None, max_examples=60)
+@given(st.data(), st.sampled_from(sorted(COUNTS)))
+def test_every_frame_comes_once_with_context_around_it(data, features):
     counts, frame_samples = COUNTS[features]
+    num_samples, window_samples = data.draw(recordings(frame_samples))
     samples = np.arange(num_samples, dtype=np.float32) + 1  # exact up to 2 ** 24
-    scores = counting(counts, frame_samples)
-    found = stitched_scores(samples, scores, window_frames * frame_samples, frame_samples)
+    found = stitched_scores(samples, counting(counts, frame_samples), window_samples, frame_samples)
     total, context = counts(num_samples), CONTEXT_SAMPLES // frame_samples
     np.testing.assert_array_equal(found[:, 0], np.arange(total) * frame_samples + 1)
     index = np.arange(total)
@@ -69,9 +76,10 @@ def test_every_frame_comes_once_with_context_around_it(num_samples, window_frame
     assert (found[:, 2] >= np.minimum(total - 1 - index, context - 2)).all()
 
 
-@given(st.integers(1, 40 * 16_000), st.integers(2 * CONTEXT + 1, 1500))
-def test_windows_cover_the_recording_and_keep_each_part_once(num_samples, window_frames):
-    window_samples = window_frames * FRAME_SAMPLES
+@settings(deadline=None)
+@given(recordings())
+def test_windows_cover_the_recording_and_keep_each_part_once(sizes):
+    num_samples, window_samples = sizes
     windows = plan(num_samples, window_samples)
     assert windows[0].start == windows[0].keep_from == 0
     assert windows[-1].stop == num_samples
@@ -120,6 +128,9 @@ MODEL = SMALL.replace(
 )
 
 
+WINDOW_SAMPLES = 6 * 16_000
+
+
 @functools.cache
 def real(features):
     config = RecognizerConfig(
@@ -133,14 +144,14 @@ def real(features):
 
 @pytest.mark.parametrize("features", sorted(COUNTS))
 def test_a_short_recording_is_one_plain_forward_pass(features):
-    scores, samples = (
-        real(features),
-        np.random.default_rng(0).standard_normal(20_123).astype(np.float32) * 0.1,
-    )
-    found = stitched_scores(samples, scores, 5 * 16_000)
-    expected, num_frames = scores(jnp.asarray(samples[None]), jnp.array([len(samples)]))
+    """In another padded length: that of the windows of the long recordings below, which is compiled once."""
+    samples = np.random.default_rng(0).standard_normal(20_123).astype(np.float32) * 0.1
+    padded = np.zeros((1, WINDOW_SAMPLES), np.float32)
+    padded[0, : len(samples)] = samples
+    found = stitched_scores(samples, real(features), WINDOW_SAMPLES)
+    expected, num_frames = real(features)(padded, np.array([len(samples)], np.int32))
     assert int(num_frames[0]) == COUNTS[features](len(samples)) == len(found)
-    np.testing.assert_allclose(found, expected[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found, expected[0, : len(found)], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("features", sorted(COUNTS))
@@ -148,7 +159,7 @@ def test_a_long_recording_has_all_its_frames(features):
     for seconds in (6.0, 9.73, 13.001):
         num_samples = round(seconds * 16_000)
         samples = np.random.default_rng(1).standard_normal(num_samples).astype(np.float32) * 0.1
-        found = stitched_scores(samples, real(features), 6 * 16_000)
+        found = stitched_scores(samples, real(features), WINDOW_SAMPLES)
         assert found.shape == (COUNTS[features](num_samples), 5)
         assert np.isfinite(found).all()
 
