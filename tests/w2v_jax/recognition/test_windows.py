@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.configs import SMALL
+from tests.configs import SMALL, SMALL_BEST_RQ
 from w2v_jax.config import BEST_RQ_TINY, TINY
 from w2v_jax.model import log_mel
 from w2v_jax.recognition.ctc import RecognizerConfig, recognizer
@@ -132,10 +132,10 @@ WINDOW_SAMPLES = 6 * 16_000
 
 
 @functools.cache
-def real(features):
-    config = RecognizerConfig(
-        model=MODEL, head=HeadConfig(num_tokens=5, num_blocks=1, width=8), features=features
-    )
+def real(name):
+    model = SMALL_BEST_RQ.replace(log_mel_stack=BEST_RQ_TINY.log_mel_stack) if name == "best-rq" else MODEL
+    head = HeadConfig(num_tokens=5, num_blocks=1, width=8)
+    config = RecognizerConfig(model=model, head=head, features="log-mel" if name == "log-mel" else "encoder")
     made = recognizer(config)
     parameters, state = jax.jit(made.objective.init)(jax.random.key(0))
     scores = jax.jit(made.scores)
@@ -148,9 +148,9 @@ def test_a_short_recording_is_one_plain_forward_pass(features):
     samples = np.random.default_rng(0).standard_normal(20_123).astype(np.float32) * 0.1
     padded = np.zeros((1, WINDOW_SAMPLES), np.float32)
     padded[0, : len(samples)] = samples
-    found = stitched_scores(samples, real(features), WINDOW_SAMPLES)
+    found = stitched_scores(samples, real(features), WINDOW_SAMPLES, COUNTS[features][1])
     expected, num_frames = real(features)(padded, np.array([len(samples)], np.int32))
-    assert int(num_frames[0]) == COUNTS[features](len(samples)) == len(found)
+    assert int(num_frames[0]) == COUNTS[features][0](len(samples)) == len(found)
     np.testing.assert_allclose(found, expected[0, : len(found)], rtol=1e-4, atol=1e-4)
 
 
@@ -159,8 +159,8 @@ def test_a_long_recording_has_all_its_frames(features):
     for seconds in (6.0, 9.73, 13.001):
         num_samples = round(seconds * 16_000)
         samples = np.random.default_rng(1).standard_normal(num_samples).astype(np.float32) * 0.1
-        found = stitched_scores(samples, real(features), WINDOW_SAMPLES)
-        assert found.shape == (COUNTS[features](num_samples), 5)
+        found = stitched_scores(samples, real(features), WINDOW_SAMPLES, COUNTS[features][1])
+        assert found.shape == (COUNTS[features][0](num_samples), 5)
         assert np.isfinite(found).all()
 
 
