@@ -11,6 +11,7 @@ from experiments.report.page import self_contained_html
 from experiments.report.statistics import ratio_if_different
 from experiments.report.tables import facts, table
 from experiments.report.units import UNKNOWN, by_reason, byte_size, duration, percent
+from experiments.runs import best_round
 from experiments.runs.folder import DIAGNOSTICS, read_config, read_metrics
 
 FILES = """Files: `metrics.jsonl` (a line for each round; the same numbers in `events/` for TensorBoard),
@@ -184,6 +185,7 @@ def _facts(
         *_corruption(clips, lines),
         ("local training", f"{updates} updates a round of {crops}, peak rate {settings['learning_rate']}"),
         *_lengthened(config),
+        *_best(lines, settings),
         ("audio trained on", f"{sum(line['audio_seconds'] for line in lines) / 3600:.2f} h (with repeats)"),
         (
             "time of rounds and evaluations",
@@ -205,6 +207,12 @@ def _fruitless(lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Make the row that counts federated rounds without any update; none if there are no such rounds."""
     rounds = [line for line in lines if "client_weights" in line and not any(line["client_weights"])]
     return [("rounds without any client's update", f"{len(rounds)} of {len(lines)}")] if rounds else []
+
+
+def _best(lines: list[dict[str, Any]], settings: dict[str, Any]) -> list[tuple[str, str]]:
+    """Make the row of the best round, for a run that keeps its checkpoint; none without one."""
+    best = best_round.described(lines, settings.get("keep_best"))
+    return [("best round", f"{best}; its checkpoint is in `best/`, as RUN@best")] if best else []
 
 
 def _lengthened(config: dict[str, Any]) -> list[tuple[str, str]]:

@@ -55,6 +55,8 @@ class Progress:
                 f"accuracy {line['heldout_accuracy']:.3f} "
                 f"(chance {line['chance_accuracy']:.3f})"
             )
+        if "probe_accuracy" in line:
+            text += f"  probe {line['probe_accuracy']:.3f}"
         if line["clients"] == 0 and line.get("dropped_clients", 0) + line.get("late_clients", 0):
             text = "no client answered"
         elif line["code_perplexity"] < COLLAPSED_PERPLEXITY:

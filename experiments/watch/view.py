@@ -40,6 +40,7 @@ METRICS = {
         Metric("loss", "loss"),
         Metric("contrastive", "contrastive"),
         Metric("code_perplexity", "codes in use", "{:.0f}".format),
+        Metric("probe_accuracy", "probe accuracy"),
         Metric("heldout_contrastive", "held-out contrastive"),
         Metric("heldout_accuracy", "held-out accuracy"),
     ),
