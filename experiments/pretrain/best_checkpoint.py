@@ -18,7 +18,8 @@ class BestCheckpoint:
 
     def __init__(self, folder: Path, criterion: Criterion | None):
         """Open `best/`; without a criterion, nothing is kept."""
-        self._folder, self._criterion = folder, criterion
+        self._folder = folder
+        self._criterion: Criterion | None = criterion
         self._kept = None if criterion is None else Checkpoints(folder / BEST, keep=1)
         self._best: dict[str, Any] | None = None
 
