@@ -728,6 +728,36 @@ FAULTS = {
         '        codes="code_perplexity",\n',
         "tests/experiments/runs/test_tasks.py -k collapse",
     ),
+    "a probe pools padding": fault(
+        "w2v_jax/recognition/pooling.py",
+        "length = num_frames.astype(jnp.float32)[:, None, None] / segments",
+        "length = jnp.full((len(num_frames), 1, 1), frames.shape[1] / segments)",
+        "tests/w2v_jax/recognition/test_probes.py -k padding",
+    ),
+    "the smallest of the best penalties": fault(
+        "w2v_jax/recognition/linear_probe.py",
+        "accuracy >= found.dev_accuracy",
+        "accuracy > found.dev_accuracy",
+        "tests/w2v_jax/recognition/test_probes.py -k largest",
+    ),
+    "few labels unlike more of them": fault(
+        "w2v_jax/recognition/label_budgets.py",
+        "np.random.default_rng((seed, int(number)))",
+        "np.random.default_rng((seed, int(number), int(100 * share)))",
+        "tests/w2v_jax/recognition/test_probes.py -k few_labels",
+    ),
+    "a frozen encoder hears the padding of its batch": fault(
+        "experiments/probe/encoded.py",
+        "masked_group_norm=True",
+        "masked_group_norm=False",
+        "tests/experiments/probe/test_probe.py -k alike",
+    ),
+    "the round with the highest loss kept as the best": fault(
+        "experiments/runs/best_round.py",
+        '("heldout_loss", -1)',
+        '("heldout_loss", 1)',
+        "tests/experiments/pretrain/test_probing.py -k best_round",
+    ),
 }
 
 

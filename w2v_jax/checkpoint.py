@@ -84,6 +84,10 @@ class Checkpoints:
             raise
         sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
 
+    def remove(self, round_index: int) -> None:
+        """Delete a checkpoint."""
+        self._manager.delete(round_index)
+
     def restore_newest(self, like: PyTree) -> Restored | None:
         """Restore the newest checkpoint that is whole; None where there is no checkpoint.
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from experiments.runs.best_round import BEST
 from experiments.runs.folder import read_config
 from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.config import TRAINING_SETTINGS, ModelConfig
@@ -17,6 +18,7 @@ from w2v_jax.objective.pretraining import Parameters
 
 OPTION = "--init "
 ANY_MODEL = "a run folder of w2v-jax pretrain or finetune, a Hugging Face folder, or a .pt of fairseq"
+CHECKPOINTS = "checkpoints"
 CONVERTED = "converted"  # preset of a run that convert made
 ORIGINS = "settings_from"  # of a converted run's settings: where each training setting comes from
 
@@ -31,6 +33,7 @@ class Run(NamedTuple):
         settings: the settings in its config.json.
         round_index: the round of the checkpoint that was asked for.
         option: the option that named it, for messages.
+        kept_in: the folder of the checkpoint, in the run's.
     """
 
     init: str
@@ -39,6 +42,7 @@ class Run(NamedTuple):
     settings: dict[str, Any]
     round_index: int
     option: str = OPTION
+    kept_in: str = CHECKPOINTS
 
     def parameters(self, like: Parameters) -> Parameters:
         """Read some of its parameters (NumPy), with the shapes of `like`.
@@ -46,7 +50,7 @@ class Run(NamedTuple):
         Raises:
             UserError: its arrays have other names or shapes.
         """
-        reader = Checkpoints(self.folder / "checkpoints")
+        reader = Checkpoints(self.folder / self.kept_in)
         try:
             found = reader.restore_part(self.round_index, {"parameters": like})["parameters"]
         except (ValueError, KeyError) as error:
@@ -60,17 +64,25 @@ class Run(NamedTuple):
 
 
 def open_run(init: str, option: str = OPTION) -> Run:
-    """Open the run, at the round, that RUN or RUN@ROUND names.
+    """Open the run, at the round, that RUN, RUN@ROUND or RUN@best names.
 
     Args:
-        init: RUN or RUN@ROUND.
+        init: RUN, RUN@ROUND or RUN@best.
         option: written before it in messages.
 
     Raises:
         UserError: there is no such run, or it keeps no such checkpoint.
     """
     folder, settings, config, at_round = run_settings(init, option)
-    reader = Checkpoints(folder / "checkpoints") if (folder / "checkpoints").is_dir() else None
+    if at_round == BEST:
+        found = sorted(int(path.name) for path in (folder / BEST).glob("[0-9]*") if path.name.isdecimal())
+        if not found:
+            raise UserError(
+                f"{option}{init}: {folder} keeps no best checkpoint: its pre-training needs --keep-best, and "
+                "a round that was evaluated"
+            )
+        return Run(init, folder, config, settings, found[-1], option, BEST)
+    reader = Checkpoints(folder / CHECKPOINTS) if (folder / CHECKPOINTS).is_dir() else None
     latest = reader.latest() if reader else None
     if reader is None or latest is None:
         raise UserError(f"{option}{folder} has no checkpoint yet: let its pre-training go on first")
@@ -78,17 +90,22 @@ def open_run(init: str, option: str = OPTION) -> Run:
         kept = ", ".join(map(str, reader.rounds()))
         raise UserError(f"{option}{init}: {folder} keeps no checkpoint of round {at_round}, only of {kept}")
     reader.close()
-    return Run(init, folder, config, settings, latest if at_round is None else at_round, option)
+    chosen = at_round if isinstance(at_round, int) else latest
+    return Run(init, folder, config, settings, chosen, option)
 
 
-def run_settings(init: str, option: str = OPTION) -> tuple[Path, dict[str, Any], ModelConfig, int | None]:
-    """Read folder, settings and model of a run, and the round that was asked for.
+def run_settings(
+    init: str, option: str = OPTION
+) -> tuple[Path, dict[str, Any], ModelConfig, int | str | None]:
+    """Read folder, settings and model of a run, and the round that was asked for, a number or "best".
 
     Raises:
         UserError: there is no such run.
     """
     name, _, wanted = init.rpartition("@")
-    folder, at_round = (Path(name), int(wanted)) if name and wanted.isdecimal() else (Path(init), None)
+    folder, at_round = Path(init), None
+    if name and (wanted.isdecimal() or wanted == BEST):
+        folder, at_round = Path(name), BEST if wanted == BEST else int(wanted)
     if not (folder / "config.json").is_file():
         refuse_pointer(folder / "config.json")
         refuse_outer_folder(folder)

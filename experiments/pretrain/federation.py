@@ -101,6 +101,15 @@ def privacy(settings: Settings, clients: int, stacked: tuple[str, ...]) -> Priva
     )
 
 
+def privacy_spent(settings: Settings, held: Privacy, clients: int, rounds: int) -> dict[str, float]:
+    """Make the columns of what a private run has spent; arguments as in `epsilon_spent`."""
+    return {
+        "epsilon": epsilon_spent(settings, held, clients, rounds),
+        "delta": settings.dp_delta,
+        "noise_multiplier": held.noise_multiplier,
+    }
+
+
 def epsilon_spent(settings: Settings, held: Privacy, clients: int, rounds: int) -> float:
     """Compute the epsilon of the finished rounds, at the run's delta.
 

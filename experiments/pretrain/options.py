@@ -17,6 +17,7 @@ from experiments.pretrain.recipes import (
     ServerOptimizer,
     SkewedColumn,
 )
+from experiments.runs.best_round import Criterion
 from w2v_jax import memory_methods
 from w2v_jax.config import ObjectiveName, OptimizerName
 
@@ -147,6 +148,15 @@ class PretrainArguments:
     diagnose_every: int | None = None
     """Rounds between diagnoses of each client's update and local model (diagnostics.jsonl); each costs about
     clients + 2 short evaluations. Default: never."""
+    probe_every: int | None = None
+    """Rounds between probes: linear classifiers of the frozen encoder's frames, trained on a few labelled
+    clips of --probe-data. Their accuracy on its dev split is the column probe_accuracy. Default: never."""
+    probe_data: Path | None = None
+    """Corpus whose sentences are single words, for --probe-every: at most about 400 clips of its train and of
+    its dev are used."""
+    keep_best: Criterion | None = None
+    """Keep the checkpoint of the best round too, in best/ of the run folder: RUN@best opens it. probe: the
+    highest probe_accuracy. heldout_loss: the lowest. heldout_accuracy: the highest."""
     checkpoint_every: int = 5
     """Rounds between checkpoints."""
     keep_checkpoints: int = 2
@@ -206,6 +216,10 @@ def _check_combinations(options: PretrainArguments) -> None:
         raise UsageError(
             f"{option_name(given[0])} has a meaning with --partition {' and '.join(SKEWED_PARTITIONS)} alone"
         )
+    if (options.probe_every is None) != (options.probe_data is None):
+        raise UsageError("--probe-every and --probe-data need one another: how often, and on which corpus")
+    if options.keep_best == "probe" and options.probe_every is None:
+        raise UsageError("--keep-best probe needs --probe-every and --probe-data")
     if options.corruption == "none" and _changed(options, ["corrupted_clients"]):
         raise UsageError("--corrupted-clients has a meaning with --corruption noise, clip or quiet alone")
 

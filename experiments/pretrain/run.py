@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from experiments.models import encoders
-from experiments.pretrain import clients, crops, federation, recipes, rounds
+from experiments.pretrain import clients, crops, federation, probing, recipes, rounds
 from experiments.pretrain import report as pretraining_report
+from experiments.pretrain.best_checkpoint import BestCheckpoint
 from experiments.pretrain.diagnostics import Diagnostics
 from experiments.pretrain.evaluation import Evaluator
+from experiments.pretrain.opening_line import opening_line
 from experiments.pretrain.rounds import RoundLog
 from experiments.pretrain.settings import Settings, check_lengthening
 from experiments.pretrain.training import choose_layout, local_training, model_config
@@ -27,7 +29,6 @@ from fed import centralised, chunks, server, simulation
 from fed.cohort import RoundSettings
 from fed.keys import initial_key
 from fed.placement import fetch, first_process_says, same_everywhere
-from fed.privacy.noise import Privacy
 from fed.round import Engine
 from profiling import process_memory
 from w2v_jax import memory_methods
@@ -74,6 +75,7 @@ class Pretraining:
         self.steps_per_round = max(plans)
         self._take_model(self.config)
         self.server_optimizer = federation.server_optimizer(held)
+        self.probe = probing.of_settings(held)
         self.privacy = None if held.centralised else federation.privacy(held, len(plans), STACKED)
         self.diagnostics = Diagnostics(
             self.evaluate, self.data.split.heldout, self.data.clients, self.data.corrupted, self.task
@@ -108,11 +110,10 @@ class Pretraining:
         checkpoints = Checkpoints(path / "checkpoints", keep=settings.keep_checkpoints)
         latest, state = self._start(checkpoints)
         self.folder.rewind(latest or 0)
-        if self.folder.writes and not (path / "untrained.json").exists():
-            if latest is not None:
-                raise UserError(f"{path} lacks untrained.json: it is not a whole run; choose another --out")
-            found = self.evaluate(state.parameters, state.objective_state, self.data.split.heldout)
-            write_json(path / "untrained.json", found)
+        best = BestCheckpoint(path, settings.keep_best)
+        best.resume(latest, state)
+        if self.folder.writes:
+            write_untrained(self, latest, state)
         spares = settings.method != memory_methods.PLAIN
         with Progress(settings.rounds, latest or 0, quiet=not self.folder.writes) as progress:
             for note in notes(self, latest):
@@ -123,8 +124,11 @@ class Pretraining:
                 if log.diagnosed is not None:
                     self.folder.append(self.diagnostics.line(log.diagnosed), DIAGNOSTICS)
                 self.folder.append(line)
-                if settings.is_due(settings.checkpoint_every, log.round_index):
+                is_best = best.is_best(line)
+                if is_best or settings.is_due(settings.checkpoint_every, log.round_index):
                     checkpoints.save(log.round_index, log.state)
+                if is_best:
+                    best.save(log.round_index, log.state)
                 progress.report(log.round_index, round_text(line, self.task), line["round_seconds"])
                 if log.warning:
                     progress.note(log.warning)
@@ -133,6 +137,7 @@ class Pretraining:
                     spares = False
                 started = time.perf_counter()
         checkpoints.close()
+        best.close()
         if self.folder.writes:
             pretraining_report.write(path)
             print(f"report: {path / 'report.html'}")
@@ -208,29 +213,47 @@ class Pretraining:
 
     def _line(self, log: RoundLog, round_seconds: float) -> dict[str, Any]:
         """Make a line of metrics.jsonl; the held-out metrics are in those of evaluated rounds."""
-        settings = self.settings
         line: dict[str, Any] = {"round": log.round_index}
         line |= self.objective.summarise(log.sums) | log.columns
         line["updates"] = log.round_index * self.steps_per_round
         line["round_seconds"] = round_seconds
         if self.privacy is not None and self.folder.writes:  # once is enough, and no part of the round
-            line |= privacy_spent(self, self.privacy, log.round_index)
-        if settings.is_due(settings.evaluate_every, log.round_index):
-            started = time.perf_counter()
-            held = self.evaluate(log.state.parameters, log.state.objective_state, self.data.split.heldout)
-            line |= {f"heldout_{name}": value for name, value in held.items()}
-            line["chance_accuracy"] = held["chance_accuracy"]
-            line["evaluation_seconds"] = time.perf_counter() - started
-        return with_shares(line, self.task)
+            line |= federation.privacy_spent(
+                self.settings, self.privacy, len(self.data.clients), log.round_index
+            )
+        return with_shares(line | evaluations(self, log), self.task)
 
 
-def privacy_spent(run: Pretraining, privacy: Privacy, rounds: int) -> dict[str, float]:
-    """Compute what a private run has spent after so many rounds."""
-    return {
-        "epsilon": federation.epsilon_spent(run.settings, privacy, len(run.data.clients), rounds),
-        "delta": run.settings.dp_delta,
-        "noise_multiplier": privacy.noise_multiplier,
-    }
+def evaluations(run: Pretraining, log: RoundLog) -> dict[str, Any]:
+    """Make the columns of a round's held-out evaluation and of its probe, where they are due."""
+    settings, parameters, started = run.settings, log.state.parameters, time.perf_counter()
+    line: dict[str, Any] = {}
+    if settings.is_due(settings.evaluate_every, log.round_index):
+        held = run.evaluate(parameters, log.state.objective_state, run.data.split.heldout)
+        line |= {f"heldout_{name}": value for name, value in held.items()}
+        line["chance_accuracy"] = held["chance_accuracy"]
+    if run.probe is not None and settings.is_due(settings.probe_every, log.round_index):
+        line["probe_accuracy"] = run.probe(parameters)
+    if line:
+        line["evaluation_seconds"] = time.perf_counter() - started
+    return line
+
+
+def write_untrained(run: Pretraining, latest: int | None, state: Any) -> None:
+    """Evaluate the model before its first round, and write untrained.json; once in a run.
+
+    Raises:
+        UserError: a run that continues lacks the file.
+    """
+    path = run.folder.path / "untrained.json"
+    if path.exists():
+        return
+    if latest is not None:
+        raise UserError(f"{path.parent} lacks untrained.json: it is not a whole run; choose another --out")
+    found = run.evaluate(state.parameters, state.objective_state, run.data.split.heldout)
+    if run.probe is not None:
+        found["probe_accuracy"] = run.probe(state.parameters)
+    write_json(path, found)
 
 
 def chunk_trials(run: Pretraining, state: Any) -> list[chunks.Trial]:
@@ -262,38 +285,20 @@ def notes(run: Pretraining, latest: int | None) -> list[str]:
     """Write the lines that a run begins with: what it is, changed clips, and what privacy leaves open."""
     changed = by_reason(run.data.corpus.changed_by_reason())
     where = run.folder.path / "clips.json"
+    shapes = jax.eval_shape(run.objective.init, jax.random.key(0))
     return [
-        described(run, latest),
+        opening_line(
+            run.settings,
+            parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)),
+            client_seconds=run.source.seconds(),
+            steps_per_round=run.steps_per_round,
+            heldout_speakers=len(run.data.split.heldout_speakers),
+            skipped=len(run.data.corpus.skipped),
+            latest=latest,
+            planned_before=run.folder.planned_before,
+        ),
         *run.crop_notes,
         *([f"changed: {changed} (listed in {where})"] if changed else []),
+        *(run.probe.notes if run.probe is not None else ()),
         *filter(None, [recipes.privacy_caveat(vars(run.settings))]),
     ]
-
-
-def described(run: Pretraining, latest: int | None) -> str:
-    """Describe a run in a line; a second line says that it was lengthened.
-
-    Args:
-        latest: the round that it continues after; None for a new run.
-    """
-    settings, seconds, before = run.settings, run.source.seconds(), run.folder.planned_before
-    shapes = jax.eval_shape(run.objective.init, jax.random.key(0))
-    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-    method = "" if settings.method == memory_methods.PLAIN else f", method {settings.method}"
-    who = (
-        "no clients"
-        if settings.centralised
-        else f"{settings.clients_per_round} of {len(seconds)} clients a round, "
-        f"{min(seconds):.0f} to {max(seconds):.0f} s of speech each"
-    )
-    start = f", continuing after round {latest}" if latest else ""
-    longer = (
-        f"\nthe run began with --rounds {before} and now has --rounds {settings.rounds}: from round "
-        f"{(latest or 0) + 1} on the learning rate follows the longer schedule"
-    )
-    return (
-        f"{settings.model} ({parameters:,} parameters){method}, {who}, "
-        f"{run.steps_per_round} local steps of {settings.batch_size} x {settings.crop_seconds} s, "
-        f"{len(run.data.split.heldout_speakers)} speakers held out, "
-        f"{len(run.data.corpus.skipped)} clips skipped{start}{longer if before else ''}"
-    )

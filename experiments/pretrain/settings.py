@@ -11,6 +11,7 @@ from experiments.options.spelling import option_name
 from experiments.pretrain import recipes
 from experiments.pretrain.options import CENTRALISED, PretrainArguments, check
 from experiments.pretrain.recipes import Aggregation, Corruption, Partition, ServerOptimizer, SkewedColumn
+from experiments.runs.best_round import Criterion
 from w2v_jax import config as model_config
 from w2v_jax import memory_methods
 
@@ -42,6 +43,9 @@ ABSENT_SETTINGS = {
     "optimizer": "adamw",
     "init": None,
     "loss_window": "last-epoch",
+    "probe_every": None,
+    "probe_data": None,
+    "keep_best": None,
 }
 
 
@@ -103,6 +107,9 @@ class Settings:
     masked_group_norm: bool
     evaluate_every: int
     diagnose_every: int | None
+    probe_every: int | None
+    probe_data: str | None
+    keep_best: Criterion | None
     checkpoint_every: int
     keep_checkpoints: int
     lanes: int | None
@@ -189,6 +196,7 @@ def _filled(options: PretrainArguments, model: str, shape: model_config.ModelCon
         **given
         | {
             "data": str(options.data) if options.data else None,
+            "probe_data": str(options.probe_data) if options.probe_data else None,
             "model": model,
             "rounds": rounds,
             "clients": None if options.partition == "speakers" else clients,

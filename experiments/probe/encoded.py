@@ -19,6 +19,7 @@ from w2v_jax.recognition.pooling import segment_means
 
 BATCH_SECONDS, SHAPES = 64, 4
 LOG_MEL = "log-mel"
+LOG_MEL_FORMS = ("as computed", "utterance normalised", "bands normalised")
 
 # (waveform [clip, sample], num_samples [clip]) -> pooled [layer, clip, feature].
 Pooled = Callable[[np.ndarray, np.ndarray], jax.Array]
@@ -51,8 +52,13 @@ def encoder_features(
 
 
 def log_mel_features(clips: Sequence[Utterance]) -> dict[str, np.ndarray]:
-    """Pool log-mel frames of 20 ms, 80 bands in each half, normalised over every utterance."""
-    return {LOG_MEL: _of_all(_log_mel(), clips)[0]}
+    """Pool log-mel frames of 20 ms, 80 bands in each half.
+
+    Returns:
+        As `encoder_features`. The layers are three forms, so that the best is the baseline: as computed; with
+        the mean and the deviation of an utterance's values taken away; and with those of each band.
+    """
+    return dict(zip(LOG_MEL_FORMS, _of_all(_log_mel(), clips), strict=True))
 
 
 def evaluated(config: ModelConfig) -> ModelConfig:
@@ -83,7 +89,11 @@ def _log_mel() -> Pooled:
     def run(waveform: jax.Array, num_samples: jax.Array) -> jax.Array:
         features, frames = log_mel.log_mel(waveform), log_mel.frame_lengths(num_samples)
         valid = valid_frames(frames, features.shape[1])
-        return segment_means(log_mel.normalised(features, valid), frames)[None]
+        # All values of an utterance as those of one feature.
+        flat = features.reshape(len(features), -1, 1)
+        whole = log_mel.normalised(flat, jnp.repeat(valid, features.shape[2], axis=1)).reshape(features.shape)
+        forms = (features, whole, log_mel.normalised(features, valid))
+        return jnp.stack([segment_means(form, frames) for form in forms])
 
     return jax.jit(run)
 

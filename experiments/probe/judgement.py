@@ -1,13 +1,14 @@
-"""How well a task can be read from features: the best layer on dev, its accuracy on test."""
+"""The accuracy with which a task can be read from features: layers chosen on dev, scored on test."""
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.probe.encoded import encoder_features, layer_names
 from experiments.probe.labelled_clips import LabelledClips
+from experiments.probe.options import Head
 from experiments.report.statistics import interval
 from w2v_jax.config import ModelConfig
 from w2v_jax.model.binding import Parameters
@@ -20,7 +21,8 @@ from w2v_jax.recognition.trained_probes import (
     weighted_sum_probe,
 )
 
-Head = Literal["linear", "mlp", "weighted-sum"]
+# The classifiers, and their names in results.
+HEADS: dict[Head, str] = {"linear": "linear", "mlp": "mlp", "weighted-sum": "weighted_sum"}
 Features = dict[str, np.ndarray]
 
 
@@ -40,9 +42,7 @@ class Probed(NamedTuple):
     detail: dict[str, Any]
 
 
-def probe_accuracy(
-    config: ModelConfig, parameters: Parameters, labelled: LabelledClips, seed: int = 0
-) -> float:
+def probe_accuracy(config: ModelConfig, parameters: Parameters, labelled: LabelledClips) -> float:
     """Judge an encoder quickly, as pre-training does between rounds: linear probes of two layers.
 
     The probes are of the middle layer and the last; the better accuracy on dev counts. The penalty is chosen
@@ -51,7 +51,6 @@ def probe_accuracy(
     Args:
         config, parameters: of the encoder; parts that only pre-training has are not used.
         labelled: clips of train and dev; those of test are not used.
-        seed: of the probe; linear probes draw nothing, so that it changes nothing yet.
     """
     train, dev = labelled.of("train"), labelled.of("dev")
     used = labelled.take(np.concatenate([train, dev]))
@@ -76,20 +75,19 @@ def judge(
     Args:
         features: float32 [clip, feature] by layer, in the order of the clips.
         labelled: the clips and their classes.
-        heads: kinds of classifier. linear: ridge regression of each layer. mlp: a network with one hidden
-            layer, of each layer. weighted-sum: a linear map of a learnt sum of the layers.
+        heads: kinds of classifier beside linear ones, which are ridge regressions of each layer. mlp: a
+            network with one hidden layer, of each layer. weighted-sum: a linear map of a learnt sum of all.
         shares: of the training labels that linear probes are also trained with, between 0 and 1.
         seed: of the networks and of the choice of labels.
     """
     train = labelled.of("train")
     found: dict[str, Any] = {"layers": {name: {} for name in features}}
-    if "linear" in heads:
-        probes = [_linear(name, held, labelled, train) for name, held in features.items()]
-        found["linear"] = _best(probes, labelled, found["layers"], "linear")
+    probes = [_linear(name, held, labelled, train) for name, held in features.items()]
+    found["linear"] = _best(probes, labelled, found["layers"], "linear")
     if "mlp" in heads:
         probes = [_mlp(name, held, labelled, seed) for name, held in features.items()]
         found["mlp"] = _best(probes, labelled, found["layers"], "mlp")
-    if "weighted-sum" in heads and len(features) > 1:
+    if "weighted-sum" in heads:
         found["weighted_sum"] = scored(_weighted_sum(features, labelled, seed), labelled)
     found["budgets"] = []
     for share in shares:

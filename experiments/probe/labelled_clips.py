@@ -3,13 +3,13 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from experiments.data import corpora, splits
 from experiments.data.splits import SPLITS
 from experiments.options.spelling import nearest
+from experiments.probe.options import Task
 from w2v_jax.config import SAMPLE_RATE_HZ
 from w2v_jax.data.common_voice import Utterance, column, lengths, take
 from w2v_jax.data.release.assignment import UNION
@@ -17,7 +17,6 @@ from w2v_jax.data.synthetic import SyntheticConfig
 from w2v_jax.data.tables import COLUMNS
 from w2v_jax.errors import CorpusError
 
-Task = Literal["keywords", "speaker"]
 LONGEST_SECONDS = 30.0
 DEV_SHARE, TEST_SHARE = 0.2, 0.2  # of a speaker's clips, where the speaker is the class
 NAMED = 5  # classes that a note names at most

@@ -15,7 +15,7 @@ from experiments.report.units import by_reason, percent
 from experiments.report.writer import write_report
 
 NAME = "result"
-HEADS = {"linear": "linear", "mlp": "small network", "weighted_sum": "sum of layers"}
+TITLES = {"linear": "linear", "mlp": "small network", "weighted_sum": "sum of layers"}
 CONFUSIONS_SHOWN = 10
 CLASSES_NAMED = 60  # more do not fit beside the picture
 
@@ -60,20 +60,12 @@ def markdown(result: dict[str, Any]) -> str:
 
 def best_arm(result: dict[str, Any]) -> str:
     """Name the run whose probe does best on dev."""
-    head = _head(result)
     runs = {name: row for name, row in result["arms"].items() if row["kind"] == "run"}
-    return max(runs, key=lambda name: runs[name][head]["dev_accuracy"])
+    return max(runs, key=lambda name: runs[name]["linear"]["dev_accuracy"])
 
 
-def _head(result: dict[str, Any]) -> str:
-    """Choose the head that findings are about: linear where there is one."""
-    return next(key for key in HEADS if any(key in row for row in result["arms"].values()))
-
-
-def accuracy(score: dict[str, Any] | None) -> str | None:
-    """Format an accuracy with its interval; None where there is none."""
-    if score is None:
-        return None
+def accuracy(score: dict[str, Any]) -> str:
+    """Format an accuracy with its interval."""
     ends = score["interval"]
     return percent(score["accuracy"], 1) + (
         "" if ends is None else f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
@@ -81,12 +73,11 @@ def accuracy(score: dict[str, Any] | None) -> str | None:
 
 
 def _arms(result: dict[str, Any]) -> str:
-    heads = [key for key in HEADS if any(key in row for row in result["arms"].values())]
-    head = _head(result)
+    heads = result["heads"]
     return table(
-        ("arm", "best layer", *(HEADS[key] for key in heads)),
+        ("arm", "best layer", *(TITLES[head] for head in heads)),
         [
-            (name, row.get(head, {}).get("layer"), *(accuracy(row.get(key)) for key in heads))
+            (name, row["linear"]["layer"], *(accuracy(row[head]) for head in heads))
             for name, row in result["arms"].items()
         ],
     )
@@ -96,7 +87,7 @@ def _findings(result: dict[str, Any]) -> str:
     """Say of every run whether it beats log-mel and its random encoder, by the interval of the difference."""
     lines = []
     for name, row in result["arms"].items():
-        for baseline, found in row.get("gain", {}).get("linear", {}).items():
+        for baseline, found in row.get("gain", {"linear": {}})["linear"].items():
             against = LOG_MEL if baseline == LOG_MEL else "a random encoder of its shape"
             lines.append(f"- {_sentence(name, against, found)}")
     return "\n".join(lines)
@@ -115,28 +106,20 @@ def _sentence(name: str, against: str, found: dict[str, Any]) -> str:
 
 
 def _budgets(result: dict[str, Any]) -> str:
-    rows = {name: row["budgets"] for name, row in result["arms"].items() if row["budgets"]}
+    rows = {name: row for name, row in result["arms"].items() if row["budgets"]}
     if not rows:
         return ""
-    first = next(iter(rows.values()))
-    head = [f"{100 * held['share']:g} % ({held['clips']} clips)" for held in first]
-    full = ["all"] * ("linear" in result["heads"])
+    budgets = next(iter(rows.values()))["budgets"]
+    head = [f"{100 * held['share']:g} % ({held['clips']} clips)" for held in budgets]
     return "## Few labels: linear probes\n\n" + table(
-        ("arm", *head, *full),
-        [
-            (
-                name,
-                *(accuracy(held) for held in budgets),
-                *(accuracy(result["arms"][name]["linear"]) for _ in full),
-            )
-            for name, budgets in rows.items()
-        ],
+        ("arm", *head, "all"),
+        [(name, *map(accuracy, [*row["budgets"], row["linear"]])) for name, row in rows.items()],
     )
 
 
 def _layers(result: dict[str, Any]) -> str:
     kinds = [key for key in ("linear", "mlp") if key in result["heads"]]
-    titles = [f"{HEADS[key]}, {split}" for key in kinds for split in ("dev", "test")]
+    titles = [f"{TITLES[key]}, {split}" for key in kinds for split in ("dev", "test")]
     return table(
         ("arm", "layer", *titles),
         [
@@ -152,21 +135,17 @@ def _layers(result: dict[str, Any]) -> str:
 
 
 def _speakers(result: dict[str, Any], best: str) -> str:
-    head = _head(result)
     names = [LOG_MEL, result["arms"][best]["random"], best]
-    scores = {name: result["arms"][name].get(head) for name in names}
-    speakers = sorted(scores[best]["by_speaker"], key=scores[best]["by_speaker"].get)
+    scores = {name: result["arms"][name]["linear"]["by_speaker"] for name in names}
+    speakers = sorted(scores[best], key=scores[best].__getitem__)
     return table(
         ("speaker", *names),
-        [
-            (speaker, *(percent(held and held["by_speaker"][speaker], 1) for held in scores.values()))
-            for speaker in speakers
-        ],
+        [(speaker, *(percent(held[speaker], 1) for held in scores.values())) for speaker in speakers],
     )
 
 
 def _confused(result: dict[str, Any], best: str) -> str:
-    counts = np.array(result["arms"][best][_head(result)]["confusion"])
+    counts = np.array(result["arms"][best]["linear"]["confusion"])
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:CONFUSIONS_SHOWN]
     pairs = [np.unravel_index(index, counts.shape) for index in order]
@@ -200,7 +179,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     best = best_arm(result)
     with picture(path, columns=2, figsize=(13, 5.2)) as (layers, confusion):
         _draw_layers(result, layers)
-        counts = np.array(result["arms"][best][_head(result)]["confusion"], float)
+        counts = np.array(result["arms"][best]["linear"]["confusion"], float)
         shown = confusion.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), cmap="Blues", vmin=0)
         confusion.figure.colorbar(shown, ax=confusion, label="share of the class's clips")
         confusion.set(title=f"Confusion: {best}", xlabel="given class", ylabel="true class")
@@ -212,24 +191,17 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 
 def _draw_layers(result: dict[str, Any], axis: Any) -> None:
-    head = _head(result)
-    head = head if head in ("linear", "mlp") else None
     ticks: list[str] = []
     for number, (name, row) in enumerate(result["arms"].items()):
         colour = f"C{number}"
         if row["kind"] == LOG_MEL:
-            if head:
-                axis.axhline(100 * row[head]["accuracy"], color=colour, ls="--", label=name)
+            axis.axhline(100 * row["linear"]["accuracy"], color=colour, ls="--", label=name)
             continue
-        if not head:
-            continue
-        shares = [100 * held[head]["accuracy"] for held in row["layers"].values()]
+        shares = [100 * held["linear"]["accuracy"] for held in row["layers"].values()]
         ticks = max(ticks, list(row["layers"]), key=len)
         axis.plot(shares, "o-" if row["kind"] == "run" else "s:", ms=4, color=colour, label=name)
     axis.axhline(100 / result["clips"]["classes"], color="grey", lw=0.8, label="chance (equal classes)")
     axis.set_xticks(range(len(ticks)), ticks, rotation=30 if len(ticks) > 6 else 0)
-    axis.set(
-        title=f"Accuracy by layer: {HEADS[head or 'linear']} probe", ylabel="test accuracy, %", ylim=(0, 100)
-    )
+    axis.set(title="Accuracy by layer: linear probes", ylabel="test accuracy, %", ylim=(0, 100))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)

@@ -1,9 +1,7 @@
 """Probe encoders and their baselines on one corpus."""
 
-import dataclasses
-import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -11,18 +9,17 @@ from experiments.models import encoders
 from experiments.models.encoders import Source
 from experiments.probe import labelled_clips
 from experiments.probe.encoded import LOG_MEL, encoder_features, log_mel_features
-from experiments.probe.judgement import Features, difference, judge
+from experiments.probe.judgement import HEADS, Features, difference, judge
 from experiments.probe.labelled_clips import LabelledClips
+from experiments.probe.options import ProbeArguments
 from experiments.process.provenance import record_provenance
+from experiments.report.units import by_reason, percent
 from fed.keys import initial_key
-from w2v_jax.config import ModelConfig
+from w2v_jax.config import ENCODER_SHAPE, SAMPLE_RATE_HZ, ModelConfig
 from w2v_jax.data.common_voice import lengths, take
 from w2v_jax.model import log_mel
 from w2v_jax.model.binding import Parameters, bind
 from w2v_jax.model.wav2vec2 import Encoder
-
-if TYPE_CHECKING:
-    from experiments.probe.command import ProbeArguments
 
 MIN_SAMPLES = log_mel.STACKED * log_mel.LOG_MEL_HOP_SAMPLES + log_mel.LOG_MEL_WINDOW_SAMPLES
 
@@ -45,7 +42,7 @@ class Arm(NamedTuple):
     description: dict[str, Any] | None = None
 
 
-def probe(options: "ProbeArguments") -> dict[str, Any]:
+def probe(options: ProbeArguments) -> dict[str, Any]:
     """Probe all arms.
 
     Raises:
@@ -65,14 +62,13 @@ def probe(options: "ProbeArguments") -> dict[str, Any]:
     for arm in arms(sources):
         found = judge(arm.features(labelled), labelled, options.heads, shares, options.seed)
         rows[arm.name] = {"kind": arm.kind, "random": arm.random, "encoder": arm.description} | found
-        head = next(iter(found[key] for key in ("linear", "mlp", "weighted_sum") if key in found), None)
-        print(f"{arm.name}: {100 * head['accuracy']:.1f} %" if head else arm.name, flush=True)
+        print(f"{arm.name}: linear probe {percent(found['linear']['accuracy'], 1)}", flush=True)
     compare(rows)
     return {
         "data": options.data,
         "task": options.task,
         "column": options.column if options.task == "keywords" else "client_id",
-        "heads": list(options.heads),
+        "heads": [HEADS[head] for head in HEADS if head in options.heads or head == "linear"],
         "seed": options.seed,
         "clips": told,
         "classes": list(labelled.classes),
@@ -85,10 +81,10 @@ def probe(options: "ProbeArguments") -> dict[str, Any]:
 def arms(sources: dict[str, Source]) -> list[Arm]:
     """List the arms: log-mel, each random encoder once, and the runs."""
     found: dict[str, Arm] = {LOG_MEL: Arm(LOG_MEL, LOG_MEL, lambda held: log_mel_features(held.clips))}
-    runs, names = [], dict[str, str]()
+    runs, names = [], dict[tuple[Any, ...], str]()
     for name, source in sources.items():
         seed = (source.description.get("pretraining") or {}).get("seed") or 0
-        shape = f"{_shape(source.config)} {seed}"
+        shape = _untrained(source.config, seed)
         if shape not in names:
             model = source.description["model"]
             names[shape] = f"random {model}, seed {seed}"
@@ -119,7 +115,7 @@ def compare(rows: dict[str, Any]) -> None:
                 baseline: difference(row[head], rows[name][head])
                 for baseline, name in ((LOG_MEL, LOG_MEL), ("random", row["random"]))
             }
-            for head in ("linear", "mlp")
+            for head in HEADS.values()
             if head in row
         }
 
@@ -133,7 +129,7 @@ def summary(labelled: LabelledClips) -> dict[str, Any]:
         found[split] = {
             "clips": len(own),
             "speakers": len(set(speakers[own].tolist())),
-            "seconds": float(lengths(take(labelled.clips, own.tolist())).sum() / 16_000),
+            "seconds": float(lengths(take(labelled.clips, own.tolist())).sum() / SAMPLE_RATE_HZ),
         }
     return {"classes": len(labelled.classes), "splits": found, "left_out": labelled.left_out}
 
@@ -144,7 +140,7 @@ def splits_line(told: dict[str, Any]) -> str:
         f"{split}: {held['clips']} clips of {held['speakers']} speakers"
         for split, held in told["splits"].items()
     ]
-    left_out = ", ".join(f"{count} {reason}" for reason, count in told["left_out"].items())
+    left_out = by_reason(told["left_out"])
     return ", ".join(parts) + (f"; left out: {left_out}" if left_out else "")
 
 
@@ -152,5 +148,7 @@ def _arm(name: str, kind: str, config: ModelConfig, parameters: Parameters) -> A
     return Arm(name, kind, lambda held: encoder_features(config, parameters, held.clips))
 
 
-def _shape(config: ModelConfig) -> str:
-    return json.dumps(dataclasses.asdict(config), sort_keys=True)
+def _untrained(config: ModelConfig, seed: int) -> tuple[Any, ...]:
+    """Collect what an untrained encoder's frames depend on."""
+    computed = ("transformer_initial_std", "normalise_waveform", "compute_dtype")
+    return (seed, *(getattr(config, name) for name in (*ENCODER_SHAPE, *computed)))

@@ -19,7 +19,7 @@ GROUPS = {
     ),
     "progress": ("updates", "epoch"),
 }  # fmt: skip
-PREFIXES = ("heldout", "dev")
+PREFIXES = ("heldout", "dev", "probe")
 SECONDS = ("round_seconds", "train_seconds", "evaluation_seconds")
 
 _GROUP_OF = {column: group for group, columns in GROUPS.items() for column in columns}

@@ -15,6 +15,8 @@ from tests import fairseq_files
 from tests.configs import VARIANTS
 from tests.docs.commands import ELSEWHERE, split_command
 from tests.experiments.models.test_convert import parameters_of, write_folder
+from tests.experiments.probe import corpora as tones
+from tests.experiments.probe.corpora import said
 from tests.paths import ROOT
 from w2v_jax.config import SAMPLE_RATE_HZ
 from w2v_jax.data.prepared import preparation
@@ -63,6 +65,8 @@ def prepare(folder: Path) -> None:
     shutil.copytree(locale, folder / "corpora" / "it")
     keywords = SyntheticConfig(speakers=6, clips_per_speaker=12, words=3, words_per_sentence=(1, 1))
     write_corpus(folder / "commands", keywords).rename(folder / "corpora" / "commands")
+    words = {"train": said("abc", times=8), "dev": said("de"), "test": said("fg")}
+    tones.write(folder / "corpora" / "words", words)
     with tarfile.open(folder / f"{RELEASE}-it.tar.gz", "w:gz") as release:
         release.add(locale, f"{RELEASE}/it")
     preparation.prepare(folder / f"{RELEASE}-it.tar.gz", folder / "prepared" / "it", workers=2)

@@ -75,7 +75,7 @@ def test_every_guide_is_there_and_each_block_is_run_or_looked_at():
         "boards",
         "simulate",
     )
-    expected = {f"docs/guides/{guide}.md" for guide in (*guides, "recognizer", "reproduce")}
+    expected = {f"docs/guides/{guide}.md" for guide in (*guides, "probe", "recognizer", "reproduce")}
     reference = {
         "docs/reference/api.md",
         "docs/reference/run-folder.md",

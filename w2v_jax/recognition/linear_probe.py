@@ -1,12 +1,13 @@
 """Linear probes: ridge regression to one-hot classes, with the penalty that does best on other clips."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
 
 # Shares of the mean variance of a standardised feature, which is 1.
-PENALTIES = tuple(float(10.0**power) for power in np.arange(-2.0, 4.5, 0.5))
+PENALTIES = tuple(float(10.0**power) for power in np.arange(-3.0, 3.5))
 
 
 class Standard(NamedTuple):
@@ -74,7 +75,7 @@ def ridge_probe(
     return found
 
 
-def _solutions(features: np.ndarray, targets: np.ndarray):
+def _solutions(features: np.ndarray, targets: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
     """Give each penalty with its weights, by the smaller of the two systems of equations."""
     clips, size = features.shape
     dual = clips < size

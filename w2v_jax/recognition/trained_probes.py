@@ -38,7 +38,7 @@ class TrainedProbe(NamedTuple):
 
     def classify(self, features: np.ndarray) -> np.ndarray:
         """Find the class of every clip, int [clip]; features as in training, standardised."""
-        return np.asarray(_jitted(self.scores)(self.parameters, features)).argmax(1)
+        return np.asarray(_jitted(self.scores)(self.parameters, jnp.asarray(features))).argmax(1)
 
 
 def mlp_scores(parameters: Parameters, x: Float[Array, "clip feature"]) -> Float[Array, "clip class"]:

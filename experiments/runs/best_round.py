@@ -1,0 +1,26 @@
+"""The best round of a pre-training run, by a column of metrics.jsonl."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+Criterion = Literal["probe", "heldout_loss", "heldout_accuracy"]
+BEST = "best"  # the folder of its checkpoint, and its name after RUN@
+# Column by criterion, and 1 where more is better, -1 where less is.
+COLUMNS: dict[Criterion, tuple[str, int]] = {
+    "probe": ("probe_accuracy", 1),
+    "heldout_loss": ("heldout_loss", -1),
+    "heldout_accuracy": ("heldout_accuracy", 1),
+}
+
+
+def best_line(lines: Iterable[dict[str, Any]], criterion: Criterion) -> dict[str, Any] | None:
+    """Find the line of the best round, the first of several; None where no line has a finite value.
+
+    Args:
+        lines: of metrics.jsonl.
+        criterion: what decides.
+    """
+    column, sign = COLUMNS[criterion]
+    held = [line for line in lines if line.get(column) is not None and math.isfinite(line[column])]
+    return max(held, key=lambda line: sign * line[column], default=None)
