@@ -33,7 +33,7 @@ class Probed(NamedTuple):
         layer: the layer that it reads; empty for a sum of layers.
         dev_accuracy: by which it was chosen.
         given: int64 [clip of test].
-        detail: penalty, epochs or weights.
+        detail: penalty, updates or weights.
     """
 
     layer: str
@@ -165,7 +165,7 @@ def _mlp(layer: str, features: np.ndarray, labelled: LabelledClips, seed: int) -
     )
     train, dev, test = standardised(train, dev, test)
     probe = mlp_probe((train, train_labels), (dev, dev_labels), len(labelled.classes), seed)
-    return Probed(layer, probe.dev_accuracy, probe.classify(test), {"epochs": probe.epochs})
+    return Probed(layer, probe.dev_accuracy, probe.classify(test), {"updates": probe.updates})
 
 
 def _weighted_sum(features: Features, labelled: LabelledClips, seed: int) -> Probed:
@@ -177,4 +177,6 @@ def _weighted_sum(features: Features, labelled: LabelledClips, seed: int) -> Pro
     labels = {split: labelled.labels[labelled.of(split)] for split in ("train", "dev")}
     probe = weighted_sum_probe((train, labels["train"]), (dev, labels["dev"]), len(labelled.classes), seed)
     weights = dict(zip(features, layer_weights(probe), strict=True))
-    return Probed("", probe.dev_accuracy, probe.classify(test), {"weights": weights, "epochs": probe.epochs})
+    return Probed(
+        "", probe.dev_accuracy, probe.classify(test), {"weights": weights, "updates": probe.updates}
+    )

@@ -41,8 +41,8 @@ def markdown(result: dict[str, Any]) -> str:
         _findings(result),
         _arms(result),
         "Accuracy is the share of the test clips that are classified rightly. In brackets: the 95 % interval "
-        "of the mean over test speakers, by Student's t. Layers, penalties and epochs are chosen on dev. "
-        "Frames are averaged in six segments of a clip; nothing of the encoder is trained.",
+        "of the mean over test speakers, by Student's t. Layers, penalties and the length of training are "
+        "chosen on dev. Frames are averaged in six segments of a clip; nothing of the encoder is trained.",
         "![accuracy by layer, and confusion](result.png)",
         _budgets(result),
         "## Accuracy by layer",

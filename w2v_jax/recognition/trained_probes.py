@@ -15,25 +15,27 @@ from w2v_jax.recognition.linear_probe import Standard
 
 HIDDEN = 256
 BATCH, LEARNING_RATE = 128, 1e-3
-MOST_EPOCHS, PATIENCE_EPOCHS = 60, 5
+# Between two looks at dev lie whole epochs, and so many updates at least: few clips make short epochs.
+LEAST_UPDATES = 50
+MOST_LOOKS, PATIENCE_LOOKS = 40, 5
 
 # Scores [clip, class] of features [clip, ...].
 Scores = Callable[[Parameters, Array], Array]
 
 
 class TrainedProbe(NamedTuple):
-    """A classifier of clips at the epoch that did best on other clips.
+    """A classifier of clips after the update that did best on other clips.
 
     Attributes:
         scores: its function.
         parameters: NumPy.
-        epochs: the epoch that was kept, counted from 1.
-        dev_accuracy: share of the clips that chose the epoch which it classifies rightly.
+        updates: updates that it was trained for.
+        dev_accuracy: share of the clips that chose this number which it classifies rightly.
     """
 
     scores: Scores
     parameters: Parameters
-    epochs: int
+    updates: int
     dev_accuracy: float
 
     def classify(self, features: np.ndarray) -> np.ndarray:
@@ -62,7 +64,7 @@ def mlp_probe(
 
     Args:
         train: standardised features, [clip, feature], and classes, int [clip].
-        dev: the same of other clips, which choose the epoch.
+        dev: the same of other clips, which choose when to stop.
         num_classes: how many classes there are.
         seed: of initial parameters and batches.
     """
@@ -107,19 +109,25 @@ def standardised(train: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ..
 
 
 def _trained(scores: Scores, parameters: dict[str, np.ndarray], train, dev, seed: int) -> TrainedProbe:
-    """Train by Adam until the accuracy on `dev` has not risen for some epochs."""
+    """Train by Adam until the accuracy on `dev` has not risen for some looks at it."""
     state: Any = {name: jnp.asarray(value, jnp.float32) for name, value in parameters.items()}
     optimizer_state = _optimizer().init(state)
     features, labels = jnp.asarray(train[0]), jnp.asarray(train[1], jnp.int32)
-    epoch_of, jitted = _epoch(scores, min(BATCH, len(labels))), _jitted(scores)
+    batch = min(BATCH, len(labels))
+    each = len(labels) // batch
+    epochs = -(-LEAST_UPDATES // each)
+    train_on, jitted = _training(scores, batch, epochs), _jitted(scores)
     best: TrainedProbe | None = None
-    for epoch in range(1, MOST_EPOCHS + 1):
-        key = jax.random.fold_in(jax.random.key(seed), epoch)
-        state, optimizer_state = epoch_of(state, optimizer_state, features, labels, key)
-        accuracy = float((np.asarray(jitted(state, dev[0])).argmax(1) == dev[1]).mean())
+    since_best = 0
+    for look in range(1, MOST_LOOKS + 1):
+        key = jax.random.fold_in(jax.random.key(seed), look)
+        state, optimizer_state = train_on(state, optimizer_state, features, labels, key)
+        accuracy = float((np.asarray(jitted(state, jnp.asarray(dev[0]))).argmax(1) == dev[1]).mean())
+        since_best += 1
         if best is None or accuracy > best.dev_accuracy:
-            best = TrainedProbe(scores, jax.device_get(state), epoch, accuracy)
-        elif epoch - best.epochs >= PATIENCE_EPOCHS:
+            best = TrainedProbe(scores, jax.device_get(state), look * epochs * each, accuracy)
+            since_best = 0
+        elif since_best == PATIENCE_LOOKS:
             break
     assert best is not None
     return best
@@ -136,14 +144,15 @@ def _optimizer() -> optax.GradientTransformation:
 
 
 @functools.cache
-def _epoch(scores: Scores, batch: int) -> Callable:
-    """Make the program of an epoch: every clip once in whole batches, in a new order."""
+def _training(scores: Scores, batch: int, epochs: int) -> Callable:
+    """Make the program of some epochs, each of whole batches in a new order."""
 
     def loss(parameters: Parameters, x: Array, labels: Int[Array, " clip"]) -> Array:
         return optax.softmax_cross_entropy_with_integer_labels(scores(parameters, x), labels).mean()
 
-    def epoch(parameters: Parameters, optimizer_state, features: Array, labels: Array, key: Key[Array, ""]):
-        order = jax.random.permutation(key, len(labels))[: len(labels) // batch * batch].reshape(-1, batch)
+    def train(parameters: Parameters, optimizer_state, features: Array, labels: Array, key: Key[Array, ""]):
+        orders = jax.vmap(lambda k: jax.random.permutation(k, len(labels)))(jax.random.split(key, epochs))
+        order = orders[:, : len(labels) // batch * batch].reshape(-1, batch)
 
         def step(carry, chosen):
             parameters, optimizer_state = carry
@@ -158,5 +167,5 @@ def _epoch(scores: Scores, batch: int) -> Callable:
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             return jitted(*arguments)
 
-    jitted = jax.jit(epoch)
+    jitted = jax.jit(train)
     return run

@@ -96,7 +96,7 @@ def test_the_learnt_sum_prefers_the_layer_that_tells():
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 2, 384)
     layers = rng.normal(size=(384, 3, 4)).astype(np.float32)
-    layers[:, 1, 0] += 4.0 * labels
+    layers[:, 1, 0] += 4.0 * (labels - labels.mean())
     probe = weighted_sum_probe((layers[:256], labels[:256]), (layers[256:], labels[256:]), 2, seed=0)
     weights = layer_weights(probe)
     assert sum(weights) == pytest.approx(1.0)
