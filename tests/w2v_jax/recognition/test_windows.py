@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.configs import SMALL
+from tests.configs import SMALL, SMALL_BEST_RQ
 from w2v_jax.config import BEST_RQ_TINY, TINY
 from w2v_jax.model import log_mel
 from w2v_jax.recognition.ctc import RecognizerConfig, recognizer
@@ -110,7 +110,8 @@ def test_few_shapes_are_asked_for():
     assert len(shapes) <= 5
 
 
-# Frames of 320 samples from few channels.
+# Frames of 320 samples from few channels, and of 640 from log-mel spectra.
+LOG_MEL_MODEL = SMALL_BEST_RQ.replace(log_mel_stack=4, num_layers=1)
 MODEL = SMALL.replace(
     conv_channels=(8,) * 7,
     conv_kernels=TINY.conv_kernels,
@@ -123,8 +124,11 @@ MODEL = SMALL.replace(
 @functools.cache
 def real(features):
     config = RecognizerConfig(
-        model=MODEL, head=HeadConfig(num_tokens=5, num_blocks=1, width=8), features=features
+        model=LOG_MEL_MODEL if features == "best-rq" else MODEL,
+        head=HeadConfig(num_tokens=5, num_blocks=1, width=8),
+        features="encoder" if features == "best-rq" else features,
     )
+    assert config.frame_samples == COUNTS[features][1]
     made = recognizer(config)
     parameters, state = jax.jit(made.objective.init)(jax.random.key(0))
     scores = jax.jit(made.scores)
@@ -137,19 +141,21 @@ def test_a_short_recording_is_one_plain_forward_pass(features):
         real(features),
         np.random.default_rng(0).standard_normal(20_123).astype(np.float32) * 0.1,
     )
-    found = stitched_scores(samples, scores, 5 * 16_000)
+    count, frame_samples = COUNTS[features]
+    found = stitched_scores(samples, scores, 5 * 16_000, frame_samples)
     expected, num_frames = scores(jnp.asarray(samples[None]), jnp.array([len(samples)]))
-    assert int(num_frames[0]) == COUNTS[features](len(samples)) == len(found)
+    assert int(num_frames[0]) == count(len(samples)) == len(found)
     np.testing.assert_allclose(found, expected[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("features", sorted(COUNTS))
 def test_a_long_recording_has_all_its_frames(features):
+    count, frame_samples = COUNTS[features]
     for seconds in (6.0, 9.73, 13.001):
         num_samples = round(seconds * 16_000)
         samples = np.random.default_rng(1).standard_normal(num_samples).astype(np.float32) * 0.1
-        found = stitched_scores(samples, real(features), 6 * 16_000)
-        assert found.shape == (COUNTS[features](num_samples), 5)
+        found = stitched_scores(samples, real(features), 6 * 16_000, frame_samples)
+        assert found.shape == (count(num_samples), 5)
         assert np.isfinite(found).all()
 
 
