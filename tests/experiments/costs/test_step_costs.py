@@ -176,7 +176,8 @@ def test_best_rq_by_length():
     rows = [length_sweep.memory_row("best-rq-tiny", seconds, 1, "fp32") for seconds in (1.0, 3.0)]
     for row in rows:
         assert row["parameters_bytes"] == 4 * 2_384_592
-        assert row["parameters_bytes"] < row["residual_bytes"] < row["autograd_bytes"]
     short, long = (length_sweep.flops_row("best-rq-tiny", seconds, 1) for seconds in (1.0, 3.0))
     assert 2.9 < long["flops_paper"] / short["flops_paper"] < 3.3
-    assert rows[1]["autograd_bytes"] > rows[0]["autograd_bytes"]
+    for name in ("autograd_bytes", "residual_bytes"):  # a little more than the length, by attention
+        one, three = (row[name] - row["parameters_bytes"] for row in rows)
+        assert 2.9 < three / one < 3.5
