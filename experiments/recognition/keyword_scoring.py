@@ -36,11 +36,11 @@ class Classified:
     @property
     def guesses(self) -> list[str]:
         """The most probable class of every clip."""
-        return [self.classes[index] for index in self.probabilities.argmax(1)]
+        return [self.classes[int(index)] for index in self.probabilities.argmax(1)]
 
     @property
     def right(self) -> np.ndarray:
-        """Whether each clip's guess is its class, bool [clip]; never for an unseen class."""
+        """Tell whether each clip's guess is its class, bool [clip]; never for an unseen class."""
         return np.array(self.guesses) == np.array(self.held.texts)
 
     def scores(self) -> dict[str, Any]:

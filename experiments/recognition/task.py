@@ -14,7 +14,7 @@ Line = dict[str, Any]
 
 
 class Task(Protocol):
-    """What a fine-tuning run learns.
+    """The task of a fine-tuning run: its loss, its data and its scores.
 
     Attributes:
         objective: loss over parameters {"encoder", "head"}; its state is the head's running statistics.
