@@ -18,7 +18,7 @@ PROBE = "probe_accuracy"  # of labelled clips, in the lines of runs that are pro
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """The thing that an objective predicts, the columns that measure it, and their names for readers.
+    """An objective as readers see it: what it predicts, the columns that measure it, and their names.
 
     Attributes:
         loss: column of the task's own loss, in nats per masked frame.

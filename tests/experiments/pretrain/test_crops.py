@@ -53,7 +53,7 @@ def pretrain(corpus, monkeypatch):
 
     def run(out, *options):
         begun = []
-        monkeypatch.setattr(pretraining.Pretraining, "run", begun.append)
+        monkeypatch.setattr(pretraining.Pretraining, "run", lambda made: begun.append(made))
         words = ["--data", str(corpus), "--out", str(out), "--clients", "2", "--heldout-speakers", "2"]
         status = cli.main(["pretrain", *words, "--lanes", "1", *options])
         return begun[0] if begun else status
