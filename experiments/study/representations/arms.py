@@ -6,7 +6,9 @@ from pathlib import Path
 
 from experiments.study.cells import Cell
 
-BEST_RQ, WAV2VEC2 = "best-rq", "wav2vec2"
+BEST_RQ, WAV2VEC2, WAVEFORM = "best-rq", "wav2vec2", "wav2vec2-waveform"
+# The preset of each encoder; the first two differ in their objective alone, the last two in their front end.
+MODELS = {BEST_RQ: "best-rq-tiny", WAV2VEC2: "log-mel-tiny", WAVEFORM: "tiny"}
 CENTRALISED, FEDAVG, LOSS_WEIGHTED, SPEAKERS = "centralised", "ten clients", "loss-weighted", "speakers"
 TRAININGS = (CENTRALISED, FEDAVG, LOSS_WEIGHTED, SPEAKERS)
 LABELS = (1, 10, 100)  # percentages of the training labels
@@ -18,7 +20,6 @@ class Scale:
     """The length of every run; all hear the same audio.
 
     Attributes:
-        models: the preset of each objective.
         rounds: rounds, or stretches of a centralised run.
         local_steps: steps of a client in a round.
         batch_size: crops in a client's update.
@@ -28,7 +29,6 @@ class Scale:
         probe: further options of every probe.
     """
 
-    models: dict[str, str]
     rounds: int
     local_steps: int
     batch_size: int
@@ -45,7 +45,6 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(
-        models={BEST_RQ: "best-rq-tiny", WAV2VEC2: "log-mel-tiny"},
         rounds=1,
         local_steps=1,
         batch_size=2,
@@ -54,7 +53,6 @@ SCALES = {
         words=("--crop-seconds", "0.6"),
     ),
     "small": Scale(
-        models={BEST_RQ: "best-rq-tiny", WAV2VEC2: "log-mel-tiny"},
         rounds=20,
         local_steps=20,
         batch_size=8,
@@ -69,21 +67,21 @@ SCALES = {
 class Arm:
     """An encoder that is pre-trained in one way, with every seed."""
 
-    objective: str
+    encoder: str
     training: str
 
     @property
     def name(self) -> str:
-        return f"{self.objective}, {self.training}"
+        return f"{self.encoder}, {self.training}"
 
     @property
     def slug(self) -> str:
         """The arm as the name of a folder."""
-        return f"{self.objective}-{self.training}".replace(" ", "-")
+        return f"{self.encoder}-{self.training}".replace(" ", "-")
 
     def words(self, scale: Scale) -> list[str]:
         """List the options of its pre-training."""
-        words = ["--model", scale.models[self.objective], "--rounds", str(scale.rounds)]
+        words = ["--model", MODELS[self.encoder], "--rounds", str(scale.rounds)]
         if self.training == CENTRALISED:
             steps, batch = scale.central_steps, scale.central_batch_size
             words += ["--preset", "centralised"]
@@ -97,9 +95,9 @@ class Arm:
         return [*words, "--local-steps", str(steps), "--batch-size", str(batch)]
 
 
-def arms(objectives: Sequence[str], trainings: Sequence[str]) -> list[Arm]:
-    """List the arms of all objectives and ways of training."""
-    return [Arm(objective=objective, training=training) for objective in objectives for training in trainings]
+def arms(encoders: Sequence[str], trainings: Sequence[str]) -> list[Arm]:
+    """List the arms of all encoders and ways of training."""
+    return [Arm(encoder=encoder, training=training) for encoder in encoders for training in trainings]
 
 
 def pretraining(arm: Arm, seed: int, data: str, scale: Scale, out: Path) -> Cell:

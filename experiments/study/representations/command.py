@@ -24,8 +24,8 @@ class RepresentationsArguments:
     data: Path
     """A Common Voice locale's folder with train, dev and test of different speakers, whose `sentence` is a
     word."""
-    objectives: tuple[Literal["best-rq", "wav2vec2"], ...] = ("best-rq", "wav2vec2")
-    """Objectives to pre-train with."""
+    encoders: tuple[Literal["best-rq", "wav2vec2", "wav2vec2-waveform"], ...] = ("best-rq", "wav2vec2")
+    """Encoders to pre-train: best-rq-tiny, log-mel-tiny (wav2vec2) and tiny (wav2vec2-waveform)."""
     trainings: tuple[Literal["centralised", "ten clients", "loss-weighted", "speakers"], ...] = plan.TRAININGS
     """Ways to pre-train. ten clients: FedAvg. loss-weighted: ten clients, weighted by their losses. speakers:
     every speaker is a client, ten take part in a round."""
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
 
     corpora.check_transcripts(str(options.data))
     scale, data = plan.SCALES[options.scale], str(options.data)
-    arms = plan.arms(options.objectives, options.trainings)
+    arms = plan.arms(options.encoders, options.trainings)
     # Seed by seed, so that an interrupted study has whole seeds.
     runs = {
         (arm, seed): plan.pretraining(arm, seed, data, scale, options.out)
@@ -67,6 +67,7 @@ def main(argv: list[str]) -> None:
     ]
     result = {
         "scale": {"name": options.scale} | dataclasses.asdict(scale),
+        "models": {name: plan.MODELS[name] for name in options.encoders},
         "data": data,
         "seeds": options.seeds,
         "clips": found[0]["clips"],

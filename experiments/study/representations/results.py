@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report.statistics import interval, over_seeds
-from experiments.study.representations.arms import CENTRALISED, LABELS, TRAININGS, Arm
+from experiments.study.representations.arms import (
+    BEST_RQ,
+    CENTRALISED,
+    LABELS,
+    TRAININGS,
+    WAV2VEC2,
+    WAVEFORM,
+    Arm,
+)
 
 LOG_MEL = "log-mel"
 ALL = 100
@@ -25,7 +33,7 @@ def row(arm: Arm, seed: int, run: Path, found: dict[str, Any]) -> dict[str, Any]
     """Read the row of one arm and seed, from the probe of that seed."""
     return {
         "arm": arm.name,
-        "objective": arm.objective,
+        "encoder": arm.encoder,
         "training": arm.training,
         "seed": seed,
         **accuracies(found["arms"][str(run)]),
@@ -35,7 +43,7 @@ def row(arm: Arm, seed: int, run: Path, found: dict[str, Any]) -> dict[str, Any]
 def baselines(
     arms: Sequence[Arm], runs: Sequence[dict[Arm, Path]], found: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Read log-mel, and each objective's random encoder, for every seed.
+    """Read log-mel, and each encoder's random encoder, for every seed.
 
     Args:
         arms: of the study.
@@ -44,19 +52,17 @@ def baselines(
     """
     rows = []
     for seed, held in enumerate(found):
-        rows.append({"arm": LOG_MEL, "objective": None, "seed": seed, **accuracies(held["arms"][LOG_MEL])})
-        for objective in dict.fromkeys(arm.objective for arm in arms):
-            first = next(arm for arm in arms if arm.objective == objective)
+        rows.append({"arm": LOG_MEL, "encoder": None, "seed": seed, **accuracies(held["arms"][LOG_MEL])})
+        for encoder in dict.fromkeys(arm.encoder for arm in arms):
+            first = next(arm for arm in arms if arm.encoder == encoder)
             random = held["arms"][held["arms"][str(runs[seed][first])]["random"]]
-            rows.append(
-                {"arm": random_name(objective), "objective": objective, "seed": seed, **accuracies(random)}
-            )
+            rows.append({"arm": random_name(encoder), "encoder": encoder, "seed": seed, **accuracies(random)})
     return rows
 
 
-def random_name(objective: str) -> str:
+def random_name(encoder: str) -> str:
     """Name the arm of an untrained encoder."""
-    return f"{objective}, random"
+    return f"{encoder}, random"
 
 
 def by_seed(result: dict[str, Any], arm: str, share: int) -> list[float]:
@@ -84,18 +90,19 @@ def summaries(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def pairs(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """List the comparisons: with log-mel, the random encoder, the centralised run, FedAvg, the other task."""
-    arms = list(dict.fromkeys((held["objective"], held["training"]) for held in result["rows"]))
+    """List the comparisons: with log-mel, the random and the centralised encoder, FedAvg, another encoder."""
+    arms = list(dict.fromkeys((held["encoder"], held["training"]) for held in result["rows"]))
     found = []
-    for objective, training in arms:
-        name = Arm(objective=objective, training=training).name
-        found += [(name, LOG_MEL), (name, random_name(objective))]
-        if training != CENTRALISED and (objective, CENTRALISED) in arms:
-            found.append((name, Arm(objective=objective, training=CENTRALISED).name))
-        if training in TRAININGS[2:] and (objective, TRAININGS[1]) in arms:
-            found.append((name, Arm(objective=objective, training=TRAININGS[1]).name))
-        if objective == "best-rq" and ("wav2vec2", training) in arms:
-            found.append((name, Arm(objective="wav2vec2", training=training).name))
+    for encoder, training in arms:
+        name = Arm(encoder=encoder, training=training).name
+        found += [(name, LOG_MEL), (name, random_name(encoder))]
+        if training != CENTRALISED and (encoder, CENTRALISED) in arms:
+            found.append((name, Arm(encoder=encoder, training=CENTRALISED).name))
+        if training in TRAININGS[2:] and (encoder, TRAININGS[1]) in arms:
+            found.append((name, Arm(encoder=encoder, training=TRAININGS[1]).name))
+        for one, other in ((BEST_RQ, WAV2VEC2), (WAV2VEC2, WAVEFORM)):
+            if encoder == one and (other, training) in arms:
+                found.append((name, Arm(encoder=other, training=training).name))
     return found
 
 
