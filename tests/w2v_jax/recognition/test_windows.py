@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.configs import SMALL, SMALL_BEST_RQ
@@ -55,6 +55,7 @@ def counting(num_frames_of, frame_samples):
     window_frames=st.integers(2 * CONTEXT + 1, 1500),
     features=st.sampled_from(sorted(COUNTS)),
 )
+@settings(deadline=None)
 def test_every_frame_comes_once_with_context_around_it(num_samples, window_frames, features):
     counts, frame_samples = COUNTS[features]
     samples = np.arange(num_samples, dtype=np.float32) + 1  # exact up to 2 ** 24
