@@ -178,6 +178,6 @@ def test_best_rq_by_length():
         assert row["parameters_bytes"] == 4 * 2_384_592
     short, long = (length_sweep.flops_row("best-rq-tiny", seconds, 1) for seconds in (1.0, 3.0))
     assert 2.9 < long["flops_paper"] / short["flops_paper"] < 3.3
-    for name in ("autograd_bytes", "residual_bytes"):  # a little more than the length, by attention
+    for name in ("autograd_bytes", "residual_bytes"):  # 24 and 74 frames, and what no frame adds to
         one, three = (row[name] - row["parameters_bytes"] for row in rows)
-        assert 2.9 < three / one < 3.5
+        assert 2.5 < three / one < 3.5
