@@ -100,10 +100,11 @@ def _log_mel() -> Pooled:
 
 def _of_all(pooled: Pooled, clips: Sequence[Utterance]) -> np.ndarray:
     """Run batches of clips of like length; float32 [layer, clip, feature]."""
+    num_samples_of = lengths(clips)
     buckets = Buckets(
         column(clips, "path"),
-        lengths(clips),
-        batch_samples=BATCH_SECONDS * SAMPLE_RATE_HZ,
+        num_samples_of,
+        batch_samples=min(BATCH_SECONDS * SAMPLE_RATE_HZ, int(num_samples_of.sum())),
         num_buckets=SHAPES,
         identity=(0,),
     )

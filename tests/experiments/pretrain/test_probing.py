@@ -102,7 +102,7 @@ def test_few_clips_are_shared_out_among_the_classes(words):
 
 def test_a_run_without_a_best_round_says_so(tmp_path):
     (tmp_path / "config.json").write_text(
-        '{"settings": {"model": "tiny", "preset": "ten-clients", "model_config": {}}}'
+        '{"settings": {"model": "tiny", "preset": "ten-clients", "model_config": {}}, "provenance": {}}'
     )
     with pytest.raises(UserError, match="keeps no best checkpoint: its pre-training needs --keep-best"):
         encoders.load(f"{tmp_path}@best", None)
