@@ -39,6 +39,7 @@ SMALLER = {
     "reproduce fig5": SMOKE,
     "study mechanism": SMOKE,
     "study length": SMOKE,
+    "study representations": f"{SMOKE} --encoders best-rq --trainings centralised",
 }
 SPEAKERS = 130  # a hundred clients, and dev and test beside them
 RELEASE = "cv-corpus-7.0-2021-07-21"

@@ -53,7 +53,7 @@ SCALES = {
         words=("--crop-seconds", "0.6"),
     ),
     "small": Scale(
-        rounds=20,
+        rounds=10,
         local_steps=20,
         batch_size=8,
         central_batch_size=32,

@@ -1,0 +1,123 @@
+"""The study of representations: its arms and commands, and numbers from made-up probes."""
+
+import pytest
+
+from experiments.study.representations import arms as plan
+from experiments.study.representations import report, results
+from experiments.study.representations.arms import BEST_RQ, CENTRALISED, FEDAVG, SCALES, WAV2VEC2, Arm
+
+ARMS = plan.arms((BEST_RQ, WAV2VEC2), (CENTRALISED, FEDAVG))
+SEEDS = 3
+# Accuracy with all labels by arm; each seed adds a hundredth, and a share of the labels takes some away.
+LEVELS = dict(zip([arm.name for arm in ARMS], (0.80, 0.77, 0.79, 0.70), strict=True))
+RANDOM = {BEST_RQ: 0.6, WAV2VEC2: 0.55}
+
+
+def probed(level, seed):
+    level += 0.01 * seed
+    return {
+        "linear": {"accuracy": level, "layer": "layer 2", "by_speaker": {"a": level - 0.1, "b": level + 0.1}},
+        "budgets": [{"share": 0.01, "accuracy": level / 4}, {"share": 0.1, "accuracy": level / 2}],
+    }
+
+
+def run_of(arm, seed):
+    return f"cells/{arm.slug}-{seed}"
+
+
+def probe_of(seed):
+    """A probe's result. Random encoders keep their level over the seeds, log-mel too."""
+    found = {results.LOG_MEL: probed(0.5, 0)}
+    for arm in ARMS:
+        random = f"random {arm.encoder}"
+        found[random] = probed(RANDOM[arm.encoder], 0)
+        found[run_of(arm, seed)] = probed(LEVELS[arm.name], seed) | {"random": random}
+    return {"arms": found}
+
+
+@pytest.fixture(scope="module")
+def result():
+    found = [probe_of(seed) for seed in range(SEEDS)]
+    heard = {"audio_seconds": 16e3, "audio_seconds_a_second": 100.0, "padded_share": 0.02, "bytes_up": 1e6}
+    made = {
+        "scale": {"name": "small", **vars(SCALES["small"])},
+        "seeds": SEEDS,
+        "clips": {
+            "splits": {name: {"speakers": 6, "clips": 120} for name in ("train", "dev", "test")},
+            "classes": 40,
+        },
+        "rows": [
+            results.row(arm, seed, run_of(arm, seed), found[seed]) | heard
+            for seed in range(SEEDS)
+            for arm in ARMS
+        ],
+        "baselines": results.baselines(
+            ARMS, [{arm: run_of(arm, seed) for arm in ARMS} for seed in range(SEEDS)], found
+        ),
+        "provenance": {"command": "w2v-jax study representations", "commit": "abc", "cores": 2},
+    }
+    made |= {"arms": results.summaries(made)}
+    return made | {"comparisons": results.comparisons(made)}
+
+
+def comparison(result, one, other):
+    return next(held for held in result["comparisons"] if (held["one"], held["other"]) == (one, other))
+
+
+def test_accuracies_are_means_over_seeds_by_share_of_the_labels(result):
+    best = next(held for held in result["arms"] if held["arm"] == "best-rq, centralised")
+    assert best["accuracy"]["100"]["mean"] == pytest.approx(0.81)
+    assert best["accuracy"]["10"]["mean"] == pytest.approx(0.405)
+    assert best["accuracy"]["1"]["mean"] == pytest.approx(0.2025)
+    # Student's t, two degrees of freedom: 4.303 x 0.01 / sqrt(3).
+    assert best["accuracy"]["100"]["half"] == pytest.approx(0.02484, abs=1e-5)
+    log_mel = next(held for held in result["arms"] if held["arm"] == results.LOG_MEL)
+    assert log_mel["accuracy"]["100"]["by_seed"] == [0.5] * SEEDS
+    assert "audio_seconds" not in log_mel
+
+
+def test_differences_are_paired_by_seed_and_by_speaker(result):
+    gap = comparison(result, "best-rq, ten clients", "best-rq, centralised")
+    assert gap["by_seed"]["100"]["mean"] == pytest.approx(-0.03)
+    assert gap["by_seed"]["100"]["half"] == pytest.approx(0.0, abs=1e-12)  # seeds move both alike
+    assert gap["by_speaker"]["mean"] == pytest.approx(-0.03)
+    gain = comparison(result, "wav2vec2, ten clients", "wav2vec2, random")
+    assert gain["by_seed"]["100"]["mean"] == pytest.approx(0.16)
+    assert gain["by_seed"]["100"]["half"] == pytest.approx(0.02484, abs=1e-5)
+    assert comparison(result, "best-rq, ten clients", "wav2vec2, ten clients")
+    pairs = [(held["one"], held["other"]) for held in result["comparisons"]]
+    assert len(pairs) == len(set(pairs)) == 12
+
+
+def test_the_report_says_what_is_decided_and_what_is_not(result):
+    text = report.markdown(result)
+    assert "- best-rq, centralised is better than log-mel: +31.0 ± 2.5 points." in text
+    assert "- best-rq, ten clients is WORSE than best-rq, centralised: -3.0 ± 0.0 points." in text
+    held = comparison(result, "best-rq, centralised", "log-mel")
+    unsure = held | {"by_seed": {"100": {"mean": 0.02, "half": 0.03}}}
+    assert report.sentence(unsure).endswith("undecided (+2.0 ± 3.0 points).")
+    assert report.sentence(held | {"by_seed": {"100": {"mean": 0.02, "half": None}}}).endswith(
+        "one seed alone."
+    )
+
+
+def test_all_arms_hear_the_same_audio():
+    scale = SCALES["small"]
+    federated = plan.CLIENTS * scale.local_steps * scale.batch_size
+    assert scale.central_steps * scale.central_batch_size == federated
+
+
+def test_commands_are_those_of_the_arm(tmp_path):
+    made = plan.pretraining(
+        Arm(encoder=WAV2VEC2, training=CENTRALISED), 4, "words", SCALES["small"], tmp_path
+    )
+    words = " ".join(made.arguments)
+    assert words.startswith("pretrain --model log-mel-tiny --rounds 10 --preset centralised")
+    assert "--exclude-speakers-of test" in words
+    assert "--seed 4" in words
+    federated = plan.pretraining(
+        Arm(encoder=BEST_RQ, training=plan.SPEAKERS), 0, "words", SCALES["small"], tmp_path
+    )
+    assert "--partition speakers --clients-per-round 10" in " ".join(federated.arguments)
+    probe = plan.probing([made.out, federated.out], 4, "words", SCALES["small"], tmp_path)
+    assert probe.arguments[1:3] == (str(made.out), str(federated.out))
