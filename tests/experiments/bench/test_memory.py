@@ -92,6 +92,7 @@ def test_a_process_that_fails_is_no_measurement(environment, capfd):
     assert "unknown method" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_parent_that_held_more_than_its_child_measures_nothing(environment, monkeypatch):
     monkeypatch.setattr(memory_runs, "peak_resident_bytes", lambda: 10**12)
     with pytest.raises(UserError, match=r"has held 1000\.00 GB itself"):
@@ -240,6 +241,7 @@ def planned_bytes(method, batch, seconds, config):
     return total, total - 2 * training_step.tree_bytes(step.parameters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "least", "most"),
     [("exact", 0.99, 1.1), pytest.param("plain", 8.0, 16.1, marks=pytest.mark.slow)],

@@ -50,6 +50,7 @@ def test_half_precision_trains_like_single(steps):
     assert jnp.linalg.norm(half - single) < 0.3 * jnp.linalg.norm(single)
 
 
+@pytest.mark.slow
 def test_gradients_that_overflow_change_the_scale_alone(steps):
     _, _, scaled, run_scaled = steps
     parameters, optimizer_state, scale = scaled.begin(jax.random.key(0))

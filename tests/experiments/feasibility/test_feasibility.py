@@ -35,6 +35,7 @@ def row_of(result, device, precision="fp32", batch=4, seconds=5.5):
     )
 
 
+@pytest.mark.slow
 def test_the_table_holds_the_papers_hours_and_what_is_unknown(tmp_path):
     result = run(tmp_path, *SMALL_RUN)
     nx = row_of(result, "xavier-nx")
@@ -221,6 +222,7 @@ def test_mistakes_are_one_line(capfd, tmp_path, monkeypatch, argv, expected):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_best_rq_has_seconds_and_bytes_but_no_plan_of_its_memory(tmp_path):
     argv = ("--devices", "xavier-nx", "--method", "plain", "--seconds", "5.5", "--batch", "4")
     result = run(tmp_path, *argv, "--models", "best-rq-base", "base")

@@ -238,6 +238,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(corpus, finished, tmp_path)
     assert untimed(filled) == untimed(out)
 
 
+@pytest.mark.slow
 def test_loss_weighting_and_its_temperature_reach_the_weights(corpus, tmp_path):
     options = ["--aggregation", "loss-weighted", "--temperature", "0.05"]
     run_here(corpus, tmp_path / "run", "--preset", "ten-clients", "--clients", "4", "--rounds", "1", *options)
@@ -515,6 +516,7 @@ def test_diagnostics_are_rewound_with_the_metrics(corpus, diagnosed, tmp_path):
     assert (killed / "diagnostics.jsonl").read_text() == (diagnosed / "diagnostics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_rounds_that_reach_nobody_are_counted_and_change_nothing(corpus, tmp_path):
     out = tmp_path / "run"
     options = ["--client-dropout", "0.97", "--clients", "2", "--clients-per-round", "2", "--rounds", "6"]

@@ -220,9 +220,9 @@ def cut_off(monkeypatch, folder, update):
     monkeypatch.setattr(Checkpoints, "save", save)
 
 
-@pytest.mark.parametrize(
-    "where", ["before a checkpoint", pytest.param("before the best one's", marks=pytest.mark.slow)]
-)
+# Keyword runs, which share the loop, are cut off in a plain test.
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["before a checkpoint", "before the best one's"])
 def test_a_run_that_was_cut_off_continues_to_the_same_bits(corpus, scratch, tmp_path, monkeypatch, where):
     out, best = tmp_path / "cut", read_json(scratch / "results.json")["best_update"]
     with monkeypatch.context() as patch:
@@ -362,6 +362,7 @@ def hugging_face(tmp_path_factory):
     return folder, parameters
 
 
+@pytest.mark.slow
 def test_a_probe_of_a_hugging_face_folder(corpus, hugging_face, tmp_path):
     folder, parameters = hugging_face
     options = [*RUN, "--updates", "2", "--init", f"hf:{folder}", "--freeze", "encoder", "--dropout", "0.2"]

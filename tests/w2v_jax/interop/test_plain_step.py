@@ -155,7 +155,7 @@ def assert_same(ours, theirs, share):
         pytest.param(
             LAYER_NORM.replace(compute_dtype="bfloat16"), "adamw", id="bfloat16", marks=pytest.mark.slow
         ),
-        pytest.param(SCALED, "adamw", id="float16"),
+        pytest.param(SCALED, "adamw", id="float16", marks=pytest.mark.slow),
         pytest.param(BEST_RQ, "adamw", id="best-rq"),
         pytest.param(SMALL_LOG_MEL, "sgd", id="wav2vec2-log-mel", marks=pytest.mark.slow),
     ],
