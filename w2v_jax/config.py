@@ -341,8 +341,7 @@ BEST_RQ_PRESETS = {
     "best-rq-base": BEST_RQ_BASE,
 }
 
-# wav2vec 2.0 on log-mel frames: the small recipe whose frozen frames are worth more than log-mel itself
-# (docs/decisions/0017). Losses and codes are those of TINY.
+# wav2vec 2.0 on log-mel frames: encoders of BEST-RQ's shapes, with the losses and codes of TINY.
 _ON_LOG_MEL: dict[str, Any] = {
     "objective": "wav2vec2",
     **{
