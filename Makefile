@@ -30,11 +30,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 venv: $(VENV)/.ready ## make .venv with everything for running, testing and linting
 
 .PHONY: demo
-demo: venv ## federated pre-training on generated words, then a probe of what was learnt, in minutes
-	rm -rf runs/demo runs/demo-probe runs/words
-	$(BIN)/w2v-jax data synth --out runs/words --speakers 40 --clips-per-speaker 24 --words 24 --words-per-sentence 1 1
-	$(BIN)/w2v-jax pretrain --objective best-rq --data runs/words/xx --exclude-speakers-of test --rounds 8 --local-steps 10 --out runs/demo
-	$(BIN)/w2v-jax probe runs/demo --data runs/words/xx --heads linear --out runs/demo-probe
+demo: venv ## federated pre-training on synthetic speech, with a report, in minutes
+	rm -rf runs/demo
+	$(BIN)/w2v-jax pretrain --preset ten-clients --rounds 12 --evaluate-every 1 --out runs/demo
 
 .PHONY: test
 test: venv ## the plain tests (their compiled programs are kept in .test-cache)

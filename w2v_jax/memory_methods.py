@@ -104,7 +104,7 @@ GROUPS = {
     ),
 }
 METHODS = EXACT | INEXACT
-# Methods of a part that some models lack; a group leaves them out there.
+# Methods of a part that some models lack; in a group they have no effect there.
 OF_CONVOLUTIONS = ("remat-cnn", "encoder-blocks", "frozen-encoder")
 OF_THE_CONTRASTIVE_TASK = ("gathered-negatives",)
 

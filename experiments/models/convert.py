@@ -25,7 +25,7 @@ class ConvertArguments:
 
     source: Annotated[Path, tyro.conf.Positional]
     """A Hugging Face folder (config.json and model.safetensors, or pytorch_model.bin, or an index of
-    several), a fairseq *.pt, or a run folder of pretrain (RUN@ROUND for an earlier checkpoint), finetune or
+    several), a fairseq *.pt, or a run folder of pretrain (RUN@ROUND or RUN@best), finetune or
     convert."""
     out: Path
     """Folder to write; it must not be there yet, or be empty."""

@@ -238,7 +238,7 @@ def markdown(rows: list[dict[str, Any]], names: list[str]) -> str:
 All values are of held-out speakers: {recipes.EVALUATION_CROP_SECONDS} s crops, no Gumbel noise, fixed keys; ties count as wrong.
 {MIXED if mixed else ""}The loss is in nats per masked frame. `s.e.` is the accuracy gained over the untrained model, in standard
 errors of the difference over clips. `codes` is a perplexity, and `of all` its share of all entries. The best round
-has the lowest held-out loss of the task. Time is that of rounds and evaluations.
+has the lowest held-out loss of the task, or is best by --keep-best. Time is that of rounds and evaluations.
 
 {table(head, cells)}
 

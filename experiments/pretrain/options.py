@@ -36,7 +36,7 @@ SKEWED_ONLY = ("dirichlet_alpha", "dirichlet_column")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainArguments:
-    """Pre-train wav2vec 2.0 across simulated clients; run the same command again to continue.
+    """Pre-train wav2vec 2.0 or BEST-RQ across simulated clients; run the same command again to continue.
 
     example: w2v-jax pretrain --data corpora/en --model tiny --preset ten-clients
     """
@@ -47,14 +47,14 @@ class PretrainArguments:
     """Run folder. Default: runs/<preset>-<model>-<aggregation>, with -<corruption> if audio is spoilt."""
     objective: ObjectiveName | None = None
     """wav2vec2: tell a masked frame's code from those of other frames. best-rq: name a masked frame's codes
-    in fixed random codebooks, from log-mel spectra; it learns faster. Default: that of the model."""
+    in fixed random codebooks, from log-mel spectra. Default: that of the model."""
     model: str | None = None
     """Model preset of wav2vec 2.0: tiny, base, large, large-lv60, or on log-mel spectra log-mel-tiny and
     log-mel-small; of BEST-RQ: best-rq-tiny, best-rq-small, best-rq-base, where with --objective best-rq the
     size alone will do. Default: tiny, or the preset of --init's shape."""
     init: str | None = None
-    """Start from this model instead of random parameters: a run folder of w2v-jax pretrain (RUN@ROUND for
-    an earlier checkpoint) or convert, or hf:FOLDER of a Wav2Vec2ForPreTraining."""
+    """Start from this model instead of random parameters: a run folder of w2v-jax pretrain (RUN@ROUND or
+    RUN@best for another checkpoint) or convert, or hf:FOLDER of a Wav2Vec2ForPreTraining."""
     preset: str = "ten-clients"
     """ten-clients, hundred-clients (20 a round) or centralised."""
     rounds: int | None = None
@@ -160,7 +160,8 @@ class PretrainArguments:
     checkpoint_every: int = 5
     """Rounds between checkpoints."""
     keep_checkpoints: int = 2
-    """Number of newest checkpoints that are kept; finetune --init RUN@ROUND takes an earlier one."""
+    """Number of newest checkpoints that are kept; finetune --init RUN@ROUND takes an earlier one,
+    RUN@best that of --keep-best."""
     lanes: int | None = None
     """Devices that train side by side. Default: all devices (on a CPU, one for each core)."""
     chunk: int | None = None

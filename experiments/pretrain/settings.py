@@ -153,6 +153,10 @@ class Settings:
                     "lower --clients-per-round"
                 )
         shape = model_config.ModelConfig.from_dict(dict(self.model_config))
+        if self.masked_group_norm and shape.front_end == "log-mel":
+            raise UsageError(
+                "--masked-group-norm is for convolutions, which a model on log-mel input lacks: leave it out"
+            )
         with arguments.blaming("--method"):
             config = memory_methods.configured(shape, self.method)
         if memory_methods.is_layerwise(self.method):
@@ -237,10 +241,12 @@ def _model(options: PretrainArguments) -> tuple[str, model_config.ModelConfig]:
     from experiments.models import encoders
 
     name, shape = encoders.pretraining_choice(options.init, model, options.out)
-    if options.objective not in (None, shape.objective):
+    wanted = options.objective or (model_config.PRESETS[model].objective if model else None)
+    if wanted not in (None, shape.objective):
+        option = f"--objective {wanted}" if options.objective else f"--model {model}"
         raise UsageError(
-            f"--objective {options.objective}: --init {options.init} was trained by {shape.objective}, on "
-            f"{shape.front_end} input: give a run of {options.objective}, or leave --objective out"
+            f"{option}: --init {options.init} was trained by {shape.objective}, on {shape.front_end} input: "
+            f"give a run of {wanted}, or leave {option.split()[0]} out"
         )
     return name, shape
 

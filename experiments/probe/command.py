@@ -14,6 +14,8 @@ def main(argv: list[str]) -> None:
     for share in options.labels:
         if not 0 < share <= 100:
             raise UsageError(f"--labels takes percentages above 0 and up to 100, got {share:g}")
+    if options.task == "speaker" and options.column != ProbeArguments.column:
+        raise UsageError("--column has a meaning with --task keywords alone")
     if options.seed < 0:
         raise UsageError(f"--seed must be at least 0, got {options.seed}")
     xla_flags.configure_xla(1)

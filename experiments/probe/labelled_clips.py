@@ -87,6 +87,8 @@ def load(data: str, task: Task, name: str, *, min_samples: int, seed: int) -> La
         found = labelled(clips, values, places, min_samples, notes, where=str(source.folder))
         if task == "speaker":
             found = by_clip(found, seed)
+            if not len(found.of("dev")):
+                raise CorpusError(f"{source.folder}: --task speaker needs a speaker with three clips or more")
         check_splits(found, str(source.folder))
     return found
 

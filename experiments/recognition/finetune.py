@@ -59,7 +59,8 @@ class FinetuneArguments:
     out: Path | None = None
     """Run folder. Default: runs/finetune-<name of init>."""
     init: str = "scratch"
-    """scratch, a run folder of w2v-jax pretrain (RUN@ROUND for an earlier checkpoint), finetune (its encoder)
+    """scratch, a run folder of w2v-jax pretrain (RUN@ROUND or RUN@best for another
+    checkpoint), finetune (its encoder)
     or convert, or hf:FOLDER with config.json and model.safetensors."""
     model: str | None = None
     """Model preset. Default: the checkpoint's, or tiny from scratch."""
@@ -85,7 +86,7 @@ class FinetuneArguments:
     column: Literal["sentence", "client_id", "age", "gender", "accent"] = "sentence"
     """Keywords: the column of the tables that holds the class of a clip."""
     labels: float | None = None
-    """Keywords: share of the training clips of each class to use, such as 0.1; smaller shares are contained
+    """Keywords: percentage of the training clips of each class to use, such as 10; smaller ones are contained
     in larger ones of the same seed. Default: all."""
     tokens: Literal["characters", "pieces"] = "characters"
     """Characters, or SentencePiece unigrams trained on the training transcripts."""
@@ -212,8 +213,10 @@ def _check_task(options: FinetuneArguments) -> None:
     if options.select_by not in (None, *SELECTED_BY[task]):
         choices = " or ".join(SELECTED_BY[task])
         raise UsageError(f"--select-by {options.select_by} has no meaning with --task {task}: give {choices}")
-    if options.labels is not None and options.labels > 1:
-        raise UsageError(f"--labels is a share of the training clips, at most 1, got {options.labels:g}")
+    if options.labels is not None and options.labels > 100:
+        raise UsageError(
+            f"--labels is a percentage of the training clips, at most 100, got {options.labels:g}"
+        )
     if (options.label_smoothing or 0) >= 1:
         raise UsageError(f"--label-smoothing must be below 1, got {options.label_smoothing:g}")
     if task == "keywords" and options.head_width is not None and not options.head_blocks:

@@ -238,7 +238,7 @@ def _split_rows(data: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def _data_sentences(settings: dict[str, Any], data: dict[str, Any], test: dict[str, Any]) -> str:
-    labels = "all" if settings["labels"] is None else percent(settings["labels"], 1)
+    labels = "all" if settings["labels"] is None else f"{settings['labels']:g} %"
     told = [
         f"The classes are the values of column `{settings['column']}`. Of the training clips of each class, "
         f"{labels} were used."

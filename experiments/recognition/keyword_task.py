@@ -10,7 +10,7 @@ from experiments.recognition import keyword_report
 from experiments.recognition.keyword_scoring import Classified, KeywordScorer
 from experiments.recognition.labelled_splits import batch_shape, training_batches
 from experiments.recognition.recipes import FineTuningRecipe
-from experiments.recognition.task import Line, or_infinite
+from experiments.recognition.task import MODEL_FIELDS, Line, or_infinite
 from experiments.runs.folder import RunFolder
 from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
 from w2v_jax.data.batches.labelled import LabelledBatches
@@ -30,7 +30,7 @@ class KeywordTask:
             max_samples=round(settings["max_seconds"] * SAMPLE_RATE_HZ),
             seed=settings["seed"],
             minutes=settings["train_minutes"],
-            share=settings["labels"],
+            share=None if settings["labels"] is None else settings["labels"] / 100,
         )
         if settings["shuffle_transcripts"]:
             held.splits["train"] = shuffled(held.splits["train"], settings["seed"])
@@ -67,7 +67,8 @@ class KeywordTask:
         }
 
     def pin(self, folder: RunFolder) -> None:
-        folder.pin(SETTINGS, {**dataclasses.asdict(self.config), "classes": self._held.classes})
+        kept = {**dataclasses.asdict(self.config), "classes": self._held.classes}
+        folder.pin(SETTINGS, kept, MODEL_FIELDS)
 
     def described(self) -> str:
         """Count the classes, the clips of classes that training lacks, and the speakers that train shares."""

@@ -8,7 +8,7 @@ from experiments.recognition import labelled_splits
 from experiments.recognition.recipes import FineTuningRecipe
 from experiments.recognition.results import finish
 from experiments.recognition.scoring import LONGEST_WHOLE_SECONDS, Recognised, Scorer
-from experiments.recognition.task import Line, or_infinite
+from experiments.recognition.task import MODEL_FIELDS, Line, or_infinite
 from experiments.runs.folder import RunFolder
 from w2v_jax.config import ModelConfig
 from w2v_jax.recognition.ctc import RecognizerConfig, recognizer
@@ -59,7 +59,7 @@ class RecognitionTask:
         return {"tokens": self.tokenizer.num_tokens, "characters_without_token": self._unknown}
 
     def pin(self, folder: RunFolder) -> None:
-        folder.pin("recognizer.json", dataclasses.asdict(self.config))
+        folder.pin("recognizer.json", dataclasses.asdict(self.config), MODEL_FIELDS)
         save_tokenizer(folder.path, self.tokenizer, self._rules)
 
     def described(self) -> str:

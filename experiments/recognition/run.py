@@ -61,6 +61,7 @@ class Finetuning:
         named = encoders.recipe_of(self.source, folder.path)
         self.recipe = recipes.RECIPES[settings["task"]][named]
         self.model = model_of(settings, self.source.config)
+        _check_freeze(settings, self.model)
         self.task: Task = TASKS[settings["task"]](settings, self.model, self.recipe)
         self.train_batches = self.task.train
         self.optimizer = make_optimizer(settings["head_optimizer"], settings["clip_norm"])
@@ -210,3 +211,13 @@ class Finetuning:
 def _scored(state: TrainingState) -> dict[str, Any]:
     """The part of a training state that scoring needs."""
     return {"parameters": state.parameters, "statistics": state.statistics}
+
+
+def _check_freeze(settings: dict[str, Any], model: ModelConfig) -> None:
+    """Refuse to freeze convolutions that an encoder lacks."""
+    frozen = settings["features"] == "encoder" and settings["freeze"] == "feature-encoder"
+    if frozen and not model.conv_channels:
+        raise UserError(
+            "--freeze feature-encoder has no meaning for an encoder on log-mel input, which has no "
+            "convolutions: leave it out"
+        )

@@ -1,16 +1,20 @@
 """A task of fine-tuning: its head, its labelled speech and its scores; the training loop is the same."""
 
+import dataclasses
 from typing import Any, Protocol
 
 import numpy as np
 
 from experiments.data.transcribed import Transcribed
 from experiments.runs.folder import RunFolder
+from w2v_jax.config import ModelConfig
 from w2v_jax.data.batches.labelled import LabelledBatches
 from w2v_jax.objective.pretraining import Objective
 from w2v_jax.recognition.training import TrainingState
 
 Line = dict[str, Any]
+# Fields that the files of older versions may lack.
+MODEL_FIELDS = tuple(field.name for field in dataclasses.fields(ModelConfig))
 
 
 class Task(Protocol):

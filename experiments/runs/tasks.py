@@ -1,12 +1,15 @@
 """The task of a run: which columns of metrics.jsonl measure it, and how readers call them. Imports no jax."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.process.files import read_json
+from experiments.runs.best_round import COLUMNS
 from experiments.runs.folder import METRICS, read_config, read_metrics
+from experiments.runs.metric_columns import finite_or_nan
 from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig, ObjectiveName
 from w2v_jax.errors import UserError
 
@@ -124,8 +127,8 @@ def task_of(settings: Mapping[str, Any]) -> Task:
     config = ModelConfig.from_dict({name: value for name, value in held.items() if name in fields})
     frame_ms = 1000 * config.frame_samples / SAMPLE_RATE_HZ
     task = (_best_rq if config.objective == "best-rq" else _wav2vec2)(config, frame_ms)
-    kept = {"probe": PROBE, "heldout_loss": "heldout_loss", "heldout_accuracy": "heldout_accuracy"}
-    best_by = kept.get(settings.get("keep_best") or "", task.heldout_loss)
+    criterion = settings.get("keep_best")
+    best_by = COLUMNS[criterion][0] if criterion else task.heldout_loss
     return dataclasses.replace(task, best_by=best_by)
 
 
@@ -148,7 +151,7 @@ def with_shares(values: dict[str, Any], task: Task) -> dict[str, Any]:
 
 def best_line(lines: Iterable[Mapping[str, Any]], task: Task) -> Mapping[str, Any] | None:
     """Find the first line that is best by `task.best_by`, a loss or an accuracy; None without values."""
-    held = [line for line in lines if line.get(task.best_by) is not None]
+    held = [line for line in lines if math.isfinite(finite_or_nan(line.get(task.best_by)))]
     choose = max if task.best_by.endswith("accuracy") else min
     return choose(held, key=lambda line: line[task.best_by], default=None)
 

@@ -162,7 +162,7 @@ def _recognition(settings: dict[str, Any]) -> list[str]:
         parts.append(f"{settings['freeze']} frozen")
     keywords = settings.get("task") == "keywords"
     if keywords and settings["labels"] is not None:
-        parts.append(f"{settings['labels']:.0%} of the labels")
+        parts.append(f"{settings['labels']:g} % of the labels")
     learnt = f"keywords of column {settings['column']}" if keywords else settings["tokens"]
     return [*parts, learnt, f"selected by {settings.get('select_by', 'wer')}"]
 

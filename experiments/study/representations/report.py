@@ -24,8 +24,8 @@ def markdown(result: dict[str, Any]) -> str:
             ("arm", *(f"{share} % of labels" for share in LABELS), "audio a second", "empty", "sent"),
             [_row(held) for held in result["arms"]],
         ),
-        f"Brackets hold half of a t interval over seeds. Scale {scale['name']}: {scale['rounds']} rounds of "
-        f"{scale['local_steps']} steps of {scale['batch_size']} crops a client; without clients, "
+        f"Brackets hold half of a 95 % t interval over seeds. Scale {scale['name']}: {scale['rounds']} rounds "
+        f"of {scale['local_steps']} steps of {scale['batch_size']} crops a client; without clients, "
         f"{scale['rounds']} stretches of updates of {scale['central_batch_size']} crops.",
         "## Differences",
         table(
@@ -54,8 +54,8 @@ def _design(result: dict[str, Any]) -> str:
         f"of the frozen encoder are trained with the words of {speakers['train']} speakers; layer and "
         f"penalty are chosen on {speakers['dev']} others. Accuracy is that on {speakers['test']} more "
         f"({clips} clips, {words} words). Differences are paired by seed ({result['seeds']} seeds); the last "
-        f"column's intervals are over test speakers. Intervals hold 95 % each; "
-        f"{len(result['comparisons'])} comparisons are shown."
+        f"column's intervals are over test speakers. All {len(result['comparisons'])} "
+        f"intervals of a column hold together with 95 % probability (Bonferroni)."
     )
 
 

@@ -109,18 +109,20 @@ def pairs(result: dict[str, Any]) -> list[tuple[str, str]]:
 def comparisons(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Compute paired differences of accuracy, seed by seed and test speaker by test speaker.
 
+    Intervals are corrected for the number of comparisons (Bonferroni).
+
     Returns:
         For each pair: `by_seed` a share of the labels (mean and half of the t interval over seeds), and
         `by_speaker` (all labels; seeds are averaged first, so that the interval is over test speakers).
     """
-    found = []
+    found, count = [], len(pairs(result))
     for one, other in pairs(result):
         differences = {}
         for share in LABELS:
             values = [
                 a - b for a, b in zip(by_seed(result, one, share), by_seed(result, other, share), strict=True)
             ]
-            differences[str(share)] = over_seeds(values) | {"half": interval(values)}
+            differences[str(share)] = over_seeds(values) | {"half": interval(values, count)}
         mine, theirs = _speakers(result, one), _speakers(result, other)
         values = [mine[name] - theirs[name] for name in mine]
         found.append(
@@ -128,7 +130,7 @@ def comparisons(result: dict[str, Any]) -> list[dict[str, Any]]:
                 "one": one,
                 "other": other,
                 "by_seed": differences,
-                "by_speaker": {"mean": over_seeds(values)["mean"], "half": interval(values)},
+                "by_speaker": {"mean": over_seeds(values)["mean"], "half": interval(values, count)},
             }
         )
     return found

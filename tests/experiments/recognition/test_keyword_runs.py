@@ -41,7 +41,7 @@ LOG_MEL = [
 ]  # fmt: skip
 ENCODED = [
     *RUN, "--updates", "4", "--evaluate-every", "2", "--pooling", "attentive", "--layers", "weighted",
-    "--label-smoothing", "0.1", "--labels", "0.5", "--head-blocks", "1", "--head-width", "8", "--no-augment",
+    "--label-smoothing", "0.1", "--labels", "50", "--head-blocks", "1", "--head-width", "8", "--no-augment",
 ]  # fmt: skip
 # Frames of 20 ms from few and short convolutions.
 FOLDER = SMALL.replace(conv_channels=(8,) * 3, conv_kernels=(10, 8, 4), conv_strides=(10, 8, 4), num_layers=1)
@@ -271,7 +271,7 @@ def fails_to_finetune(capfd, corpus, out, *options):
     [
         (["--column", "word"], "--column"),
         (["--column", "accent"], "needs the `accent` column"),
-        (["--labels", "1.5"], "--labels is a share of the training clips, at most 1"),
+        (["--labels", "101"], "--labels is a percentage of the training clips, at most 100"),
         (["--labels", "0"], "--labels must be positive"),
         (["--label-smoothing", "1"], "--label-smoothing must be below 1"),
         (["--head-width", "64"], "--head-width has a meaning with --head-blocks alone"),
@@ -321,7 +321,7 @@ def test_words_that_nobody_says_in_train_are_one_line(capfd, tmp_path):
 def test_keyword_options_have_no_meaning_in_recognition(capfd):
     for option in (
         "--pooling=mean",
-        "--labels=0.1",
+        "--labels=10",
         "--column=age",
         "--layers=last",
         "--label-smoothing=0.1",

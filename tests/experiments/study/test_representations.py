@@ -55,8 +55,12 @@ def result():
             ARMS, [{arm: run_of(arm, seed) for arm in ARMS} for seed in range(SEEDS)], found
         ),
         "provenance": {
-            **{"command": "w2v-jax study representations", "commit": "abc", "cores": 2},
-            **{"device": "2 x cpu", "versions": {"jax": "0"}, "xla_flags": ""},
+            "command": "w2v-jax study representations",
+            "commit": "abc",
+            "cores": 2,
+            "device": "2 x cpu",
+            "versions": {"jax": "0"},
+            "xla_flags": "",
         },
     }
     made |= {"arms": results.summaries(made)}
