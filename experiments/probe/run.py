@@ -15,7 +15,7 @@ from experiments.probe.options import ProbeArguments
 from experiments.process.provenance import record_provenance
 from experiments.report.units import by_reason, percent
 from fed.keys import initial_key
-from w2v_jax.config import ENCODER_SHAPE, SAMPLE_RATE_HZ, ModelConfig, nearest_preset
+from w2v_jax.config import ENCODER_SHAPE, SAMPLE_RATE_HZ, ModelConfig
 from w2v_jax.data.common_voice import lengths, take
 from w2v_jax.model import log_mel
 from w2v_jax.model.binding import Parameters, bind
@@ -86,7 +86,7 @@ def arms(sources: dict[str, Source]) -> list[Arm]:
         seed = (source.description.get("pretraining") or {}).get("seed") or 0
         shape = _untrained(source.config, seed)
         if shape not in names:
-            model = nearest_preset(source.config)
+            model = source.description["model"]
             names[shape] = f"random {model}, seed {seed}"
             if names[shape] in found:
                 names[shape] += f" ({len(found)})"

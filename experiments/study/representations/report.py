@@ -24,8 +24,8 @@ def markdown(result: dict[str, Any]) -> str:
             ("arm", *(f"{share} % of labels" for share in LABELS), "audio a second", "empty", "sent"),
             [_row(held) for held in result["arms"]],
         ),
-        f"Brackets hold half of a 95 % t interval over seeds. Scale {scale['name']}: {scale['rounds']} rounds "
-        f"of {scale['local_steps']} steps of {scale['batch_size']} crops a client; without clients, "
+        f"Brackets hold half of a t interval (95 %) over seeds. Scale {scale['name']}: {scale['rounds']} "
+        f"rounds of {scale['local_steps']} steps of {scale['batch_size']} crops a client; without clients, "
         f"{scale['rounds']} stretches of updates of {scale['central_batch_size']} crops.",
         "## Differences",
         table(

@@ -107,6 +107,11 @@ def test_a_run_begins_from_another_and_from_no_other_objective(corpus, run, tmp_
     assert "was trained by wav2vec2, on waveform input: give a run of best-rq" in words
     words = fails(capfd, *new, "--objective", "wav2vec2", "--init", str(run))
     assert "was trained by best-rq, on log-mel input: give a run of wav2vec2" in words
+    with pytest.MonkeyPatch.context() as patch:  # a model of the same shape
+        patch.setitem(PRESETS, "log-mel-tiny", SMALL.replace(objective="wav2vec2"))
+        words = fails(capfd, *new, "--model", "log-mel-tiny", "--init", str(run))
+    assert "--model log-mel-tiny: --init" in words
+    assert "was trained by best-rq" in words
     words = fails(capfd, *new, "--model", "tiny", "--init", str(run))
     assert "front_end is log-mel there and waveform here" in words
     assert not (tmp_path / "new").exists()

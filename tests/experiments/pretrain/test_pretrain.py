@@ -608,6 +608,11 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_goes_on(corpus, 
         (["--overshoot", "0.5"], "--overshoot must be at least 1"),
         (["--client-dropout", "1"], "--client-dropout must be below 1"),
         (["--server-optimizer", "fedadm"], "fedadam"),
+        (["--objective", "best-rq", "--masked-group-norm"], "--masked-group-norm is for convolutions"),
+        (
+            ["--objective", "wav2vec2", "--model", "best-rq-tiny"],
+            "there is no model best-rq-tiny of wav2vec2",
+        ),
         (
             ["--preset", "centralised", "--proximal", "1"],
             "--proximal has no meaning with --preset centralised",

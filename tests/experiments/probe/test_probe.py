@@ -198,6 +198,7 @@ def rows_with(**changes):
             ["--task", "speaker"],
             "has 1 class (a) with two clips or more",
         ),
+        (rows_with(), ["--task", "speaker", "--column", "accent"], "--column has a meaning with"),
         (rows_with(), ["--labels", "0"], "--labels takes percentages above 0 and up to 100, got 0"),
     ],
 )  # fmt: skip

@@ -280,6 +280,10 @@ def fails_to_finetune(capfd, corpus, out, *options):
             ["--select-by", "wer"],
             "--select-by wer has no meaning with --task keywords: give accuracy or loss",
         ),
+        (
+            ["--model", "best-rq-tiny", "--freeze", "feature-encoder"],
+            "--freeze feature-encoder has no meaning",
+        ),
         (["--tokens", "pieces"], "--tokens has a meaning with --task recognition alone"),
         (["--features", "log-mel", "--layers", "weighted"], "has no layers: leave --layers out"),
     ],
