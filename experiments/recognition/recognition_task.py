@@ -12,16 +12,11 @@ from experiments.recognition.task import MODEL_FIELDS, Line, or_infinite
 from experiments.runs.folder import RunFolder
 from w2v_jax.config import ModelConfig
 from w2v_jax.recognition.ctc import RecognizerConfig, recognizer
+from w2v_jax.recognition.frames import FramesConfig
 from w2v_jax.recognition.heads import HeadConfig
 from w2v_jax.recognition.training import TrainingState
-from w2v_jax.recognition.windows import FRAME_SAMPLES
 from w2v_jax.text.rules import DOTLESS, TextRules
 from w2v_jax.text.storage import save_tokenizer
-
-
-def frame_samples(features: str, model: ModelConfig) -> int:
-    """Count the samples between the frames that are recognised."""
-    return FRAME_SAMPLES if features == "log-mel" else model.frame_samples
 
 
 class RecognitionTask:
@@ -37,7 +32,7 @@ class RecognitionTask:
             self._rules,
             recipe,
             model.receptive_field_samples,
-            frame_samples(settings["features"], model),
+            FramesConfig(model=model, features=settings["features"]).frame_samples,
         )
         self.train, self.splits, self.evaluation = held.train, held.transcribed, held.evaluation
         self.tokenizer, self._unknown = held.tokenizer, held.unknown

@@ -1,8 +1,10 @@
 """The best round of a pre-training run, by a column of metrics.jsonl."""
 
 import math
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar
+
+Line = TypeVar("Line", bound=Mapping[str, Any])
 
 Criterion = Literal["probe", "heldout_loss", "heldout_accuracy"]
 BEST = "best"  # the folder of its checkpoint, and its name after RUN@
@@ -15,12 +17,17 @@ COLUMNS: dict[Criterion, tuple[str, int]] = {
 
 
 def best_line(lines: Iterable[dict[str, Any]], criterion: Criterion) -> dict[str, Any] | None:
-    """Find the line of the best round, the first of several; None where no line has a finite value.
+    """Find the line of the best round by a criterion; see `best_by_column`."""
+    return best_by_column(lines, *COLUMNS[criterion])
+
+
+def best_by_column(lines: Iterable[Line], column: str, sign: int) -> Line | None:
+    """Find the line with the best value, the first of several; None where no line has a finite value.
 
     Args:
         lines: of metrics.jsonl.
-        criterion: what decides.
+        column: that decides.
+        sign: 1 where more is better, -1 where less is.
     """
-    column, sign = COLUMNS[criterion]
     held = [line for line in lines if line.get(column) is not None and math.isfinite(line[column])]
     return max(held, key=lambda line: sign * line[column], default=None)

@@ -1,15 +1,13 @@
 """The task of a run: which columns of metrics.jsonl measure it, and how readers call them. Imports no jax."""
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.process.files import read_json
-from experiments.runs.best_round import COLUMNS
+from experiments.runs.best_round import COLUMNS, best_by_column
 from experiments.runs.folder import METRICS, read_config, read_metrics
-from experiments.runs.metric_columns import finite_or_nan
 from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig, ObjectiveName
 from w2v_jax.errors import UserError
 
@@ -151,9 +149,7 @@ def with_shares(values: dict[str, Any], task: Task) -> dict[str, Any]:
 
 def best_line(lines: Iterable[Mapping[str, Any]], task: Task) -> Mapping[str, Any] | None:
     """Find the first line that is best by `task.best_by`, a loss or an accuracy; None without values."""
-    held = [line for line in lines if math.isfinite(finite_or_nan(line.get(task.best_by)))]
-    choose = max if task.best_by.endswith("accuracy") else min
-    return choose(held, key=lambda line: line[task.best_by], default=None)
+    return best_by_column(lines, task.best_by, 1 if task.best_by.endswith("accuracy") else -1)
 
 
 def slot_seconds(line: Mapping[str, Any]) -> float:

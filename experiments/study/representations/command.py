@@ -30,7 +30,7 @@ class RepresentationsArguments:
     """Ways to pre-train. ten clients: FedAvg. loss-weighted: ten clients, weighted by their losses. speakers:
     every speaker is a client, ten take part in a round."""
     scale: Literal["smoke", "small"] = "small"
-    """small: about three minutes for each run on two cores. smoke: a trial of minutes."""
+    """small: four to six minutes a run and five a probe, on two cores. smoke: a trial of minutes."""
     seeds: int = 5
     """Number of seeds of every arm: 0, 1, ..."""
     jobs: int = 1

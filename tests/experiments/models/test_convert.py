@@ -74,7 +74,7 @@ def write_folder(folder, config, kind, spelling: WeightNorm = "parametrizations"
 
 
 def classifier_head(config):
-    """Of a classifier with weights of layers."""
+    """Make the arrays of a classifier's head, with weights of layers."""
     rng = np.random.default_rng(2)
 
     def linear(in_dim, out_dim):

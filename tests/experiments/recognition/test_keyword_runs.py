@@ -73,7 +73,7 @@ def write_corpus(folder, speakers=SPEAKERS, more=(), words=TONES_HZ):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """With a word in test that nobody says in train."""
+    """Write a corpus with a word in test that nobody says in train."""
     return write_corpus(
         tmp_path_factory.mktemp("keywords") / "xx", more=[("test", "e", "e_buzz.flac", "buzz")]
     )

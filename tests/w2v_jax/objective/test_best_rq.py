@@ -190,7 +190,7 @@ def test_chance_is_the_accuracy_of_always_naming_the_most_frequent_code():
 
 
 def test_masked_frames_are_hidden_from_the_context(batch, parameters):
-    """With every frame masked nothing of the audio is left."""
+    """Mask every frame: nothing of the audio is left."""
     _, apply = bind_model(CONFIG)
     total = CONFIG.num_frames(batch.waveform.shape[1])
     everything = jnp.ones((len(LENGTHS), total), bool)
