@@ -3,11 +3,13 @@
 import dataclasses
 from collections import Counter
 
+import numpy as np
+
 from experiments.data import transcribed
-from experiments.data.transcribed import BUDGET_IDENTITY, Transcribed
-from w2v_jax.data.batches.crops import generator, stable_id
+from experiments.data.transcribed import Transcribed
 from w2v_jax.data.common_voice import column
 from w2v_jax.errors import CorpusError
+from w2v_jax.recognition.label_budgets import balanced_budget
 
 FEWEST_CLIPS, FEWEST_CLASSES = 2, 2  # clips of a class in train; classes in train
 EXAMPLES_TOLD = 3
@@ -97,15 +99,9 @@ def load(
 
 def labelled_share(train: Transcribed, share: float, seed: int) -> Transcribed:
     """Keep a share of the clips of every class, at least one; smaller shares are contained in larger ones."""
-    by_class: dict[str, list[int]] = {}
-    paths = column(train.clips, "path")
-    for index in sorted(range(len(paths)), key=paths.__getitem__):
-        by_class.setdefault(train.texts[index], []).append(index)
-    kept = []
-    for name, indices in by_class.items():
-        order = generator(*BUDGET_IDENTITY, seed, stable_id(name)).permutation(len(indices))
-        kept += [indices[place] for place in order[: max(1, round(share * len(indices)))]]
-    return transcribed.selected(train, sorted(kept))
+    labels = np.unique(train.texts, return_inverse=True)[1]
+    kept = balanced_budget(labels, np.array(column(train.clips, "path")), share, seed)
+    return transcribed.selected(train, kept.tolist())
 
 
 def _check_counts(train: Transcribed, label_column: str) -> None:

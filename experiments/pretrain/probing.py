@@ -74,5 +74,6 @@ def few_clips(labelled: LabelledClips, most: int, seed: int) -> LabelledClips:
     chosen = []
     for split in ("train", "dev"):
         own = labelled.of(split)
-        chosen.append(own[balanced_budget(labelled.labels[own], min(1.0, most / len(own)), seed)])
+        share = min(1.0, most / len(own))
+        chosen.append(own[balanced_budget(labelled.labels[own], labelled.paths()[own], share, seed)])
     return labelled.take(np.concatenate(chosen))

@@ -91,7 +91,7 @@ def judge(
         found["weighted_sum"] = scored(_weighted_sum(features, labelled, seed), labelled)
     found["budgets"] = []
     for share in shares:
-        few = train[balanced_budget(labelled.labels[train], share, seed)]
+        few = train[balanced_budget(labelled.labels[train], labelled.paths()[train], share, seed)]
         probes = [_linear(name, held, labelled, few) for name, held in features.items()]
         best = max(probes, key=lambda probe: probe.dev_accuracy)
         found["budgets"].append({"share": share, "clips": len(few)} | scored(best, labelled))

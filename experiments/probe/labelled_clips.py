@@ -50,6 +50,10 @@ class LabelledClips:
         """The speaker of every clip, str [clip]."""
         return np.array(column(self.clips, "client_id"))
 
+    def paths(self) -> np.ndarray:
+        """The path of every clip, str [clip]."""
+        return np.array(column(self.clips, "path"))
+
     def take(self, indices: np.ndarray) -> "LabelledClips":
         """Some of the clips; the classes stay."""
         chosen = [int(index) for index in indices]

@@ -182,7 +182,7 @@ def test_the_settings_reach_the_head_and_the_clips(encoded):
     head = held["head"]
     assert (head["pooling"], head["segments"], head["weighted_layers"]) == ("attentive", 1, True)
     assert (head["num_blocks"], head["width"], held["label_smoothing"]) == (1, 8, 0.1)
-    assert data["train"]["clips"] == 3 * 4  # half of nine clips a word
+    assert data["train"]["clips"] == 3 * 5  # half of nine clips a word, rounded up
     found = arrays(encoded / "best")
     assert found["['parameters']['head']['layer_weights']"].shape == (2,)
     assert np.abs(found["['statistics']['input_norm']['mean']"]).max() > 0

@@ -68,12 +68,16 @@ def test_a_constant_feature_stays_finite():
 
 def test_few_labels_are_balanced_and_contained_in_more():
     labels = np.repeat([0, 1, 2], [100, 40, 3])
-    chosen = {share: balanced_budget(labels, share, seed=4) for share in (0.01, 0.05, 0.1, 1.0)}
+    names = np.array([f"{number}.wav" for number in range(143)])
+    chosen = {share: balanced_budget(labels, names, share, seed=4) for share in (0.01, 0.05, 0.1, 1.0)}
     assert np.bincount(labels[chosen[0.01]]).tolist() == [1, 1, 1]
     assert np.bincount(labels[chosen[0.1]]).tolist() == [10, 4, 1]
     assert chosen[1.0].tolist() == list(range(143))
     assert set(chosen[0.01]) < set(chosen[0.05]) < set(chosen[0.1])
-    assert set(balanced_budget(labels, 0.1, seed=5)) != set(chosen[0.1])
+    assert set(balanced_budget(labels, names, 0.1, seed=5)) != set(chosen[0.1])
+    order = np.random.default_rng(0).permutation(143)
+    shuffled = balanced_budget(labels[order], names[order], 0.1, seed=4)
+    assert set(names[order][shuffled]) == set(names[chosen[0.1]])
 
 
 def corners(clips: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
