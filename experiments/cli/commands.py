@@ -74,6 +74,10 @@ COMMANDS = {
         "experiments.study.representations.command",
         "pre-train in several ways at equal audio, and probe keywords in the frozen encoders",
     ),
+    "study few-labels": (
+        "experiments.study.few_labels.command",
+        "fine-tune the encoders of that study with few labels, beside encoders from scratch and log-mel",
+    ),
     "study length": (
         "experiments.study.length",
         "pre-train on clips cut to 1, 2, 4 and 8 s: cost and error rates",
