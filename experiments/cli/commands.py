@@ -112,6 +112,8 @@ RESUMABLE = (
     "data prepare",
     "study mechanism",
     "study length",
+    "study representations",
+    "study few-labels",
     "reproduce all",
     "reproduce fig1",
     "reproduce fig5",

@@ -36,7 +36,7 @@ class Arm:
 
         Args:
             representations: the folder of the study whose encoders are fine-tuned.
-            seed: of the pre-training.
+            seed: the seed of the pre-training.
         """
         if self.encoder is None:
             return ["--features", "log-mel"]

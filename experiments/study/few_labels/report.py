@@ -19,9 +19,9 @@ def markdown(result: dict[str, Any]) -> str:
         f"Every keyword model is fine-tuned with the same {clips['train']} labelled clips of a seed; its "
         f"best checkpoint is chosen on {clips['dev']} clips of other speakers. Accuracy is that on "
         f"{clips['test']} clips of more speakers. Pre-training heard {result['audio_seconds']:,.0f} s, "
-        f"without labels. Differences are paired by seed ({result['seeds']} seeds); the last column's intervals "
-        f"are over test speakers. All {len(held)} intervals of a column hold together with 95 % probability "
-        "(Bonferroni).",
+        f"without labels. Differences are paired by seed ({result['seeds']} seeds); intervals of the last "
+        f"column are over test speakers. All {len(held)} intervals of a column hold together with 95 % "
+        "probability (Bonferroni).",
         "![accuracy by arm](few-labels.png)",
         table(
             ("model", "accuracy on test", "by seed"),
