@@ -54,8 +54,8 @@ SCALES = {
     ),
     "small": Scale(
         rounds=10,
-        local_steps=20,
-        batch_size=8,
+        local_steps=40,
+        batch_size=4,
         central_batch_size=32,
         heldout_speakers=2,
         words=("--evaluate-every", "5"),
