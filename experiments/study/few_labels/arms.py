@@ -45,21 +45,28 @@ class Arm:
         return ["--init", str(representations / "cells" / f"{self.pretrained.slug}-{seed}")]
 
 
-def arms(study: Mapping[str, Any], trainings: Sequence[str] | None) -> list[Arm]:
+def arms(
+    study: Mapping[str, Any], encoders: Sequence[str] | None = None, trainings: Sequence[str] | None = None
+) -> list[Arm]:
     """List the arms: every pre-training of a study of representations, its encoder from scratch, log-mel.
 
     Args:
         study: the study's result.
+        encoders: encoders to take; None takes all.
         trainings: ways of pre-training to take; None takes all.
     """
     found = [Arm(name=LOG_MEL)]
-    held = dict.fromkeys((row["encoder"], row["training"]) for row in study["rows"])
+    held = dict.fromkeys(
+        (row["encoder"], row["training"])
+        for row in study["rows"]
+        if (encoders is None or row["encoder"] in encoders)
+        and (trainings is None or row["training"] in trainings)
+    )
     for encoder in dict.fromkeys(encoder for encoder, _ in held):
         found.append(Arm(name=f"{encoder}, scratch", encoder=encoder))
         for training in [training for name, training in held if name == encoder]:
-            if trainings is None or training in trainings:
-                source = Pretrained(encoder=encoder, training=training)
-                found.append(Arm(name=source.name, encoder=encoder, pretrained=source))
+            source = Pretrained(encoder=encoder, training=training)
+            found.append(Arm(name=source.name, encoder=encoder, pretrained=source))
     return found
 
 

@@ -33,6 +33,8 @@ class FewLabelsArguments:
     word."""
     representations: Path = Path("runs/representations")
     """Folder of a finished `study representations`."""
+    encoders: tuple[Literal["best-rq", "wav2vec2", "wav2vec2-waveform"], ...] | None = None
+    """Encoders to take; all of that study by default."""
     trainings: tuple[Literal["centralised", "ten clients", "loss-weighted", "speakers"], ...] | None = None
     """Ways of pre-training to take; all of that study by default."""
     labels: float = 10.0
@@ -57,15 +59,16 @@ def main(argv: list[str]) -> None:
     check_counts(dataclasses.replace(options, seeds=seeds))
     if seeds > study["seeds"]:
         raise UsageError(f"--seeds {seeds}: {options.representations} has {study['seeds']}")
+    chosen = plan.arms(study, options.encoders, options.trainings)
+    if not any(arm.pretrained for arm in chosen):
+        held = dict.fromkeys(f"{row['encoder']} {row['training']}" for row in study["rows"])
+        raise UserError(
+            f"{options.representations} has no run of these --encoders and --trainings: it has "
+            f"{', '.join(held)}"
+        )
     from experiments.data import corpora
 
     corpora.check_transcripts(str(options.data))
-    chosen = plan.arms(study, options.trainings)
-    if not any(arm.pretrained for arm in chosen):
-        raise UserError(
-            f"{options.representations} has no encoder of --trainings {' '.join(options.trainings or ())}: "
-            f"it has {', '.join(dict.fromkeys(row['training'] for row in study['rows']))}"
-        )
     cells = {
         (arm, seed): plan.finetuning(
             *(arm, seed, str(options.data), options.labels, options.representations),

@@ -35,7 +35,7 @@ def finished(arm, seed):
 
 @pytest.fixture
 def result():
-    chosen = plan.arms(STUDY, None)
+    chosen = plan.arms(STUDY)
     made = results.collect(chosen, {(arm, seed): finished(arm, seed) for seed in range(3) for arm in chosen})
     provenance = {
         "command": "w2v-jax study few-labels",
@@ -49,9 +49,9 @@ def result():
 
 
 def test_every_pretraining_is_held_against_scratch_and_log_mel(tmp_path):
-    chosen = plan.arms(STUDY, None)
+    chosen = plan.arms(STUDY)
     assert [arm.name for arm in chosen] == list(LEVELS)
-    assert [arm.name for arm in plan.arms(STUDY, ["centralised"])] == [
+    assert [arm.name for arm in plan.arms(STUDY, trainings=["centralised"])] == [
         "log-mel",
         "best-rq, scratch",
         "best-rq, centralised",
@@ -101,6 +101,10 @@ def test_bad_input_names_what_would_be_right(tmp_path, capfd):
     for words, told in (
         ([*given, str(tmp_path / "absent")], "give the folder of a finished `w2v-jax study representations`"),
         ([*given, str(tmp_path), "--seeds", "4"], "has 3"),
+        (
+            [*given, str(tmp_path), "--encoders", "wav2vec2"],
+            "it has best-rq ten clients, best-rq centralised",
+        ),
         ([*given, str(tmp_path), "--labels", "0"], "--labels must be above 0"),
     ):
         assert cli.main(["study", "few-labels", *words]) == 2
