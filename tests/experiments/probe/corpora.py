@@ -18,8 +18,8 @@ def tone(hertz: float, seconds: float, seed: int) -> np.ndarray:
     )
 
 
-def write(folder: Path, rows: Mapping[str, Iterable[tuple[str, str]]]) -> Path:
-    """Write a locale's folder from (speaker, word) of the clips of each table."""
+def write(folder: Path, rows: Mapping[str, Iterable[tuple[str, str]]], seconds: float = 0.3) -> Path:
+    """Write a locale's folder from (speaker, word) of the clips of each table, each so many seconds long."""
     clips = folder / "clips"
     clips.mkdir(parents=True)
     number = 0
@@ -27,7 +27,7 @@ def write(folder: Path, rows: Mapping[str, Iterable[tuple[str, str]]]) -> Path:
         lines = ["client_id\tpath\tsentence"]
         for speaker, word in held:
             name = f"{speaker}_{number:03d}.flac"
-            soundfile.write(clips / name, tone(WORDS.get(word, 500.0), 0.3, number), 16_000)
+            soundfile.write(clips / name, tone(WORDS.get(word, 500.0), seconds, number), 16_000)
             lines.append(f"{speaker}\t{name}\t{word}")
             number += 1
         (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
