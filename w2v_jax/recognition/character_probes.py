@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from w2v_jax.data.batches.buckets import Buckets
+from w2v_jax.data.batches.buckets import Buckets, Choice
 from w2v_jax.model.binding import Parameters
 from w2v_jax.model.frame_counts import valid_frames
 from w2v_jax.recognition.ctc import BLANK, ctc_losses, decode_batch
@@ -78,7 +78,7 @@ class CharacterProbes(NamedTuple):
         buckets = _buckets([f"{number:08d}" for number in range(len(frames))], lengths, ())
         found: dict[Kind, list[list[list[int]]]] = {}
         for choice in buckets.in_order():
-            batch = _batch(frames, [[] for _ in frames], choice.indices, choice.rows, buckets, choice.bucket)
+            batch = _batch(frames, [[] for _ in frames], choice, buckets)
             for kind, best in _best_tokens()(self.parameters, self.standard, batch).items():
                 probes = found.setdefault(kind, [[[] for _ in frames] for _ in best])
                 for probe, rows in zip(probes, np.asarray(best), strict=True):
@@ -120,7 +120,7 @@ def train(
     state = optax.scale_by_adam().init(parameters)
     for number in range(updates):
         choice = buckets[number]
-        batch = _batch(frames, labels, choice.indices, choice.rows, buckets, choice.bucket)
+        batch = _batch(frames, labels, choice, buckets)
         pace = jnp.float32(rate(number))
         parameters, state = _update()(parameters, state, standard, batch, pace)
     return CharacterProbes(jax.device_get(parameters), standard, updates)
@@ -226,22 +226,18 @@ def _buckets(paths: Sequence[str], lengths: np.ndarray, identity: tuple[int, ...
 
 
 def _batch(
-    frames: Sequence[np.ndarray],
-    labels: Sequence[list[int]],
-    indices: np.ndarray,
-    rows: int,
-    buckets: Buckets,
-    bucket: int,
+    frames: Sequence[np.ndarray], labels: Sequence[list[int]], choice: Choice, buckets: Buckets
 ) -> Batch:
+    """Collect the chosen clips; the batches of a bucket have one shape."""
     layers, _, size = frames[0].shape
-    longest = max(map(len, labels))
+    longest = max(len(labels[int(index)]) for index in buckets.members(choice.bucket))
     batch = Batch(
-        np.zeros((rows, layers, buckets.bucket_samples[bucket], size), np.float16),
-        np.zeros(rows, np.int32),
-        np.zeros((rows, max(longest, 1)), np.int32),
-        np.zeros(rows, np.int32),
+        np.zeros((choice.rows, layers, buckets.bucket_samples[choice.bucket], size), np.float16),
+        np.zeros(choice.rows, np.int32),
+        np.zeros((choice.rows, max(longest, 1)), np.int32),
+        np.zeros(choice.rows, np.int32),
     )
-    for row, index in enumerate(indices):
+    for row, index in enumerate(choice.indices):
         clip, own = frames[int(index)], labels[int(index)]
         batch.frames[row, :, : clip.shape[1]] = clip
         batch.num_frames[row] = clip.shape[1]
