@@ -15,7 +15,7 @@ from w2v_jax.data.common_voice import Utterance, column, lengths
 from w2v_jax.data.synthetic import SyntheticConfig
 from w2v_jax.errors import CorpusError
 from w2v_jax.text.rules import TextRules, normalise
-from w2v_jax.text.tokenizers import Tokenizer, train_characters
+from w2v_jax.text.tokenizers import CharacterTokenizer, train_characters
 
 TOO_MANY_CHARACTERS = "with more characters than frames"
 
@@ -30,7 +30,7 @@ class TranscribedClips(SplitClips):
     """
 
     texts: np.ndarray
-    tokenizer: Tokenizer
+    tokenizer: CharacterTokenizer
 
 
 def load(data: str, *, min_samples: int, num_frames: Callable[[np.ndarray], np.ndarray]) -> TranscribedClips:

@@ -213,10 +213,15 @@ def _standardised(standard: Standard, batch: Batch) -> Array:
 
 def _standard(frames: Sequence[np.ndarray]) -> Standard:
     """Measure the training frames; a constant feature keeps a deviation of 1."""
-    count = sum(clip.shape[1] for clip in frames)
-    mean = sum(clip.sum(1, dtype=np.float64) for clip in frames) / count
-    squares = sum(np.square(clip - mean[:, None]).sum(1) for clip in frames) / count
-    deviation = np.where(squares > 1e-12, np.sqrt(squares), 1.0)
+    count, shape = sum(clip.shape[1] for clip in frames), (frames[0].shape[0], frames[0].shape[2])
+    total, squares = np.zeros(shape), np.zeros(shape)
+    for clip in frames:
+        total += clip.sum(1, dtype=np.float64)
+    mean = total / count
+    for clip in frames:
+        squares += np.square(clip - mean[:, None]).sum(1)
+    variance = squares / count
+    deviation = np.where(variance > 1e-12, np.sqrt(variance), 1.0)
     return Standard(mean.astype(np.float32), deviation.astype(np.float32))
 
 

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.probe.metrics import ACCURACY, Metric
+from experiments.probe.metrics import Metric
 from experiments.report.figures import picture
 from experiments.report.footer import footer
 from experiments.report.tables import table
 from experiments.report.units import byte_size, percent
+from experiments.study.comparison import points, sentence
 from experiments.study.representations.arms import LABELS
 from experiments.study.representations.results import ALL, LOG_MEL, metric_of_study
 
@@ -18,7 +19,10 @@ def markdown(result: dict[str, Any]) -> str:
     better = "; lower is better" if metric.lower_is_better else ""
     sections = [
         f"# What pre-trained encoders know: {result.get('task', 'keywords')} by linear probes",
-        "\n".join(f"- {sentence(held, metric)}" for held in result["comparisons"]),
+        "\n".join(
+            f"- {sentence(held['one'], held['other'], held['by_seed'][str(ALL)], metric)}"
+            for held in result["comparisons"]
+        ),
         _design(result),
         f"![{metric.name} by arm](representations.png)",
         f"## {metric.name.capitalize()} by share of the labels{better}",
@@ -70,25 +74,6 @@ def _design(result: dict[str, Any]) -> str:
         f"test speakers. All {len(result['comparisons'])} intervals of a column hold together with 95 % "
         "probability (Bonferroni)."
     )
-
-
-def points(found: dict[str, Any]) -> str:
-    """Format a difference in percentage points with its interval."""
-    if found["half"] is None:
-        return f"{100 * found['mean']:+.1f}"
-    return f"{100 * found['mean']:+.1f} ± {100 * found['half']:.1f}"
-
-
-def sentence(held: dict[str, Any], metric: Metric = ACCURACY) -> str:
-    """Say what a comparison shows with all labels."""
-    found = held["by_seed"][str(ALL)]
-    told = f"{points(found)} points"
-    if found["half"] is None:
-        return f"{held['one']} against {held['other']}: {told}, one seed alone."
-    if abs(found["mean"]) <= found["half"]:
-        return f"{held['one']} against {held['other']}: undecided ({told})."
-    verdict = metric.better if metric.improves(found["mean"]) else metric.worse
-    return f"{held['one']} {verdict} {held['other']}: {told}."
 
 
 def _audio(result: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.probe.metrics import ACCURACY, Metric, metric_of
 from experiments.report.statistics import interval, over_seeds
+from experiments.study.comparison import by_speaker, paired
 from experiments.study.representations.arms import (
     BEST_RQ,
     CENTRALISED,
@@ -130,27 +131,14 @@ def comparisons(result: dict[str, Any]) -> list[dict[str, Any]]:
         `by_speaker` (all labels; seeds are averaged first, so that the interval is over test speakers).
     """
     found, count = [], len(pairs(result))
+    speakers: dict[str, list[dict[str, float]]] = {}
+    for held in result["rows"] + result["baselines"]:
+        speakers.setdefault(held["arm"], []).append(held["by_speaker"])
     for one, other in pairs(result):
-        differences = {}
-        for share in LABELS:
-            values = [
-                a - b for a, b in zip(by_seed(result, one, share), by_seed(result, other, share), strict=True)
-            ]
-            differences[str(share)] = over_seeds(values) | {"half": interval(values, count)}
-        mine, theirs = _speakers(result, one), _speakers(result, other)
-        values = [mine[name] - theirs[name] for name in mine]
-        found.append(
-            {
-                "one": one,
-                "other": other,
-                "by_seed": differences,
-                "by_speaker": {"mean": over_seeds(values)["mean"], "half": interval(values, count)},
-            }
-        )
+        differences = {
+            str(share): paired(by_seed(result, one, share), by_seed(result, other, share), count)
+            for share in LABELS
+        }
+        over_speakers = by_speaker(speakers[one], speakers[other], count)
+        found.append({"one": one, "other": other, "by_seed": differences, "by_speaker": over_speakers})
     return found
-
-
-def _speakers(result: dict[str, Any], arm: str) -> dict[str, float]:
-    """Average an arm's score on every test speaker over the seeds."""
-    rows = [held["by_speaker"] for held in result["rows"] + result["baselines"] if held["arm"] == arm]
-    return {name: sum(held[name] for held in rows) / len(rows) for name in rows[0]}

@@ -3,6 +3,7 @@
 import pytest
 
 from experiments.probe.metrics import metric_of
+from experiments.study.comparison import sentence
 from experiments.study.representations import arms as plan
 from experiments.study.representations import command, report, results
 from experiments.study.representations.arms import BEST_RQ, CENTRALISED, FEDAVG, SCALES, WAV2VEC2, Arm
@@ -112,12 +113,9 @@ def test_the_report_says_what_is_decided_and_what_is_not(result):
     text = report.markdown(result)
     assert "- best-rq, centralised is better than log-mel: +31.0 ± 8.9 points." in text
     assert "- best-rq, ten clients is WORSE than best-rq, centralised: -3.0 ± 0.0 points." in text
-    held = comparison(result, "best-rq, centralised", "log-mel")
-    unsure = held | {"by_seed": {"100": {"mean": 0.02, "half": 0.03}}}
-    assert report.sentence(unsure).endswith("undecided (+2.0 ± 3.0 points).")
-    assert report.sentence(held | {"by_seed": {"100": {"mean": 0.02, "half": None}}}).endswith(
-        "one seed alone."
-    )
+    unsure = sentence("one", "another", {"mean": 0.02, "half": 0.03})
+    assert unsure == "one against another: undecided (+2.0 ± 3.0 points)."
+    assert sentence("one", "another", {"mean": 0.02, "half": None}).endswith("one seed alone.")
 
 
 def test_fewer_errors_are_better(tmp_path):
