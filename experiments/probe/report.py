@@ -222,7 +222,7 @@ def _draw_speakers(result: dict[str, Any], best: str, axis: Any) -> None:
     axis.plot(ends, ends, color="grey", lw=0.8, label="as many errors; below the line, fewer")
     axis.plot(*zip(*pairs, strict=True), "o", ms=5, label="a test speaker")
     name = metric_of(result["task"]).name
-    axis.set(title="Test speakers", xlabel=f"{name}, log-mel, %", ylabel=f"{name}, {best}, %")
+    axis.set(title=f"Test speakers: {best}", xlabel=f"{name}, log-mel, %", ylabel=f"{name}, run, %")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
 
