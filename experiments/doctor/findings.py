@@ -40,7 +40,8 @@ class Diagnosis:
     @property
     def verdict(self) -> Verdict:
         """The severity of the worst finding; healthy without findings."""
-        return max((held.severity for held in self.findings), key=SEVERITIES.index, default="healthy")
+        worst: list[Verdict] = [held.severity for held in self.findings]
+        return max(worst, key=SEVERITIES.index, default="healthy")
 
     def line(self) -> str:
         """Give the verdict and the names of all findings in one line."""

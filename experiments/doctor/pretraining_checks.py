@@ -121,7 +121,7 @@ def masks(curves: Curves) -> Finding | None:
         "masks are too few",
         f"{percent(share, 1)} of all frames are masked; wav2vec 2.0 and BEST-RQ mask about half. Each clip "
         "then teaches little, and its hidden frames can be copied from their neighbours.",
-        f"Change {curves.spelling.masks}.",
+        curves.spelling.masks,
     )
 
 
@@ -162,7 +162,7 @@ def has_learnt(curves: Curves) -> bool | None:
 
 def learning(curves: Curves) -> Finding | None:
     """Find a model that has learnt nothing, and say why: too short, rate too low or too high, no gradient."""
-    if has_learnt(curves) is not False or not curves.steps:
+    if not curves.pretrains or has_learnt(curves) is not False or not curves.steps:
         return None
     if curves.unit != "updates" or (not curves.finished and curves.steps < FEWEST_UPDATES):
         return None  # too early to tell
@@ -247,7 +247,7 @@ def against_band(curves: Curves) -> Finding | None:
         f"The accuracy is {value:.3f} after {count(curves.steps, curves.unit)}; {band.source} had "
         f"{middle:.3f} ± {spread:.3f} there.",
         f"If updates hear less than 1.6 h of speech, raise {curves.spelling.batch} or wait longer; otherwise "
-        f"check {curves.spelling.rate} and {curves.spelling.masks}.",
+        f"check {curves.spelling.rate} and the masks.",
     )
 
 

@@ -1,6 +1,5 @@
 """Checks of fine-tuning: the blank phase of CTC, labels that do not fit, and whether a head has learnt."""
 
-import math
 from collections.abc import Callable
 
 from experiments.doctor.curves import Curves, recent
@@ -20,6 +19,8 @@ MOVED = 0.02  # of its first value: a loss that fell by less has not moved
 FEWEST_POINTS = 4
 TIMES_CHANCE = 2.0
 FEWEST_UPDATES = 100
+# A loss that falls evenly loses a quarter in the last quarter; one that has come to rest far less.
+LATE, STILL_FALLING = 0.75, 0.15
 LOWEST_RATE = 1e-6  # of a head; recipes lie between 1e-5 (whole models) and 1 (adadelta)
 
 
@@ -146,28 +147,25 @@ def _good(curves: Curves) -> bool:
     )
 
 
-def few_updates(curves: Curves) -> Finding | None:
-    """Find a run that ended while its validation loss was still falling fast."""
+def still_falling(curves: Curves) -> Finding | None:
+    """Find a run that ended with many errors while its validation loss was still falling fast."""
     steps, values = curves.series("heldout_loss")
-    if curves.pretrains or not curves.finished or len(values) < FEWEST_POINTS:
+    wer = curves.last("wer", "cer")
+    if curves.kind != "ctc" or not curves.finished or len(values) < FEWEST_POINTS or blank_phase(curves):
         return None
-    late = [v for s, v in zip(steps, values, strict=True) if s >= 0.75 * steps[-1]]
-    fall = values[0] - values[-1]
-    wer = curves.last("wer")
-    if wer is None or wer < BLANK_WER or fall <= 0 or not math.isfinite(fall):
-        return None
-    if len(late) < 2 or (late[0] - late[-1]) < 0.2 * fall:
+    late = [value for step, value in zip(steps, values, strict=True) if step >= LATE * steps[-1]]
+    fall, late_fall = values[0] - values[-1], late[0] - late[-1]
+    if wer is None or wer < GOOD_WER or fall <= 0 or late_fall < STILL_FALLING * fall:
         return None
     return Finding(
         "watch",
         "too short a run",
-        f"The validation loss was still falling at the end: from {loss(late[0])} to {loss(late[-1])} in "
-        "the last "
-        f"quarter, and by {loss(fall)} over the run, with a WER of {percent(wer, 1)}.",
+        f"The validation loss was still falling at the end: from {loss(late[0])} to {loss(late[-1])} in the "
+        f"last quarter, and by {loss(fall)} over the run; {percent(wer, 1)} of words are still wrong.",
         f"Raise {curves.spelling.length}.",
     )
 
 
 CHECKS: tuple[Callable[[Curves], Finding | None], ...] = (
-    labels, summed_loss, head_learning, blank_phase, few_updates,
+    labels, summed_loss, head_learning, blank_phase, still_falling,
 )  # fmt: skip

@@ -64,12 +64,12 @@ def skipped_updates(curves: Curves) -> Finding | None:
 
 def clients(curves: Curves) -> Finding | None:
     """Find clients whose updates were left out, rounds that nobody taught, and a federation of one."""
-    if not curves.federated:
+    if not curves.federated or not curves.values("clients"):
         return None
     asked, answered = sum(curves.values("asked")), sum(curves.values("clients"))
     left_out = sum(curves.values("skipped"))
     used = answered - left_out
-    if asked and not used:
+    if not used:
         return Finding(
             "broken",
             "no update that taught",
