@@ -4,6 +4,7 @@ from pathlib import Path
 
 from experiments.doctor import fairseq_log, run_folder, speechbrain_log, transformers_log
 from experiments.doctor.curves import Curves
+from experiments.options.arguments import check_exists
 from experiments.options.errors import UsageError
 from experiments.runs.folder import METRICS, read_config
 
@@ -23,8 +24,7 @@ def read(path: Path) -> Curves:
         UsageError: there is no such file, or no reader understands it.
         UserError: a config.json that no command of w2v-jax wrote.
     """
-    if not path.exists():
-        raise UsageError(f"no such file or folder: {path} (expected {FORMATS})")
+    check_exists("RUN", path, FORMATS)
     if path.is_dir():
         return _folder(path)
     if path.suffix == ".jsonl":
