@@ -778,7 +778,7 @@ FAULTS = {
     ),
     "the doctor calls a run broken that has just begun": fault(
         "experiments/doctor/pretraining_checks.py",
-        "not curves.finished and curves.steps < FEWEST_UPDATES",
+        "not curves.finished and curves.steps < fewest",
         "False",
         "tests/experiments/doctor/test_planted_failures.py -k just_begun",
     ),

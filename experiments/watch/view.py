@@ -75,9 +75,9 @@ def metrics_of(task: Task | None) -> tuple[Metric, ...]:
     )
 
 
-# Columns of a run of finetune of which a row has room for one: the first that the run has.
+# A row has room for one of these columns of a run of finetune: the first that the run has.
 DEV_COLUMNS = ("dev_wer", "dev_accuracy")
-# Clients that a round asked, and whose updates it did not use.
+# A round asked these clients, and did not use their updates.
 LOST = ("skipped", "late", "dropped", "too_large")
 
 

@@ -118,6 +118,17 @@ def test_a_run_that_has_just_begun_is_not_judged_by_what_it_has_not_learnt():
     assert names(diagnose(run_folder.pretraining(SETTINGS, [], UNTRAINED))) == ["no line yet"]
 
 
+def test_base_may_take_longer_than_tiny_models_before_it_is_called_broken():
+    """The learning rate of base rises for thousands of updates."""
+    change = stuck_at(4.6)
+    assert names(planted(change)) == ["nothing learnt"]
+    assert names(planted(change, model="base")) == ["too short a run"]
+    lines = [line | change(line, 0.0) | {"updates": 10 * line["updates"]} for line in LINES]
+    assert names(diagnose(run_folder.pretraining(SETTINGS | {"model": "base"}, lines, UNTRAINED))) == [
+        "nothing learnt"
+    ]
+
+
 def tuned(change, data=None, keywords=False):
     """Diagnose a fine-tuning run after a change of its points."""
     curves = kept.recognizer(0, keywords=keywords)
