@@ -105,8 +105,10 @@ def _caption(curves: Curves) -> str:
 def draw(curves: Curves, path: Path) -> None:
     """Draw loss, accuracy or error rates, and codes or learning rate, over steps into a PNG."""
     with picture(path, 1, 3, figsize=(13, 3.6)) as axes:
+        from matplotlib.ticker import EngFormatter, MaxNLocator
+
         loss, quality, third = axes
-        _pair(loss, curves, "loss", f"Loss of {curves.writer}", "nats" if curves.chance_loss else "as logged")
+        _pair(loss, curves, "loss", "Loss", "nats" if curves.chance_loss else "as logged")
         if curves.chance_loss is not None:
             loss.axhline(curves.chance_loss, color="grey", ls=":", label="a model that knows nothing")
         _quality(quality, curves)
@@ -118,6 +120,8 @@ def draw(curves: Curves, path: Path) -> None:
             third.set(title="Learning rate", ylabel="rate")
         for axis in axes:
             axis.set_xlabel(curves.unit)
+            axis.xaxis.set_major_locator(MaxNLocator(6))
+            axis.xaxis.set_major_formatter(EngFormatter(sep=""))  # 50k
             axis.grid(alpha=0.25)
             if axis.get_legend_handles_labels()[1]:
                 axis.legend(fontsize=8)
