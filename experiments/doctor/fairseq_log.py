@@ -133,8 +133,13 @@ def _numbers(pairs) -> dict[str, float]:
 
 
 def _values(record: dict[str, float], columns: dict[str, str]) -> dict[str, float]:
-    """Rename a record's columns; a loss is `loss_0`, without regularisers, where there is one."""
-    columns = columns if "loss_0" in record else columns | {"loss": columns["loss_0"]}
+    """Rename a record's columns.
+
+    The loss is `loss_0`, which has no regularisers, where there is one; else `nll_loss`, which is a mean over
+    labels where `loss` is one over sentences.
+    """
+    name = next((name for name in ("loss_0", "nll_loss") if name in record), "loss")
+    columns = columns | {name: columns["loss_0"]}
     found = {name: record[column] for column, name in columns.items() if column in record}
     found |= {name: found[name] * math.log(2) for name in IN_BITS if name in found}
     return found | {name: found[name] / 100 for name in IN_PERCENT if name in found}

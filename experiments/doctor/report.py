@@ -18,7 +18,7 @@ WIDTH = 100  # characters of a line in the terminal
 TITLE = "Is this run healthy?"
 VERDICTS = {
     "healthy": "The run is healthy: no check found anything wrong.",
-    "watch": "Watch this run: something may pass, or costs quality.",
+    "watch": "Watch this run: the findings below may pass, or they cost quality.",
     "broken": "The run is broken: more rounds will not mend it.",
 }
 

@@ -124,16 +124,19 @@ def test_fairseq_fine_tuning(tmp_path):
     path = tmp_path / "train.log"
     lines = []
     for update, loss, wer in ((1000, 4.2, 100.0), (2000, 4.1, 99.9), (3000, 4.1, 99.8)):
-        held = {"loss": loss, "nll_loss": loss, "uer": wer, "wer": wer, "num_updates": update}
+        held = {"loss": 90 * loss, "nll_loss": loss, "uer": wer, "wer": wer, "num_updates": update}
         lines += [
             fairseq_line(
-                "console", "train_inner", {"loss": loss, "num_updates": update, "lr": 1e-5, "gnorm": 1}
+                "console",
+                "train_inner",
+                {"loss": 90 * loss, "nll_loss": loss, "num_updates": update, "lr": 1e-5, "gnorm": 1},
             ),
             fairseq_line("console", "valid", held),
         ]
     path.write_text("\n".join(lines))
     curves = read(path)
     assert (curves.kind, curves.last("wer")) == ("ctc", 0.998)
+    assert curves.last("heldout_loss") == pytest.approx(4.1 * LN2)
     assert named(path) == ["blank phase of CTC"]
 
 
