@@ -1,5 +1,6 @@
 """Read the curves of a run of `pretrain` or `finetune`: its folder, or its metrics.jsonl alone."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from experiments.doctor.curves import Curves, Spelling
 from experiments.process.files import read_json
-from experiments.runs.folder import DIAGNOSTICS, METRICS, read_config, read_metrics
+from experiments.runs.folder import DIAGNOSTICS, METRICS, in_use, read_config, read_metrics
 from experiments.runs.tasks import HELDOUT, Task, task_of
 from w2v_jax.config import ModelConfig
 
@@ -46,6 +47,10 @@ TUNING_COLUMNS = {
     "dev_wer": "wer", "dev_cer": "cer", "skipped_updates": "skipped_updates", "infeasible": "infeasible",
     "dev_empty_hypotheses": "empty", "head_learning_rate": "rate", "epoch": "epoch",
 }  # fmt: skip
+STOPPED = (
+    "The run has stopped before its end, and its last message says why; the same command continues it unless "
+    "training diverged."
+)
 # A null of these columns is a loss that was not finite; a null elsewhere says that nothing was measured.
 LOSSES = ("loss", "heldout_loss")
 # Columns by which a metrics.jsonl without its config.json is known.
@@ -59,7 +64,10 @@ def read(folder: Path) -> Curves:
         UserError: its config.json is not one of a run.
     """
     settings = read_config(folder)["settings"]
-    return of_run(folder, settings, read_metrics(folder / METRICS))
+    curves = of_run(folder, settings, read_metrics(folder / METRICS))
+    if curves.finished or in_use(folder):
+        return curves
+    return dataclasses.replace(curves, notes=(*curves.notes, STOPPED))
 
 
 def of_run(folder: Path, settings: Mapping[str, Any], lines: Sequence[Line]) -> Curves:

@@ -1,6 +1,8 @@
 """The doctor's command: its exit status, JSON, page, and what it refuses."""
 
+import fcntl
 import json
+import shutil
 
 import pytest
 
@@ -85,6 +87,21 @@ def test_what_is_no_run_is_one_line_with_the_formats(tmp_path, capfd):
         told = fails(capfd, "doctor", str(path))
         assert words in told
         assert "fairseq" in told
+
+
+def test_a_run_that_stopped_is_told_from_one_that_goes_on(tmp_path, capsys):
+    settings = kept.settings_of("tiny", preset="ten-clients", clients=10, rounds=80)
+    (tmp_path / "config.json").write_text(json.dumps({"settings": settings, "provenance": {}}))
+    shutil.copy(HEALTHY, tmp_path / "metrics.jsonl")
+    for words in ((tmp_path,), (tmp_path / "metrics.jsonl",)):
+        assert status(*words) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        assert "1,000 of 2,000 updates" in told
+        assert "The run has stopped before its end" in told
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert status(tmp_path) == 0
+    assert "stopped" not in capsys.readouterr().out
 
 
 def test_the_worst_finding_decides_and_comes_first():
