@@ -101,7 +101,7 @@ def test_a_run_that_stopped_is_told_from_one_that_goes_on(tmp_path, capsys):
     with (tmp_path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert status(tmp_path) == 0
-    assert "stopped" not in capsys.readouterr().out
+    assert "has stopped" not in capsys.readouterr().out
 
 
 def test_the_worst_finding_decides_and_comes_first():
