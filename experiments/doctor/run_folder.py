@@ -72,7 +72,7 @@ def read(folder: Path) -> Curves:
 
 def of_run(folder: Path, settings: Mapping[str, Any], lines: Sequence[Line]) -> Curves:
     """Make the curves of a run from its settings and lines, which are at hand, and its smaller files."""
-    if "rounds" in settings:
+    if "preset" in settings:  # of pretrain alone
         looks = read_metrics(folder / DIAGNOSTICS)
         return pretraining(settings, lines, _held(folder / "untrained.json"), looks)
     return finetuning(settings, lines, _held(folder / "data.json"))
@@ -131,7 +131,7 @@ def pretraining(
     points = [_round_point(line, task, federated, cosines) for line in lines]
     last = lines[-1] if lines else {}
     planned = None
-    if lines and not notes:
+    if lines and settings.get("rounds") and not notes:
         planned = settings["rounds"] * _updates(last) / max(1, last["round"])
     batch, crop = settings.get("batch_size"), settings.get("crop_seconds")
     return Curves(

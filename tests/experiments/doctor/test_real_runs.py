@@ -55,6 +55,7 @@ def pretrain(corpus, out, monkeypatch, *options, model=SMALL):
     return diagnose(read(out))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_too_short_says_so_in_its_report_and_in_watch(corpus, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
     short = ["--preset", "centralised", "--rounds", "2", "--local-steps", "1", "--evaluate-every", "2"]
