@@ -186,8 +186,8 @@ def learning(curves: Curves) -> Finding | None:
             "broken",
             "no gradient",
             f"{because} The norm of the gradient is 0.",
-            "Look for frozen parameters, a detached loss or codes that have collapsed; then start again with a "
-            f"lower {curves.spelling.rate}.",
+            "Look for frozen parameters, a detached loss or codes that have collapsed; then start again with "
+            f"a lower {curves.spelling.rate}.",
         )
     lowest, highest = rate_limits(curves)
     if rate is not None and rate < lowest:
