@@ -40,8 +40,8 @@ class Diagnosis:
     @property
     def verdict(self) -> Verdict:
         """The severity of the worst finding; healthy without findings."""
-        worst: list[Verdict] = [held.severity for held in self.findings]
-        return max(worst, key=SEVERITIES.index, default="healthy")
+        worst: list[Verdict] = ["healthy", *(held.severity for held in self.findings)]
+        return max(worst, key=SEVERITIES.index)
 
     def line(self) -> str:
         """Give the verdict and the names of all findings in one line."""
