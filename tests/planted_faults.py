@@ -788,6 +788,36 @@ FAULTS = {
         "difference > 0",
         "tests/experiments/study/test_representations.py -k fewer_errors",
     ),
+    "the doctor takes fairseq's bits for nats": fault(
+        "experiments/doctor/fairseq_log.py",
+        "found[name] * math.log(2)",
+        "found[name]",
+        "tests/experiments/doctor/test_foreign_logs.py -k fairseq_is_read",
+    ),
+    "the doctor forgives a loss of zero that the Trainer writes for NaN": fault(
+        "experiments/doctor/transformers_log.py",
+        'if values.get("loss") == 0.0:',
+        "if False:",
+        "tests/experiments/doctor/test_foreign_logs.py -k hide_losses",
+    ),
+    "the doctor reads a null loss as no loss": fault(
+        "experiments/doctor/run_folder.py",
+        "line[column] is not None or name in LOSSES",
+        "line[column] is not None",
+        "tests/experiments/doctor/test_planted_failures.py -k nan",
+    ),
+    "the doctor calls a run broken that has just begun": fault(
+        "experiments/doctor/pretraining_checks.py",
+        "not curves.finished and curves.steps < fewest",
+        "False",
+        "tests/experiments/doctor/test_planted_failures.py -k just_begun",
+    ),
+    "the worst finding does not decide": fault(
+        "experiments/doctor/findings.py",
+        "return max(worst,",
+        "return min(worst,",
+        "tests/experiments/doctor/test_command.py -k worst_finding",
+    ),
 }
 
 

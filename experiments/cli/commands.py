@@ -13,6 +13,7 @@ COMMANDS = {
         "experiments.models.convert",
         "convert Hugging Face and fairseq models to run folders, and back",
     ),
+    "doctor": ("experiments.doctor.command", "say whether a run is healthy, why not, and what to change"),
     "watch": ("experiments.watch.command", "show the progress of runs live in the terminal"),
     "compare": ("experiments.pretrain.compare", "compare held-out curves of several runs"),
     "profile": (

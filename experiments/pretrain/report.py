@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from experiments.doctor import run_section
 from experiments.pretrain import curves as curves_picture
 from experiments.pretrain import diagnostics_report, recipes
 from experiments.pretrain.curves import WINDOW
@@ -60,7 +61,8 @@ def text(folder: Path, curves: str, files: str, clients: str) -> str:
     """
     task, lines, untrained = read_task_run(folder)
     config, clips = read_config(folder), read_json(folder / "clips.json")
-    page = markdown(task, lines, untrained, config, clips, curves)
+    health = run_section.of_folder(folder)
+    page = markdown(task, lines, untrained, config, clips, curves, health)
     if looks := read_metrics(folder / DIAGNOSTICS):
         page += f"\n{diagnostics_report.markdown(looks, clients, task)}"
     return page + f"\n{files}\n"
@@ -78,6 +80,7 @@ def markdown(
     config: dict[str, Any],
     clips: dict[str, Any],
     curves: str,
+    health: str,
 ) -> str:
     """Make the page's text.
 
@@ -88,12 +91,16 @@ def markdown(
         config: content of config.json.
         clips: content of clips.json.
         curves: name of the picture of the curves.
+        health: the section that says whether the run is healthy.
     """
     settings, last = config["settings"], lines[-1]
     final = {name.removeprefix(HELDOUT): last[name] for name in last if name.startswith(HELDOUT)}
     control = final["shuffled_accuracy"]
     head = (f"on {len(clips['heldout_speakers'])} held-out speakers", "untrained", "now", "better")
     return f"""# Pre-training report
+
+{health}
+## What was learnt
 
 The model hears speech with stretches of it hidden, and learns {task.learns}
 ({task.name}). {_training(settings, clips, len(lines))}

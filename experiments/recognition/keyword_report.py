@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.doctor import run_section
 from experiments.process.files import read_json, replace_file, write_json
 from experiments.recognition.keyword_scoring import Classified
 from experiments.report.figures import count_axis, picture
@@ -82,9 +83,8 @@ def write(folder: Path) -> None:
     result = read_json(folder / "results.json")
     draw(read_metrics(folder / "metrics.jsonl"), result, folder / "curves.png")
     draw_confusion(result, folder / "confusion.png")
-    page = markdown(
-        result, read_config(folder), read_json(folder / "data.json"), read_json(folder / "encoder.json")
-    )
+    data, encoder = (read_json(folder / name) for name in ("data.json", "encoder.json"))
+    page = markdown(result, read_config(folder), data, encoder, run_section.of_folder(folder))
     replace_file(folder / "report.md", page)
     replace_file(folder / "report.html", self_contained_html(page, folder, "w2v-jax keyword spotting"))
 
@@ -154,9 +154,13 @@ def draw_confusion(result: dict[str, Any], path: Path) -> None:
 
 
 def markdown(
-    result: dict[str, Any], config: dict[str, Any], data: dict[str, Any], encoder: dict[str, Any]
+    result: dict[str, Any],
+    config: dict[str, Any],
+    data: dict[str, Any],
+    encoder: dict[str, Any],
+    health: str,
 ) -> str:
-    """Write the report's text."""
+    """Write the report's text; `health` is the section that says whether the run is healthy."""
     settings, test, dev = config["settings"], result["test"], result["dev"]
     log_mel = settings["features"] == "log-mel"
     what = "log-mel bands" if log_mel else f"encoder from {encoder['init']}"
@@ -174,6 +178,9 @@ def markdown(
     ]
     return f"""# Keyword spotting: {what}
 {control * settings["shuffle_transcripts"]}
+{health}
+## Results
+
 Test accuracy: **{accuracy(test)}**. The most frequent class has {percent(_chance(result), 1)} of the clips.
 
 {table(("", "test", "validation"), scores)}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.doctor import run_section
 from experiments.process.files import read_json, replace_file
 from experiments.report.page import self_contained_html
 from experiments.report.units import by_reason, duration
@@ -31,9 +32,8 @@ def write(folder: Path) -> None:
     """Write curves.png, report.md and report.html of a finished run."""
     result = read_json(folder / "results.json")
     draw(read_metrics(folder / "metrics.jsonl"), result, folder / "curves.png")
-    page = markdown(
-        result, read_config(folder), read_json(folder / "data.json"), read_json(folder / "encoder.json")
-    )
+    data, encoder = (read_json(folder / name) for name in ("data.json", "encoder.json"))
+    page = markdown(result, read_config(folder), data, encoder, run_section.of_folder(folder))
     replace_file(folder / "report.md", page)
     replace_file(folder / "report.html", self_contained_html(page, folder, "w2v-jax fine-tuning"))
 
@@ -73,9 +73,13 @@ def draw(lines: list[dict[str, Any]], result: dict[str, Any], path: Path) -> Non
 
 
 def markdown(
-    result: dict[str, Any], config: dict[str, Any], data: dict[str, Any], encoder: dict[str, Any]
+    result: dict[str, Any],
+    config: dict[str, Any],
+    data: dict[str, Any],
+    encoder: dict[str, Any],
+    health: str,
 ) -> str:
-    """Write the report's text."""
+    """Write the report's text; `health` is the section that says whether the run is healthy."""
     settings, provenance, test = config["settings"], result["provenance"], result["test"]
     what = "log-mel bands" if settings["features"] == "log-mel" else f"encoder from {encoder['init']}"
     control = (
@@ -101,6 +105,9 @@ def markdown(
     }
     return f"""# Fine-tuning: {what}
 {control}
+{health}
+## Results
+
 | | test | validation |
 |---|---|---|
 | WER | **{percent(test["wer"])}** | {percent(result["dev"]["wer"])} |

@@ -11,6 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from experiments.doctor import run_folder
+from experiments.doctor.diagnosis import diagnose
 from experiments.report.units import duration
 from experiments.runs.tasks import (
     CODE_SHARE,
@@ -73,9 +75,9 @@ def metrics_of(task: Task | None) -> tuple[Metric, ...]:
     )
 
 
-# Columns of a run of finetune of which a row has room for one: the first that the run has.
+# A row has room for one of these columns of a run of finetune: the first that the run has.
 DEV_COLUMNS = ("dev_wer", "dev_accuracy")
-# Clients that a round asked, and whose updates it did not use.
+# A round asked these clients, and did not use their updates.
 LOST = ("skipped", "late", "dropped", "too_large")
 
 
@@ -90,12 +92,17 @@ def alone(run: RunState) -> RenderableType:
     head.add_row(Text(str(run.folder), "bold", overflow="fold"), _state(run))
     parts: list[RenderableType] = [head, Text(described(run.settings)), _progress(run)]
     if run.lines:
-        parts += [Text(), _metrics(run), *map(Text, _remarks(run))]
+        parts += [Text(), _metrics(run), *map(Text, _remarks(run)), Text(f"health: {health(run)}")]
     return Group(*parts)
 
 
+def health(run: RunState) -> str:
+    """Give the verdict on a run and the names of what is wrong, in one line."""
+    return diagnose(run_folder.of_run(run.folder, run.settings, run.lines)).line()
+
+
 def side_by_side(states: Sequence[RunState]) -> RenderableType:
-    """Show each run in one row."""
+    """Show each run in one row, and under the table a line for each run that is not healthy."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("run", "state", "at", "each", "left", "loss", "held out", "its curve"):
         table.add_column(title, overflow="fold" if title == "run" else "ellipsis", no_wrap=title != "run")
@@ -113,7 +120,8 @@ def side_by_side(states: Sequence[RunState]) -> RenderableType:
             "" if line is None else f"{held.written(line[held.column])}{_beside(run, held.column, line)}",
             Sparkline(_values(run, held.column)),
         )
-    return table
+    told = [(name, health(run)) for run, name in zip(states, names, strict=True) if run.lines]
+    return Group(table, *(Text(f"{name}: {words}") for name, words in told if words != "healthy"))
 
 
 def _held_out(run: RunState) -> Metric:

@@ -138,6 +138,8 @@ def test_values_that_cannot_be(capfd, tmp_path, monkeypatch, line, expected):
         ("compare nowhere --out x", "RUNS: nowhere is not a run folder"),
         ("compare --out x", "RUNS must be given, as in: w2v-jax compare"),
         ("watch", "RUNS must be given, as in: w2v-jax watch"),
+        ("doctor", "RUN must be given, as in: w2v-jax doctor"),
+        ("doctor nowhere", "RUN: no such file or folder: nowhere"),
         ("data describe nowhere", "DATA: no such folder: nowhere"),
         ("data prepare --source nowhere --out x", "--source: no such file or folder: nowhere"),
         ("feasibility --out x --timings nowhere", "--timings: cannot read nowhere"),

@@ -80,7 +80,10 @@ def test_a_run_has_the_objectives_metrics_and_a_report(run):
     assert "contrastive" not in line
     assert 1 / 32 <= line["chance_accuracy"] < 0.9
     assert (run / "curves.png").stat().st_size > 10_000
-    assert "best-rq" in (run / "report.md").read_text()
+    report = (run / "report.md").read_text()
+    assert "best-rq" in report
+    assert report.startswith("# Pre-training report\n\n## Is this run healthy?\n\nWatch this run")
+    assert "too short a run" in report  # two updates
 
 
 @pytest.mark.slow

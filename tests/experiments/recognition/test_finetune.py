@@ -182,6 +182,7 @@ def test_results_transcripts_and_report_say_the_same(corpus, scratch):
     assert result["best_update"] == best["update"]
     assert result["dev"] == {name: best[f"dev_{name}"] for name in ("wer", "cer", "loss")}
     report = (scratch / "report.md").read_text()
+    assert "\n## Is this run healthy?\n" in report
     assert f"| WER | **{100 * test['wer']:.1f} %** | {100 * best['dev_wer']:.1f} % |" in report
     assert f"| CER | **{100 * test['cer']:.1f} %** | {100 * best['dev_cer']:.1f} % |" in report
     assert f"{test['word_edits']} edits in {test['words']} words of 8 clips" in report

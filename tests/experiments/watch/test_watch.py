@@ -148,6 +148,7 @@ def test_progress_metrics_and_clients_of_a_running_run(tmp_path):
         "44 s left",
         "clients: 18 in round 4 (1 skipped, 3 late, 2 dropped); "
         "over the run 4 skipped, 3 late, 8 dropped, 0 too large",
+        "health: watch: clients skipped",
     ):
         assert words in said
     rows = {row[:18].strip(): row[18:].split() for row in said.splitlines()}
@@ -159,6 +160,7 @@ def test_progress_metrics_and_clients_of_a_running_run(tmp_path):
     said = shown(run.path)
     assert "finishing" in said  # its report is not there yet
     assert "CODEBOOK COLLAPSING" in said
+    assert "health: broken: codes have collapsed" in said
     run.close()
     assert "stopped" in shown(run.path)
     (run.path / "report.html").touch()
@@ -197,6 +199,7 @@ def test_several_runs_are_a_row_each(tmp_path):
     ]  # fmt: skip
     assert rows[1].split()[:4] == ["asr", "stopped", "update", "100"]
     assert "40.0 % (best 40.0 % at 100)" in rows[1]
+    assert rows[2:] == ["one[b]: watch: clients skipped"]
 
 
 def test_a_line_that_is_half_written_waits_until_it_is_whole(tmp_path):

@@ -1,0 +1,1 @@
+"""Diagnose a training run: read its curves, check them, and advise."""
