@@ -136,7 +136,11 @@ def _read_tables(release: Release, skipped: list[SkippedClip]) -> tuple[dict[str
 
 def _missing(path: str, split: str, names: ClipNames) -> SkippedClip:
     near = names.near(path)
-    detail = "no such file in clips; links do not count" if near is None else f"not in clips, but {near} is"
+    detail = (
+        "no such file in clips, or a link that leads nowhere"
+        if near is None
+        else f"not in clips, but {near} is"
+    )
     return SkippedClip(path=path, reason="missing", detail=detail, split=split)
 
 

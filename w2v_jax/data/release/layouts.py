@@ -74,5 +74,5 @@ def _what_it_is(files: Collection[str]) -> str:
         return f"has {renamed[0]}: rename it to {renamed[0].removesuffix('.csv')}.tsv (commas are read)"
     return (
         "has no validated.tsv: expected the layout of Common Voice (cv-corpus-*/<locale>/validated.tsv and "
-        "clips/)"
+        "clips/); w2v-jax data import FOLDER --out DIR makes it of any folder of recordings"
     )
