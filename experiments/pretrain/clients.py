@@ -85,7 +85,7 @@ def _set_clips_aside(
     corpus: Corpus, num_clients: int, seed: int, *, shared: bool, partition: Partition
 ) -> Heldout:
     """Hold out clips by chance; unless clients share speakers, every speaker keeps a clip to train on."""
-    speakers = column(corpus.clips, "client_id")
+    speakers = list(column(corpus.clips, "client_id"))
     left, total = Counter(speakers), len(speakers)
     if not shared and len(left) < num_clients:
         raise CorpusError(_too_few(corpus, len(left), num_clients, 0, partition))

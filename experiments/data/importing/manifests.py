@@ -1,6 +1,6 @@
 """Layouts of several files that refer to one another: Kaldi, Lhotse and fairseq."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -124,10 +124,19 @@ def read_lhotse(tree: Tree) -> Found:
         raise UserError(f"{tree.root} holds neither cuts nor recordings of Lhotse (*cuts*.jsonl.gz)")
     for file in names["cuts"] or names["recordings"]:
         for item in _objects(tree, file, found):
-            _lhotse_cut(
-                tree, file, item if names["cuts"] else {"recording": item, "id": item.get("id")}, found
-            )
+            cut = item if names["cuts"] else {"recording": item, "id": item.get("id")}
+            _unless_malformed(_lhotse_cut, tree, file, cut, found)
     return found
+
+
+def _unless_malformed(
+    read: Callable[..., None], tree: Tree, file: str, item: Mapping[str, Any], found: Found
+) -> None:
+    """Read an object of Lhotse's, or list it where its fields have other types than Lhotse's."""
+    try:
+        read(tree, file, item, found)
+    except (TypeError, ValueError, AttributeError) as error:
+        found.leave_out(str(item.get("id")), "malformed row", f"{file}: {error}")
 
 
 def _objects(tree: Tree, file: str, found: Found) -> Sequence[Mapping[str, Any]]:
@@ -144,16 +153,20 @@ def _lhotse_supervisions(tree: Tree, names: Mapping[str, Sequence[str]], found: 
         for item in _objects(tree, file, found):
             recordings[split_of_file(file), str(item.get("id"))] = item
             recordings.setdefault(("any", str(item.get("id"))), item)
-    supervised = set()
+    supervised: set[str] = set()
+
+    def read(tree: Tree, file: str, item: Mapping[str, Any], found: Found) -> None:
+        name = str(item.get("recording_id"))
+        recording = recordings.get((split_of_file(file), name)) or recordings.get(("any", name))
+        supervised.add(name)
+        if recording is None:
+            found.leave_out(str(item.get("id")), "missing", f"no recording {name}")
+        else:
+            _lhotse_recording(tree, file, recording, item, 0.0, found)
+
     for file in names["supervisions"]:
         for item in _objects(tree, file, found):
-            name, split = str(item.get("recording_id")), split_of_file(file)
-            recording = recordings.get((split, name)) or recordings.get(("any", name))
-            supervised.add(name)
-            if recording is None:
-                found.leave_out(str(item.get("id")), "missing", f"no recording {name}")
-                continue
-            _lhotse_recording(tree, file, recording, item, 0.0, found)
+            _unless_malformed(read, tree, file, item, found)
     for name in dict.fromkeys(name for _, name in recordings):
         if name not in supervised:
             found.leave_out(name, "without a supervision", "no supervision says who speaks, and when")

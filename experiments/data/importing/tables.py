@@ -208,11 +208,8 @@ def _add(
         found.leave_out(text, "missing", f"{where}: no such file, or several of this name")
         return
     try:
-        start = None if known(values.get("start")) == "" else float(values["start"])
-        end = None if known(values.get("end")) == "" else float(values["end"])
-        if start is not None and end is None and known(values.get("duration")):
-            end = start + float(values["duration"])
-    except (TypeError, ValueError):
+        start, end, duration = (_seconds(values.get(role)) for role in ("start", "end", "duration"))
+    except ValueError:
         found.leave_out(text, "malformed row", f"{where}: start, end or duration is no number of seconds")
         return
     found.recordings.append(
@@ -222,10 +219,14 @@ def _add(
             speaker=known(values.get("speaker")),
             text=known(values.get("text")) or _other_text(row, roles["text"]),
             start=start,
-            end=end,
+            end=start + duration if end is None and start is not None and duration is not None else end,
             split=split_of_file(known(values.get("split"))) or split or split_of_folders(text),
         )
     )
+
+
+def _seconds(value: Any) -> float | None:
+    return float(text) if (text := known(value)) else None
 
 
 def _name(tree: Tree, path: Path, text: str) -> str:

@@ -3,12 +3,13 @@
 import contextlib
 import csv
 import dataclasses
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import soundfile
@@ -24,11 +25,12 @@ COLUMNS = ("client_id", "path", "sentence")
 SLACK_SECONDS = 0.02  # a segment that ends this close to the ends of its file is the whole file
 FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
 # How segments of a subtype of libsndfile's are read and written; all others are lossy.
-EXACT_SUBTYPES = (
-    dict.fromkeys(("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW"), ("int16", "PCM_16"))
-    | dict.fromkeys(("PCM_24", "PCM_32"), ("int32", "PCM_24"))
-    | dict.fromkeys(FLOAT_SUBTYPES, ("float32", "FLOAT"))
-)
+Exactly = tuple[Literal["int16", "int32", "float32", "float64"], str]
+SAME_16, SAME_24, SAME_FLOAT = (("int16", "PCM_16"), ("int32", "PCM_24"), ("float32", "FLOAT"))
+EXACT_SUBTYPES: dict[str, Exactly] = {
+    "PCM_16": SAME_16, "PCM_S8": SAME_16, "PCM_U8": SAME_16, "ULAW": SAME_16, "ALAW": SAME_16,
+    "PCM_24": SAME_24, "PCM_32": SAME_24, "FLOAT": SAME_FLOAT, "DOUBLE": SAME_FLOAT,
+}  # fmt: skip
 THREADS = 8
 
 
@@ -133,6 +135,8 @@ def _frames(recording: Recording, sound: Sound) -> tuple[int, int] | None:
         Unusable: the segment is outside its file, or too long.
     """
     start, end = recording.start or 0.0, sound.seconds if recording.end is None else recording.end
+    if end == math.inf:
+        end = sound.seconds
     if not 0 <= start < min(end, sound.seconds):
         raise Unusable("bad segment", f"{start:g} to {end:g} s of a file of {sound.seconds:.3f} s")
     if recording.channel is not None and not 0 <= recording.channel < sound.channels:

@@ -83,6 +83,7 @@ def test_lhotse_recordings_and_supervisions(capfd, tmp_path, packed):
         supervision("s-1", "rec", 1.5, 0.5, text="nein"),
         supervision("s-2", "pipe", 0.0, 1.0, speaker="ada"),
         supervision("s-3", "none", 0.0, 1.0, speaker="ada"),
+        supervision("s-4", "rec", "now", 1.0, speaker="ada"),
     ]
     for name, values in (("recordings", recordings), ("supervisions", supervisions)):
         data = "\n".join(json_lines(*values)).encode()
@@ -92,7 +93,9 @@ def test_lhotse_recordings_and_supervisions(capfd, tmp_path, packed):
     assert "layout: lhotse (" in found.printed
     assert found.speakers() == {"ada": 1}
     assert found.sizes() == {"dev": 1, "validated": 1}
-    assert found.left_out() == {"pipe": 1, "missing": 1, "without a supervision": 1, "without a speaker": 1}
+    assert found.left_out() == {
+        "pipe": 1, "missing": 1, "malformed row": 1, "without a supervision": 1, "without a speaker": 1,
+    }  # fmt: skip
     clip = soundfile.read(found.folder / "clips" / "s-0.flac", dtype="int16")[0]
     np.testing.assert_array_equal(clip, soundfile.read(whole, dtype="int16")[0][4000:12000, 1])
 

@@ -18,8 +18,14 @@ def recordings(folder, *names, seconds=0.25):
 def test_a_table_by_its_usual_columns(capfd, tmp_path, separator):
     source = tmp_path / "s"
     recordings(source, "clips/one file.wav", "clips/zwei.wav", "clips/extra.wav")
-    rows = [("Speaker", "File", "Text", "age"), ("s1", "one file.wav", '"a; b, c"', ""), 
-            ("s2", "zwei", "ü", "30"), ("", "extra.wav", "", ""), ("s1", "gone.wav", "x", ""), ("s1", "", "x", "")]  # fmt: skip
+    rows = [
+        ("Speaker", "File", "Text", "age"),
+        ("s1", "one file.wav", '"a; b, c"', ""),
+        ("s2", "zwei", "ü", "30"),
+        ("", "extra.wav", "", ""),
+        ("s1", "gone.wav", "x", ""),
+        ("s1", "", "x", ""),
+    ]
     text(source / "list.csv", *(separator.join(row) for row in rows), "too" + separator + "short")
     found = imported(capfd, tmp_path, source)
     assert "layout: table (list.csv shows it" in found.printed
@@ -49,19 +55,24 @@ def test_a_table_with_columns_that_the_user_names(capfd, tmp_path):
 def test_a_table_alone_with_segments_of_one_file(capfd, tmp_path):
     source = tmp_path / "s"
     sound(source / "talk.wav", 2.0, channels=2)
-    segments = [("0.5", "1.0"), ("1.5", "2.4"), ("1900", "2500"), ("soon", "1"), ("0.5", "1.0")]
+    segments = [
+        ("0.5", "1.0"),
+        ("1.5", "2.4"),
+        ("1900", "2500"),
+        ("soon", "1"),
+        ("0.5", "1.0"),
+        ("1.9", "inf"),
+    ]
     rows = [f"talk.wav\tana\t{start}\t{end}\t{n}" for n, (start, end) in enumerate(segments)]
     table = text(source / "segments.tsv", "path\tspeaker\tstart\tend\ttext", *rows)
     found = imported(capfd, tmp_path, table)
-    assert [row["sentence"] for row in found.rows] == ["0", "1"]
+    assert [row["sentence"] for row in found.rows] == ["0", "1", "5"]
     assert found.left_out() == {"malformed row": 1, "bad segment": 1, "duplicate": 1}
     whole = soundfile.read(source / "talk.wav", dtype="int16")[0]
-    first, second = (
-        soundfile.read(found.folder / "clips" / row["path"], dtype="int16")[0] for row in found.rows
-    )
-    np.testing.assert_array_equal(first, whole[4000:8000])
-    np.testing.assert_array_equal(second, whole[12000:])  # the end is the file's
-    assert "2 segments to cut from 1 files" in found.printed
+    for row, (first, end) in zip(found.rows, [(4000, 8000), (12000, 16000), (15200, 16000)], strict=True):
+        clip = soundfile.read(found.folder / "clips" / row["path"], dtype="int16")[0]
+        np.testing.assert_array_equal(clip, whole[first:end])
+    assert "3 segments to cut from 1 files" in found.printed
     assert all(row["path"].endswith(".flac") for row in found.rows)
 
 
