@@ -37,7 +37,8 @@ class ImportArguments:
     expression that is searched in the path below the source, or in the utterance's name; its first group is
     the speaker."""
     table: str | None = None
-    """Table below the source that lists the recordings: tabs, commas or JSON lines, also with .gz."""
+    """Table that lists the recordings, by its path from the source: tabs, commas or JSON lines, also with
+    .gz."""
     path_column: str | None = None
     """The table's column of audio files. Default: found by usual names, such as path or file_name."""
     speaker_column: str | None = None
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> None:
     choices = layouts.Choices(layout=options.layout, table=options.table, columns=columns, texts=texts)
     tree = Tree(options.source)
     if options.table is not None:
-        arguments.check_exists("--table", tree.root / options.table, "a table below SOURCE")
+        arguments.check_exists("--table", tree.root / options.table, "a table, by its path from SOURCE")
     layout, sign, found = layouts.understand(tree, choices)
     layouts.leave_out_unlisted(tree, layout, found)
     names = [recording.name for recording in found.recordings]

@@ -148,7 +148,8 @@ def _refuse_common_voice(tree: Tree) -> None:
     Raises:
         UserError: a table has the columns of Common Voice, with a folder of clips beside it.
     """
-    for file in tree.named("validated.tsv", "train.tsv", "dev.tsv", "test.tsv", "other.tsv"):
+    files = tree.named("validated.tsv", "train.tsv", "dev.tsv", "test.tsv", "other.tsv")
+    for file in sorted(files, reverse=True):  # validated.tsv first
         locale = tree.root / Path(file).parent
         if set(REQUIRED_COLUMNS) <= set(tables.header(tree.root / file)) and (locale / "clips").is_dir():
             raise UserError(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "dev", "test")
 SPEAKERS_TOLD = 3
+DEFAULT_CLIENTS = 10  # of pretrain, which holds out at least one speaker more
 
 
 def lines(found: Found, clips: Sequence[Clip]) -> list[str]:
@@ -105,8 +106,11 @@ def written(out: Path, locale: str, splits: Sequence[str], clips: Sequence[Clip]
     how = "copied" if copy else "linked: the source must stay where it is, or give --copy"
     parts = [f"{len(clips) - cut} clips {how}"] * (cut < len(clips)) + [f"{cut} segments cut"] * (cut > 0)
     tables = ", ".join(f"{split}.tsv" for split in ("validated", *splits))
+    speakers = len({clip.recording.speaker for clip in clips})
+    few = " --partition iid --heldout-speakers 0" if speakers == 1 else f" --clients {speakers - 1}"
     return [
         f"written: {out / locale} ({tables}; {'; '.join(parts)})",
         f"written: {out / 'import.json'} (the origin of each clip, and everything that was left out)",
-        f"next: w2v-jax data describe {out}",
+        f"next: w2v-jax data describe {out}, and w2v-jax pretrain --data {out}"
+        f"{few if speakers <= DEFAULT_CLIENTS else ''}",
     ]

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from experiments.cli import main as cli
-from experiments.data.importing import command, layouts, writing
+from experiments.data.importing import command, layouts, summary, writing
+from experiments.pretrain.recipes import PRESETS
 from tests.experiments.data.importing.sources import imported, refused, sound, text
 from w2v_jax.errors import UserError
 
@@ -97,6 +98,32 @@ def test_the_record_tells_where_clips_come_from(capfd, tmp_path, source):
     assert [skip["path"] for skip in record["left_out"]] == ["anna/b.m4a"]
     assert (record["layout"], record["recordings"], record["speakers"]) == ("folders", 1, 1)
     assert record["provenance"]["command"]
+
+
+@pytest.mark.parametrize(
+    ("speakers", "expected"),
+    [(1, " --partition iid --heldout-speakers 0"), (2, " --clients 1"), (10, " --clients 9"), (11, "")],
+)
+def test_the_next_command_is_one_that_works(capfd, tmp_path, speakers, expected):
+    for number in range(speakers):
+        sound(tmp_path / "s" / f"voice{number}" / "a.wav")
+    printed = imported(capfd, tmp_path, tmp_path / "s").printed
+    assert printed.endswith(f"and w2v-jax pretrain --data {tmp_path / 'corpus'}{expected}\n")
+    assert PRESETS["ten-clients"].clients == summary.DEFAULT_CLIENTS
+
+
+def test_spontaneous_speech_of_common_voice(capfd, tmp_path):
+    source = tmp_path / "sps-corpus-1.0-en"
+    sound(source / "audios" / "spontaneous-speech-en-1.mp3", subtype="MPEG_LAYER_III")
+    header = "client_id\taudio_id\taudio_file\tduration_ms\tprompt\ttranscription\tsplit"
+    row = "c0ffee\t1\tspontaneous-speech-en-1.mp3\t250\tWhat?\twell [um] so\tdev"
+    text(source / "ss-corpus-en.tsv", header, row)
+    assert cli.main(["data", "describe", str(source)]) == 2
+    assert "data import FOLDER --table ss-corpus-en.tsv --out DIR" in capfd.readouterr().err
+    found = imported(capfd, tmp_path, source, "--table", "ss-corpus-en.tsv")
+    assert found.tables["dev"] == [
+        {"client_id": "c0ffee", "path": "spontaneous-speech-en-1.mp3", "sentence": "well [um] so"}
+    ]
 
 
 def test_every_layout_can_be_forced():
