@@ -55,7 +55,7 @@ class Pool:
     by_sentence: bool
 
     def take(self, split: str) -> Sequence[Utterance]:
-        """The clips of a split."""
+        """Give the clips of a split."""
         return take(self.clips, np.flatnonzero(self.places == split).tolist())
 
 
@@ -95,7 +95,7 @@ def _pool(own: Collection[str], read: Read, fewest_speakers: int = FEWEST_SPEAKE
 
 
 def _without(clips: Sequence[Utterance], others: Sequence[Sequence[Utterance]]) -> Sequence[Utterance]:
-    """Clips whose speakers are in none of `others`; where that leaves nothing, whose sentences are not."""
+    """Take clips whose speakers are in none of `others`; if none is left, clips whose sentences are not."""
     speakers = {speaker for other in others for speaker in column(other, "client_id")}
     kept = [i for i, speaker in enumerate(column(clips, "client_id")) if speaker not in speakers]
     if not kept:
@@ -108,13 +108,13 @@ def _without(clips: Sequence[Utterance], others: Sequence[Sequence[Utterance]]) 
 def _places(
     clips: Sequence[Utterance], missing: Sequence[str], base: str, fewest_speakers: int
 ) -> tuple[np.ndarray, bool]:
-    """The split of every clip of the pool, and whether groups that stay together are sentences."""
+    """Choose the split of every clip of the pool; tell whether clips of a sentence stay together."""
     if not missing:
         return np.full(len(clips), "train"), False
     speakers = column(clips, "client_id")
     groups, by_sentence = list(speakers), len(set(speakers)) < fewest_speakers
     if by_sentence:
-        # What any rules for text would take for the same; clips without a transcript are in no group.
+        # Sentences that any rules for text take for the same form a group; clips without one are in no group.
         groups = [normalise(sentence, COARSEST_RULES) for sentence in column(clips, "sentence")]
     names = sorted(set(groups) - {""})
     order = generator(*SPLIT_IDENTITY).permutation(len(names))
@@ -175,7 +175,7 @@ def load_for_pretraining(
 
 
 def _speakers(source: Source, corpus: Corpus, split: str, *, read_more: bool) -> set[str] | None:
-    """The speakers of dev or test as fine-tuning has them; None where more would have to be decoded.
+    """Find the speakers of dev or test as fine-tuning has them; None where more must be decoded for it.
 
     Raises:
         CorpusError: the split can't be made, or `read_more` is set and it is made by sentence.
@@ -187,7 +187,7 @@ def _speakers(source: Source, corpus: Corpus, split: str, *, read_more: bool) ->
         return None
 
     def read(wanted: str) -> Corpus:
-        """A split, out of what is decoded already where it holds that."""
+        """Read a split, from the clips that are decoded already where these hold it."""
         if wanted == corpus.split:
             return corpus
         if corpus.split != UNION:

@@ -108,7 +108,7 @@ def load(
 
 
 def _unread(held: splits.Split, split: str, own: Sequence[str]) -> Counter[str]:
-    """Clips that could not be read, by reason; those of a pool count in train."""
+    """Count clips that could not be read, by reason; those of a pool count in train."""
     if held.made and split != "train":
         return Counter()
     return Counter(
@@ -129,7 +129,7 @@ def _usable(
     source: str,
     dropped: Counter[str],
 ) -> Transcribed:
-    """Clips with a text, which is a transcript or a label, and a length, in samples, within limits."""
+    """Select clips with a text (a transcript or a label) whose length in samples is within limits."""
     clips, (shortest, longest) = held.clips, limits
     num_samples = lengths(clips)
     kept = []
@@ -154,7 +154,7 @@ def _usable(
 
 
 def within_minutes(train: Transcribed, minutes: float) -> Transcribed:
-    """At most so many minutes of a training split: the same clips whatever the run's seed.
+    """Take at most so many minutes of a training split: the same clips whatever the run's seed.
 
     Smaller budgets are contained in larger ones.
     """
@@ -171,7 +171,7 @@ def selected(held: Transcribed, indices: Sequence[int]) -> Transcribed:
 
 
 def shuffled(train: Transcribed, seed: int) -> Transcribed:
-    """Every clip with another clip's transcript: what a recognizer learns without listening."""
+    """Give every clip another clip's transcript, so that only the language can be learnt."""
     order = generator(*splits.SPLIT_IDENTITY, seed).permutation(len(train.texts))
     texts = list(train.texts)
     for here, there in zip(order, np.roll(order, 1), strict=True):
@@ -180,7 +180,7 @@ def shuffled(train: Transcribed, seed: int) -> Transcribed:
 
 
 def labels_of(transcribed: Transcribed, tokenizer: Tokenizer) -> tuple[list[list[int]], dict[str, int]]:
-    """Token ids of all transcripts, and how often each character without a token was left out."""
+    """Encode all transcripts as token ids; count how often each character without a token was left out."""
     unknown: Counter[str] = Counter()
     labels = []
     for text in transcribed.texts:

@@ -31,12 +31,10 @@ class Choices:
 
 
 def _listing_tables(tree: Tree) -> list[str]:
-    """List the tables whose header names a column for the audio, those at the top alone if there are any."""
-    found = [
-        file
-        for file in tree.others
-        if tables.is_table(file) and tables.find_column(tables.header(tree.root / file), "path") is not None
-    ]
+    """List the tables that name audio files, from the topmost folder that holds any."""
+    found = [file for file in tree.others if tables.is_table(file)]
+    if len(tree.others) > 1 or tree.audio:  # where the source is a table, its rows may name files anywhere
+        found = [file for file in found if tables.lists_audio(tree, file)]
     top = min((len(PurePosixPath(file).parts) for file in found), default=0)
     return [file for file in found if len(PurePosixPath(file).parts) == top]
 

@@ -20,6 +20,7 @@ from w2v_jax.data import dialects
 from w2v_jax.errors import UserError
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".tsv.gz", ".csv.gz", ".jsonl.gz", ".json.gz")
+ROWS_TRIED = 50  # rows by which a table is recognised
 AUDIO_FOLDERS = ("clips", "wavs", "wav", "audio")  # where a table's file names may be, beside the table
 # The names of columns that are guessed, the likelier ones first.
 COLUMNS = {
@@ -196,15 +197,12 @@ def _add(
 ) -> None:
     """Add the recording of a row, or list why there is none."""
     values = {role: row.get(column) for role, column in roles.items() if column is not None}
-    named = values["path"]
-    text = str((named.get("path") if isinstance(named, dict) else named) or "").strip()
-    folder = (tree.root / file).parent
+    text = _path_text(values["path"])
     where = f"{file}, row {number}"
     if not text:
         found.leave_out(where, "malformed row", "no path")
         return
-    path = tree.find(text, (folder, tree.root, *(folder / name for name in AUDIO_FOLDERS)))
-    if path is None:
+    if (path := _find(tree, file, text)) is None:
         found.leave_out(text, "missing", f"{where}: no such file, or several of this name")
         return
     try:
@@ -223,6 +221,26 @@ def _add(
             split=split_of_file(known(values.get("split"))) or split or split_of_folders(text),
         )
     )
+
+
+def _path_text(value: Any) -> str:
+    """Return the path of a table's field; columns of audio in JSON may be objects with a path."""
+    return str((value.get("path") if isinstance(value, dict) else value) or "").strip()
+
+
+def _find(tree: Tree, file: str, text: str) -> Path | None:
+    folder = (tree.root / file).parent
+    return tree.find(text, (folder, tree.root, *(folder / name for name in AUDIO_FOLDERS)))
+
+
+def lists_audio(tree: Tree, file: str) -> bool:
+    """Tell whether one of a table's first rows names an audio file that is there."""
+    column = find_column(header(tree.root / file), "path")
+    try:
+        rows = read_rows(tree.root / file).rows[:ROWS_TRIED] if column is not None else []
+    except UserError:
+        return False
+    return any(_find(tree, file, text) for row in rows if (text := _path_text(row.get(column))))
 
 
 def _seconds(value: Any) -> float | None:

@@ -1,5 +1,6 @@
 """The files of a source, and the search for the file that a table or manifest means."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Iterable
@@ -104,8 +105,9 @@ class Tree:
         """
         text = text.replace("\\", "/")
         for folder in folders:
-            if (there := folder / text).is_file():  # an absolute path stays as it is
-                return there
+            with contextlib.suppress(OSError):  # a name too long for any file
+                if (there := folder / text).is_file():  # an absolute path stays as it is
+                    return there
         wanted = PurePosixPath(text)
         alike = self.by_stem.get(without_audio_suffix(wanted.name), [])
         exact = [path for path in alike if PurePosixPath(path).name == wanted.name]

@@ -87,6 +87,16 @@ def test_segments_keep_their_samples(capfd, tmp_path, subtype, suffix):
     np.testing.assert_array_equal(soundfile.read(clip, dtype="float64")[0], whole[2000:6000])
 
 
+def test_a_table_about_something_else_is_no_list_of_recordings(capfd, tmp_path):
+    recordings(tmp_path / "s", "anna/1.wav", "ben/1.wav")
+    text(tmp_path / "s" / "speakers.csv", "id,age", "anna,30", f"ben,{'9' * 5000}", f"{'x' * 5000},1")
+    text(tmp_path / "s" / "odd.csv", "path,text", '"never closed')
+    found = imported(capfd, tmp_path, tmp_path / "s")
+    assert "layout: folders (" in found.printed
+    assert found.speakers() == {"anna": 1, "ben": 1}
+    assert "2 other text files were not read (such as odd.csv)" in found.printed
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_audiofolder(capfd, tmp_path, kind):
     source = tmp_path / "set" / "data"
