@@ -39,7 +39,7 @@ class Texts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TreeLayout:
-    """How a tree of audio files tells speakers, transcripts and splits.
+    """The way in which a tree of audio files tells speakers, transcripts and splits.
 
     Attributes:
         speaker: a regular expression that is searched in a path below the source; its first group is the

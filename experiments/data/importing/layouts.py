@@ -128,6 +128,10 @@ def understand(tree: Tree, choices: Choices) -> tuple[str, str, Found]:
 
 
 def _read(tree: Tree, layout: str, choices: Choices) -> Found:
+    if choices.columns != tables.GUESSED and layout not in TABLES:
+        raise UserError(f"--path-column and its like are for tables, not for {layout}: give --table FILE")
+    if choices.texts is not None and layout not in folders.LAYOUTS:
+        raise UserError(f"--texts is for {', '.join(folders.LAYOUTS)}, not for {layout}: leave it out")
     if layout in MANIFESTS:
         return MANIFESTS[layout](tree)
     if layout in folders.LAYOUTS:

@@ -32,6 +32,8 @@ def source(tmp_path):
         (["--dry-run", "--texts", "x", "--texts-line", "(.*)"], "--texts-line needs 2 groups"),
         (["--dry-run", "--table", "none.tsv"], "--table: no such file or folder"),
         (["--dry-run", "--table", "t.tsv", "--layout", "nemo"], "leave --layout and --texts out"),
+        (["--dry-run", "--text-column", "words"], "not for folders: give --table FILE"),
+        (["--dry-run", "--layout", "kaldi", "--texts", "x"], "--texts is for folders, librispeech"),
         (["--dry-run", "--locale", "../de"], "--locale takes a language"),
         (["--dry-run", "--speaker", "(ben)"], "no speaker is known for any of the 1 recordings"),
     ],
