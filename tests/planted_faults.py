@@ -711,9 +711,9 @@ FAULTS = {
         "tests/experiments/models/test_keyword_conversion.py -k transformers_defines",
     ),
     "fewer labels that are not part of more": fault(
-        "experiments/data/keywords.py",
-        "generator(*BUDGET_IDENTITY, seed, stable_id(name))",
-        "generator(*BUDGET_IDENTITY, seed, stable_id(name), round(1000 * share))",
+        "w2v_jax/recognition/label_budgets.py",
+        "np.random.default_rng((seed, int(number)))",
+        "np.random.default_rng((seed, int(number), round(1000 * share)))",
         "tests/experiments/recognition/test_keyword_runs.py -k nested",
     ),
     "crops that leave most of a batch empty": fault(

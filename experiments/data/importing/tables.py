@@ -236,8 +236,10 @@ def _find(tree: Tree, file: str, text: str) -> Path | None:
 def lists_audio(tree: Tree, file: str) -> bool:
     """Tell whether one of a table's first rows names an audio file that is there."""
     column = find_column(header(tree.root / file), "path")
+    if column is None:
+        return False
     try:
-        rows = read_rows(tree.root / file).rows[:ROWS_TRIED] if column is not None else []
+        rows = read_rows(tree.root / file).rows[:ROWS_TRIED]
     except UserError:
         return False
     return any(_find(tree, file, text) for row in rows if (text := _path_text(row.get(column))))

@@ -26,7 +26,9 @@ SLACK_SECONDS = 0.02  # a segment that ends this close to the ends of its file i
 FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
 # How segments of a subtype of libsndfile's are read and written; all others are lossy.
 Exactly = tuple[Literal["int16", "int32", "float32", "float64"], str]
-SAME_16, SAME_24, SAME_FLOAT = (("int16", "PCM_16"), ("int32", "PCM_24"), ("float32", "FLOAT"))
+SAME_16: Exactly = ("int16", "PCM_16")
+SAME_24: Exactly = ("int32", "PCM_24")
+SAME_FLOAT: Exactly = ("float32", "FLOAT")
 EXACT_SUBTYPES: dict[str, Exactly] = {
     "PCM_16": SAME_16, "PCM_S8": SAME_16, "PCM_U8": SAME_16, "ULAW": SAME_16, "ALAW": SAME_16,
     "PCM_24": SAME_24, "PCM_32": SAME_24, "FLOAT": SAME_FLOAT, "DOUBLE": SAME_FLOAT,
