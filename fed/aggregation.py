@@ -68,7 +68,7 @@ def add(accumulator: Accumulator, values: PyTree, log_weights: jax.Array) -> Acc
     """Fold clients in.
 
     Args:
-        accumulator: of the clients so far.
+        accumulator: the accumulator of the clients so far.
         values: leaves [client, ...], finite wherever the log weight is.
         log_weights: [client]; -inf leaves a client out, whatever its values are.
     """

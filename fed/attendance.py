@@ -59,7 +59,7 @@ def attend(
         asked: ids of the invited clients; their order is kept and decides nothing.
         steps: local steps of each.
         faults: what goes wrong.
-        seed: of the run.
+        seed: the seed of the run.
         round_index: from 0.
     """
     dropped = [client for client in asked if _drops(client, faults, seed, round_index)]

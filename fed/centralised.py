@@ -60,7 +60,7 @@ def run(
         sums: abstract sums of one step.
         num_stretches: length of the whole run, including stretches before this call.
         steps_per_stretch: steps of each stretch.
-        seed: of the keys.
+        seed: the seed of the keys.
         block_steps: steps per call of the jitted program.
 
     Yields:

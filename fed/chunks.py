@@ -66,9 +66,9 @@ def measure(
     Args:
         build: chunk -> the engine that trains this many clients side by side.
         server: a state; it is not consumed.
-        clients_per_lane: of a cohort.
+        clients_per_lane: a lane's share of the clients of a cohort.
         steps: local steps of a client's round; an engine's block may hold a part of them.
-        memory_bytes: of a device, or None if it is not known.
+        memory_bytes: the memory of a device in bytes, or None if it is not known.
 
     Returns:
         Trials in the order in which they were made; the first is that of one client at a time.

@@ -45,7 +45,7 @@ class FedjaxSource:
         data: its clients are the population; their ids, which are bytes, become strings.
         batch_size: rows of a batch.
         num_epochs: passes over a client's rows in a round; the client's loss is that of the last one.
-        seed: of the shuffling, together with round and client.
+        seed: the seed of the shuffling, together with round and client.
         to_batch: columns of a batch, each [batch, ...] -> the objective's batch.
 
     Raises:

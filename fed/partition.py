@@ -18,7 +18,7 @@ def balanced(amounts: Mapping[str, float], num_clients: int, seed: int) -> list[
     Args:
         amounts: group (speaker) -> amount (seconds).
         num_clients: number of clients.
-        seed: of the order among equals.
+        seed: the seed of the order among equals.
 
     Returns:
         Groups of each client, sorted by name.
@@ -51,7 +51,7 @@ def iid(amounts: Mapping[str, float], num_clients: int, seed: int) -> list[list[
     Args:
         amounts: item -> amount (seconds).
         num_clients: number of clients.
-        seed: of the random order.
+        seed: the seed of the random order.
 
     Returns:
         Items of each client, sorted by name.
@@ -89,7 +89,7 @@ def dirichlet(
         labels: group -> label.
         num_clients: number of clients.
         alpha: concentration, positive.
-        seed: of the shares.
+        seed: the seed of the shares.
 
     Returns:
         Groups of each client, sorted by name; none is empty.
@@ -126,7 +126,7 @@ def dirichlet_equal(
         labels: group -> label.
         num_clients: number of clients.
         alpha: concentration, positive.
-        seed: of mixes and draws.
+        seed: the seed of mixes and draws.
 
     Returns:
         Groups of each client, sorted by name; none is empty.

@@ -123,7 +123,7 @@ def run_round(
         cohort: client ids; their order changes nothing but the order of summation. A client without
             steps is reported as NOTHING_LEARNT. A client that is there twice trains and counts twice.
             An empty cohort changes the round's number alone, and under privacy adds the noise.
-        seed: of the round's keys.
+        seed: the seed of the round's keys.
         round_index: from 0.
         first_step: global step of the round's first local step.
         keep_models: copy the clients' models to the host. The result is the same; each group is waited for.

@@ -29,9 +29,9 @@ class RoundResult(NamedTuple):
         server: the state after the round, on the device; the next round consumes it.
         sums: totals over all accepted clients.
         clients: the clients that answered.
-        losses: of each client, the mean loss over the steps that its plan reports, which the rule of
+        losses: the mean loss of each client over the steps that its plan reports, which the rule of
             aggregation sees.
-        round_losses: of each client, the mean loss over all its local steps, as in `sums`.
+        round_losses: the mean loss of each client over all its local steps, as in `sums`.
         weights: the factor of each client's update in the server's update; 0 for skipped clients. They sum
             to one, except under privacy, where each is 1 / `Privacy.expected_clients`.
         skipped: clients whose update was left out: not finite, too large, or nothing learnt.
@@ -72,7 +72,7 @@ class Simulation(NamedTuple):
         training, rule, server_optimizer, layout, max_update_norm, privacy: as of `cohort.RoundSettings`.
         source: the clients' data.
         sampler: round index -> the invited clients.
-        seed: of all keys of the run.
+        seed: the seed of all keys of the run.
         steps_per_round: nominal local steps of a round, by which schedules advance.
         block_steps: local steps per block; None chooses by memory.
         keep_models: round index from 0 -> whether the result has the clients' models.

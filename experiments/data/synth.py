@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 from experiments.options import arguments
 from experiments.options.errors import UsageError
@@ -24,6 +25,8 @@ class SynthArguments:
     """Different words in the lexicon."""
     words_per_sentence: tuple[int, int] = (3, 6)
     """Fewest and most words of a sentence; 1 1 makes single words, for probe and finetune --task keywords."""
+    conditions: Literal["clean", "varied"] = "clean"
+    """varied: every clip has a microphone and a background noise of its own."""
     seed: int = 0
     """The same seed gives the same bytes."""
 
@@ -48,6 +51,7 @@ def main(argv: list[str]) -> None:
         clips_per_speaker=options.clips_per_speaker,
         words=options.words,
         words_per_sentence=options.words_per_sentence,
+        conditions=options.conditions,
         seed=options.seed,
     )
     locale = write_corpus(options.out, config)

@@ -13,7 +13,7 @@ UNKNOWN = "unknown"
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Write the report."""
+    """Return the report as Markdown."""
     run, provenance = result["run"], result["provenance"]
     batch, seconds = shown_setting(result)
     least, most = paper.KEYWORD_SECONDS
@@ -252,7 +252,7 @@ def _without_plans(result: dict[str, Any]) -> str:
 
 
 def _fit_errors(errors: dict[str, float]) -> str:
-    """State how far the fit was from compiled plans that it had not seen; the worst kind by name."""
+    """State how far the fit was from compiled plans that it had not seen, and name the worst kind."""
     worst, *others = sorted(errors, key=lambda name: -errors[name])
     rest = f", {percent(errors[others[0]])} at most for all other kinds" if others else ""
     return f"The fit was {percent(errors[worst])} off an unseen plan at worst ({worst}){rest}."

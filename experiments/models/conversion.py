@@ -56,7 +56,7 @@ def convert(
         out: folder to write.
         kind: class of Hugging Face to write; None for what the source is.
         weight_norm: see `huggingface_names.to_state_dict`.
-        provenance: of this command.
+        provenance: the provenance of this command.
 
     Raises:
         UserError: it is no model that can be converted so; nothing is written then.

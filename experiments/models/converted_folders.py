@@ -50,11 +50,11 @@ def write_finetuned(
 
     Args:
         out: folder to write.
-        model: of Hugging Face.
+        model: the model of Hugging Face.
         parameters, statistics: ours.
         processing: settings of its processors to keep, beside those of its feature extractor.
         source: its folder.
-        provenance: of this command.
+        provenance: the provenance of this command.
     """
     out.mkdir(parents=True, exist_ok=True)
     save_checkpoint(out / BEST, {"parameters": parameters, "statistics": statistics})

@@ -52,7 +52,7 @@ def best_checkpoint(
     Args:
         run: the run's folder.
         named: its name in messages.
-        objective: of its head and encoder.
+        objective: the objective of its head and encoder.
         settings_file: the file in the folder that gives their shapes.
 
     Raises:

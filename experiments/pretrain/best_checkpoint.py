@@ -28,7 +28,7 @@ class BestCheckpoint:
 
         Args:
             latest: the round that the run continues after; None for a new run.
-            state: of that round. It is saved where it is the best and a kill came before it was.
+            state: the state of that round. It is saved where it is the best and a kill came before it was.
         """
         if self._kept is None or self._criterion is None:
             return

@@ -36,10 +36,10 @@ def draw_curves(
     """Draw loss, accuracy, codes, speech heard and the clients' losses over rounds into a PNG.
 
     Args:
-        lines: of metrics.jsonl, with their shares.
+        lines: the lines of metrics.jsonl, with their shares.
         untrained: content of untrained.json, with its shares.
         path: the PNG.
-        task: of the run.
+        task: the task of the run.
         mean: whether the band of the clients' losses is over the same steps as their mean, to draw both.
     """
     best = best_line(lines, task)

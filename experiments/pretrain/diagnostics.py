@@ -40,7 +40,7 @@ class Diagnostics:
             heldout: clips of speakers that no client holds.
             clients: client id -> its training clips, as it trains on them.
             corrupted: clients whose clips are spoilt.
-            task: of the run; its loss and SHARED_METRICS are kept.
+            task: the task of the run; its loss and SHARED_METRICS are kept.
         """
         self._names = (task.loss, *SHARED_METRICS)
         self._evaluate = evaluate

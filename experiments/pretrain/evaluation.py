@@ -28,7 +28,7 @@ class Evaluator:
         """Compute the objective's metrics over clips.
 
         Args:
-            parameters: of the model, on any devices.
+            parameters: the parameters of the model, on any devices.
             state: the objective's state.
 
         Raises:

@@ -64,7 +64,7 @@ def expected_clients(settings: Settings, clients: int) -> float:
     """Compute the mean number of clients that answer in a private round.
 
     Args:
-        settings: of the run.
+        settings: the settings of the run.
         clients: in the population.
     """
     return min(settings.clients_per_round, clients) * (1.0 - settings.client_dropout)
@@ -76,7 +76,7 @@ def privacy(settings: Settings, clients: int, stacked: tuple[str, ...]) -> Priva
     The noise multiplier for `dp_epsilon` is computed here.
 
     Args:
-        settings: of the run.
+        settings: the settings of the run.
         clients: in the population.
         stacked: names in the path of parameters whose leading axis counts layers.
     """
@@ -117,7 +117,7 @@ def epsilon_spent(settings: Settings, held: Privacy, clients: int, rounds: int) 
     round, so that this is Poisson sampling with the product of the two probabilities.
 
     Args:
-        settings: of the run.
+        settings: the settings of the run.
         held: the run's privacy.
         clients: in the population.
         rounds: that are finished.

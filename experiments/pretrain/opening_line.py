@@ -20,7 +20,7 @@ def opening_line(
     """Describe a run in a line; a second line says that it was lengthened.
 
     Args:
-        settings: of the run.
+        settings: the settings of the run.
         parameters: how many numbers the model has.
         client_seconds: seconds of speech of each client.
         steps_per_round: local steps of a client.

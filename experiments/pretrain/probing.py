@@ -25,7 +25,7 @@ class RoundProbe:
     """Judges the encoders of a run by the same few clips, which are read once.
 
     Attributes:
-        config: of the encoder, as a reader of the run folder builds it.
+        config: the configuration of the encoder, as a reader of the run folder builds it.
         labelled: clips of train and dev, with their classes.
         notes: lines for the user.
     """
@@ -38,7 +38,7 @@ class RoundProbe:
         """Compute the accuracy on dev of the better of two linear probes: the middle and the last layer.
 
         Args:
-            parameters: of the pre-training model, on any devices.
+            parameters: the parameters of the pre-training model, on any devices.
         """
         placed = jax.device_put(fetch(dict(parameters)), jax.local_devices()[0])
         return probe_accuracy(self.config, placed, self.labelled)
@@ -69,7 +69,7 @@ def few_clips(labelled: LabelledClips, most: int, seed: int) -> LabelledClips:
     Args:
         labelled: all clips; those of test are left out.
         most: clips of a split.
-        seed: of the choice.
+        seed: the seed of the choice.
     """
     chosen = []
     for split in ("train", "dev"):

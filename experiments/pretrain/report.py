@@ -82,8 +82,8 @@ def markdown(
     """Make the page's text.
 
     Args:
-        task: of the run.
-        lines: of metrics.jsonl, with their shares.
+        task: the task of the run.
+        lines: the lines of metrics.jsonl, with their shares.
         untrained: content of untrained.json, with its shares.
         config: content of config.json.
         clips: content of clips.json.

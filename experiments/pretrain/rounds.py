@@ -101,7 +101,7 @@ def client_columns(
 
     Args:
         result: the round.
-        plans: of its clients.
+        plans: the plans of its clients.
         model_bytes: bytes of a model and its state.
     """
     accepted = np.array([name not in result.skipped for name in result.clients], bool)
@@ -135,7 +135,7 @@ def padded_share(sums: Any, step_slots: int, slot_seconds: float) -> float:
     """Compute the share of the audio slots that taught nothing: padding, and clients left out.
 
     Args:
-        sums: of the round; `audio_seconds` among them.
+        sums: the sums of the round; `audio_seconds` among them.
         step_slots: steps that were computed or reserved.
         slot_seconds: audio that a step holds without padding.
     """

@@ -67,7 +67,7 @@ class FinetuneArguments:
     features: Literal["encoder", "log-mel"] = "encoder"
     """log-mel puts the head on 80 log-mel bands instead of an encoder: the baseline of a probe."""
     freeze: Literal["none", "feature-encoder", "encoder"] = "none"
-    """What is never trained: the convolutions, or the whole encoder (a probe)."""
+    """Parts that are never trained. feature-encoder: the convolutions. encoder: all of it, as in a probe."""
     head_only_updates: int = 0
     """First updates that train the head alone."""
     head_blocks: int | None = None
@@ -128,8 +128,8 @@ class FinetuneArguments:
     """Updates between validations. Default: an epoch, but at most about fifty a run, or twenty for
     keywords."""
     select_by: Literal["wer", "cer", "loss", "accuracy"] | None = None
-    """What makes a checkpoint the best one; ties go by the others. Before words are recognised, error rates
-    say little and loss says more. Default: wer, or accuracy for keywords."""
+    """Score that chooses the best checkpoint; the other scores break ties. Before words are recognised,
+    error rates say little and loss says more. Default: wer, or accuracy for keywords."""
     shuffle_transcripts: bool = False
     """Give each training clip another's transcript or class: the control that says what listening is
     worth."""

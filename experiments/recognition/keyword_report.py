@@ -29,7 +29,7 @@ def finish(folder: RunFolder, test: Classified, chosen: dict[str, Any], lines: l
     """Write the results of a run into its folder, and print the test accuracy.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
         test: the test split as the chosen checkpoint names its classes.
         chosen: metrics of the validation whose checkpoint is scored.
         lines: metrics of all validations.

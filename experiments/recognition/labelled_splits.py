@@ -40,9 +40,9 @@ def load(
     """Read the splits that a run's settings name.
 
     Args:
-        settings: of the run.
+        settings: the settings of the run.
         rules: for transcripts.
-        recipe: of the model's size.
+        recipe: the recipe of the model's size.
         min_samples: shorter clips are left out.
         frame_samples: the model's samples a frame.
 

@@ -13,7 +13,7 @@ class FineTuningRecipe:
         most_validations: validations of a run, about.
         batch_seconds: speech in a batch, at most.
         buckets: shapes of batches.
-        head_width: of the head's blocks.
+        head_width: the width of the head's blocks.
         encoder_learning_rate: peak rate of Adam.
         head_learning_rate: peak rate of Adadelta.
     """

@@ -12,7 +12,7 @@ def finish(folder: RunFolder, test: Recognised, chosen: dict[str, Any], lines: l
     """Write the results of a run into its folder, and print the test error rates.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
         test: the test split as the chosen checkpoint recognises it.
         chosen: metrics of the validation whose checkpoint is scored.
         lines: metrics of all validations.

@@ -16,8 +16,8 @@ def learning_rates(
     """Compute the learning rates of `encoder` and `head` for one update.
 
     Args:
-        settings: of the run; what they leave open comes from the recipe.
-        recipe: of the model's size.
+        settings: the settings of the run; what they leave open comes from the recipe.
+        recipe: the recipe of the model's size.
         update: counted from 0.
         updates: length of the run.
         newbob: its state after the validations so far.

@@ -55,7 +55,7 @@ def evaluation_clips(
         labels: token ids of every clip.
         frame_samples: samples from one frame to the next; where they do not divide the windows' context,
             every clip is whole.
-        settings: of LabelledBatches.
+        settings: the settings of LabelledBatches.
     """
     seconds = lengths(transcribed.clips) / SAMPLE_RATE_HZ
     too_long = (seconds > LONGEST_WHOLE_SECONDS) & (windows.CONTEXT_SAMPLES % frame_samples == 0)

@@ -24,7 +24,7 @@ def picture(
         rows: rows of axes.
         columns: columns of axes.
         mosaic: names of axes by row and column, in place of `rows` and `columns`; the axes are then a dict.
-        settings: of `matplotlib.pyplot.subplots`, as figsize in inches.
+        settings: the settings of `matplotlib.pyplot.subplots`, as figsize in inches.
     """
     import matplotlib
 

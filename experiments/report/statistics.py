@@ -74,8 +74,8 @@ def differs(difference: float, standard_error: float, comparisons: int = 1, leve
     """Tell whether a difference is larger than its standard error explains, by the normal distribution.
 
     Args:
-        difference: of two estimates, in any unit.
-        standard_error: of the difference, in its unit; nothing differs where it is not a number.
+        difference: the difference of two estimates, in any unit.
+        standard_error: its standard error, in its unit; nothing differs where it is not a number.
         comparisons, level: as in `interval`.
     """
     quantile = NormalDist().inv_cdf(1 - (1 - level) / (2 * comparisons))
@@ -87,7 +87,7 @@ def ratio_if_different(value: float, reference: float, standard_error: float) ->
 
     Args:
         value, reference: two estimates, such as an accuracy and the accuracy of its control.
-        standard_error: of their difference.
+        standard_error: the standard error of their difference.
     """
     return value / reference if reference > 0 and differs(value - reference, standard_error) else None
 

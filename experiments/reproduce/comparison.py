@@ -59,7 +59,7 @@ class Item:
     Attributes:
         name: name of its folder, of its JSON and of its Markdown, which its command writes last.
         title: for readers.
-        words: of its command, without --out.
+        words: the words of its command, without --out.
         compare: makes the values side by side from its JSON.
         meaning: makes one paragraph from its JSON.
         needs: what it takes beyond this checkout, where `reproduce all` does not run it by itself.

@@ -125,7 +125,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def _terms(fit: dict[str, float], unit: str) -> tuple[str, str, str]:
-    """Format a fit: slope, quadratic term, share of the latter."""
+    """Format a fit's slope, its quadratic term (both in 1e9 `unit`) and the share of the quadratic term."""
     return (
         f"{fit['slope'] / GIGA:.3f} {unit}",
         f"{fit['quadratic'] / GIGA:.5f} {unit}",

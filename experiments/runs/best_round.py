@@ -25,8 +25,8 @@ def best_by_column(lines: Iterable[Line], column: str, sign: int) -> Line | None
     """Find the line with the best value, the first of several; None where no line has a finite value.
 
     Args:
-        lines: of metrics.jsonl.
-        column: that decides.
+        lines: the lines of metrics.jsonl.
+        column: the column whose value decides.
         sign: 1 where more is better, -1 where less is.
     """
     held = [line for line in lines if line.get(column) is not None and math.isfinite(line[column])]

@@ -80,7 +80,7 @@ def verdict(difference: dict[str, Any], comparisons: int) -> Verdict:
     """Judge a paired difference, of which lower is better, by Student's t interval over seeds.
 
     Args:
-        difference: of two arms over seeds, as `over_seeds` gives it.
+        difference: the difference of two arms over seeds, as `over_seeds` gives it.
         comparisons: differences that are judged together; the interval holds for all of them.
     """
     words: dict[int, Verdict] = {-1: "better", 0: NO_DIFFERENCE, 1: "worse"}

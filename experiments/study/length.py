@@ -26,7 +26,7 @@ class Scale:
         audio_seconds: seconds of audio that every pre-training hears.
         rounds: stretches of equal audio, each with an evaluation after it.
         finetuning: options of every fine-tuning except the encoder's learning rate.
-        learning_rate: of the encoder in fine-tuning.
+        learning_rate: the learning rate of the encoder in fine-tuning.
     """
 
     audio_seconds: float

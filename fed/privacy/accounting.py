@@ -25,7 +25,7 @@ def epsilon(
         noise_multiplier: standard deviation of the noise over the clip norm; 0 gives infinity.
         sampling_probability: probability that a client takes part in a round, above 0, at most 1.
         rounds: number of rounds that were released.
-        delta: of (epsilon, delta).
+        delta: the second number of (epsilon, delta).
         accountant: "pld" composes privacy loss distributions, the tighter bound; "rdp" composes Renyi
             divergences.
 

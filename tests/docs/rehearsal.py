@@ -40,6 +40,7 @@ SMALLER = {
     "study mechanism": SMOKE,
     "study length": SMOKE,
     "study representations": f"{SMOKE} --encoders best-rq --trainings centralised",
+    "study few-labels": "--scale smoke",
 }
 SPEAKERS = 130  # a hundred clients, and dev and test beside them
 RELEASE = "cv-corpus-7.0-2021-07-21"

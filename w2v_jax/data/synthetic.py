@@ -8,6 +8,7 @@ the same path as recorded speech. It is not speech: a model trained on it has le
 import csv
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import scipy.signal
@@ -44,12 +45,18 @@ COLUMNS: tuple[str, ...] = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
-    """Size of a synthetic corpus."""
+    """Size of a synthetic corpus.
+
+    Attributes:
+        conditions: clean, or varied: every clip has a microphone and a background noise of its own, so that
+            spectra alone tell words apart less well.
+    """
 
     speakers: int = 24
     clips_per_speaker: int = 8
     words: int = 300
     words_per_sentence: tuple[int, int] = (3, 6)
+    conditions: Literal["clean", "varied"] = "clean"
     seed: int = 0
 
 
@@ -131,6 +138,28 @@ def speak(sentence: str, speaker: Speaker, rng: np.random.Generator) -> np.ndarr
     return np.clip(samples, -1.0, 1.0).astype(np.float32)
 
 
+def vary_conditions(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Record a clip in conditions of its own: a tilted spectrum, a band limit, coloured noise at 0 to 15 dB.
+
+    Args:
+        samples: float32 [sample].
+        rng: of the conditions.
+
+    Returns:
+        float32 [sample], peak 0.5.
+    """
+    tilt, cutoff_hz = rng.uniform(-0.7, 0.7), rng.uniform(2500.0, 7500.0)
+    tilted = scipy.signal.lfilter([1.0, tilt], [1.0], samples)
+    low_pass = scipy.signal.butter(2, cutoff_hz, output="sos", fs=SAMPLE_RATE_HZ)
+    heard = scipy.signal.sosfilt(low_pass, tilted)
+    colour = rng.uniform(0.0, 0.95)
+    noise = scipy.signal.lfilter([1.0], [1.0, -colour], rng.standard_normal(len(heard)))
+    ratio = 10.0 ** (rng.uniform(0.0, 15.0) / 20.0)  # of root mean squares, signal over noise
+    noise *= np.sqrt(np.mean(np.square(heard)) / np.mean(np.square(noise))) / ratio
+    heard = heard + noise
+    return (0.5 * heard / np.abs(heard).max()).astype(np.float32)
+
+
 def write_corpus(folder: Path, config: SyntheticConfig) -> Path:
     """Write a corpus into `folder/xx`, with disjoint speakers in train, dev and test.
 
@@ -158,6 +187,9 @@ def write_corpus(folder: Path, config: SyntheticConfig) -> Path:
             low, high = config.words_per_sentence
             sentence = " ".join(rng.choice(lexicon, rng.integers(low, high + 1)))
             samples = speak(sentence, speaker, rng)
+            if config.conditions == "varied":
+                conditions = np.random.default_rng((config.seed, 2, number, index))
+                samples = vary_conditions(samples, conditions)
             name = f"{speaker.name}_{index:04d}.flac"
             soundfile.write(clips / name, samples, SAMPLE_RATE_HZ, subtype="PCM_16")
             durations.append((name, round(1000 * len(samples) / SAMPLE_RATE_HZ)))

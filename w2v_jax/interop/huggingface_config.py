@@ -200,7 +200,7 @@ def model_settings_of(
     Args:
         config: ours.
         kind: its class in transformers.
-        kept: of the folder that the model came from; our values go before its own.
+        kept: what the folder that the model came from held; our values go before its own.
     """
     kept = kept or {}
     told = {theirs: getattr(config, ours) for ours, (theirs, _) in _SHAPE.items()}
@@ -227,7 +227,7 @@ def extractor_settings_of(config: ModelConfig, kept: Mapping[str, Any] | None = 
 
     Args:
         config: ours. Its attention leaves padding out, so that padded batches need an attention mask.
-        kept: of the folder that the model came from; of it, only do_normalize is overwritten.
+        kept: what the folder that the model came from held; only do_normalize of it is overwritten.
     """
     return {
         **_EXTRACTOR_FIXED,

@@ -290,7 +290,8 @@ def to_state_dict(
             needs.
         config: shapes of the model.
         kind: the class that the arrays are for.
-        weight_norm: the names of the positional convolution's two arrays; weight_g before torch 2.
+        weight_norm: spelling of the positional convolution's two arrays: parametrizations, or weight_g
+            as before torch 2.
     """
     state = {}
     for entry in entries(config, kind, _weighted(parameters)):

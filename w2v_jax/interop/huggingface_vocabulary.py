@@ -27,7 +27,7 @@ class Vocabulary(NamedTuple):
 
     Attributes:
         tokenizer: ours; its blank is the first token.
-        settings: of transformers' tokenizer, for `write_vocabulary`.
+        settings: the settings of transformers' tokenizer, for `write_vocabulary`.
         notes: lines for the user on what is assumed or left aside.
     """
 
@@ -207,8 +207,8 @@ def write_vocabulary(
 
     Args:
         folder: made if need be.
-        tokenizer: of a recognizer.
-        settings: of the tokenizer that it was read from (`Vocabulary.settings`).
+        tokenizer: the tokenizer of a recognizer.
+        settings: the settings of the tokenizer that it was read from (`Vocabulary.settings`).
 
     Raises:
         UserError: tokens are pieces of words, which transformers' tokenizer of this model does not join.

@@ -51,7 +51,7 @@ class GumbelQuantizer(Scoped):
         Args:
             features: unmasked, layer-normed features.
             noise: Gumbel noise, or None for a plain argmax without gradient to the choice.
-            temperature: of the Gumbel softmax.
+            temperature: the temperature of the Gumbel softmax.
 
         Returns:
             Vectors, the chosen entry per group, and probabilities without noise or temperature.

@@ -173,7 +173,7 @@ class Wav2Vec2(Encoder):
             num_samples: valid samples per utterance.
             mask: frames replaced by the mask embedding before the context network.
             gumbel_noise: None for evaluation: codes are then a plain argmax.
-            gumbel_temperature: of the Gumbel softmax.
+            gumbel_temperature: the temperature of the Gumbel softmax.
             dropout_keys: None for evaluation.
             features: output of the feature encoder, if it is known already.
             sink: takes up the gradients of the transformer's layers.

@@ -67,7 +67,7 @@ def value_and_grad(
 
     Args:
         config: `micro_batch` must be set.
-        apply: of the model, made by `bind`.
+        apply: the function of the model, made by `bind`.
         parameters: parameters of the model.
         batch, key, step, loss_scale: as an Objective takes them.
     """

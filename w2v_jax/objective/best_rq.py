@@ -29,7 +29,7 @@ class Predicted(NamedTuple):
     Attributes:
         loss: cross-entropy in nats.
         correct: share of the codebooks whose most likely entry is the frame's code.
-        probabilities: of every entry, summed over masked frames.
+        probabilities: the probabilities of every entry, summed over masked frames.
     """
 
     loss: Float[Array, "batch time"]

@@ -134,7 +134,7 @@ def growth_of(rows: list[dict[str, Any]], of: str = "above_idle_bytes") -> dict[
     """Divide the peak at batch 64 by that at batch 4, and activations at 30 s by those at 15 s, by method.
 
     Args:
-        rows: of the section `growth`.
+        rows: the rows of the section `growth`.
         of: above_idle_bytes or plan_bytes.
 
     Returns:

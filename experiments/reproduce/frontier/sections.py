@@ -120,7 +120,7 @@ def cells_again(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Judge Table 2's OOM cells again: the compiler's plans by method, and what a process took here.
 
     Args:
-        rows: of the section `oom`.
+        rows: the rows of the section `oom`.
     """
     return [_cell_again(rows, name, *key) for name, key in out_of_memory()]
 
