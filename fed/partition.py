@@ -31,7 +31,7 @@ def balanced(amounts: Mapping[str, float], num_clients: int, seed: int) -> list[
     order = stream_generator(Stream.PARTITION, seed).permutation(len(names))
     queue = sorted((names[index] for index in order), key=lambda name: -amounts[name])
     clients: list[list[str]] = [[] for _ in range(num_clients)]
-    # Of clients that hold equally much, the one with fewest groups is next, so that none stays empty.
+    # Among clients that hold equally much, the one with fewest groups is next, so that none stays empty.
     lightest = [(0.0, 0, client) for client in range(num_clients)]
     for name in queue:
         held, groups, client = lightest[0]

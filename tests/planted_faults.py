@@ -818,6 +818,72 @@ FAULTS = {
         "return min(worst,",
         "tests/experiments/doctor/test_command.py -k worst_finding",
     ),
+    "folders of one name in two places are one speaker": fault(
+        "experiments/data/importing/folders.py",
+        '"/".join(parts) if parts[-1] in repeated else parts[-1]',
+        "parts[-1]",
+        "tests/experiments/data/importing/test_tree_layouts.py -k told_apart",
+    ),
+    "a recording without a speaker gets one of its own": fault(
+        "experiments/data/importing/naming.py",
+        "if speaker := plain(recording.speaker):",
+        "if speaker := plain(recording.speaker or recording.name):",
+        "tests/experiments/data/importing/test_tree_layouts.py -k flat_folder",
+    ),
+    "clips of one name in the place of one another": fault(
+        "experiments/data/importing/naming.py",
+        "while _key(unique) in taken:",
+        "while False:",
+        "tests/experiments/data/importing/test_tree_layouts.py -k more_than_case",
+    ),
+    "a segment that begins a frame late": fault(
+        "experiments/data/importing/writing.py",
+        "return round(start * sound.rate_hz),",
+        "return round(start * sound.rate_hz) + 1,",
+        "tests/experiments/data/importing/test_manifests.py -k kaldi_with_segments",
+    ),
+    "times of a cut's supervision counted from the recording's beginning": fault(
+        "experiments/data/importing/manifests.py",
+        'start = float(cut.get("start", 0.0))',
+        "start = 0.0",
+        "tests/experiments/data/importing/test_manifests.py -k lhotse_cuts",
+    ),
+    "letters of fairseq left apart": fault(
+        "experiments/data/importing/manifests.py",
+        '"".join(line.split()).replace("|", " ")',
+        'line.replace("|", " ")',
+        "tests/experiments/data/importing/test_manifests.py -k fairseq",
+    ),
+    "a recording of two splits kept in the one that trains": fault(
+        "experiments/data/importing/writing.py",
+        "key=lambda recording: PRECEDENCE",
+        "key=lambda recording: -PRECEDENCE",
+        "tests/experiments/data/importing/test_tables.py -k several_tables",
+    ),
+    "half a corpus left by an import that fails": fault(
+        "experiments/data/importing/writing.py",
+        "shutil.rmtree(partial, ignore_errors=True)",
+        "pass",
+        "tests/experiments/data/importing/test_import_command.py -k leaves_nothing",
+    ),
+    "held-out clips that are trained on": fault(
+        "experiments/pretrain/clients.py",
+        "if index not in held]",
+        "]",
+        "tests/experiments/pretrain/test_few_speakers.py -k tenth",
+    ),
+    "a speaker whose only clip is held out": fault(
+        "experiments/pretrain/clients.py",
+        "and (shared or left[speakers[index]] > 1)",
+        "",
+        "tests/experiments/pretrain/test_few_speakers.py -k keeps_a_clip",
+    ),
+    "keywords of few speakers divided by keyword": fault(
+        "experiments/data/transcribed.py",
+        "FEWEST_SPEAKERS_OF_LABELS = 3",
+        "FEWEST_SPEAKERS_OF_LABELS = 10",
+        "tests/experiments/data/test_transcribed.py -k few_speakers_of_labels",
+    ),
 }
 
 

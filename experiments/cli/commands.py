@@ -83,6 +83,10 @@ COMMANDS = {
         "experiments.study.length",
         "pre-train on clips cut to 1, 2, 4 and 8 s: cost and error rates",
     ),
+    "data import": (
+        "experiments.data.importing.command",
+        "import any folder of recordings into the Common Voice layout",
+    ),
     "data synth": ("experiments.data.synth", "write a synthetic corpus in the Common Voice layout"),
     "data prepare": ("experiments.data.prepare", "decode a Common Voice tarball or folder once, into shards"),
     "data describe": ("experiments.data.describe", "count a corpus and draw charts of it"),

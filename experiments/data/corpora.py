@@ -60,12 +60,12 @@ def load(data: str | None, split: str, *, min_samples: int, seed: int, clients: 
 
 
 def synthetic_for(seed: int, clients: int) -> SyntheticConfig:
-    """Settings of the synthetic corpus for so many clients, with speakers to hold out besides."""
+    """Size the synthetic corpus for a number of clients, with more speakers to hold out."""
     return SyntheticConfig(seed=seed, speakers=max(SyntheticConfig.speakers, round(1.3 * clients)))
 
 
 def listed(data: str, split: str, name: str) -> list[str]:
-    """A column of a split's table ("client_id", "sentence"), without reading any audio.
+    """Give a column of a split's table ("client_id", "sentence"), without reading any audio.
 
     Raises:
         CorpusError: no such corpus, or it has no such split.
@@ -74,7 +74,7 @@ def listed(data: str, split: str, name: str) -> list[str]:
 
 
 def check_transcripts(data: str) -> None:
-    """See from the tables alone that there are transcripts, before hours of work that would need them.
+    """Check by the tables alone that there are transcripts, before hours of work that would need them.
 
     Raises:
         CorpusError: no such corpus, or no transcript in train, or in validated where there is no train.
@@ -98,7 +98,7 @@ def locale_of(data: str) -> str:
 
 
 def find(data: str, option: str = "--data") -> Path:
-    """The folder that `--data`, or another option, names.
+    """Find the folder that `--data`, or another option, names.
 
     Raises:
         CorpusError: there is none, here or under W2V_JAX_CORPORA.
@@ -114,7 +114,7 @@ def find(data: str, option: str = "--data") -> Path:
 
 
 def check_split(folder: Path, split: str) -> None:
-    """See that a corpus has the split that `--split` names, where it has any.
+    """Check that a corpus has the split that `--split` names.
 
     Raises:
         CorpusError: it has others.

@@ -1,4 +1,4 @@
-"""Clients with spoilt audio: samples are spoilt when they are read, every time in the same way."""
+"""Spoil the audio of clients: samples are spoilt when they are read, every time in the same way."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -77,7 +77,7 @@ def choose(client_ids: Sequence[str], count: int, seed: int) -> list[str]:
 def spoil(
     clients: Mapping[str, Sequence[Utterance]], chosen: Sequence[str], kind: str, seed: int
 ) -> dict[str, Sequence[Utterance]]:
-    """Wrap the clips of the chosen clients; the others' stay as they are."""
+    """Wrap the clips of the chosen clients; those of the others stay as they are."""
     how = spoiling(kind, seed)
     return {name: SpoiltClips(clips, how) if name in chosen else clips for name, clips in clients.items()}
 

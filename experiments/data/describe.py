@@ -1,4 +1,4 @@
-"""`w2v-jax data describe`: clips, hours, speakers and lengths of a corpus, with a picture."""
+"""`w2v-jax data describe`: count clips, hours, speakers and lengths of a corpus, and draw a picture."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`w2v-jax data prepare`: a Common Voice tarball or folder -> a data set that opens at once."""
+"""`w2v-jax data prepare`: make a data set that opens at once of a Common Voice tarball or folder."""
 
 import dataclasses
 import time

@@ -55,26 +55,27 @@ class Pool:
     by_sentence: bool
 
     def take(self, split: str) -> Sequence[Utterance]:
-        """The clips of a split."""
+        """Give the clips of a split."""
         return take(self.clips, np.flatnonzero(self.places == split).tolist())
 
 
-def divide(own: Collection[str], read: Read) -> dict[str, Split]:
+def divide(own: Collection[str], read: Read, *, fewest_speakers: int = FEWEST_SPEAKERS) -> dict[str, Split]:
     """Return the clips of train, dev and test.
 
     A split that the release lacks is made from `train`. Without a `train` it is made from `validated`, minus
-    the speakers of the splits that exist. Made splits share no speaker if there are at least ten speakers;
+    the speakers of the splits that exist. Made splits share no speaker if there are enough speakers;
     otherwise they share no sentence.
 
     Args:
         own: the splits among train, dev and test that the release has.
         read: loads a split, or "validated", with clips of any length.
+        fewest_speakers: speakers from which on made splits share no speaker.
 
     Raises:
         CorpusError: as `read`, or there are too few sentences to set any aside.
     """
     read = functools.cache(read)
-    pool = _pool(own, read)
+    pool = _pool(own, read, fewest_speakers)
     return {
         split: Split(pool.take(split), pool.corpus, split not in own)
         if split == "train" or split not in own
@@ -83,17 +84,18 @@ def divide(own: Collection[str], read: Read) -> dict[str, Split]:
     }
 
 
-def _pool(own: Collection[str], read: Read) -> Pool:
+def _pool(own: Collection[str], read: Read, fewest_speakers: int = FEWEST_SPEAKERS) -> Pool:
     base = "train" if "train" in own else UNION
     corpus = read(base)
     evaluated = [split for split in ("dev", "test") if split in own]
     clips = corpus.clips if base == "train" else _without(corpus.clips, [read(s).clips for s in evaluated])
-    places, by_sentence = _places(clips, [split for split in ("dev", "test") if split not in own], base)
+    missing = [split for split in ("dev", "test") if split not in own]
+    places, by_sentence = _places(clips, missing, base, fewest_speakers)
     return Pool(corpus, clips, places, by_sentence)
 
 
 def _without(clips: Sequence[Utterance], others: Sequence[Sequence[Utterance]]) -> Sequence[Utterance]:
-    """Clips whose speakers are in none of `others`; where that leaves nothing, whose sentences are not."""
+    """Take clips whose speakers are in none of `others`; if none is left, clips whose sentences are not."""
     speakers = {speaker for other in others for speaker in column(other, "client_id")}
     kept = [i for i, speaker in enumerate(column(clips, "client_id")) if speaker not in speakers]
     if not kept:
@@ -103,14 +105,16 @@ def _without(clips: Sequence[Utterance], others: Sequence[Sequence[Utterance]]) 
     return take(clips, kept)
 
 
-def _places(clips: Sequence[Utterance], missing: Sequence[str], base: str) -> tuple[np.ndarray, bool]:
-    """The split of every clip of the pool, and whether groups that stay together are sentences."""
+def _places(
+    clips: Sequence[Utterance], missing: Sequence[str], base: str, fewest_speakers: int
+) -> tuple[np.ndarray, bool]:
+    """Choose the split of every clip of the pool; tell whether clips of a sentence stay together."""
     if not missing:
         return np.full(len(clips), "train"), False
     speakers = column(clips, "client_id")
-    groups, by_sentence = list(speakers), len(set(speakers)) < FEWEST_SPEAKERS
+    groups, by_sentence = list(speakers), len(set(speakers)) < fewest_speakers
     if by_sentence:
-        # What any rules for text would take for the same; clips without a transcript are in no group.
+        # Sentences that any rules for text take for the same form a group; clips without one are in no group.
         groups = [normalise(sentence, COARSEST_RULES) for sentence in column(clips, "sentence")]
     names = sorted(set(groups) - {""})
     order = generator(*SPLIT_IDENTITY).permutation(len(names))
@@ -118,7 +122,8 @@ def _places(clips: Sequence[Utterance], missing: Sequence[str], base: str) -> tu
     if size * len(missing) >= len(names):
         raise CorpusError(
             f"{base}.tsv has {len(names)} different sentences (column `sentence`): too few to set "
-            f"{' and '.join(missing)} aside"
+            f"{' and '.join(missing)} aside; give {' and '.join(f'{split}.tsv' for split in missing)}, or "
+            "more transcribed recordings"
         )
     split_of = {}
     for position, index in enumerate(order):
@@ -170,7 +175,7 @@ def load_for_pretraining(
 
 
 def _speakers(source: Source, corpus: Corpus, split: str, *, read_more: bool) -> set[str] | None:
-    """The speakers of dev or test as fine-tuning has them; None where more would have to be decoded.
+    """Find the speakers of dev or test as fine-tuning has them; None where more must be decoded for it.
 
     Raises:
         CorpusError: the split can't be made, or `read_more` is set and it is made by sentence.
@@ -182,7 +187,7 @@ def _speakers(source: Source, corpus: Corpus, split: str, *, read_more: bool) ->
         return None
 
     def read(wanted: str) -> Corpus:
-        """A split, out of what is decoded already where it holds that."""
+        """Read a split, from the clips that are decoded already where these hold it."""
         if wanted == corpus.split:
             return corpus
         if corpus.split != UNION:

@@ -20,6 +20,7 @@ from w2v_jax.text.tokenizers import Tokenizer
 
 # Fixed, so that runs with different seeds are scored on the same clips.
 BUDGET_IDENTITY = (0x57E9, 1)
+FEWEST_SPEAKERS_OF_LABELS = 3  # one each for train, dev and test
 # Size of the synthetic corpus of single words.
 SYNTHETIC_KEYWORDS: dict[str, Any] = {"words": 10, "words_per_sentence": (1, 1), "clips_per_speaker": 20}
 
@@ -85,7 +86,9 @@ def load(
     """
     synthetic = SyntheticConfig(**SYNTHETIC_KEYWORDS) if rules is None else SyntheticConfig()
     with corpora.opened(data, dataclasses.replace(synthetic, seed=seed)) as source:
-        divided = splits.divide(source.splits, source.load)
+        # Splits by sentence would leave each class to one split.
+        fewest = FEWEST_SPEAKERS_OF_LABELS if rules is None else splits.FEWEST_SPEAKERS
+        divided = splits.divide(source.splits, source.load, fewest_speakers=fewest)
         base = "train" if "train" in source.splits else UNION
         found = {}
         for split, held in divided.items():
@@ -105,7 +108,7 @@ def load(
 
 
 def _unread(held: splits.Split, split: str, own: Sequence[str]) -> Counter[str]:
-    """Clips that could not be read, by reason; those of a pool count in train."""
+    """Count clips that could not be read, by reason; those of a pool count in train."""
     if held.made and split != "train":
         return Counter()
     return Counter(
@@ -126,7 +129,7 @@ def _usable(
     source: str,
     dropped: Counter[str],
 ) -> Transcribed:
-    """Clips with a text, which is a transcript or a label, and a length, in samples, within limits."""
+    """Select clips with a text (a transcript or a label) whose length in samples is within limits."""
     clips, (shortest, longest) = held.clips, limits
     num_samples = lengths(clips)
     kept = []
@@ -151,7 +154,7 @@ def _usable(
 
 
 def within_minutes(train: Transcribed, minutes: float) -> Transcribed:
-    """At most so many minutes of a training split: the same clips whatever the run's seed.
+    """Take at most so many minutes of a training split: the same clips whatever the run's seed.
 
     Smaller budgets are contained in larger ones.
     """
@@ -168,7 +171,7 @@ def selected(held: Transcribed, indices: Sequence[int]) -> Transcribed:
 
 
 def shuffled(train: Transcribed, seed: int) -> Transcribed:
-    """Every clip with another clip's transcript: what a recognizer learns without listening."""
+    """Give every clip another clip's transcript, so that only the language can be learnt."""
     order = generator(*splits.SPLIT_IDENTITY, seed).permutation(len(train.texts))
     texts = list(train.texts)
     for here, there in zip(order, np.roll(order, 1), strict=True):
@@ -177,7 +180,7 @@ def shuffled(train: Transcribed, seed: int) -> Transcribed:
 
 
 def labels_of(transcribed: Transcribed, tokenizer: Tokenizer) -> tuple[list[list[int]], dict[str, int]]:
-    """Token ids of all transcripts, and how often each character without a token was left out."""
+    """Encode all transcripts as token ids; count how often each character without a token was left out."""
     unknown: Counter[str] = Counter()
     labels = []
     for text in transcribed.texts:

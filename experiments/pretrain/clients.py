@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments.data import corruption, partitions, splits
+from experiments.pretrain.recipes import Partition
 from experiments.pretrain.settings import LossWindow, Settings
 from fed.keys import Stream, stream_generator
 from fed.protocols import ClientPlan
@@ -17,48 +19,121 @@ from w2v_jax.errors import CorpusError
 
 MAX_HELDOUT_SPEAKERS = 28
 HELDOUT_SHARE = 0.22
+MAX_HELDOUT_CLIPS = 500
+HELDOUT_CLIP_SHARE = 0.1  # of the clips, where no speakers are held out
 ADDED = ("changed_by_reason", "changed")  # keys that the clips.json of older runs lacks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Heldout:
-    """Clips to train on, and clips of held-out speakers, whom no client has."""
+    """Clips to train on, and held-out clips, which no client has.
+
+    Attributes:
+        heldout_speakers: those of the held-out clips, whom no client has; empty where clips are held out.
+    """
 
     training: Sequence[Utterance]
     heldout: Sequence[Utterance]
     heldout_speakers: list[str]
 
+    @property
+    def described(self) -> str:
+        """Tell what is held out."""
+        if self.heldout_speakers:
+            return f"{len(self.heldout_speakers)} speakers held out"
+        clips = len(self.heldout)
+        return (
+            f"{clips} of {clips + len(self.training)} clips held out, by chance, of speakers who are also "
+            "trained on"
+        )
 
-def set_aside(corpus: Corpus, speakers: int | None, num_clients: int, seed: int) -> Heldout:
-    """Choose held-out speakers by the seed.
+
+def set_aside(
+    corpus: Corpus, speakers: int | None, num_clients: int, seed: int, *, partition: Partition = "balanced"
+) -> Heldout:
+    """Choose the held-out speakers, or the held-out clips, by the seed.
 
     Args:
-        speakers: how many; None takes about a fifth, at most 28, and leaves a speaker for each client.
+        corpus: all clips.
+        speakers: how many to hold out. 0 holds out a tenth of the clips instead, at most 500. None takes
+            about a fifth of the speakers, at most 28, and leaves a speaker for each client; where clients may
+            share speakers and there is one, it takes clips.
+        num_clients: clients that need data.
+        seed: of the choice.
+        partition: how the other clips will be dealt; clients share speakers with "iid" alone.
 
     Raises:
-        CorpusError: too few speakers would be left for the clients.
+        CorpusError: too few speakers or clips would be left for the clients; the message says what would do.
     """
     by_speaker = corpus.speakers()
-    total = len(by_speaker)
+    total, shared = len(by_speaker), partition == "iid"
+    if speakers == 0 or (speakers is None and shared and total == 1):
+        return _set_clips_aside(corpus, num_clients, seed, shared=shared, partition=partition)
     if speakers is None:
-        speakers = min(round(HELDOUT_SHARE * total), MAX_HELDOUT_SPEAKERS, total - num_clients)
-        speakers = max(speakers, 1)
-    if speakers < 1 or total - speakers < num_clients:
-        raise CorpusError(
-            f"{corpus.folder} has {total} speakers: too few for {num_clients} clients and "
-            f"{speakers} held-out speakers; ask for fewer clients or another --heldout-speakers"
-        )
+        spare = total - num_clients if total > num_clients or not shared else total - 1
+        speakers = max(1, min(round(HELDOUT_SHARE * total), MAX_HELDOUT_SPEAKERS, spare))
+    if total - speakers < (1 if shared else num_clients):
+        raise CorpusError(_too_few(corpus, total, num_clients, speakers, partition))
     names = sorted(by_speaker)
     order = stream_generator(Stream.HELDOUT, seed).permutation(total)
     chosen = {names[index] for index in order[:speakers]}
-    speakers_of_clips = column(corpus.clips, "client_id")
-    inside = [index for index, speaker in enumerate(speakers_of_clips) if speaker not in chosen]
-    outside = [index for index, speaker in enumerate(speakers_of_clips) if speaker in chosen]
+    outside = [index for index, name in enumerate(column(corpus.clips, "client_id")) if name in chosen]
+    return _divided(corpus, outside, sorted(chosen))
+
+
+def _set_clips_aside(
+    corpus: Corpus, num_clients: int, seed: int, *, shared: bool, partition: Partition
+) -> Heldout:
+    """Hold out clips by chance; unless clients share speakers, every speaker keeps a clip to train on."""
+    speakers = list(column(corpus.clips, "client_id"))
+    left, total = Counter(speakers), len(speakers)
+    if not shared and len(left) < num_clients:
+        raise CorpusError(_too_few(corpus, len(left), num_clients, 0, partition))
+    wanted = min(max(1, round(HELDOUT_CLIP_SHARE * total)), MAX_HELDOUT_CLIPS)
+    chosen: list[int] = []
+    for index in stream_generator(Stream.HELDOUT, seed).permutation(total).tolist():
+        if len(chosen) < wanted and (shared or left[speakers[index]] > 1):
+            left[speakers[index]] -= 1
+            chosen.append(index)
+    if not chosen or total - len(chosen) < num_clients:
+        raise CorpusError(
+            f"{corpus.folder} has {_count(total, 'clip')}: too few to hold clips out and to leave one for "
+            f"{_count(num_clients, 'client')}{'' if shared else ' and each speaker'}; give more recordings"
+        )
+    return _divided(corpus, sorted(chosen), [])
+
+
+def _divided(corpus: Corpus, outside: Sequence[int], speakers: list[str]) -> Heldout:
+    held = set(outside)
+    inside = [index for index in range(len(corpus.clips)) if index not in held]
     return Heldout(
-        training=take(corpus.clips, inside),
-        heldout=take(corpus.clips, outside),
-        heldout_speakers=sorted(chosen),
+        training=take(corpus.clips, inside), heldout=take(corpus.clips, outside), heldout_speakers=speakers
     )
+
+
+def _too_few(corpus: Corpus, total: int, num_clients: int, heldout: int, partition: Partition) -> str:
+    """Say that there are too few speakers, and which options would do."""
+    would_do = []
+    if num_clients > 1:
+        heldout_speakers = "" if heldout < total and total > 1 else " --heldout-speakers 0"
+        would_do.append(
+            f"--partition iid{heldout_speakers} (clips are dealt by chance, clients share speakers)"
+        )
+    if heldout > 1 and total > num_clients:
+        would_do.append(f"--heldout-speakers {total - num_clients}")
+    elif heldout and total >= num_clients:
+        would_do.append("--heldout-speakers 0 (a tenth of the clips is held out in place of speakers)")
+    if total - heldout >= 1 and num_clients > 1:
+        clients = "--clients-per-round" if partition == "speakers" else "--clients"
+        would_do.append(f"{clients} {total - heldout}")
+    return (
+        f"{corpus.folder} has {_count(total, 'speaker')}: too few for {_count(num_clients, 'client')} and "
+        f"{_count(heldout, 'held-out speaker')}; give {' or '.join(would_do)}"
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,26 +224,31 @@ class ClientData:
         also_in = former.get("speakers_also_in", {}) if former and older else self.speakers_also_in
         corpus, dealt = self.corpus, self.partition
         spoilt = {"corruption": {"kind": corruption_kind, "clients": self.corrupted}}
-        return {
-            "clips": len(corpus.clips),
-            "seconds": corpus.seconds,
-            "speakers": len(corpus.speakers()),
-            "heldout_speakers": self.split.heldout_speakers,
-            "partition": dealt and {"rule": dealt["rule"], **dealt["summary"]},
-            "speakers_also_in": also_in,
-            "clients": {
-                name: {
-                    "speakers": len(set(column(clips, "client_id"))),
-                    "clips": len(clips),
-                    "seconds": float(lengths(clips).sum()) / SAMPLE_RATE_HZ,
-                }
-                for name, clips in self.clients.items()
-            },
-            "skipped_by_reason": corpus.skipped_by_reason(),
-            "skipped": [dataclasses.asdict(skip) for skip in corpus.skipped],
-            "changed_by_reason": corpus.changed_by_reason(),
-            "changed": [dataclasses.asdict(change) for change in corpus.changed],
-        } | (spoilt if self.corrupted else {})
+        by_clip = {"heldout_clips": len(self.split.heldout)}
+        return (
+            {
+                "clips": len(corpus.clips),
+                "seconds": corpus.seconds,
+                "speakers": len(corpus.speakers()),
+                "heldout_speakers": self.split.heldout_speakers,
+                "partition": dealt and {"rule": dealt["rule"], **dealt["summary"]},
+                "speakers_also_in": also_in,
+                "clients": {
+                    name: {
+                        "speakers": len(set(column(clips, "client_id"))),
+                        "clips": len(clips),
+                        "seconds": float(lengths(clips).sum()) / SAMPLE_RATE_HZ,
+                    }
+                    for name, clips in self.clients.items()
+                },
+                "skipped_by_reason": corpus.skipped_by_reason(),
+                "skipped": [dataclasses.asdict(skip) for skip in corpus.skipped],
+                "changed_by_reason": corpus.changed_by_reason(),
+                "changed": [dataclasses.asdict(change) for change in corpus.changed],
+            }
+            | (spoilt if self.corrupted else {})
+            | ({} if self.split.heldout_speakers else by_clip)
+        )
 
 
 def load(settings: Settings, config: ModelConfig) -> ClientData:
@@ -189,7 +269,7 @@ def load(settings: Settings, config: ModelConfig) -> ClientData:
         seed=settings.seed,
         clients=needed,
     )
-    split = set_aside(corpus, settings.heldout_speakers, needed, settings.seed)
+    split = set_aside(corpus, settings.heldout_speakers, needed, settings.seed, partition=settings.partition)
     partition, clients = None, {"centralised": split.training}
     if not settings.centralised:
         dealt = partitions.deal(

@@ -12,7 +12,7 @@ def opening_line(
     parameters: int,
     client_seconds: Sequence[float],
     steps_per_round: int,
-    heldout_speakers: int,
+    heldout: str,
     skipped: int,
     latest: int | None,
     planned_before: int | None,
@@ -24,7 +24,7 @@ def opening_line(
         parameters: how many numbers the model has.
         client_seconds: seconds of speech of each client.
         steps_per_round: local steps of a client.
-        heldout_speakers: speakers that are set aside.
+        heldout: the speakers or clips that are set aside, in words.
         skipped: clips that are left out.
         latest: the round that it continues after; None for a new run.
         planned_before: rounds of the former plan; None for a run that is not lengthened.
@@ -44,6 +44,6 @@ def opening_line(
     return (
         f"{settings.model} ({parameters:,} parameters){method}, {who}, "
         f"{steps_per_round} local steps of {settings.batch_size} x {settings.crop_seconds} s, "
-        f"{heldout_speakers} speakers held out, {skipped} clips skipped{start}"
+        f"{heldout}, {skipped} clips skipped{start}"
         f"{longer if planned_before else ''}"
     )

@@ -23,7 +23,9 @@ from w2v_jax.config import ObjectiveName, OptimizerName
 
 MAX_SEED = 2**31
 CENTRALISED = "centralised"
-MAY_BE_ZERO = ("seed", "proximal", "client_dropout", "speed_spread", "dp_noise_multiplier")
+MAY_BE_ZERO = (
+    "seed", "proximal", "client_dropout", "speed_spread", "dp_noise_multiplier", "heldout_speakers",
+)  # fmt: skip
 FEDERATED_ONLY = (
     "clients", "clients_per_round", "local_epochs", "aggregation", "temperature", "lanes", "chunk",
     "partition", "corruption", "diagnose_every", "server_optimizer", "server_learning_rate", "proximal",
@@ -91,11 +93,13 @@ class PretrainArguments:
     learning_rate: float | None = None
     """Peak learning rate of the client optimizer. Default: the recipe of the model."""
     heldout_speakers: int | None = None
-    """Speakers set aside for evaluation. Default: about a fifth of the speakers, at most 28."""
+    """Speakers set aside for evaluation. 0 sets a tenth of the clips aside instead, at most 500, whose
+    speakers are also trained on. Default: about a fifth of the speakers, at most 28."""
     partition: Partition = "balanced"
     """balanced: clients share no speaker and have about equal seconds. speakers: each speaker is a client.
-    iid: clips at random, so that clients share speakers. dirichlet: clients share no speaker; each value of
-    --dirichlet-column is shared out by a Dirichlet distribution (Yurochkin et al. 2019, as in Flower).
+    iid: clips at random, so that clients share speakers; one speaker is enough. dirichlet: clients share no
+    speaker; each value of --dirichlet-column is shared out by a Dirichlet distribution (Yurochkin et al.
+    2019, as in Flower).
     dirichlet-equal: clients share no speaker and have about equal seconds; each client's mix of the column's
     values is drawn from a Dirichlet distribution (Hsu et al. 2019)."""
     dirichlet_alpha: float = 0.5

@@ -96,7 +96,14 @@ def markdown(
     settings, last = config["settings"], lines[-1]
     final = {name.removeprefix(HELDOUT): last[name] for name in last if name.startswith(HELDOUT)}
     control = final["shuffled_accuracy"]
-    head = (f"on {len(clips['heldout_speakers'])} held-out speakers", "untrained", "now", "better")
+    by_clip = clips.get("heldout_clips")
+    held_out = (
+        f"{by_clip} held-out clips" if by_clip else f"{len(clips['heldout_speakers'])} held-out speakers"
+    )
+    flattered = (
+        "Their speakers are also trained on: the table says nothing about new voices.\n" if by_clip else ""
+    )
+    head = (f"on {held_out}", "untrained", "now", "better")
     return f"""# Pre-training report
 
 {health}
@@ -107,7 +114,7 @@ The model hears speech with stretches of it hidden, and learns {task.learns}
 
 {table(head, _held_out_rows(untrained, final, task))}
 
-It {task.hits} {final["accuracy"] / max(final["chance_accuracy"], 1e-9):.1f} times as often as {task.chance} would, and
+{flattered}It {task.hits} {final["accuracy"] / max(final["chance_accuracy"], 1e-9):.1f} times as often as {task.chance} would, and
 {against_control(final["accuracy"], control, final["accuracy_standard_error"])}
 The control is the same model with its context shuffled in time: it keeps what the frames of a clip share.
 The standard error of the accuracy over clips is {final["accuracy_standard_error"]:.2g}.

@@ -292,7 +292,7 @@ def notes(run: Pretraining, latest: int | None) -> list[str]:
             parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)),
             client_seconds=run.source.seconds(),
             steps_per_round=run.steps_per_round,
-            heldout_speakers=len(run.data.split.heldout_speakers),
+            heldout=run.data.split.described,
             skipped=len(run.data.corpus.skipped),
             latest=latest,
             planned_before=run.folder.planned_before,

@@ -11,6 +11,7 @@ from experiments.recognition.scoring import LONGEST_WHOLE_SECONDS, Recognised, S
 from experiments.recognition.task import MODEL_FIELDS, Line, or_infinite
 from experiments.runs.folder import RunFolder
 from w2v_jax.config import ModelConfig
+from w2v_jax.data.common_voice import column
 from w2v_jax.recognition.ctc import RecognizerConfig, recognizer
 from w2v_jax.recognition.frames import FramesConfig
 from w2v_jax.recognition.heads import HeadConfig
@@ -58,14 +59,17 @@ class RecognitionTask:
         save_tokenizer(folder.path, self.tokenizer, self._rules)
 
     def described(self) -> str:
-        """Count the tokens, and tell the assumed language and the clips that are read in windows, if any."""
+        """Count the tokens, and tell the language, long clips and shared speakers, if any."""
         language = self._settings["language"]
         long = sum(len(clips.long) for clips in self.evaluation.values())
         told = language.split("-")[0] in DOTLESS
+        tested, trained = (set(column(self.splits[split].clips, "client_id")) for split in ("test", "train"))
+        shared = f", {len(tested & trained)} of test's {len(tested)} speakers are in train too"
         return (
             f"{self.tokenizer.num_tokens} tokens"
             + f", letter case of {language} (--language)" * told
             + f", {long} clips of over {LONGEST_WHOLE_SECONDS:.0f} s recognised in windows" * bool(long)
+            + shared * bool(tested & trained)
         )
 
     def recognise(self, split: str, state: TrainingState) -> Recognised:

@@ -1,4 +1,4 @@
-"""Audio files -> 16 kHz mono int16 waveforms."""
+"""Decode audio files to 16 kHz mono int16 waveforms."""
 
 import dataclasses
 import io
@@ -128,7 +128,7 @@ def record(data: bytes, *, min_samples: int = 1, max_seconds: float = MAX_SECOND
 
 
 def _decode(stream: containers.Stream, seconds_left: float, max_seconds: float) -> tuple[np.ndarray, int]:
-    """All samples of a stream, float32 [sample, channel], and their rate in Hz."""
+    """Decode all samples of a stream, float32 [sample, channel]; return them and their rate in Hz."""
     try:
         with soundfile.SoundFile(io.BytesIO(stream.data)) as file:
             rate = file.samplerate
@@ -151,7 +151,7 @@ def _decode(stream: containers.Stream, seconds_left: float, max_seconds: float) 
 
 
 def _mix(samples: np.ndarray, changes: list[tuple[str, str]]) -> np.ndarray:
-    """Float32 [sample, channel] -> [sample]: the mean, or the loudest channel where channels cancel."""
+    """Mix float32 [sample, channel] to [sample]: the mean, or the loudest channel where channels cancel."""
     mono = samples.mean(axis=1, dtype=np.float32)
     if samples.shape[1] == 1 or not len(samples):
         return mono
@@ -168,7 +168,7 @@ def _mix(samples: np.ndarray, changes: list[tuple[str, str]]) -> np.ndarray:
 
 
 def _scale(waveform: np.ndarray, changes: list[tuple[str, str]]) -> np.ndarray:
-    """The waveform with a peak of 1 at most, divided where it is higher.
+    """Divide the waveform where its peak is above 1.
 
     Raises:
         ClipError: silent, or numbers whose full scale cannot be told.
@@ -199,7 +199,7 @@ def _scale(waveform: np.ndarray, changes: list[tuple[str, str]]) -> np.ndarray:
 
 
 def _reason(error: Exception) -> str:
-    """libsndfile's words, without the address of the buffer it read from."""
+    """Give libsndfile's words without the address of the buffer that it read."""
     text = (str(error) or type(error).__name__).splitlines()[0]
     if "possibly a pipe" in text:  # libsndfile's word for bytes that it cannot place
         return "no audio format that is known here"
@@ -207,5 +207,5 @@ def _reason(error: Exception) -> str:
 
 
 def to_float(samples: np.ndarray) -> np.ndarray:
-    """int16 -> float32 in [-1, 1]."""
+    """Convert int16 samples to float32 in [-1, 1]."""
     return samples.astype(np.float32) / 32767.0

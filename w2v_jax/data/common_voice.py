@@ -1,4 +1,4 @@
-"""Reading the Common Voice layout: `clips/` beside `validated.tsv`, `train.tsv`, ..."""
+"""Read the Common Voice layout: `clips/` beside `validated.tsv`, `train.tsv`, ..."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,12 +26,12 @@ class Utterance(Protocol):
 
     @property
     def num_samples(self) -> int:
-        """Length at 16 kHz."""
+        """Give the length in samples at 16 kHz."""
         ...
 
     @property
     def samples(self) -> np.ndarray:
-        """int16 [samples] at 16 kHz; may read from disk."""
+        """Give the samples, int16 [samples] at 16 kHz; this may read from disk."""
         ...
 
     @property
@@ -75,7 +75,7 @@ class Corpus:
     changed: list[ChangedClip] = dataclasses.field(default_factory=list)
 
     def speakers(self) -> dict[str, list[int]]:
-        """Indices into `clips` by speaker, in order of first appearance."""
+        """Find the indices into `clips` of each speaker, in order of first appearance."""
         found: dict[str, list[int]] = {}
         for index, client_id in enumerate(column(self.clips, "client_id")):
             found.setdefault(client_id, []).append(index)
@@ -228,7 +228,7 @@ class FolderCorpus:
         return read_other(path.read_bytes(), path.name, self._release.clip_names)
 
     def listed(self, split: str, name: str) -> list[str]:
-        """A column of a split's usable rows, without reading audio.
+        """Give a column of a split's usable rows, without reading audio.
 
         Raises:
             CorpusError: no such split, or as `parse_table`.

@@ -1,4 +1,4 @@
-"""Delimited tables in the dialects that people save: which separator, quotes, line ends and encoding."""
+"""Read delimited tables in the dialects that people save: separators, quotes, line ends and encodings."""
 
 import codecs
 import csv
@@ -53,7 +53,7 @@ class Dialect(NamedTuple):
 
 
 def to_utf8(data: bytes, name: str) -> bytes:
-    """The table in UTF-8 without a byte order mark, lines ending in LF or CRLF.
+    """Convert a table to UTF-8 without a byte order mark, with lines that end in LF or CRLF.
 
     Raises:
         CorpusError: a Git LFS pointer, UTF-16 without a mark, or bytes that are not of the encoding that the
@@ -80,7 +80,7 @@ def to_utf8(data: bytes, name: str) -> bytes:
 
 
 def detect(header: bytes, required: Sequence[str], name: str) -> Dialect:
-    """Find the separator that gives the required columns; a tab where none does.
+    """Find the separator that gives the required columns, or else the one that gives most columns.
 
     Args:
         header: first line of the table, UTF-8.
@@ -115,7 +115,7 @@ def _header_fields(text: str, separator: str, quoted: bool) -> list[str]:
 
 
 def lines(data: bytes, dialect: Dialect, name: str) -> Iterator[Line]:
-    """The rows after the header; empty lines are left out.
+    """Read the rows after the header; empty lines are left out.
 
     Raises:
         CorpusError: a quoted field that never ends.

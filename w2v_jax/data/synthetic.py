@@ -72,7 +72,7 @@ class Speaker:
 
 
 def letter_formants_hz(letter: str) -> tuple[float, ...]:
-    """Formants of a letter; consonants get fixed ones spread over the band."""
+    """Find the formants of a letter; consonants get fixed ones spread over the band."""
     if letter in VOWEL_FORMANTS_HZ:
         return VOWEL_FORMANTS_HZ[letter]
     place = CONSONANTS.index(letter)
@@ -80,7 +80,7 @@ def letter_formants_hz(letter: str) -> tuple[float, ...]:
 
 
 def make_lexicon(words: int, rng: np.random.Generator) -> list[str]:
-    """Different pseudo-words of two or three open syllables."""
+    """Make different pseudo-words of two or three open syllables."""
     lexicon: dict[str, None] = {}
     while len(lexicon) < words:
         syllables = rng.integers(2, 4)

@@ -45,7 +45,7 @@ class SkippedClip:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ChangedClip:
-    """A clip that is used although it, or its name, is not what it should be: what was changed, and why."""
+    """A clip that was changed, or found under another name, and is used; what was changed, and why."""
 
     path: str
     reason: str

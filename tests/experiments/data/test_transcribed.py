@@ -277,3 +277,12 @@ def test_labels_leave_unknown_characters_out_and_count_them():
     assert unknown == {"7": 2}
     tokenizer = CharacterTokenizer("ab ")
     assert [tokenizer.decode(ids) for ids in labels] == ["ab ba", "ab", "b"]
+
+
+@pytest.mark.parametrize("speakers", [3, 9])
+def test_few_speakers_of_labels_are_divided_by_speaker(tmp_path, speakers):
+    folder = write_locale(tmp_path / "xx", {"validated": rows_of(speakers, ["si", "no", "forse"])})
+    splits = load(folder, rules=None)
+    heard = [set(column(held.clips, "client_id")) for held in splits.values()]
+    assert sum(map(len, heard)) == len(set.union(*heard)) == speakers
+    assert all(set(held.texts) == {"si", "no", "forse"} for held in splits.values())

@@ -66,7 +66,7 @@ class Buckets:
         self._epoch = functools.lru_cache(maxsize=2)(self._shuffle)
 
     def members(self, bucket: int) -> np.ndarray:
-        """Indices of a bucket's clips."""
+        """Find the indices of a bucket's clips."""
         return self._order[self._members[bucket]]
 
     def _shuffle(self, epoch: int) -> tuple[np.ndarray, list[np.ndarray]]:

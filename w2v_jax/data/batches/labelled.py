@@ -65,7 +65,7 @@ class LabelledBatches:
         return self._make(self._buckets[step])
 
     def in_order(self) -> Iterator[tuple[list[int], LabelledBatch]]:
-        """Every clip once with the indices of the clips in each batch."""
+        """Give every clip once, with the indices of the clips in each batch."""
         for choice in self._buckets.in_order():
             yield [int(index) for index in choice.indices], self._make(choice)
 

@@ -90,7 +90,7 @@ def _stream(data: bytes, end: int) -> Stream:
 
 
 def _frames_from_the_end(data: bytes) -> Iterator[_Frame]:
-    """Places that hold a valid frame header, the last one first."""
+    """Find the places that hold a valid frame header, the last one first."""
     at = len(data)
     lowest = max(42, at - SEARCHED_BYTES)
     while (at := max(data.rfind(b"\xff\xf8", lowest, at), data.rfind(b"\xff\xf9", lowest, at))) >= 0:
@@ -101,7 +101,7 @@ def _frames_from_the_end(data: bytes) -> Iterator[_Frame]:
 
 
 def _frame(data: bytes, at: int) -> _Frame | None:
-    """The frame whose header is at `at`; None if there is no valid one."""
+    """Read the frame whose header is at `at`; None if there is no valid one."""
     head = data[at : at + 16].ljust(16, b"\0")
     if head[3] & 1 or head[2] >> 4 == 0:
         return None
@@ -132,7 +132,7 @@ def _crc8(data: bytes) -> int:
 
 
 def _crc16(data: bytes) -> int:
-    """Zero for a whole frame with its checksum."""
+    """Compute the CRC-16, which is zero for a whole frame with its checksum."""
     crc = 0
     for byte in data:
         crc = (crc << 8 & 0xFF00) ^ _CRC16[crc >> 8 ^ byte]

@@ -115,7 +115,7 @@ def _parts(data: bytes) -> tuple[list[_Part], int]:
 
 
 def _header(data: bytes, at: int) -> _Header | None:
-    """The frame header at `at`; None where there is none of layer III."""
+    """Read the frame header at `at`; None where there is none of layer III."""
     return _parsed(data[at : at + 4])
 
 
@@ -137,7 +137,7 @@ def _parsed(head: bytes) -> _Header | None:
 
 
 def _resume(data: bytes, at: int) -> int:
-    """The next place with two frames in a row, or the end of the file."""
+    """Find the next place with two frames in a row, or the end of the file."""
     while (at := data.find(SYNC, at)) >= 0:
         header = _header(data, at)
         if header is not None and (
@@ -173,7 +173,7 @@ def _info(data: bytes, at: int, header: _Header) -> _Info | None:
 
 
 def _stream(data: bytes, part: _Part, damage: str) -> Stream:
-    """A part as a file whose Xing header is right."""
+    """Give a part as a file whose Xing header is right."""
     held, claimed = len(part.at), part.info and part.info.frames
     trimmed = part.info.trimmed if part.info else 0
     fewest = (held - 1) * part.header.samples - trimmed - DECODER_DELAY
@@ -187,7 +187,7 @@ def _stream(data: bytes, part: _Part, damage: str) -> Stream:
 
 
 def _xing(data: bytes, at: int, frames: int, size_bytes: int) -> bytes:
-    """A frame without audio that counts the frames that follow it, at the highest bit rate to have room."""
+    """Make a frame without audio that counts the frames behind it; the highest bit rate gives room."""
     head = bytes([0xFF, data[at + 1] | 1, 0xE0 | data[at + 2] & 0x0C, data[at + 3]])
     header = _parsed(head)
     assert header is not None

@@ -92,7 +92,7 @@ def _end_of_page(data: bytes, at: int) -> tuple[int, bool]:
 
 
 def _checksum(page: bytes) -> bytes:
-    """The page's CRC-32 as it is stored.
+    """Compute the page's CRC-32 as it is stored.
 
     The polynomial is zlib's, but bits go in the other order, and neither end is inverted.
     """

@@ -51,7 +51,7 @@ def streams(data: bytes) -> tuple[list[Stream], int]:
 
 
 def _chunks(data: bytes, at: int, order: str) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start of the content and claimed size of the chunks from `at` on."""
+    """Yield name, start of the content and claimed size of the chunks from `at` on."""
     while at + 8 <= len(data):
         name, size = data[at : at + 4], struct.unpack_from(f"{order}I", data, at + 4)[0]
         yield name, at + 8, size
@@ -112,7 +112,7 @@ def _is_no_chunk(data: bytes, at: int) -> bool:
 
 
 def _whole(data: bytes, order: str, start: int, held: int, frame_bytes: int) -> Stream:
-    """A stream whose sizes say what is there."""
+    """Give a stream whose sizes are those of the content."""
     head = 0 if data[:4] != b"FORM" else SSND_HEADER
     samples = (held - head) // frame_bytes if frame_bytes else 0
     sizes = struct.pack(f"{order}I", len(data) - 8), struct.pack(f"{order}I", held)

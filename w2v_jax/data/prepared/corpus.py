@@ -81,7 +81,7 @@ class PreparedCorpus:
         return np.flatnonzero(self._columns["split"] == self.splits.index(split))
 
     def column(self, name: str, numbers: np.ndarray) -> list[str]:
-        """Some clips' "client_id", "path", "sentence", "age", "gender" or "accent"."""
+        """Give the "client_id", "path", "sentence", "age", "gender" or "accent" of some clips."""
         if name == "path":
             return [self._path_of(number) for number in numbers]
         if name == "sentence":  # not in the index: reads the records
@@ -95,22 +95,22 @@ class PreparedCorpus:
         return ClipRow(path=self._path_of(int(number)), **values)
 
     def record(self, number: int | np.integer) -> dict[str, Any]:
-        """A clip's whole example, read from disk; texts are str."""
+        """Read a clip's whole example from disk; texts are str."""
         if self._source is None:
             self._source = records.open_records(self._paths)
         found = records.deserialise(self._source[int(number)])
         return {name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()}
 
     def samples(self, number: int | np.integer) -> np.ndarray:
-        """A clip's audio, int16 [samples] at 16 kHz, read from disk."""
+        """Read a clip's audio from disk, int16 [samples] at 16 kHz."""
         return self.record(number)["audio"]
 
     def skipped(self) -> list[SkippedClip]:
-        """Clips and rows that the preparation left out, and why."""
+        """List the clips and rows that the preparation left out, and why."""
         return records.read_list(self.folder / records.SKIPPED, SkippedClip)
 
     def changed(self) -> list[ChangedClip]:
-        """Clips that the preparation changed, and why."""
+        """List the clips that the preparation changed, and why."""
         return records.read_list(self.folder / records.CHANGED, ChangedClip)
 
     def load(self, split: str = UNION, *, min_samples: int = 1) -> Corpus:
@@ -134,7 +134,7 @@ class PreparedCorpus:
         return without_short_clips(corpus, min_samples)
 
     def listed(self, split: str, name: str) -> list[str]:
-        """A column of a split, without reading audio.
+        """Give a column of a split, without reading audio.
 
         Raises:
             CorpusError: no such split.

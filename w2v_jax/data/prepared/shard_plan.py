@@ -1,4 +1,4 @@
-"""Which clip of a release goes into which split and shard, known before anything is decoded."""
+"""Plan the split and the shard of each clip of a release before anything is decoded."""
 
 import dataclasses
 

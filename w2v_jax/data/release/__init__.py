@@ -1,1 +1,1 @@
-"""A release as its user has it: the tarball or the unpacked folder, and which clip is in which split."""
+"""Read a release as its user has it, a tarball or an unpacked folder, and assign its clips to splits."""

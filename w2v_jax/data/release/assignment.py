@@ -1,4 +1,4 @@
-"""Which clip of a release is in which split: one rule for folders and for prepared data."""
+"""Assign the clips of a release to splits: one rule for folders and for prepared data."""
 
 import dataclasses
 import re
@@ -41,7 +41,7 @@ class Assignment:
         return [split for split in ("train", "dev", "test") if split in held]
 
     def select(self, split: str) -> list[ClipRow]:
-        """Rows of a split in its table's order; `validated` is all clips together."""
+        """Give the rows of a split in its table's order; `validated` is all clips together."""
         if split == UNION:
             return list(self.rows.values())
         names = self.order.get(split, [])
@@ -136,7 +136,11 @@ def _read_tables(release: Release, skipped: list[SkippedClip]) -> tuple[dict[str
 
 def _missing(path: str, split: str, names: ClipNames) -> SkippedClip:
     near = names.near(path)
-    detail = "no such file in clips; links do not count" if near is None else f"not in clips, but {near} is"
+    detail = (
+        "no such file in clips, or a link that leads nowhere"
+        if near is None
+        else f"not in clips, but {near} is"
+    )
     return SkippedClip(path=path, reason="missing", detail=detail, split=split)
 
 
@@ -165,7 +169,7 @@ def _take_out_damaged(
 def _unused_files(
     release: Release, found: dict[str, tuple[ClipRow, str]], skipped: list[SkippedClip]
 ) -> list[SkippedClip]:
-    """Files that an archive holds twice, and files that no table lists."""
+    """List the files that an archive holds twice, and those that no table lists."""
     left_out = {skip.path for skip in skipped}
     repeated = [
         SkippedClip(path=path, reason="duplicate", detail="twice in the archive; the first one counts")

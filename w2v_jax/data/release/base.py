@@ -16,31 +16,31 @@ class Release(Protocol):
 
     @property
     def tables(self) -> dict[str, bytes]:
-        """Content of the split tables that there are, by name."""
+        """Give the content of the split tables that there are, by name."""
         ...
 
     @property
     def clip_names(self) -> list[str]:
-        """Files of `clips/`, in the order in which `clips` reads them; each once."""
+        """List the files of `clips/` once each, in the order in which `clips` reads them."""
         ...
 
     @property
     def repeated(self) -> Sequence[str]:
-        """Files that the archive holds more than once; the first one counts."""
+        """List the files that the archive holds more than once; the first one counts."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the tables and with the names, sizes and order of the clips."""
+        """Give a digest that changes with the tables and with the names, sizes and order of the clips."""
         ...
 
     def clips(self, wanted: Container[str]) -> Iterator[tuple[str, bytes]]:
-        """Names and contents of the wanted clips, in the order of `clip_names`."""
+        """Yield names and contents of the wanted clips, in the order of `clip_names`."""
         ...
 
 
 def fingerprint(tables: Mapping[str, bytes], sizes: Mapping[str, int]) -> str:
-    """A digest of a release: its tables, and its clips' names and sizes in their order."""
+    """Digest a release: its tables, and its clips' names and sizes in their order."""
     digest = hashlib.sha256()
     for name, data in sorted(tables.items()):
         digest.update(f"{name}\0{len(data)}\0".encode() + data)

@@ -1,4 +1,4 @@
-"""Finding the file that a table means: releases and file systems spell names differently."""
+"""Find the file that a table means: releases and file systems spell names differently."""
 
 import functools
 import unicodedata
@@ -20,7 +20,7 @@ class ClipNames:
 
     @functools.cached_property
     def _by_stem(self) -> dict[str, list[str]]:
-        """Files of audio by their names without the suffix."""
+        """Group the audio files by their names without the suffix."""
         found: dict[str, list[str]] = {}
         for composed, name in self._by_spelling.items():
             stem, is_audio = _stem(composed)
@@ -30,7 +30,7 @@ class ClipNames:
 
     @functools.cached_property
     def _by_folded(self) -> dict[str, str]:
-        """Files by their names, and by those without the suffix, both without case and blanks."""
+        """Find files by their names with and without the suffix, in any case and without blanks."""
         by_name = {_folded(name): name for name in sorted(self._names, reverse=True)}
         return {_folded(stem): names[0] for stem, names in self._by_stem.items()} | by_name
 
@@ -51,7 +51,7 @@ class ClipNames:
         return (there[0], what) if len(there) == 1 else None
 
     def near(self, path: str) -> str | None:
-        """A file whose name differs in case, blanks or the suffix alone."""
+        """Find a file whose name differs in case, blanks or the suffix alone."""
         return self._by_folded.get(_folded(path)) or self._by_folded.get(_folded(_stem(_composed(path))[0]))
 
 
@@ -60,7 +60,7 @@ def _composed(name: str) -> str:
 
 
 def _stem(name: str) -> tuple[str, bool]:
-    """The name without its suffix, and True; the whole name and False where the suffix is none of audio."""
+    """Remove the suffix of audio, and tell whether there was one; other names stay whole."""
     stem, dot, suffix = name.rpartition(".")
     is_audio = bool(dot) and f".{suffix.lower()}" in AUDIO_SUFFIXES
     return (stem if is_audio else name), is_audio

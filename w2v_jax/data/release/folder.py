@@ -49,13 +49,13 @@ class FolderRelease:
 
     @functools.cached_property
     def tables(self) -> dict[str, bytes]:
-        """Content of the split tables that there are, by name."""
+        """Give the content of the split tables that there are, by name."""
         paths = {name: self.folder / name for name in SPLIT_TABLES}
         return {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
 
     @functools.cached_property
     def clip_names(self) -> list[str]:
-        """Files of `clips/`, sorted."""
+        """List the files of `clips/`, sorted; a link counts where it leads to a file."""
         clips = self.folder / "clips"
         if not clips.is_dir():
             return []
@@ -64,12 +64,12 @@ class FolderRelease:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Changes with the tables and with the names and sizes of the clips."""
+        """Give a digest that changes with the tables and with the names and sizes of the clips."""
         sizes = {name: (self.folder / "clips" / name).stat().st_size for name in self.clip_names}
         return fingerprint(self.tables, sizes)
 
     def clips(self, wanted: Container[str]) -> Iterator[tuple[str, bytes]]:
-        """Names and contents, in the order of names."""
+        """Yield names and contents, in the order of names."""
         for name in self.clip_names:
             if name in wanted:
                 try:

@@ -61,8 +61,8 @@ def _what_it_is(files: Collection[str]) -> str:
         )
     if spontaneous := sorted(name for name in names if name.startswith(("ss-corpus", "sps-corpus"))):
         return (
-            f"is a release of spontaneous speech ({spontaneous[0]}): write client_id, audio_file "
-            "and transcription as client_id, path and sentence to validated.tsv, and rename audios to clips"
+            f"is a release of spontaneous speech ({spontaneous[0]}): w2v-jax data import FOLDER --table "
+            f"{spontaneous[0]} --out DIR makes a corpus of it"
         )
     if unvalidated := [f"{name}.tsv" for name in UNVALIDATED if f"{name}.tsv" in names]:
         return (
@@ -74,5 +74,5 @@ def _what_it_is(files: Collection[str]) -> str:
         return f"has {renamed[0]}: rename it to {renamed[0].removesuffix('.csv')}.tsv (commas are read)"
     return (
         "has no validated.tsv: expected the layout of Common Voice (cv-corpus-*/<locale>/validated.tsv and "
-        "clips/)"
+        "clips/); w2v-jax data import FOLDER --out DIR makes it of any folder of recordings"
     )

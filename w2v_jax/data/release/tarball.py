@@ -62,7 +62,7 @@ def open_release(source: Path, locale: str | None = None, on_bytes: OnBytes | No
 
 
 def _decompress(raw: Any) -> Any:
-    """The archive itself, by the first bytes of the file."""
+    """Open the archive itself, by the first bytes of the file."""
     start = raw.read(6)
     raw.seek(0)
     for magic, opener in ((b"\x1f\x8b", gzip.open), (b"\xfd7zXZ\0", lzma.open), (b"BZh", bz2.open)):
@@ -141,7 +141,7 @@ class TarRelease:
             raise CorpusError(f"{self._path} is {what}")
 
     def clips(self, wanted: Container[str]) -> Iterator[tuple[str, bytes]]:
-        """Names and contents, in the archive's order."""
+        """Yield names and contents, in the archive's order."""
         folder = PurePosixPath(self._prefix) / "clips"
         seen: set[str] = set()
         for archive, member in self._members(None):
