@@ -33,6 +33,6 @@ class ProbeArguments:
     labels: tuple[float, ...] = (100.0,)
     """Percentages of the training labels that linear probes are trained with, as 1 5 10 100."""
     out: Path | None = None
-    """Folder for the report. Left out: runs/probe-NAMES."""
+    """Folder for the report. Default: runs/probe-NAMES."""
     seed: int = 0
     """Seed of the networks, of the choice of few labels, and of the splits of the task speaker."""

@@ -50,7 +50,7 @@ SCALES = {
         batch_size=2,
         central_batch_size=4,
         heldout_speakers=1,
-        words=("--crop-seconds", "0.6"),
+        words=("--seconds", "0.6"),
     ),
     "small": Scale(
         rounds=10,
@@ -92,7 +92,7 @@ class Arm:
             words += ["--aggregation", "loss-weighted"]
         if self.training == SPEAKERS:
             words += ["--partition", "speakers", "--clients-per-round", str(CLIENTS)]
-        return [*words, "--local-steps", str(steps), "--batch-size", str(batch)]
+        return [*words, "--local-steps", str(steps), "--batch", str(batch)]
 
 
 def arms(encoders: Sequence[str], trainings: Sequence[str]) -> list[Arm]:
