@@ -39,8 +39,9 @@ GROUPS = {
         "client-dropout overshoot speed-spread deadline-steps max-update-norm corruption corrupted-clients"
     ),
     "Experiment": (
-        "scale seeds encoders trainings repeats steps items sections runners workloads fedjax single-step make "
-        "gradient-batch gradient-seconds compiled check measure doubling-months memory-doubling-months from-year"
+        "scale seeds encoders trainings repeats steps items sections runners workloads fedjax single-step "
+        "make gradient-batch gradient-seconds compiled check measure doubling-months memory-doubling-months "
+        "from-year"
     ),
     "Compute": (
         "precision method memory-budget device target platforms headroom forms lanes chunk shards "

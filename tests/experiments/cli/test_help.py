@@ -136,7 +136,7 @@ def test_examples_are_right(name):
 def test_a_group_lists_its_commands(group, words, capsys):
     assert cli.main([group, *words]) == 0
     out = capsys.readouterr().out
-    listed = re.findall(r"^  (\w+ \w+) ", out, re.MULTILINE)
+    listed = re.findall(r"^  ([\w-]+ [\w-]+) ", out, re.MULTILINE)
     assert listed == [name for name in cli.COMMANDS if name.split()[0] == group]
 
 
