@@ -711,9 +711,9 @@ FAULTS = {
         "tests/experiments/models/test_keyword_conversion.py -k transformers_defines",
     ),
     "fewer labels that are not part of more": fault(
-        "experiments/data/keywords.py",
-        "generator(*BUDGET_IDENTITY, seed, stable_id(name))",
-        "generator(*BUDGET_IDENTITY, seed, stable_id(name), round(1000 * share))",
+        "w2v_jax/recognition/label_budgets.py",
+        "np.random.default_rng((seed, int(number)))",
+        "np.random.default_rng((seed, int(number), round(1000 * share)))",
         "tests/experiments/recognition/test_keyword_runs.py -k nested",
     ),
     "crops that leave most of a batch empty": fault(
@@ -757,6 +757,36 @@ FAULTS = {
         '("heldout_loss", -1)',
         '("heldout_loss", 1)',
         "tests/experiments/pretrain/test_probing.py -k best_round",
+    ),
+    "a probe of characters hears the neighbours the wrong way round": fault(
+        "w2v_jax/recognition/character_probes.py",
+        "earlier = jnp.pad(each[0, ",
+        "earlier = jnp.pad(each[2, ",
+        "tests/w2v_jax/recognition/test_character_probes.py -k neighbours",
+    ),
+    "a probe of characters hears padding": fault(
+        "w2v_jax/recognition/character_probes.py",
+        "jnp.where(valid[:, None, :, None], (x - mean) / deviation, 0.0)",
+        "(x - mean) / deviation",
+        "tests/w2v_jax/recognition/test_character_probes.py -k padding",
+    ),
+    "the layer with the most errors is chosen": fault(
+        "experiments/probe/metrics.py",
+        "(min if self.lower_is_better else max)",
+        "max",
+        "tests/experiments/probe/test_characters.py -k compares_error_rates",
+    ),
+    "clips that do not fit in the frames are kept": fault(
+        "experiments/probe/transcribed_clips.py",
+        "needed > num_frames(lengths(clips))",
+        "needed > lengths(clips)",
+        "tests/experiments/probe/test_characters.py -k left_out",
+    ),
+    "more errors are called better": fault(
+        "experiments/probe/metrics.py",
+        "(difference < 0) == self.lower_is_better",
+        "difference > 0",
+        "tests/experiments/study/test_representations.py -k fewer_errors",
     ),
 }
 

@@ -8,7 +8,7 @@ COMMANDS = {
         "train a speech recognizer or keyword spotter on an encoder, and score it",
     ),
     "transcribe": ("experiments.recognition.transcribe", "transcribe audio files with a fine-tuned run"),
-    "probe": ("experiments.probe.command", "judge frozen encoders by simple classifiers of their frames"),
+    "probe": ("experiments.probe.command", "judge frozen encoders by simple probes of their frames"),
     "convert": (
         "experiments.models.convert",
         "convert Hugging Face and fairseq models to run folders, and back",
@@ -72,7 +72,7 @@ COMMANDS = {
     ),
     "study representations": (
         "experiments.study.representations.command",
-        "pre-train in several ways at equal audio, and probe keywords in the frozen encoders",
+        "pre-train in several ways at equal audio, and probe the frozen encoders",
     ),
     "study few-labels": (
         "experiments.study.few_labels.command",

@@ -1,4 +1,4 @@
-"""`w2v-jax probe`: what simple classifiers read from frozen encoders, layer by layer."""
+"""`w2v-jax probe`: what simple probes read from frozen encoders, layer by layer."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def main(argv: list[str]) -> None:
     for share in options.labels:
         if not 0 < share <= 100:
             raise UsageError(f"--labels takes percentages above 0 and up to 100, got {share:g}")
-    if options.task == "speaker" and options.column != ProbeArguments.column:
+    if options.task != "keywords" and options.column != ProbeArguments.column:
         raise UsageError("--column has a meaning with --task keywords alone")
     if options.seed < 0:
         raise UsageError(f"--seed must be at least 0, got {options.seed}")

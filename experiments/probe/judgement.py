@@ -21,7 +21,7 @@ from w2v_jax.recognition.trained_probes import (
     weighted_sum_probe,
 )
 
-# The classifiers, and their names in results.
+# The probes, and their names in results.
 HEADS: dict[Head, str] = {"linear": "linear", "mlp": "mlp", "weighted-sum": "weighted_sum"}
 Features = dict[str, np.ndarray]
 

@@ -6,63 +6,39 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.data import corpora, splits
+from experiments.data import corpora
 from experiments.data.splits import SPLITS
 from experiments.options.spelling import nearest
-from experiments.probe.options import Task
-from w2v_jax.config import SAMPLE_RATE_HZ
-from w2v_jax.data.common_voice import Utterance, column, lengths, take
+from experiments.probe.options import ClassTask
+from experiments.probe.split_clips import Selection, SplitClips, own_splits
+from w2v_jax.data.common_voice import Utterance, column, take
 from w2v_jax.data.release.assignment import UNION
 from w2v_jax.data.synthetic import SyntheticConfig
 from w2v_jax.data.tables import COLUMNS
 from w2v_jax.errors import CorpusError
 
-LONGEST_SECONDS = 30.0
 DEV_SHARE, TEST_SHARE = 0.2, 0.2  # of a speaker's clips, where the speaker is the class
 NAMED = 5  # classes that a note names at most
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LabelledClips:
+class LabelledClips(SplitClips):
     """Clips of train, dev and test with their classes.
 
     Attributes:
-        clips: of all three splits.
         labels: int64 [clip], indices into `classes`.
-        places: str [clip], "train", "dev" or "test".
         classes: names.
-        notes: lines about what was left out, made or assumed.
-        left_out: clips that were left out, by reason.
     """
 
-    clips: Sequence[Utterance]
     labels: np.ndarray
-    places: np.ndarray
     classes: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
-
-    def of(self, split: str) -> np.ndarray:
-        """Indices of a split's clips."""
-        return np.flatnonzero(self.places == split)
-
-    def speakers(self) -> np.ndarray:
-        """The speaker of every clip, str [clip]."""
-        return np.array(column(self.clips, "client_id"))
-
-    def paths(self) -> np.ndarray:
-        """The path of every clip, str [clip]."""
-        return np.array(column(self.clips, "path"))
 
     def take(self, indices: np.ndarray) -> "LabelledClips":
         """Some of the clips; the classes stay."""
-        chosen = [int(index) for index in indices]
-        return dataclasses.replace(
-            self, clips=take(self.clips, chosen), labels=self.labels[chosen], places=self.places[chosen]
-        )
+        return self.taken(indices, labels=self.labels[indices])
 
 
-def load(data: str, task: Task, name: str, *, min_samples: int, seed: int) -> LabelledClips:
+def load(data: str, task: ClassTask, name: str, *, min_samples: int, seed: int) -> LabelledClips:
     """Read a corpus whose clips have classes.
 
     Args:
@@ -80,7 +56,7 @@ def load(data: str, task: Task, name: str, *, min_samples: int, seed: int) -> La
     if name not in COLUMNS:
         raise CorpusError(nearest(name, [held for held in COLUMNS if held != "path"], "--column"))
     with corpora.opened(data, SyntheticConfig()) as source:
-        read = _all_clips if task == "speaker" else _own_splits
+        read = _all_clips if task == "speaker" else own_splits
         clips, places, notes = read(source)
         values = np.array([" ".join(value.split()) for value in column(clips, name)])
         if not any(values):
@@ -101,32 +77,6 @@ def _all_clips(source: corpora.Source) -> tuple[Sequence[Utterance], np.ndarray,
     """All clips of a corpus as train: `by_clip` divides them."""
     clips = source.load(UNION).clips
     return clips, np.full(len(clips), "train"), []
-
-
-def _own_splits(source: corpora.Source) -> tuple[Sequence[Utterance], np.ndarray, list[str]]:
-    """The splits of a release; those that it lacks are made of other speakers.
-
-    Raises:
-        CorpusError: a missing split cannot be made of other speakers.
-    """
-    missing = [split for split in SPLITS[1:] if split not in source.splits]
-    base = "train" if "train" in source.splits else UNION
-    speakers = len(set(source.listed(base, "client_id")))
-    if missing and speakers < splits.FEWEST_SPEAKERS:
-        raise CorpusError(
-            f"{source.folder} has no {' and no '.join(f'{split}.tsv' for split in missing)}, and {speakers} "
-            f"speaker{'s' * (speakers != 1)} in {base}.tsv: too few to set some aside "
-            f"({splits.FEWEST_SPEAKERS} are needed)"
-        )
-    divided = splits.divide(source.splits, source.load)
-    clips = [clip for split in SPLITS for clip in divided[split].clips]
-    places = np.repeat(SPLITS, [len(divided[split].clips) for split in SPLITS])
-    notes = [f"no {split}.tsv: {split} was made of speakers of {base}.tsv" for split in missing]
-    heard = set(column(divided["train"].clips, "client_id"))
-    for split in SPLITS[1:]:
-        if shared := heard & set(column(divided[split].clips, "client_id")):
-            notes.append(f"{len(shared)} speakers of {split} are in train too: accuracies flatter every arm")
-    return clips, places, notes
 
 
 def labelled(
@@ -150,22 +100,13 @@ def labelled(
     Raises:
         CorpusError: fewer than two classes, or a split without clips, are left.
     """
-    notes, left_out = list(notes), Counter[str]()
-    kept = np.ones(len(values), bool)
-
-    def drop(which: np.ndarray, reason: str) -> None:
-        left_out[reason] += int((which & kept).sum())
-        kept[which] = False
-
-    samples = lengths(clips)
-    drop(samples < min_samples, "too short")
-    drop(samples > LONGEST_SECONDS * SAMPLE_RATE_HZ, f"over {LONGEST_SECONDS:g} s")
-    drop(values == "", "without a class")
-    counts = Counter(values[kept].tolist())
+    notes, selection = list(notes), Selection(clips, min_samples)
+    selection.drop(values == "", "without a class")
+    counts = Counter(values[selection.kept].tolist())
     single = sorted(value for value, count in counts.items() if count == 1)
-    drop(np.isin(values, single), "the only clip of its class")
-    known = sorted(set(values[kept & (places == "train")].tolist()))
-    unseen = kept & (places != "train") & ~np.isin(values, known)
+    selection.drop(np.isin(values, single), "the only clip of its class")
+    known = sorted(set(values[selection.kept & (places == "train")].tolist()))
+    unseen = selection.kept & (places != "train") & ~np.isin(values, known)
     if single:
         notes.append(f"{len(single)} classes have a single clip, which is left out: {_some(single)}")
     for split in SPLITS[1:]:
@@ -174,19 +115,19 @@ def labelled(
             notes.append(
                 f"{lost.sum()} clips of {split} are of classes that are not in train, and left out: {which}"
             )
-    drop(unseen, "of a class that is not in train")
+    selection.drop(unseen, "of a class that is not in train")
     if len(known) < 2:
         what = f"1 class ({known[0]})" if known else "no class"
         raise CorpusError(f"{where} has {what} with two clips or more to train with: a probe needs 2 classes")
     number = {value: index for index, value in enumerate(known)}
-    chosen = np.flatnonzero(kept)
+    chosen = np.flatnonzero(selection.kept)
     return LabelledClips(
         clips=take(clips, chosen.tolist()),
         labels=np.array([number[value] for value in values[chosen].tolist()]),
         places=places[chosen],
         classes=tuple(known),
         notes=tuple(notes),
-        left_out={reason: count for reason, count in left_out.items() if count},
+        left_out=dict(selection.left_out),
     )
 
 

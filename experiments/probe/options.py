@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 import tyro
 
 Head = Literal["linear", "mlp", "weighted-sum"]
-Task = Literal["keywords", "speaker"]
+ClassTask = Literal["keywords", "speaker"]
+ProbeTask = ClassTask | Literal["characters"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProbeArguments:
-    """Judge frozen encoders by the accuracy of simple classifiers of their frames, beside log-mel and random.
+    """Judge frozen encoders by what simple probes read from their frames, beside log-mel and random.
 
     example: w2v-jax probe runs/first --data corpora/it --task keywords
     """
@@ -21,15 +22,17 @@ class ProbeArguments:
     """Encoders: run folders of w2v-jax pretrain (RUN@ROUND or RUN@best for another checkpoint), finetune or
     convert, or hf:FOLDER."""
     data: str
-    """Common Voice folder or prepared data set whose clips have classes."""
-    task: Task = "keywords"
+    """Common Voice folder or prepared data set whose clips have classes or transcripts."""
+    task: ProbeTask = "keywords"
     """keywords: the class is a column of the table, and test has other speakers than train. speaker: the
-    class is the speaker, and every speaker's clips are split."""
+    class is the speaker, and every speaker's clips are split. characters: the column `sentence` is written
+    by CTC, and the score is the character error rate."""
     column: str = "sentence"
     """Column that tells the class, for keywords."""
     heads: tuple[Head, ...] = ("linear", "mlp", "weighted-sum")
-    """Classifiers. linear: ridge regression, which is always among them. mlp: a network with one hidden
-    layer. weighted-sum: a linear map of a learnt sum of the layers. linear alone is the fastest."""
+    """Probes. linear: a linear map, which is always among them (ridge regression, or CTC for characters).
+    mlp: a network with one hidden layer. weighted-sum: a linear map of a learnt sum of the layers. linear
+    alone is the fastest."""
     labels: tuple[float, ...] = (100.0,)
     """Percentages of the training labels that linear probes are trained with, as 1 5 10 100."""
     out: Path | None = None

@@ -1,4 +1,4 @@
-"""The report of `probe`: a table of arms, accuracy by layer, and the confusion of the best arm."""
+"""The report of `probe`: a table of arms, scores by layer, and what the best arm gets wrong."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.probe.encoded import LOG_MEL
+from experiments.probe.metrics import metric_of
 from experiments.process.files import replace_file
 from experiments.report.figures import picture
 from experiments.report.footer import footer
@@ -16,6 +17,15 @@ from experiments.report.writer import write_report
 
 NAME = "result"
 TITLES = {"linear": "linear", "mlp": "small network", "weighted_sum": "sum of layers"}
+ABOUT_CLASSES = (
+    "Layers, penalties and the length of training are chosen on dev. Frames are averaged in six segments of "
+    "a clip; nothing of the encoder is trained."
+)
+ABOUT_CHARACTERS = (
+    "Layers are chosen on dev; nothing of the encoder is trained. Every arm has frames of 40 ms (shorter "
+    "ones stand side by side), and every probe sees a frame and its two neighbours. Probes are trained with "
+    "CTC for a fixed number of epochs; decoding is greedy, without a language model."
+)
 CONFUSIONS_SHOWN = 10
 CLASSES_NAMED = 60  # more do not fit beside the picture
 
@@ -35,22 +45,21 @@ def terminal(result: dict[str, Any]) -> str:
 
 def markdown(result: dict[str, Any]) -> str:
     """Write the report."""
-    best = best_arm(result)
+    best, metric, written = best_arm(result), metric_of(result["task"]), result["task"] == "characters"
     sections = [
         f"# Probe: {result['task']} of frozen encoders",
         _findings(result),
         _arms(result),
-        "Accuracy is the share of the test clips that are classified rightly. In brackets: the 95 % interval "
-        "of the mean over test speakers, by Student's t. Layers, penalties and the length of training are "
-        "chosen on dev. Frames are averaged in six segments of a clip; nothing of the encoder is trained.",
-        "![accuracy by layer, and confusion](result.png)",
+        f"{metric.about} In brackets: the 95 % interval of the mean over test speakers, by Student's t. "
+        + (ABOUT_CHARACTERS if written else ABOUT_CLASSES),
+        f"![{metric.name} by layer, and test speakers or confusion](result.png)",
         _budgets(result),
-        "## Accuracy by layer",
+        f"## {metric.name.capitalize()} by layer",
         _layers(result),
         f"## Test speakers: {best}",
         _speakers(result, best),
-        f"## What {best} confuses most",
-        _confused(result, best),
+        f"## What {best} {'writes' if written else 'confuses most'}",
+        _transcripts(result, best) if written else _confused(result, best),
         "## Data",
         _data(result),
         footer(result["provenance"]),
@@ -60,14 +69,15 @@ def markdown(result: dict[str, Any]) -> str:
 
 def best_arm(result: dict[str, Any]) -> str:
     """Name the run whose probe does best on dev."""
-    runs = {name: row for name, row in result["arms"].items() if row["kind"] == "run"}
-    return max(runs, key=lambda name: runs[name]["linear"]["dev_accuracy"])
+    runs = {name: row["linear"] for name, row in result["arms"].items() if row["kind"] == "run"}
+    best = metric_of(result["task"]).best(runs.values())
+    return next(name for name, score in runs.items() if score is best)
 
 
-def accuracy(score: dict[str, Any]) -> str:
-    """Format an accuracy with its interval."""
+def score_text(result: dict[str, Any], score: dict[str, Any]) -> str:
+    """Format an accuracy or an error rate with its interval."""
     ends = score["interval"]
-    return percent(score["accuracy"], 1) + (
+    return percent(score[metric_of(result["task"]).key], 1) + (
         "" if ends is None else f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
     )
 
@@ -77,7 +87,7 @@ def _arms(result: dict[str, Any]) -> str:
     return table(
         ("arm", "best layer", *(TITLES[head] for head in heads)),
         [
-            (name, row["linear"]["layer"], *(accuracy(row[head]) for head in heads))
+            (name, row["linear"]["layer"], *(score_text(result, row[head]) for head in heads))
             for name, row in result["arms"].items()
         ],
     )
@@ -89,20 +99,19 @@ def _findings(result: dict[str, Any]) -> str:
     for name, row in result["arms"].items():
         for baseline, found in row.get("gain", {"linear": {}})["linear"].items():
             against = LOG_MEL if baseline == LOG_MEL else "a random encoder of its shape"
-            lines.append(f"- {_sentence(name, against, found)}")
+            lines.append(f"- {_sentence(result, name, against, found)}")
     return "\n".join(lines)
 
 
-def _sentence(name: str, against: str, found: dict[str, Any]) -> str:
+def _sentence(result: dict[str, Any], name: str, against: str, found: dict[str, Any]) -> str:
     points, ends = 100 * found["mean"], found["interval"]
     if ends is None:
         return f"{name} is {points:+.1f} points from {against} on the only test speaker."
     told = f"{points:+.1f} points ({100 * ends[0]:+.1f} to {100 * ends[1]:+.1f}) by a linear probe"
-    if ends[0] > 0:
-        return f"{name} is better than {against}: {told}."
-    if ends[1] < 0:
-        return f"{name} is WORSE than {against}: {told}."
-    return f"No difference is shown between {name} and {against}: {told}."
+    if ends[0] <= 0 <= ends[1]:
+        return f"No difference is shown between {name} and {against}: {told}."
+    metric = metric_of(result["task"])
+    return f"{name} {metric.better if metric.improves(points) else metric.worse} {against}: {told}."
 
 
 def _budgets(result: dict[str, Any]) -> str:
@@ -113,12 +122,15 @@ def _budgets(result: dict[str, Any]) -> str:
     head = [f"{100 * held['share']:g} % ({held['clips']} clips)" for held in budgets]
     return "## Few labels: linear probes\n\n" + table(
         ("arm", *head, "all"),
-        [(name, *map(accuracy, [*row["budgets"], row["linear"]])) for name, row in rows.items()],
+        [
+            (name, *(score_text(result, held) for held in [*row["budgets"], row["linear"]]))
+            for name, row in rows.items()
+        ],
     )
 
 
 def _layers(result: dict[str, Any]) -> str:
-    kinds = [key for key in ("linear", "mlp") if key in result["heads"]]
+    kinds, metric = [key for key in ("linear", "mlp") if key in result["heads"]], metric_of(result["task"])
     titles = [f"{TITLES[key]}, {split}" for key in kinds for split in ("dev", "test")]
     return table(
         ("arm", "layer", *titles),
@@ -126,7 +138,7 @@ def _layers(result: dict[str, Any]) -> str:
             (
                 name,
                 layer,
-                *(percent(held[key][which], 1) for key in kinds for which in ("dev_accuracy", "accuracy")),
+                *(percent(held[key][which], 1) for key in kinds for which in (metric.dev_key, metric.key)),
             )
             for name, row in result["arms"].items()
             for layer, held in row["layers"].items()
@@ -156,6 +168,10 @@ def _confused(result: dict[str, Any], best: str) -> str:
     return table(("class", "taken for", "clips"), rows) if rows else "Nothing: every test clip is right."
 
 
+def _transcripts(result: dict[str, Any], best: str) -> str:
+    return table(("spoken", "written"), result["arms"][best]["linear"]["transcripts"])
+
+
 def _data(result: dict[str, Any]) -> str:
     clips = result["clips"]
     rows = [
@@ -166,7 +182,8 @@ def _data(result: dict[str, Any]) -> str:
     left_out = f"Left out: {by_reason(clips['left_out'], none='nothing')}."
     return "\n\n".join(
         [
-            f"`{result['data']}`, column `{result['column']}`: {clips['classes']} classes.",
+            f"`{result['data']}`, column `{result['column']}`: {len(result['classes'])} "
+            f"{'characters' if result['task'] == 'characters' else 'classes'}.",
             table(("split", "clips", "speakers", "minutes"), rows),
             left_out,
             *(["\n".join(notes)] if notes else []),
@@ -175,33 +192,60 @@ def _data(result: dict[str, Any]) -> str:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Draw accuracy by layer with the baselines, and the confusion of the best arm."""
+    """Draw scores by layer with the baselines, and the confusion or the test speakers of the best arm."""
     best = best_arm(result)
-    with picture(path, columns=2, figsize=(13, 5.2)) as (layers, confusion):
+    with picture(path, columns=2, figsize=(13, 5.2)) as (layers, right):
         _draw_layers(result, layers)
-        counts = np.array(result["arms"][best]["linear"]["confusion"], float)
-        shown = confusion.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), cmap="Blues", vmin=0)
-        confusion.figure.colorbar(shown, ax=confusion, label="share of the class's clips")
-        confusion.set(title=f"Confusion: {best}", xlabel="given class", ylabel="true class")
-        if len(counts) <= CLASSES_NAMED:
-            size = 8 if len(counts) <= 20 else 5
-            ticks = range(len(counts))
-            confusion.set_xticks(ticks, result["classes"], rotation=90, fontsize=size)
-            confusion.set_yticks(ticks, result["classes"], fontsize=size)
+        if result["task"] == "characters":
+            _draw_speakers(result, best, right)
+        else:
+            _draw_confusion(result, best, right)
+
+
+def _draw_confusion(result: dict[str, Any], best: str, axis: Any) -> None:
+    counts = np.array(result["arms"][best]["linear"]["confusion"], float)
+    shown = axis.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), cmap="Blues", vmin=0)
+    axis.figure.colorbar(shown, ax=axis, label="share of the class's clips")
+    axis.set(title=f"Confusion: {best}", xlabel="given class", ylabel="true class")
+    if len(counts) <= CLASSES_NAMED:
+        size = 8 if len(counts) <= 20 else 5
+        ticks = range(len(counts))
+        axis.set_xticks(ticks, result["classes"], rotation=90, fontsize=size)
+        axis.set_yticks(ticks, result["classes"], fontsize=size)
+
+
+def _draw_speakers(result: dict[str, Any], best: str, axis: Any) -> None:
+    """Draw each test speaker's error with the best arm against that with log-mel."""
+    own, log_mel = (result["arms"][name]["linear"]["by_speaker"] for name in (best, LOG_MEL))
+    pairs = [(100 * log_mel[speaker], 100 * own[speaker]) for speaker in own]
+    ends = (min(map(min, pairs)) - 2, max(map(max, pairs)) + 2)
+    axis.plot(ends, ends, color="grey", lw=0.8, label="as many errors; below the line, fewer")
+    axis.plot(*zip(*pairs, strict=True), "o", ms=5, label="a test speaker")
+    name = metric_of(result["task"]).name
+    axis.set(title=f"Test speakers: {best}", xlabel=f"{name}, log-mel, %", ylabel=f"{name}, run, %")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
 
 
 def _draw_layers(result: dict[str, Any], axis: Any) -> None:
-    ticks: list[str] = []
+    metric, ticks = metric_of(result["task"]), list[str]()
     for number, (name, row) in enumerate(result["arms"].items()):
         colour = f"C{number}"
         if row["kind"] == LOG_MEL:
-            axis.axhline(100 * row["linear"]["accuracy"], color=colour, ls="--", label=name)
+            axis.axhline(100 * row["linear"][metric.key], color=colour, ls="--", label=name)
             continue
-        shares = [100 * held["linear"]["accuracy"] for held in row["layers"].values()]
+        shares = [100 * held["linear"][metric.key] for held in row["layers"].values()]
         ticks = max(ticks, list(row["layers"]), key=len)
         axis.plot(shares, "o-" if row["kind"] == "run" else "s:", ms=4, color=colour, label=name)
-    axis.axhline(100 / result["clips"]["classes"], color="grey", lw=0.8, label="chance (equal classes)")
+    about = "; lower is better"
+    if not metric.lower_is_better:
+        chance = 100 / len(result["classes"])
+        axis.axhline(chance, color="grey", lw=0.8, label="chance (equal classes)")
+        axis.set_ylim(0, 100)
+        about = ""
     axis.set_xticks(range(len(ticks)), ticks, rotation=30 if len(ticks) > 6 else 0)
-    axis.set(title="Accuracy by layer: linear probes", ylabel="test accuracy, %", ylim=(0, 100))
+    axis.set(
+        title=f"{metric.name.capitalize()} by layer: linear probes", ylabel=f"test {metric.name}, %{about}"
+    )
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)

@@ -1,17 +1,28 @@
 """Probe encoders and their baselines on one corpus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from experiments.models import encoders
 from experiments.models.encoders import Source
-from experiments.probe import labelled_clips
-from experiments.probe.encoded import LOG_MEL, encoder_features, log_mel_features
-from experiments.probe.judgement import HEADS, Features, difference, judge
+from experiments.probe import characters, judgement, labelled_clips, transcribed_clips
+from experiments.probe.encoded import (
+    LOG_MEL,
+    encoder_features,
+    encoder_frames,
+    log_mel_features,
+    log_mel_frames,
+    num_character_frames,
+)
+from experiments.probe.judgement import HEADS, difference
 from experiments.probe.labelled_clips import LabelledClips
+from experiments.probe.metrics import metric_of
 from experiments.probe.options import ProbeArguments
+from experiments.probe.split_clips import SplitClips
+from experiments.probe.transcribed_clips import TranscribedClips
 from experiments.process.provenance import record_provenance
 from experiments.report.units import by_reason, percent
 from fed.keys import initial_key
@@ -30,14 +41,14 @@ class Arm(NamedTuple):
     Attributes:
         name: as the table shows it.
         kind: "run", "random" or "log-mel".
-        features: computes its features of the clips.
+        encoder: its configuration and parameters; None for log-mel.
         random: name of the arm that has its shape and no training; None for arms that are no run.
         description: where its encoder comes from.
     """
 
     name: str
     kind: str
-    features: Callable[[LabelledClips], Features]
+    encoder: tuple[ModelConfig, Parameters] | None = None
     random: str | None = None
     description: dict[str, Any] | None = None
 
@@ -52,35 +63,72 @@ def probe(options: ProbeArguments) -> dict[str, Any]:
     for source in sources.values():
         print(*source.notes, sep="\n", end="\n" * bool(source.notes))
     shortest = max(MIN_SAMPLES, *(held.config.receptive_field_samples for held in sources.values()))
-    labelled = labelled_clips.load(
-        options.data, options.task, options.column, min_samples=shortest, seed=options.seed
-    )
-    told = summary(labelled)
-    print(f"{told['classes']} classes; " + splits_line(told), *labelled.notes, sep="\n", flush=True)
-    shares = [share / 100 for share in sorted(set(options.labels)) if share < 100]
+    held, judged = _task(options, shortest, [source.config for source in sources.values()])
+    told = summary(held)
+    print(splits_line(told), *held.notes, sep="\n", flush=True)
+    metric = metric_of(options.task)
     rows = {}
     for arm in arms(sources):
-        found = judge(arm.features(labelled), labelled, options.heads, shares, options.seed)
+        found = judged(arm)
         rows[arm.name] = {"kind": arm.kind, "random": arm.random, "encoder": arm.description} | found
-        print(f"{arm.name}: linear probe {percent(found['linear']['accuracy'], 1)}", flush=True)
+        score = percent(found["linear"][metric.key], 1)
+        print(f"{arm.name}: {metric.name} of the linear probe {score}", flush=True)
     compare(rows)
     return {
         "data": options.data,
         "task": options.task,
-        "column": options.column if options.task == "keywords" else "client_id",
+        "column": {"keywords": options.column, "speaker": "client_id"}.get(options.task, "sentence"),
         "heads": [HEADS[head] for head in HEADS if head in options.heads or head == "linear"],
         "seed": options.seed,
         "clips": told,
-        "classes": list(labelled.classes),
-        "notes": list(labelled.notes),
+        "classes": list(classes(held)),
+        "notes": list(held.notes),
         "arms": rows,
         "provenance": record_provenance("probe", options.seed),
     }
 
 
+def _task(
+    options: ProbeArguments, min_samples: int, configs: Sequence[ModelConfig]
+) -> tuple[SplitClips, Callable[[Arm], dict[str, Any]]]:
+    """Read the clips of a task, and make the function that judges an arm by them."""
+    shares = [share / 100 for share in sorted(set(options.labels)) if share < 100]
+    chosen = (options.heads, shares, options.seed)
+    if options.task == "characters":
+
+        def fewest_frames(num_samples: np.ndarray) -> np.ndarray:
+            return np.min([num_character_frames(config, num_samples) for config in (None, *configs)], axis=0)
+
+        spoken = transcribed_clips.load(options.data, min_samples=min_samples, num_frames=fewest_frames)
+
+        def judged(arm: Arm) -> dict[str, Any]:
+            made = encoder_frames(*arm.encoder, spoken.clips) if arm.encoder else log_mel_frames(spoken.clips)
+            return characters.judge(made, spoken, *chosen)
+
+        return spoken, judged
+
+    held = labelled_clips.load(
+        options.data, options.task, options.column, min_samples=min_samples, seed=options.seed
+    )
+
+    def classified(arm: Arm) -> dict[str, Any]:
+        made = encoder_features(*arm.encoder, held.clips) if arm.encoder else log_mel_features(held.clips)
+        return judgement.judge(made, held, *chosen)
+
+    return held, classified
+
+
+def classes(held: SplitClips) -> Sequence[str]:
+    """List the classes of the clips, or the characters of their transcripts."""
+    if isinstance(held, LabelledClips):
+        return held.classes
+    assert isinstance(held, TranscribedClips)
+    return tuple(held.tokenizer.alphabet)
+
+
 def arms(sources: dict[str, Source]) -> list[Arm]:
     """List the arms: log-mel, each random encoder once, and the runs."""
-    found: dict[str, Arm] = {LOG_MEL: Arm(LOG_MEL, LOG_MEL, lambda held: log_mel_features(held.clips))}
+    found: dict[str, Arm] = {LOG_MEL: Arm(LOG_MEL, LOG_MEL)}
     runs, names = [], dict[tuple[Any, ...], str]()
     for name, source in sources.items():
         seed = (source.description.get("pretraining") or {}).get("seed") or 0
@@ -90,12 +138,11 @@ def arms(sources: dict[str, Source]) -> list[Arm]:
             names[shape] = f"random {model}, seed {seed}"
             if names[shape] in found:
                 names[shape] += f" ({len(found)})"
-            found[names[shape]] = _arm(
-                names[shape], "random", source.config, random_parameters(source.config, seed)
-            )
+            encoder = (source.config, random_parameters(source.config, seed))
+            found[names[shape]] = Arm(names[shape], "random", encoder)
         assert source.parameters is not None
-        made = _arm(name, "run", source.config, source.parameters)
-        runs.append(made._replace(random=names[shape], description=source.description))
+        encoder = (source.config, source.parameters)
+        runs.append(Arm(name, "run", encoder, names[shape], source.description))
     return [*found.values(), *runs]
 
 
@@ -120,32 +167,30 @@ def compare(rows: dict[str, Any]) -> None:
         }
 
 
-def summary(labelled: LabelledClips) -> dict[str, Any]:
-    """Count clips, speakers and seconds of every split."""
-    speakers = labelled.speakers()
+def summary(held: SplitClips) -> dict[str, Any]:
+    """Count classes or characters, and clips, speakers and seconds of every split."""
+    speakers = held.speakers()
     found = {}
     for split in ("train", "dev", "test"):
-        own = labelled.of(split)
+        own = held.of(split)
         found[split] = {
             "clips": len(own),
             "speakers": len(set(speakers[own].tolist())),
-            "seconds": float(lengths(take(labelled.clips, own.tolist())).sum() / SAMPLE_RATE_HZ),
+            "seconds": float(lengths(take(held.clips, own.tolist())).sum() / SAMPLE_RATE_HZ),
         }
-    return {"classes": len(labelled.classes), "splits": found, "left_out": labelled.left_out}
+    what = "classes" if isinstance(held, LabelledClips) else "characters"
+    return {what: len(classes(held)), "splits": found, "left_out": held.left_out}
 
 
 def splits_line(told: dict[str, Any]) -> str:
-    """Say how many clips and speakers every split has, and what was left out."""
+    """Say how many classes or characters there are, each split's clips and speakers, and what is left out."""
+    first = next(f"{told[what]} {what}; " for what in ("classes", "characters") if what in told)
     parts = [
         f"{split}: {held['clips']} clips of {held['speakers']} speakers"
         for split, held in told["splits"].items()
     ]
     left_out = by_reason(told["left_out"])
-    return ", ".join(parts) + (f"; left out: {left_out}" if left_out else "")
-
-
-def _arm(name: str, kind: str, config: ModelConfig, parameters: Parameters) -> Arm:
-    return Arm(name, kind, lambda held: encoder_features(config, parameters, held.clips))
+    return first + ", ".join(parts) + (f"; left out: {left_out}" if left_out else "")
 
 
 def _untrained(config: ModelConfig, seed: int) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from w2v_jax.recognition.training import TrainingState
 
 
 class KeywordTask:
-    """Names the class of a clip; see `task.Task`."""
+    """Names the class of a clip; see `task.FineTuningTask`."""
 
     def __init__(self, settings: dict[str, Any], model: ModelConfig, recipe: FineTuningRecipe):
         self._settings = settings

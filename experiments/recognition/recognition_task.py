@@ -20,7 +20,7 @@ from w2v_jax.text.storage import save_tokenizer
 
 
 class RecognitionTask:
-    """Recognises characters or pieces; see `task.Task`."""
+    """Recognises characters or pieces; see `task.FineTuningTask`."""
 
     def __init__(self, settings: dict[str, Any], model: ModelConfig, recipe: FineTuningRecipe):
         self._settings = settings

@@ -13,7 +13,7 @@ from experiments.recognition import recipes
 from experiments.recognition.keyword_task import KeywordTask
 from experiments.recognition.recognition_task import RecognitionTask
 from experiments.recognition.schedule import learning_rates
-from experiments.recognition.task import Task, or_infinite
+from experiments.recognition.task import FineTuningTask, or_infinite
 from experiments.report.units import by_reason
 from experiments.runs.folder import RunFolder, read_metrics
 from w2v_jax.checkpoint import Checkpoints
@@ -62,7 +62,7 @@ class Finetuning:
         self.recipe = recipes.RECIPES[settings["task"]][named]
         self.model = model_of(settings, self.source.config)
         _check_freeze(settings, self.model)
-        self.task: Task = TASKS[settings["task"]](settings, self.model, self.recipe)
+        self.task: FineTuningTask = TASKS[settings["task"]](settings, self.model, self.recipe)
         self.train_batches = self.task.train
         self.optimizer = make_optimizer(settings["head_optimizer"], settings["clip_norm"])
         steps_per_epoch, recipe = self.train_batches.steps_per_epoch, self.recipe

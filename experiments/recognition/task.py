@@ -17,7 +17,7 @@ Line = dict[str, Any]
 MODEL_FIELDS = tuple(field.name for field in dataclasses.fields(ModelConfig))
 
 
-class Task(Protocol):
+class FineTuningTask(Protocol):
     """The task of a fine-tuning run: its loss, its data and its scores.
 
     Attributes:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.probe.metrics import ACCURACY, Metric
 from experiments.report.statistics import interval, over_seeds
 
 
@@ -45,11 +46,12 @@ def points(found: Mapping[str, Any]) -> str:
     return f"{100 * found['mean']:+.1f} ± {100 * found['half']:.1f}"
 
 
-def sentence(one: str, other: str, found: Mapping[str, Any]) -> str:
-    """Say in a sentence what a difference of accuracies shows."""
+def sentence(one: str, other: str, found: Mapping[str, Any], metric: Metric = ACCURACY) -> str:
+    """Say in a sentence what a difference of scores shows."""
     told = f"{points(found)} points"
     if found["half"] is None:
         return f"{one} against {other}: {told}, one seed alone."
     if abs(found["mean"]) <= found["half"]:
         return f"{one} against {other}: undecided ({told})."
-    return f"{one} is {'better' if found['mean'] > 0 else 'WORSE'} than {other}: {told}."
+    verdict = metric.better if metric.improves(found["mean"]) else metric.worse
+    return f"{one} {verdict} {other}: {told}."

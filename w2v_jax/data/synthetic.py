@@ -149,8 +149,9 @@ def vary_conditions(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray
         float32 [sample], peak 0.5.
     """
     tilt, cutoff_hz = rng.uniform(-0.7, 0.7), rng.uniform(2500.0, 7500.0)
-    low_pass = scipy.signal.butter(2, cutoff_hz / (SAMPLE_RATE_HZ / 2))
-    heard = scipy.signal.lfilter(*low_pass, scipy.signal.lfilter([1.0, tilt], [1.0], samples))
+    tilted = scipy.signal.lfilter([1.0, tilt], [1.0], samples)
+    low_pass = scipy.signal.butter(2, cutoff_hz, output="sos", fs=SAMPLE_RATE_HZ)
+    heard = scipy.signal.sosfilt(low_pass, tilted)
     colour = rng.uniform(0.0, 0.95)
     noise = scipy.signal.lfilter([1.0], [1.0, -colour], rng.standard_normal(len(heard)))
     ratio = 10.0 ** (rng.uniform(0.0, 15.0) / 20.0)  # of root mean squares, signal over noise
@@ -187,7 +188,8 @@ def write_corpus(folder: Path, config: SyntheticConfig) -> Path:
             sentence = " ".join(rng.choice(lexicon, rng.integers(low, high + 1)))
             samples = speak(sentence, speaker, rng)
             if config.conditions == "varied":
-                samples = vary_conditions(samples, rng)
+                conditions = np.random.default_rng((config.seed, 2, number, index))
+                samples = vary_conditions(samples, conditions)
             name = f"{speaker.name}_{index:04d}.flac"
             soundfile.write(clips / name, samples, SAMPLE_RATE_HZ, subtype="PCM_16")
             durations.append((name, round(1000 * len(samples) / SAMPLE_RATE_HZ)))

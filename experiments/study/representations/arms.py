@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from experiments.study.cells import Cell
 
@@ -13,6 +14,7 @@ CENTRALISED, FEDAVG, LOSS_WEIGHTED, SPEAKERS = "centralised", "ten clients", "lo
 TRAININGS = (CENTRALISED, FEDAVG, LOSS_WEIGHTED, SPEAKERS)
 LABELS = (1, 10, 100)  # percentages of the training labels
 CLIENTS = 10
+StudyTask = Literal["keywords", "characters"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,11 +102,23 @@ def arms(encoders: Sequence[str], trainings: Sequence[str]) -> list[Arm]:
     return [Arm(encoder=encoder, training=training) for encoder in encoders for training in trainings]
 
 
-def pretraining(arm: Arm, seed: int, data: str, scale: Scale, out: Path) -> Cell:
-    """Build the cell of one pre-training; test speakers are never heard."""
+def pretraining(
+    arm: Arm, seed: int, data: str, scale: Scale, out: Path, crop_seconds: float | None = None
+) -> Cell:
+    """Build the cell of one pre-training; test speakers are never heard.
+
+    Args:
+        arm, seed: which one.
+        data: the corpus.
+        scale: of the study.
+        out: the study's folder.
+        crop_seconds: of the training crops; None leaves them to the scale, or to the command.
+    """
     name = f"{arm.slug}-{seed}"
     common = ["--data", data, "--seed", str(seed), "--exclude-speakers-of", "test"]
     common += ["--heldout-speakers", str(scale.heldout_speakers), *scale.words]
+    if crop_seconds is not None:
+        common += ["--crop-seconds", f"{crop_seconds:g}"]
     return Cell(
         name=f"pretrain {name}",
         arguments=("pretrain", *arm.words(scale), *common),
@@ -113,14 +127,17 @@ def pretraining(arm: Arm, seed: int, data: str, scale: Scale, out: Path) -> Cell
     )
 
 
-def probing(runs: Sequence[Path], seed: int, data: str, scale: Scale, out: Path) -> Cell:
-    """Build the cell that probes all runs of a seed, with their baselines."""
+def probing(
+    runs: Sequence[Path], seed: int, data: str, scale: Scale, out: Path, task: StudyTask = "keywords"
+) -> Cell:
+    """Build the cell that probes all runs of a seed, with their baselines, for a task."""
     labels = ["--labels", *map(str, LABELS)]
+    named = [] if task == "keywords" else ["--task", task]
     return Cell(
         name=f"probe {seed}",
         arguments=(
             *("probe", *map(str, runs), "--data", data, "--seed", str(seed)),
-            *("--heads", "linear", *labels, *scale.probe),
+            *("--heads", "linear", *named, *labels, *scale.probe),
         ),
         out=out / "cells" / f"probe-{seed}",
         product="result.json",

@@ -1,10 +1,13 @@
 """`w2v-jax study representations`: pre-train in several ways, and probe what the frozen encoders know."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from experiments.options import arguments
+from experiments.pretrain.recipes import RECIPES
+from experiments.probe.metrics import metric_of
 from experiments.process.files import read_json
 from experiments.process.provenance import record_provenance
 from experiments.report.writer import write_report
@@ -12,25 +15,32 @@ from experiments.runs.folder import METRICS, read_config, read_metrics
 from experiments.study.cells import check_counts, run_cells
 from experiments.study.representations import arms as plan
 from experiments.study.representations import results
+from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ
+from w2v_jax.data.release.assignment import UNION
+from w2v_jax.data.synthetic import SyntheticConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RepresentationsArguments:
-    """Pre-train encoders in several ways at equal audio; probe keywords. Continues when rerun.
+    """Pre-train encoders in several ways at equal audio; probe what they know. Continues when rerun.
 
     example: w2v-jax study representations --data corpora/ar --seeds 5
     """
 
     data: Path
     """A Common Voice locale's folder with train, dev and test of different speakers, whose `sentence` is a
-    word."""
+    word, or for characters a transcript."""
+    task: plan.StudyTask = "keywords"
+    """keywords: the score is the accuracy of words. characters: it is the character error rate of probes with
+    CTC; all runs hear crops of the same length, which the clips' lengths decide."""
     encoders: tuple[Literal["best-rq", "wav2vec2", "wav2vec2-waveform"], ...] = ("best-rq", "wav2vec2")
     """Encoders to pre-train: best-rq-tiny, log-mel-tiny (wav2vec2) and tiny (wav2vec2-waveform)."""
     trainings: tuple[Literal["centralised", "ten clients", "loss-weighted", "speakers"], ...] = plan.TRAININGS
     """Ways to pre-train. ten clients: FedAvg. loss-weighted: ten clients, weighted by their losses. speakers:
     every speaker is a client, ten take part in a round."""
     scale: Literal["smoke", "small"] = "small"
-    """small: four to six minutes a run and five a probe, on two cores. smoke: a trial of minutes."""
+    """small: on two cores, four to six minutes a run with words of 1 s, twice as long with crops of 2 s, and
+    five a probe. smoke: a trial of minutes."""
     seeds: int = 5
     """Number of seeds of every arm: 0, 1, ..."""
     jobs: int = 1
@@ -47,33 +57,38 @@ def main(argv: list[str]) -> None:
 
     corpora.check_transcripts(str(options.data))
     scale, data = plan.SCALES[options.scale], str(options.data)
-    arms = plan.arms(options.encoders, options.trainings)
+    arms, metric = plan.arms(options.encoders, options.trainings), metric_of(options.task)
+    crop = None
+    if options.task == "characters" and "--crop-seconds" not in scale.words:
+        crop = shared_crop(data, [plan.MODELS[name] for name in options.encoders])
+        print(f"crops of {crop:g} s in every run")
     # Seed by seed, so that an interrupted study has whole seeds.
     runs = {
-        (arm, seed): plan.pretraining(arm, seed, data, scale, options.out)
+        (arm, seed): plan.pretraining(arm, seed, data, scale, options.out, crop)
         for seed in range(options.seeds)
         for arm in arms
     }
     seconds = run_cells(list(runs.values()), "pre-training", options.jobs)
     probes = [
-        plan.probing([runs[arm, seed].out for arm in arms], seed, data, scale, options.out)
+        plan.probing([runs[arm, seed].out for arm in arms], seed, data, scale, options.out, options.task)
         for seed in range(options.seeds)
     ]
     seconds |= run_cells(probes, "probing", options.jobs)
     found = [read_json(probe.out / "result.json") for probe in probes]
     rows = [
-        results.row(arm, seed, cell.out, found[seed]) | heard(cell.out, seconds.get(cell.name))
+        results.row(arm, seed, cell.out, found[seed], metric) | heard(cell.out, seconds.get(cell.name))
         for (arm, seed), cell in runs.items()
     ]
     result = {
         "scale": {"name": options.scale} | dataclasses.asdict(scale),
         "models": {name: plan.MODELS[name] for name in options.encoders},
         "data": data,
+        "task": options.task,
         "seeds": options.seeds,
         "clips": found[0]["clips"],
         "rows": rows,
         "baselines": results.baselines(
-            arms, [{arm: runs[arm, s].out for arm in arms} for s in range(options.seeds)], found
+            arms, [{arm: runs[arm, s].out for arm in arms} for s in range(options.seeds)], found, metric
         ),
         "provenance": record_provenance("study representations")
         | {"cell_commits": sorted({read_config(cell.out)["provenance"]["commit"] for cell in runs.values()})},
@@ -81,6 +96,26 @@ def main(argv: list[str]) -> None:
     result |= {"arms": results.summaries(result), "comparisons": results.comparisons(result)}
     print(write(result, options.out))
     print(f"written: {options.out / 'representations.json'}, representations.md, representations.png")
+
+
+def shared_crop(data: str, models: Sequence[str]) -> float:
+    """Choose one length of crops for all runs, in seconds: else arms might hear different amounts of audio.
+
+    Args:
+        data: the corpus.
+        models: presets that are trained.
+
+    Raises:
+        CorpusError: no such corpus.
+    """
+    from experiments.data import corpora
+    from experiments.pretrain import crops
+    from w2v_jax.data.common_voice import lengths
+
+    with corpora.opened(data, SyntheticConfig()) as source:
+        seconds = lengths(source.load(UNION).clips) / SAMPLE_RATE_HZ
+    longest = min(RECIPES[model].crop_seconds for model in models)
+    return crops.choose(longest, [seconds], max(crops.shortest_crop(PRESETS[model]) for model in models))
 
 
 def heard(run: Path, seconds: float | None) -> dict[str, Any]:

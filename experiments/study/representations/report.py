@@ -3,31 +3,37 @@
 from pathlib import Path
 from typing import Any
 
+from experiments.probe.metrics import Metric
 from experiments.report.figures import picture
 from experiments.report.footer import footer
 from experiments.report.tables import table
 from experiments.report.units import byte_size, percent
+from experiments.study.comparison import points, sentence
 from experiments.study.representations.arms import LABELS
-from experiments.study.representations.results import ALL, LOG_MEL
+from experiments.study.representations.results import ALL, LOG_MEL, metric_of_study
 
 
 def markdown(result: dict[str, Any]) -> str:
     """Write the report."""
-    scale = result["scale"]
+    scale, metric = result["scale"], metric_of_study(result)
+    better = "; lower is better" if metric.lower_is_better else ""
     sections = [
-        "# What pre-trained encoders know: keywords by linear probes",
-        "\n".join(f"- {sentence(held)}" for held in result["comparisons"]),
+        f"# What pre-trained encoders know: {result.get('task', 'keywords')} by linear probes",
+        "\n".join(
+            f"- {sentence(held['one'], held['other'], held['by_seed'][str(ALL)], metric)}"
+            for held in result["comparisons"]
+        ),
         _design(result),
-        "![accuracy by arm](representations.png)",
-        "## Accuracy by share of the labels",
+        f"![{metric.name} by arm](representations.png)",
+        f"## {metric.name.capitalize()} by share of the labels{better}",
         table(
             ("arm", *(f"{share} % of labels" for share in LABELS), "audio a second", "empty", "sent"),
-            [_row(held) for held in result["arms"]],
+            [_row(held, metric) for held in result["arms"]],
         ),
         f"Brackets hold half of a t interval (95 %) over seeds. Scale {scale['name']}: {scale['rounds']} "
         f"rounds of {scale['local_steps']} steps of {scale['batch_size']} crops a client; without clients, "
         f"{scale['rounds']} stretches of updates of {scale['central_batch_size']} crops.",
-        "## Differences",
+        f"## Differences{' of error rates: a negative one is better' if better else ''}",
         table(
             ("arm", "against", *(f"{share} % of labels" for share in LABELS), "over test speakers"),
             [
@@ -46,35 +52,28 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def _design(result: dict[str, Any]) -> str:
-    """Say how the accuracies came about."""
+    """Say how the scores came about."""
     speakers = {name: held["speakers"] for name, held in result["clips"]["splits"].items()}
-    clips, words = result["clips"]["splits"]["test"]["clips"], result["clips"]["classes"]
+    clips, metric = result["clips"]["splits"]["test"]["clips"], metric_of_study(result)
+    if metric.lower_is_better:
+        how = (
+            f"Linear probes of the frozen encoder are trained with CTC on the transcripts of "
+            f"{speakers['train']} speakers; the layer is chosen on {speakers['dev']} others. The "
+            f"{metric.name} is that on {speakers['test']} more ({clips} clips, an alphabet of "
+            f"{result['clips']['characters']} characters)."
+        )
+    else:
+        how = (
+            f"Linear probes of the frozen encoder are trained with the words of {speakers['train']} "
+            f"speakers; layer and penalty are chosen on {speakers['dev']} others. Accuracy is that on "
+            f"{speakers['test']} more ({clips} clips, {result['clips']['classes']} words)."
+        )
     return (
-        f"Every run hears the same audio ({_audio(result)}) of speakers who are not in test. Linear probes "
-        f"of the frozen encoder are trained with the words of {speakers['train']} speakers; layer and "
-        f"penalty are chosen on {speakers['dev']} others. Accuracy is that on {speakers['test']} more "
-        f"({clips} clips, {words} words). Differences are paired by seed ({result['seeds']} seeds); the last "
-        f"column's intervals are over test speakers. All {len(result['comparisons'])} "
-        f"intervals of a column hold together with 95 % probability (Bonferroni)."
+        f"Every run hears the same audio ({_audio(result)}) of speakers who are not in test. {how} "
+        f"Differences are paired by seed ({result['seeds']} seeds); the last column's intervals are over "
+        f"test speakers. All {len(result['comparisons'])} intervals of a column hold together with 95 % "
+        "probability (Bonferroni)."
     )
-
-
-def points(found: dict[str, Any]) -> str:
-    """Format a difference in percentage points with its interval."""
-    if found["half"] is None:
-        return f"{100 * found['mean']:+.1f}"
-    return f"{100 * found['mean']:+.1f} ± {100 * found['half']:.1f}"
-
-
-def sentence(held: dict[str, Any]) -> str:
-    """Say what a comparison shows with all labels."""
-    found = held["by_seed"][str(ALL)]
-    told = f"{points(found)} points"
-    if found["half"] is None:
-        return f"{held['one']} against {held['other']}: {told}, one seed alone."
-    if abs(found["mean"]) <= found["half"]:
-        return f"{held['one']} against {held['other']}: undecided ({told})."
-    return f"{held['one']} is {'better' if found['mean'] > 0 else 'WORSE'} than {held['other']}: {told}."
 
 
 def _audio(result: dict[str, Any]) -> str:
@@ -82,10 +81,10 @@ def _audio(result: dict[str, Any]) -> str:
     return " to ".join(f"{value:,.0f}" for value in sorted({min(found), max(found)})) + " s"
 
 
-def _row(held: dict[str, Any]) -> tuple[Any, ...]:
+def _row(held: dict[str, Any], metric: Metric) -> tuple[Any, ...]:
     cells = []
     for share in LABELS:
-        found = held["accuracy"][str(share)]
+        found = held[metric.key][str(share)]
         half = "" if found["half"] is None or not found["spread"] else f" (± {100 * found['half']:.1f})"
         cells.append(percent(found["mean"], 1) + half)
     if "audio_seconds_a_second" not in held:
@@ -96,11 +95,11 @@ def _row(held: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Draw every arm's accuracy with all labels and with few."""
-    names = [held["arm"] for held in result["arms"]]
+    """Draw every arm's score with all labels and with few."""
+    metric, names = metric_of_study(result), [held["arm"] for held in result["arms"]]
     with picture(path, 1, 1, figsize=(9, 1.5 + 0.42 * len(names))) as axis:
         for place, share in enumerate(LABELS):
-            found = [held["accuracy"][str(share)] for held in result["arms"]]
+            found = [held[metric.key][str(share)] for held in result["arms"]]
             axis.errorbar(
                 [100 * held["mean"] for held in found],
                 [index + 0.16 * (place - 1) for index in range(len(names))],
@@ -110,10 +109,14 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 capsize=3,
                 label=f"{share} % of the labels",
             )
-        line = next(held for held in result["arms"] if held["arm"] == LOG_MEL)["accuracy"][str(ALL)]["mean"]
-        axis.axvline(100 * line, color="grey", ls=":", label="log-mel, all labels")
+        line = next(held for held in result["arms"] if held["arm"] == LOG_MEL)[metric.key][str(ALL)]
+        axis.axvline(100 * line["mean"], color="grey", ls=":", label="log-mel, all labels")
         axis.set_yticks(range(len(names)), names)
         axis.invert_yaxis()
-        axis.set(xlabel="accuracy on test speakers, %, linear probe", title="Keywords from frozen encoders")
+        about = "; lower is better" if metric.lower_is_better else ""
+        axis.set(
+            xlabel=f"{metric.name} on test speakers, %, linear probe{about}",
+            title=f"{result.get('task', 'keywords').capitalize()} from frozen encoders",
+        )
         axis.grid(alpha=0.25)
         axis.legend(fontsize=8)

@@ -1,10 +1,12 @@
-"""Accuracies of probes by arm and seed, and the differences between arms."""
+"""Scores of probes by arm and seed, and the differences between arms."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.probe.metrics import ACCURACY, Metric, metric_of
 from experiments.report.statistics import interval, over_seeds
+from experiments.study.comparison import by_speaker, paired
 from experiments.study.representations.arms import (
     BEST_RQ,
     CENTRALISED,
@@ -19,29 +21,32 @@ LOG_MEL = "log-mel"
 ALL = 100
 
 
-def accuracies(probed: dict[str, Any]) -> dict[str, Any]:
-    """Read an arm of a probe: test accuracy by percentage of the labels, layer, accuracy by test speaker."""
-    few = {round(100 * held["share"]): held["accuracy"] for held in probed["budgets"]}
+def scores(probed: dict[str, Any], metric: Metric = ACCURACY) -> dict[str, Any]:
+    """Read an arm of a probe: test score by percentage of the labels, layer, and score by test speaker."""
+    few = {round(100 * held["share"]): held[metric.key] for held in probed["budgets"]}
     return {
-        "accuracy": {str(share): few.get(share, probed["linear"]["accuracy"]) for share in LABELS},
+        metric.key: {str(share): few.get(share, probed["linear"][metric.key]) for share in LABELS},
         "layer": probed["linear"]["layer"],
         "by_speaker": probed["linear"]["by_speaker"],
     }
 
 
-def row(arm: Arm, seed: int, run: Path, found: dict[str, Any]) -> dict[str, Any]:
+def row(arm: Arm, seed: int, run: Path, found: dict[str, Any], metric: Metric = ACCURACY) -> dict[str, Any]:
     """Read the row of one arm and seed, from the probe of that seed."""
     return {
         "arm": arm.name,
         "encoder": arm.encoder,
         "training": arm.training,
         "seed": seed,
-        **accuracies(found["arms"][str(run)]),
+        **scores(found["arms"][str(run)], metric),
     }
 
 
 def baselines(
-    arms: Sequence[Arm], runs: Sequence[dict[Arm, Path]], found: Sequence[dict[str, Any]]
+    arms: Sequence[Arm],
+    runs: Sequence[dict[Arm, Path]],
+    found: Sequence[dict[str, Any]],
+    metric: Metric = ACCURACY,
 ) -> list[dict[str, Any]]:
     """Read log-mel, and each encoder's random encoder, for every seed.
 
@@ -49,15 +54,23 @@ def baselines(
         arms: of the study.
         runs: by seed, the folder of each arm.
         found: by seed, the result of the probe.
+        metric: of the study's task.
     """
     rows = []
     for seed, held in enumerate(found):
-        rows.append({"arm": LOG_MEL, "encoder": None, "seed": seed, **accuracies(held["arms"][LOG_MEL])})
+        read = scores(held["arms"][LOG_MEL], metric)
+        rows.append({"arm": LOG_MEL, "encoder": None, "seed": seed, **read})
         for encoder in dict.fromkeys(arm.encoder for arm in arms):
             first = next(arm for arm in arms if arm.encoder == encoder)
             random = held["arms"][held["arms"][str(runs[seed][first])]["random"]]
-            rows.append({"arm": random_name(encoder), "encoder": encoder, "seed": seed, **accuracies(random)})
+            read = scores(random, metric)
+            rows.append({"arm": random_name(encoder), "encoder": encoder, "seed": seed, **read})
     return rows
+
+
+def metric_of_study(result: dict[str, Any]) -> Metric:
+    """Find the score of a study; older results are of keywords and do not say so."""
+    return metric_of(result.get("task", "keywords"))
 
 
 def random_name(encoder: str) -> str:
@@ -66,18 +79,20 @@ def random_name(encoder: str) -> str:
 
 
 def by_seed(result: dict[str, Any], arm: str, share: int) -> list[float]:
-    """Collect an arm's accuracies in the order of seeds."""
+    """Collect an arm's scores in the order of seeds."""
+    key = metric_of_study(result).key
     rows = [held for held in result["rows"] + result["baselines"] if held["arm"] == arm]
-    return [held["accuracy"][str(share)] for held in sorted(rows, key=lambda held: held["seed"])]
+    return [held[key][str(share)] for held in sorted(rows, key=lambda held: held["seed"])]
 
 
 def summaries(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Summarise every arm over its seeds: mean, spread and half a t interval of each accuracy."""
+    """Summarise every arm over its seeds: mean, spread and half a t interval of each score."""
+    key = metric_of_study(result).key
     names = dict.fromkeys(held["arm"] for held in result["baselines"] + result["rows"])
     found = []
     for name in names:
         rows = [held for held in result["rows"] if held["arm"] == name]
-        accuracy = {
+        by_share = {
             str(share): over_seeds(values := by_seed(result, name, share)) | {"half": interval(values)}
             for share in LABELS
         }
@@ -85,7 +100,7 @@ def summaries(result: dict[str, Any]) -> list[dict[str, Any]]:
             column: over_seeds([held[column] for held in rows])["mean"]
             for column in ("audio_seconds", "audio_seconds_a_second", "padded_share", "bytes_up")
         }
-        found.append({"arm": name, "accuracy": accuracy, **(means if rows else {})})
+        found.append({"arm": name, key: by_share, **(means if rows else {})})
     return found
 
 
@@ -107,7 +122,7 @@ def pairs(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def comparisons(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Compute paired differences of accuracy, seed by seed and test speaker by test speaker.
+    """Compute paired differences of the score, seed by seed and test speaker by test speaker.
 
     Intervals are corrected for the number of comparisons (Bonferroni).
 
@@ -116,27 +131,14 @@ def comparisons(result: dict[str, Any]) -> list[dict[str, Any]]:
         `by_speaker` (all labels; seeds are averaged first, so that the interval is over test speakers).
     """
     found, count = [], len(pairs(result))
+    speakers: dict[str, list[dict[str, float]]] = {}
+    for held in result["rows"] + result["baselines"]:
+        speakers.setdefault(held["arm"], []).append(held["by_speaker"])
     for one, other in pairs(result):
-        differences = {}
-        for share in LABELS:
-            values = [
-                a - b for a, b in zip(by_seed(result, one, share), by_seed(result, other, share), strict=True)
-            ]
-            differences[str(share)] = over_seeds(values) | {"half": interval(values, count)}
-        mine, theirs = _speakers(result, one), _speakers(result, other)
-        values = [mine[name] - theirs[name] for name in mine]
-        found.append(
-            {
-                "one": one,
-                "other": other,
-                "by_seed": differences,
-                "by_speaker": {"mean": over_seeds(values)["mean"], "half": interval(values, count)},
-            }
-        )
+        differences = {
+            str(share): paired(by_seed(result, one, share), by_seed(result, other, share), count)
+            for share in LABELS
+        }
+        over_speakers = by_speaker(speakers[one], speakers[other], count)
+        found.append({"one": one, "other": other, "by_seed": differences, "by_speaker": over_speakers})
     return found
-
-
-def _speakers(result: dict[str, Any], arm: str) -> dict[str, float]:
-    """Average an arm's accuracy on every test speaker over the seeds."""
-    rows = [held["by_speaker"] for held in result["rows"] + result["baselines"] if held["arm"] == arm]
-    return {name: sum(held[name] for held in rows) / len(rows) for name in rows[0]}

@@ -18,8 +18,8 @@ def tone(hertz: float, seconds: float, seed: int) -> np.ndarray:
     )
 
 
-def write(folder: Path, rows: Mapping[str, Iterable[tuple[str, str]]]) -> Path:
-    """Write a locale's folder from (speaker, word) of the clips of each table."""
+def write(folder: Path, rows: Mapping[str, Iterable[tuple[str, str]]], seconds: float = 0.3) -> Path:
+    """Write a locale's folder from (speaker, word) of the clips of each table, each so many seconds long."""
     clips = folder / "clips"
     clips.mkdir(parents=True)
     number = 0
@@ -27,7 +27,7 @@ def write(folder: Path, rows: Mapping[str, Iterable[tuple[str, str]]]) -> Path:
         lines = ["client_id\tpath\tsentence"]
         for speaker, word in held:
             name = f"{speaker}_{number:03d}.flac"
-            soundfile.write(clips / name, tone(WORDS.get(word, 500.0), 0.3, number), 16_000)
+            soundfile.write(clips / name, tone(WORDS.get(word, 500.0), seconds, number), 16_000)
             lines.append(f"{speaker}\t{name}\t{word}")
             number += 1
         (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
@@ -42,3 +42,18 @@ def said(speakers: Iterable[str], words: Iterable[str] = WORDS, times: int = 2) 
     """Let every speaker say every word some times."""
     words = list(words)
     return [(speaker, word) for speaker in speakers for word in words for _ in range(times)]
+
+
+def write_sentences(folder: Path, rows: Mapping[str, Iterable[tuple[str, str]]]) -> Path:
+    """Write a locale's folder from (speaker, sentence); every character is a tone of its own for 0.12 s."""
+    made = write(folder, rows)
+    for path in sorted((folder / "clips").iterdir()):
+        path.unlink()
+    number = 0
+    for held in rows.values():
+        for speaker, sentence in held:
+            pitches = [250.0 * 1.7 ** (ord(char.lower()) % 7) for char in sentence] or [500.0]
+            tones = [tone(pitch, 0.12, 100 * number + place) for place, pitch in enumerate(pitches)]
+            soundfile.write(folder / "clips" / f"{speaker}_{number:03d}.flac", np.concatenate(tones), 16_000)
+            number += 1
+    return made

@@ -215,7 +215,7 @@ def test_no_run_is_one_line(tmp_path, capfd):
 def test_speakers_of_dev_that_are_in_train_are_told(tmp_path):
     data = corpora.write(tmp_path / "xx", rows_with(dev=said("abd")))
     found = labelled_clips.load(str(data), "keywords", "sentence", min_samples=1_000, seed=0)
-    assert found.notes == ("2 speakers of dev are in train too: accuracies flatter every arm",)
+    assert found.notes == ("2 speakers of dev are in train too: scores flatter every arm",)
 
 
 def test_a_missing_split_is_made_of_other_speakers(tmp_path):

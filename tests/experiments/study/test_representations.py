@@ -2,9 +2,12 @@
 
 import pytest
 
+from experiments.probe.metrics import metric_of
+from experiments.study.comparison import sentence
 from experiments.study.representations import arms as plan
-from experiments.study.representations import report, results
+from experiments.study.representations import command, report, results
 from experiments.study.representations.arms import BEST_RQ, CENTRALISED, FEDAVG, SCALES, WAV2VEC2, Arm
+from tests.experiments.probe import corpora
 
 ARMS = plan.arms((BEST_RQ, WAV2VEC2), (CENTRALISED, FEDAVG))
 SEEDS = 3
@@ -13,11 +16,11 @@ LEVELS = dict(zip([arm.name for arm in ARMS], (0.80, 0.77, 0.79, 0.70), strict=T
 RANDOM = {BEST_RQ: 0.6, WAV2VEC2: 0.55}
 
 
-def probed(level, seed):
+def probed(level, seed, key="accuracy"):
     level += 0.01 * seed
     return {
-        "linear": {"accuracy": level, "layer": "layer 2", "by_speaker": {"a": level - 0.1, "b": level + 0.1}},
-        "budgets": [{"share": 0.01, "accuracy": level / 4}, {"share": 0.1, "accuracy": level / 2}],
+        "linear": {key: level, "layer": "layer 2", "by_speaker": {"a": level - 0.1, "b": level + 0.1}},
+        "budgets": [{"share": 0.01, key: level / 4}, {"share": 0.1, key: level / 2}],
     }
 
 
@@ -25,19 +28,19 @@ def run_of(arm, seed):
     return f"cells/{arm.slug}-{seed}"
 
 
-def probe_of(seed):
+def probe_of(seed, key):
     """A probe's result. Random encoders keep their level over the seeds, log-mel too."""
-    found = {results.LOG_MEL: probed(0.5, 0)}
+    found = {results.LOG_MEL: probed(0.5, 0, key)}
     for arm in ARMS:
         random = f"random {arm.encoder}"
-        found[random] = probed(RANDOM[arm.encoder], 0)
-        found[run_of(arm, seed)] = probed(LEVELS[arm.name], seed) | {"random": random}
+        found[random] = probed(RANDOM[arm.encoder], 0, key)
+        found[run_of(arm, seed)] = probed(LEVELS[arm.name], seed, key) | {"random": random}
     return {"arms": found}
 
 
-@pytest.fixture(scope="module")
-def result():
-    found = [probe_of(seed) for seed in range(SEEDS)]
+def study(task):
+    metric = metric_of(task)
+    found = [probe_of(seed, metric.key) for seed in range(SEEDS)]
     heard = {"audio_seconds": 16e3, "audio_seconds_a_second": 100.0, "padded_share": 0.02, "bytes_up": 1e6}
     made = {
         "scale": {"name": "small", **vars(SCALES["small"])},
@@ -45,14 +48,16 @@ def result():
         "clips": {
             "splits": {name: {"speakers": 6, "clips": 120} for name in ("train", "dev", "test")},
             "classes": 40,
+            "characters": 27,
         },
+        "task": task,
         "rows": [
-            results.row(arm, seed, run_of(arm, seed), found[seed]) | heard
+            results.row(arm, seed, run_of(arm, seed), found[seed], metric) | heard
             for seed in range(SEEDS)
             for arm in ARMS
         ],
         "baselines": results.baselines(
-            ARMS, [{arm: run_of(arm, seed) for arm in ARMS} for seed in range(SEEDS)], found
+            ARMS, [{arm: run_of(arm, seed) for arm in ARMS} for seed in range(SEEDS)], found, metric
         ),
         "provenance": {
             "command": "w2v-jax study representations",
@@ -65,6 +70,13 @@ def result():
     }
     made |= {"arms": results.summaries(made)}
     return made | {"comparisons": results.comparisons(made)}
+
+
+@pytest.fixture(scope="module")
+def result():
+    made = study("keywords")
+    del made["task"]  # as in results of before there were characters
+    return made
 
 
 def comparison(result, one, other):
@@ -101,12 +113,21 @@ def test_the_report_says_what_is_decided_and_what_is_not(result):
     text = report.markdown(result)
     assert "- best-rq, centralised is better than log-mel: +31.0 ± 8.9 points." in text
     assert "- best-rq, ten clients is WORSE than best-rq, centralised: -3.0 ± 0.0 points." in text
-    held = comparison(result, "best-rq, centralised", "log-mel")
-    unsure = held | {"by_seed": {"100": {"mean": 0.02, "half": 0.03}}}
-    assert report.sentence(unsure).endswith("undecided (+2.0 ± 3.0 points).")
-    assert report.sentence(held | {"by_seed": {"100": {"mean": 0.02, "half": None}}}).endswith(
-        "one seed alone."
-    )
+    unsure = sentence("one", "another", {"mean": 0.02, "half": 0.03})
+    assert unsure == "one against another: undecided (+2.0 ± 3.0 points)."
+    assert sentence("one", "another", {"mean": 0.02, "half": None}).endswith("one seed alone.")
+
+
+def test_fewer_errors_are_better(tmp_path):
+    made = study("characters")
+    text = report.markdown(made)
+    assert "- best-rq, centralised errs MORE than log-mel: +31.0 ± 8.9 points." in text
+    assert "- best-rq, ten clients errs less than best-rq, centralised: -3.0 ± 0.0 points." in text
+    assert "## Character error rate by share of the labels; lower is better" in text
+    assert "Differences of error rates: a negative one is better" in text
+    assert "an alphabet of 27 characters" in text
+    report.draw(made, tmp_path / "made.png")
+    assert (tmp_path / "made.png").stat().st_size > 10_000
 
 
 def test_all_arms_hear_the_same_audio():
@@ -129,3 +150,18 @@ def test_commands_are_those_of_the_arm(tmp_path):
     assert "--partition speakers --clients-per-round 10" in " ".join(federated.arguments)
     probe = plan.probing([made.out, federated.out], 4, "words", SCALES["small"], tmp_path)
     assert probe.arguments[1:3] == (str(made.out), str(federated.out))
+    assert "--task" not in probe.arguments
+
+    written = plan.probing([made.out], 4, "texts", SCALES["small"], tmp_path, "characters")
+    assert "--task characters --labels 1 10 100" in " ".join(written.arguments)
+    longer = plan.pretraining(
+        Arm(encoder=BEST_RQ, training=FEDAVG), 0, "texts", SCALES["small"], tmp_path, 1.8
+    )
+    assert longer.arguments[-2:] == ("--crop-seconds", "1.8")
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(3.0, 2.0), (1.0, 1.0)])
+def test_every_run_hears_crops_of_one_length_that_fits_the_clips(seconds, expected, tmp_path):
+    data = corpora.write(tmp_path / "xx", {"train": [("a", "low"), ("b", "high")]}, seconds)
+    models = list(plan.MODELS.values())
+    assert command.shared_crop(str(data), models) == pytest.approx(expected, abs=0.1)

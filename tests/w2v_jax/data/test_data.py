@@ -114,6 +114,20 @@ def test_letters_sound_different_and_alike_across_clips():
     assert len({letter_formants_hz(letter) for letter in letters}) == len(letters)
 
 
+def test_varied_conditions_change_the_sound_and_nothing_else(synthetic, tmp_path):
+    config = SyntheticConfig(speakers=5, clips_per_speaker=3, words=20, seed=1, conditions="varied")
+    varied, clean = write_corpus(tmp_path, config), locate(synthetic)
+    for table in sorted(clean.glob("*.tsv")):
+        assert (varied / table.name).read_bytes() == table.read_bytes()
+    # Above 2 kHz: every clip has noise and a microphone of its own.
+    shares = {}
+    for folder in (clean, varied):
+        spectra = [np.abs(np.fft.rfft(soundfile.read(path)[0])) ** 2 for path in folder.glob("clips/*")]
+        shares[folder] = [spectrum[len(spectrum) // 4 :].sum() / spectrum.sum() for spectrum in spectra]
+    assert np.mean(shares[varied]) > 1.5 * np.mean(shares[clean])
+    assert np.std(shares[varied]) > 2 * np.std(shares[clean])
+
+
 def test_folder_or_its_parent(synthetic):
     assert locate(synthetic) == locate(synthetic / "xx") == synthetic / "xx"
     (synthetic / "unrelated").mkdir(exist_ok=True)
