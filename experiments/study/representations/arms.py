@@ -118,7 +118,7 @@ def pretraining(
     common = ["--data", data, "--seed", str(seed), "--exclude-speakers-of", "test"]
     common += ["--heldout-speakers", str(scale.heldout_speakers), *scale.words]
     if crop_seconds is not None:
-        common += ["--crop-seconds", f"{crop_seconds:g}"]
+        common += ["--seconds", f"{crop_seconds:g}"]
     return Cell(
         name=f"pretrain {name}",
         arguments=("pretrain", *arm.words(scale), *common),
