@@ -30,9 +30,9 @@ class ProbeArguments:
     column: str = "sentence"
     """For keywords, column of the table that holds the class of a clip."""
     heads: tuple[Head, ...] = ("linear", "mlp", "weighted-sum")
-    """Probes to train. linear is a linear map (ridge regression, or CTC for characters), which is always among
-    them and alone is the fastest. mlp is a network with one hidden layer. weighted-sum is a linear map of a
-    learnt sum of the layers."""
+    """Probes to train. linear is a linear map (ridge regression, or CTC for characters), which is always
+    among them and alone is the fastest. mlp is a network with one hidden layer. weighted-sum is a linear map
+    of a learnt sum of the layers."""
     labels: tuple[float, ...] = (100.0,)
     """Percentages of the training labels that linear probes are trained with, such as 1 5 10 100."""
     out: Path | None = None
