@@ -23,7 +23,7 @@ WORKLOAD = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchClientsArguments:
-    """Compare ways to run K clients side by side. All of them must end with the same parameters.
+    """Compare ways to run clients side by side. All of them must end with the same parameters.
 
     example: w2v-jax bench clients --out bench/clients --clients 1 4 8 16
     """
@@ -31,11 +31,12 @@ class BenchClientsArguments:
     out: Path
     """Folder for clients.json, clients.md and clients.png."""
     clients: tuple[int, ...] = (1, 4, 8, 16)
-    """Numbers of clients K."""
+    """Numbers of clients that train side by side."""
     repeats: int = 9
-    """Interleaved repeats of each method at each K; the report shows their median."""
+    """Interleaved repeats of each method at each number of clients; the report shows their median."""
     lanes: int | None = None
-    """Devices for `auto`. Default: all devices; a CPU has one for each core."""
+    """Devices that train side by side, for the method `auto`. Default: all devices (on a CPU, one for each
+    core)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,15 +23,15 @@ MIB = 2**20
 class BenchCohortsArguments:
     """Measure peak memory and seconds of a round for cohorts drawn from a large population.
 
-    example: w2v-jax bench cohorts --out bench/cohorts --population 100000
+    example: w2v-jax bench cohorts --out bench/cohorts --clients 100000
     """
 
     out: Path
     """Folder for cohorts.json, cohorts.md and cohorts.png."""
     population: int = 100_000
-    """Clients that a cohort is drawn from."""
+    """Clients that a round draws from."""
     cohorts: tuple[int, ...] = (2, 10, 100, 300, 1000)
-    """Clients of a round. The first cohort also runs as the whole population."""
+    """Numbers of clients of a round. The first also runs with no other clients."""
     model: str = "tiny"
     """Model preset."""
 
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> None:
 
     arguments.check_choice("--model", options.model, PRESETS)
     if not 1 <= min(options.cohorts) <= max(options.cohorts) <= options.population:
-        raise UsageError("--cohorts must be between 1 and --population")
+        raise UsageError("--clients-per-round must be between 1 and --clients")
     options.out.mkdir(parents=True, exist_ok=True)
     rows = []
     first = options.cohorts[0]

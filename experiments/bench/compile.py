@@ -35,9 +35,9 @@ class BenchCompileArguments:
     model: str = "base"
     """Model preset."""
     batch: int = 1
-    """Rows of a batch."""
+    """Utterances in a batch."""
     seconds: float = 5.5
-    """Length of a row, in seconds."""
+    """Length of each utterance, in seconds."""
 
 
 def measure(model: str, batch: int, seconds: float) -> dict[str, Any]:

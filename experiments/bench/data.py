@@ -42,9 +42,9 @@ class BenchDataArguments:
     out: Path
     """Folder for data.json and data.md. The corpora are made in it and removed afterwards."""
     clips: int = 200_000
-    """Short clips (0.3 to 0.7 s) of the large corpus."""
+    """Number of clips of the large corpus; they last 0.3 to 0.7 s."""
     speakers: int = 6000
-    """Speakers of the large corpus."""
+    """Number of speakers of the large corpus."""
 
 
 def write_tarball(path: Path, clips: int, speakers: int, seconds: tuple[float, float]) -> None:

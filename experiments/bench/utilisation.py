@@ -26,19 +26,20 @@ class BenchUtilisationArguments:
     model: str = "base"
     """Model preset."""
     clients: tuple[int, ...] = (1, 8)
-    """Numbers of clients side by side, each with a model and an optimizer of its own. Each gets a table."""
+    """Numbers of clients that train side by side, each with a model and an optimizer of its own. Each number
+    gets a table."""
     batch: int = 4
-    """Utterances of a client's batch."""
+    """Utterances in a batch of a client."""
     seconds: float = 5.5
-    """Length of an utterance, in seconds."""
+    """Length of each utterance, in seconds."""
     precision: Literal["fp32", "bf16"] = "bf16"
-    """Precision of the operands of products."""
+    """bf16 rounds the operands of matrix products; everything else stays fp32."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """Optimizer of a client."""
     forms: tuple[Literal["lax", "product"], ...] = ()
     """Forms of convolutions. Default: the form that this project chooses for the number of clients."""
-    dropout: bool = False
-    """Keep the preset's dropout and layer drop. Without them the work is that of `bench rounds`."""
+    keep_dropout: bool = False
+    """Keep the preset's dropout and layer drop. Without them, the work equals that of `bench rounds`."""
     repeats: int = 20
     """Timed steps, after two steps that are not timed."""
 
@@ -70,7 +71,7 @@ def main(argv: list[str]) -> None:
                 "seconds": options.seconds,
                 "precision": options.precision,
                 "optimizer": options.optimizer,
-                "dropout": options.dropout,
+                "dropout": options.keep_dropout,
                 "peak_flops": rates.peak_flops,
                 "bytes_per_second": rates.bytes_per_second,
                 "rates": rates.source,
@@ -157,7 +158,7 @@ def measure(
         optimizer=options.optimizer,
     )
     config = settings.config.replace(convolution_form=form)
-    config = config if options.dropout else config.without_dropout()
+    config = config if options.keep_dropout else config.without_dropout()
     step = training_step.build(settings, config)
     state, given = draw_arguments(step, clients, options.batch, settings.samples)
     # An update reads gradients and state, and writes state.

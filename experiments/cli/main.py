@@ -3,18 +3,24 @@
 import importlib
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from experiments.cli.commands import COMMANDS, RESUMABLE
 from experiments.process.huge_pages import start_over_with_huge_pages
 
+WIDTH = 100  # columns
+
 
 def usage(group: str | None = None) -> str:
     """Make the text of `w2v-jax --help`, or of `w2v-jax GROUP --help`."""
     named = COMMANDS if group is None else {name: COMMANDS[name] for name in in_group(group)}
-    width = max(map(len, named)) + 2
-    lines = [f"  {name:<{width}}{summary}" for name, (_, summary) in named.items()]
+    width = max(map(len, named)) + 4
+    lines = [
+        textwrap.fill(summary, WIDTH, initial_indent=f"  {name}".ljust(width), subsequent_indent=" " * width)
+        for name, (_, summary) in named.items()
+    ]
     if group is not None:
         title = f"usage: w2v-jax {group} COMMAND [OPTIONS]"
         return "\n".join(
@@ -28,7 +34,8 @@ def usage(group: str | None = None) -> str:
             "",
             *lines,
             "",
-            "w2v-jax COMMAND --help lists a command's options; w2v-jax --version prints the version.",
+            "w2v-jax COMMAND --help lists a command's options, and --help-all explains all of them.",
+            "w2v-jax --version prints the version.",
             "example: w2v-jax pretrain --model tiny --preset ten-clients --out runs/first",
         ]
     )
@@ -101,7 +108,7 @@ def console() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` names and return its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    if not argv or argv[0] in ("-h", "--help", "--help-all", "help"):
         return show(usage())
     if argv[0] == "--version":
         return show(versions())
@@ -110,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         second = words == 1 and after and not after[0].startswith("-")  # `plans gird` is no option of `plans`
         if name in COMMANDS and not (second and in_group(name)):
             return run_command(name, after)
-    if in_group(argv[0]) and argv[1:2] in ([], ["-h"], ["--help"]):
+    if in_group(argv[0]) and argv[1:2] in ([], ["-h"], ["--help"], ["--help-all"]):
         return show(usage(argv[0]))
     from experiments.options.arguments import complain
 

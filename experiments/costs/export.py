@@ -28,14 +28,14 @@ class ExportArguments:
     out: Path
     """Folder for artifact.json, the programs, runner.py and plain_step.py. Copy it to the board."""
     model: PresetName = "base"
-    """Preset."""
+    """Model preset."""
     seconds: float = 5.5
     """Length of each utterance, in seconds."""
     batch: int = 4
     """Utterances in a batch."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Precision of the operands of products. fp16 (the paper's mixed) also scales the loss; it is for boards
-    without bf16."""
+    """bf16 and fp16 round the operands of matrix products; everything else stays fp32. fp16 (the paper's
+    mixed) also scales the loss; it is for boards without bf16."""
     method: str = "plain"
     """How gradients are computed: method names separated by commas; w2v-jax bench memory --list explains
     them. exact combines all methods that save memory and leave the gradient as it is."""
@@ -43,8 +43,8 @@ class ExportArguments:
     """Optimizer of a client."""
     platforms: tuple[Literal["cpu", "cuda"], ...] = ("cpu", "cuda")
     """Platforms to export for; the device need not be here."""
-    probe: bool = True
-    """Run three steps here, to check the board's numbers against (needs the step's memory here)."""
+    check: bool = True
+    """Run three steps here too, whose numbers the board must find (needs the step's memory here)."""
 
 
 def main(argv: list[str]) -> None:
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
     settings = training_step.StepSettings(
         **{f.name: getattr(options, f.name) for f in dataclasses.fields(training_step.StepSettings)}
     )
-    manifest = export(settings, options.platforms, options.probe, options.out, stage)
+    manifest = export(settings, options.platforms, options.check, options.out, stage)
     print(summary(manifest, options.out))
 
 

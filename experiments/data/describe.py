@@ -26,9 +26,9 @@ class DescribeArguments:
     data: tyro.conf.Positional[Path]
     """A prepared data set, a Common Voice locale's folder, or a release's."""
     out: Path | None = None
-    """Folder for describe.json and describe.png. Left out: print only."""
+    """Folder for describe.json and describe.png. Default: none, the counts are only printed."""
     split: str = "validated"
-    """Table to read."""
+    """Table of the clips to count."""
 
 
 def main(argv: list[str]) -> None:

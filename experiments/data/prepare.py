@@ -24,11 +24,11 @@ class PrepareArguments:
     source: Path
     """Tarball of a release, or its unpacked folder."""
     out: Path
-    """The new data set's folder. While it is made its name ends in .incomplete."""
+    """Folder of the new data set. While it is made, its name ends in .incomplete."""
     locale: str | None = None
-    """Locale to prepare, if the release holds several."""
+    """Locale to prepare, if the release holds several. Default: the only one."""
     workers: int | None = None
-    """Decoding threads. Default: one per core."""
+    """Number of decoding threads. Default: one for each core."""
 
 
 def main(argv: list[str]) -> None:

@@ -18,17 +18,18 @@ class SynthArguments:
     out: Path
     """Folder to write the locale `xx` into."""
     speakers: int = 24
-    """Generated voices; a tenth each go to dev and test."""
+    """Number of generated voices; a tenth goes to dev and a tenth to test."""
     clips_per_speaker: int = 8
-    """Sentences per voice."""
+    """Number of sentences of each voice."""
     words: int = 300
-    """Different words in the lexicon."""
+    """Number of different words in the lexicon."""
     words_per_sentence: tuple[int, int] = (3, 6)
-    """Fewest and most words of a sentence; 1 1 makes single words, for probe and finetune --task keywords."""
+    """Smallest and largest number of words in a sentence; 1 1 makes single words, for probe and finetune
+    --task keywords."""
     conditions: Literal["clean", "varied"] = "clean"
-    """varied: every clip has a microphone and a background noise of its own."""
+    """Sound of the clips. varied gives every clip a microphone and a background noise of its own."""
     seed: int = 0
-    """The same seed gives the same bytes."""
+    """Seed of everything random; the same seed gives the same bytes."""
 
 
 def main(argv: list[str]) -> None:

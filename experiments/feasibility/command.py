@@ -20,14 +20,14 @@ LONGEST_SECONDS = 60.0
 class FeasibilityArguments:
     """Judge federated pre-training on every device by memory, time, bytes and energy (minutes).
 
-    example: w2v-jax feasibility --devices xavier-nx orin-nx --link lte --out reports/feasibility
+    example: w2v-jax feasibility --device xavier-nx orin-nx --link lte --out reports/feasibility
     """
 
     out: Path
     """Folder for feasibility.json, feasibility.md and PNGs."""
     devices: tuple[str, ...] = ()
-    """Names in the catalogue (profiling/devices.py), or this-machine, whose rates are measured. Default: the
-    A40, and all boards, phones and computers whose memory is known."""
+    """Devices to judge: names in the catalogue (profiling/devices.py), or this-machine, whose rates are
+    measured. Default: the A40, and all boards, phones and computers whose memory is known."""
     models: tuple[Literal["base", "large", "best-rq-tiny", "best-rq-small", "best-rq-base"], ...] = (
         "base",
         "large",
@@ -38,24 +38,24 @@ class FeasibilityArguments:
     batch: tuple[int, ...] = (1, 4, 8)
     """Utterances in a batch."""
     precision: tuple[Literal["fp32", "mixed"], ...] = ("fp32", "mixed")
-    """fp32, or mixed: bf16 where the device has it, otherwise fp16."""
+    """Precision of the operands of matrix products. mixed is bf16 where the device has it, otherwise fp16."""
     method: tuple[str, ...] = METHODS
     """How gradients are computed: plain, remat (layers are computed again in the backward pass) or exact (all
-    methods that save memory and change no gradient: w2v-jax bench memory --list)."""
+    methods that save memory and leave the gradient as it is)."""
     rounds: int | None = None
     """Rounds of the whole run. Default: as many local epochs as the paper's two weeks on an A40 hold."""
     clients: int = 10
-    """Clients that share the corpus; all take part in every round."""
+    """Number of clients that share the corpus; all take part in every round."""
     hours: float = paper.VALIDATED_HOURS
-    """Total hours of speech over all clients."""
+    """Hours of speech of all clients together."""
     link: str = "lte"
-    """Each client's link: ethernet, gigabit, wifi-n, lte (nominal), or DOWN/UP in Mbit/s, as 20/5."""
+    """Link of each client: ethernet, gigabit, wifi-n, lte (nominal), or DOWN/UP in Mbit/s, such as 20/5."""
     fleet: tuple[str, ...] = ("xavier-nx=8", "rpi-4=2")
     """Clients of one example round, as NAME=COUNT; the slowest decides how long the round takes."""
     headroom: float | None = None
     """Share of memory left to other programs. Default: 0.25, and 0.5 on phones."""
     timings: tuple[Path, ...] = ()
-    """Timings that runner.py wrote on boards; each corrects the estimate for its device."""
+    """Files that runner.py wrote on boards; each corrects the estimate for its device. Default: none."""
 
 
 def main(argv: list[str]) -> None:
@@ -106,7 +106,7 @@ def check(options: FeasibilityArguments) -> tuple[list[str], dict[str, int], Any
         if device.kind != "server" and device.memory_bytes is not None
     ]
     for name in options.devices:
-        arguments.check_choice("--devices", name, known)
+        arguments.check_choice("--device", name, known)
     devices = list(options.devices) or ["a40", *default]
     fleet: dict[str, int] = {}
     for word in options.fleet:

@@ -37,7 +37,7 @@ class ConvertArguments:
     ) = None
     """Class to write for Hugging Face. Default: the run's own; Wav2Vec2Model is the encoder alone."""
     weight_norm: Literal["parametrizations", "weight_g"] = "parametrizations"
-    """Names of the two arrays of Hugging Face's positional convolution; weight_g for torch before 2.0."""
+    """Names of the two arrays of Hugging Face's positional convolution; torch before 2.0 needs weight_g."""
 
 
 def main(argv: list[str]) -> None:

@@ -9,25 +9,38 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from experiments.options.errors import UsageError
-from experiments.options.mistakes import explain
-from experiments.options.spelling import nearest, option_name
+from experiments.options.help import help_text
+from experiments.options.mistakes import HELP, explain, options_of, spellings
+from experiments.options.spelling import NAMES, dashed, nearest, option_name
+from experiments.options.vocabulary import old_spellings, respell
 from w2v_jax.errors import UserError
 
 Arguments = TypeVar("Arguments")
 
 
 def parse(kind: type[Arguments], argv: Sequence[str], program: str) -> Arguments:
-    """Parse `argv` into a dataclass; `--help` prints and exits 0.
+    """Parse `argv` into a dataclass; `--help` and `--help-all` print and exit 0.
+
+    Old spellings of options are taken, with a line on standard error for each.
 
     Raises:
         UsageError: an option is unknown or a value is bad; the message names it and the nearest right one.
     """
     import tyro
 
+    options = options_of(kind)
+    if asked := {"-h", *HELP} & set(argv):
+        print(help_text(kind, program, everything=HELP[1] in asked), flush=True)
+        raise SystemExit(0)
+    old = old_spellings(argv, [name for option in options for name in spellings(option)])
+    for word, new in old.items():
+        print(f"w2v-jax: {word} is now {new}; the old spelling still works", file=sys.stderr)
+    argv = respell(argv, old)
+    fields = {option.name: dashed(option.field) for option in options if option.field in NAMES}
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            parsed = tyro.cli(kind, args=list(argv), prog=program, use_underscores=False)
+            parsed = tyro.cli(kind, args=respell(argv, fields), prog=program, use_underscores=False)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from experiments.options.spelling import closest, nearest, option_name
 
+HELP = ("--help", "--help-all")
 NUMBERS = {int: "a whole number", float: "a number"}
 
 
@@ -20,18 +21,27 @@ class Option(NamedTuple):
     """An option, or a positional argument, as its dataclass declares it.
 
     Attributes:
-        name: name on the command line, as --crop-seconds; FILES for a positional argument.
+        name: name on the command line, as --learning-rate; FILES for a positional argument.
+        field: name of the dataclass's field.
         leaf: type of one value; bool for a flag.
-        many: whether it takes any number of values.
+        many: whether it takes several values.
+        count: how many values it takes; 0 for any number.
         may_be_none: whether it also takes the word None.
-        required: whether it has no default.
+        default: value where it is left out; dataclasses.MISSING where it must be given.
     """
 
     name: str
+    field: str
     leaf: Any
     many: bool
+    count: int
     may_be_none: bool
-    required: bool
+    default: Any
+
+    @property
+    def required(self) -> bool:
+        """Tell whether it has no default."""
+        return self.default is dataclasses.MISSING
 
     @property
     def positional(self) -> bool:
@@ -73,15 +83,16 @@ def options_of(kind: Any) -> list[Option]:
         may_be_none = typing.get_origin(hint) in (types.UnionType, typing.Union)
         if may_be_none:
             hint = inner[0]
-        many = typing.get_origin(hint) is tuple
+        many, made = typing.get_origin(hint) is tuple, field.default_factory
         found.append(
             Option(
                 name=field.name.upper() if positional else option_name(field.name),
+                field=field.name,
                 leaf=typing.get_args(hint)[0] if many else hint,
                 many=many,
+                count=len(typing.get_args(hint)) if many and ... not in typing.get_args(hint) else 0,
                 may_be_none=may_be_none,
-                required=field.default is dataclasses.MISSING
-                and field.default_factory is dataclasses.MISSING,
+                default=field.default if made is dataclasses.MISSING else made(),
             )
         )
     return found
@@ -101,7 +112,8 @@ def explain(kind: Any, argv: Sequence[str], program: str) -> str | None:
     free: list[str] = []  # words that belong to no option
     for spelling, option, words in _split(argv, options):
         if option is None and spelling:
-            close = closest(spelling, [name for one in options for name in _spellings(one)])
+            names = [name for one in options for name in spellings(one)]
+            close = closest(spelling, [*names, *HELP])
             hint = f": did you mean {close}?" if close else ""
             return f"unknown option {spelling}{hint} ({program} --help lists all)"
         if option is None:
@@ -124,7 +136,8 @@ def explain(kind: Any, argv: Sequence[str], program: str) -> str | None:
     return _misplaced(free, places, options, program) or _missing(kind, options, given, free, program)
 
 
-def _spellings(option: Option) -> tuple[str, ...]:
+def spellings(option: Option) -> tuple[str, ...]:
+    """List the words that name an option; a flag has two, and a positional argument none."""
     if option.positional:
         return ()
     return (option.name, f"--no-{option.name[2:]}") if option.leaf is bool else (option.name,)
@@ -132,7 +145,7 @@ def _spellings(option: Option) -> tuple[str, ...]:
 
 def _split(argv: Sequence[str], options: list[Option]) -> Iterator[tuple[str, Option | None, list[str]]]:
     """Yield (option as typed, the option or None, words after it), first for the words before all options."""
-    named = {spelling: option for option in options for spelling in _spellings(option)}
+    named = {spelling: option for option in options for spelling in spellings(option)}
     spelling, words = "", list[str]()
     for word in argv:
         name, equals, value = word.partition("=")
@@ -150,7 +163,7 @@ def _misplaced(free: list[str], places: list[Option], options: list[Option], pro
     if not extra:
         return None
     bare = f"--{extra[0]}"
-    hint = f"did you mean {bare}? " if any(bare in _spellings(option) for option in options) else ""
+    hint = f"did you mean {bare}? " if any(bare in spellings(option) for option in options) else ""
     names = " ".join(place.name for place in places)
     takes = f"takes {names} alone before its options" if names else "takes options alone, as --NAME VALUE"
     return f"unexpected '{extra[0]}': {hint}{program} {takes}"

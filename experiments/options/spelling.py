@@ -3,10 +3,26 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
+# Fields whose options have other names: a setting keeps its name in files, and a tuple its plural.
+NAMES = {
+    "batch_size": "batch",
+    "crop_seconds": "seconds",
+    "targets": "target",
+    "devices": "device",
+    "models": "model",
+    "population": "clients",
+    "cohorts": "clients_per_round",
+}
+
+
+def dashed(field: str) -> str:
+    """Spell a field as it is: crop_seconds is --crop-seconds."""
+    return f"--{field.replace('_', '-')}"
+
 
 def option_name(field: str) -> str:
-    """Spell a field as on the command line: crop_seconds is --crop-seconds."""
-    return f"--{field.replace('_', '-')}"
+    """Spell a field as on the command line: learning_rate is --learning-rate, batch_size is --batch."""
+    return dashed(NAMES.get(field, field))
 
 
 def closest(word: str, choices: Iterable[str]) -> str | None:

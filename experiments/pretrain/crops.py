@@ -32,7 +32,7 @@ def settled(settings: Settings, data: ClientData, config: ModelConfig) -> tuple[
     note = (
         f"crops of {crop:g} s in place of the recipe's {recipe:g} s, for clips of "
         f"{np.concatenate(seconds).mean():.1f} s on average: {100 * padding(seconds, crop):.0f} % of a batch "
-        f"is padding, in place of {100 * padding(seconds, recipe):.0f} %; --crop-seconds sets another length"
+        f"is padding, in place of {100 * padding(seconds, recipe):.0f} %; --seconds sets another length"
     )
     return dataclasses.replace(settings, crop_seconds=crop), [] if crop == recipe else [note]
 

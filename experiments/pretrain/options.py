@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from experiments.costs import memory_budget
 from experiments.options.errors import UsageError
@@ -43,37 +43,43 @@ class PretrainArguments:
     example: w2v-jax pretrain --data corpora/en --model tiny --preset ten-clients
     """
 
+    SHOWN_FIRST: ClassVar = (
+        "data", "model", "objective", "init", "batch_size",
+        "preset", "rounds", "clients", "aggregation", "out",
+    )  # fmt: skip
+
     data: Path | None = None
     """Folder of a Common Voice locale, its parent, or a prepared data set. Default: a synthetic corpus."""
     out: Path | None = None
     """Run folder. Default: runs/<preset>-<model>-<aggregation>, with -<corruption> if audio is spoilt."""
     objective: ObjectiveName | None = None
-    """wav2vec2: tell a masked frame's code from those of other frames. best-rq: name a masked frame's codes
-    in fixed random codebooks, from log-mel spectra. Default: that of the model."""
+    """wav2vec2 tells a masked frame's code from the codes of other frames. best-rq names a masked frame's
+    codes in fixed random codebooks of log-mel spectra. Default: the model's."""
     model: str | None = None
-    """Model preset of wav2vec 2.0: tiny, base, large, large-lv60, or on log-mel spectra log-mel-tiny and
-    log-mel-small; of BEST-RQ: best-rq-tiny, best-rq-small, best-rq-base, where with --objective best-rq the
-    size alone will do. Default: tiny, or the preset of --init's shape."""
+    """Model preset. wav2vec 2.0 has tiny, base, large and large-lv60, and on log-mel spectra log-mel-tiny and
+    log-mel-small. BEST-RQ has best-rq-tiny, best-rq-small and best-rq-base; with --objective best-rq the size
+    alone is enough. Default: tiny, or the preset of --init's shape."""
     init: str | None = None
-    """Start from this model instead of random parameters: a run folder of w2v-jax pretrain (RUN@ROUND or
-    RUN@best for another checkpoint) or convert, or hf:FOLDER of a Wav2Vec2ForPreTraining."""
+    """Model to start from: a run folder of w2v-jax pretrain (RUN@ROUND or RUN@best for another checkpoint) or
+    of convert, or hf:FOLDER of a Wav2Vec2ForPreTraining. Default: random parameters."""
     preset: str = "ten-clients"
-    """ten-clients, hundred-clients (20 a round) or centralised."""
+    """Kind of run: ten-clients, hundred-clients (20 take part in a round) or centralised."""
     rounds: int | None = None
     """Rounds of the run; the learning rate's schedule spans them. A larger number lengthens a finished run.
     Default: the preset's."""
     aggregation: Aggregation = "fedavg"
-    """Weights of client updates. fedavg: seconds of audio. loss-weighted: a softmax over negative training
-    losses. uniform: all alike."""
+    """Weights of client updates. fedavg weighs by seconds of audio, loss-weighted by a softmax of negative
+    training losses, and uniform weighs all alike."""
     temperature: float = 1.0
     """Temperature of the loss-weighted softmax."""
     server_optimizer: ServerOptimizer = "fedavg"
-    """How the server uses the clients' mean update: it adds it (fedavg), adds it with momentum 0.9 (fedavgm),
-    or takes it as a gradient for Adam, Yogi or Adagrad (fedadam, fedyogi, fedadagrad: Reddi et al. 2021)."""
+    """How the server uses the clients' mean update. fedavg adds it, and fedavgm adds it with momentum 0.9.
+    fedadam, fedyogi and fedadagrad take it as a gradient for Adam, Yogi or Adagrad (Reddi et al. 2021)."""
     server_learning_rate: float = 1.0
-    """Learning rate of the server's optimizer; the adaptive ones need less, about 0.01."""
+    """Learning rate of the server's optimizer; the adaptive optimizers need less, about
+    0.01."""
     proximal: float = 0.0
-    """FedProx's mu: how strongly local parameters are pulled towards those at the round's beginning."""
+    """FedProx's mu: how strongly local parameters are pulled towards the parameters at the round's start."""
     clients: int | None = None
     """Number of clients. Default: the preset's."""
     clients_per_round: int | None = None
@@ -81,17 +87,19 @@ class PretrainArguments:
     local_steps: int | None = None
     """Optimizer steps of each client in a round. Default: the preset's."""
     local_epochs: int | None = None
-    """Epochs over its clips that each client trains in a round, instead of --local-steps."""
+    """Epochs over its clips that each client trains in a round, instead of --local-steps.
+    Default: --local-steps decides."""
     batch_size: int | None = None
-    """Crops in an update. Default: the recipe of the model."""
+    """Utterances in a batch, cut to crops of --seconds. Default: the model's recipe."""
     crop_seconds: float | None = None
-    """Seconds of a training crop. Default: the recipe of the model, or shorter where more than a tenth of a
-    batch would be padding, because the clips are short."""
+    """Length of a training crop, in seconds. Default: the model's recipe, or less where clips are so short
+    that more than a tenth of a batch would be padding."""
     optimizer: OptimizerName = "adamw"
-    """The client optimizer. adamw keeps two arrays of the model's size, lion one, adafactor only sums along
-    axes, sgd none. The learning rates of recipes are for adamw; lion needs a tenth of them, sgd far more."""
+    """Optimizer of a client. adamw keeps two arrays of the model's size, lion keeps one, adafactor keeps sums
+    along axes, and sgd keeps nothing. The learning rates of recipes are for adamw; lion needs a tenth of
+    them, and sgd needs far more."""
     learning_rate: float | None = None
-    """Peak learning rate of the client optimizer. Default: the recipe of the model."""
+    """Peak learning rate of a client's optimizer. Default: the model's recipe."""
     heldout_speakers: int | None = None
     """Speakers set aside for evaluation. 0 sets a tenth of the clips aside instead, at most 500, whose
     speakers are also trained on. Default: about a fifth of the speakers, at most 28."""
@@ -103,48 +111,55 @@ class PretrainArguments:
     dirichlet-equal: clients share no speaker and have about equal seconds; each client's mix of the column's
     values is drawn from a Dirichlet distribution (Hsu et al. 2019)."""
     dirichlet_alpha: float = 0.5
-    """How evenly the dirichlet partitions deal the column: smaller is more uneven."""
+    """Evenness with which the dirichlet partitions deal the column; smaller is more uneven."""
     dirichlet_column: SkewedColumn = "accent"
-    """The column that the dirichlet partitions deal unevenly."""
+    """Column that the dirichlet partitions deal unevenly."""
     split: str = "validated"
-    """The table of clips to pre-train on."""
+    """Table of the clips to pre-train on."""
     exclude_speakers_of: tuple[Literal["dev", "test"], ...] = ()
-    """Splits whose speakers are kept out of pre-training: `validated` also holds dev and test."""
+    """Splits whose speakers are not trained on, because `validated` also holds dev and test. Default:
+    none."""
     corruption: Corruption = "none"
-    """Spoil the training audio of some clients, which the seed chooses. noise: add white noise as strong as
-    the clip. clip: 30 dB louder, with the peaks cut off. quiet: 60 dB softer, rounded to 16 bits again."""
+    """Spoil the training audio of some clients, which the seed chooses. noise adds white noise as strong as
+    the clip. clip makes it 30 dB louder and cuts the peaks off. quiet makes it 60 dB softer and rounds it to
+    16 bits again."""
     corrupted_clients: int = 2
     """Number of clients whose training audio --corruption spoils."""
     client_dropout: float = 0.0
     """Share of the clients asked in a round that do not answer."""
     overshoot: float = 1.0
-    """How many clients to ask per client wanted, for example 1.3; the earliest answers count."""
+    """Number of clients to ask for each client wanted, such as 1.3; the earliest answers count."""
     speed_spread: float = 0.0
-    """How much the speeds of clients' devices differ: standard deviation of log(seconds a step)."""
+    """Spread of the speeds of clients' devices: standard deviation of log(seconds a step)."""
     deadline_steps: float | None = None
-    """Deadline of a round, in steps of a device of median speed; clients that come later are left out."""
+    """Deadline of a round, in steps of a device of median speed; clients that come later are left out.
+    Default: no deadline."""
     max_update_norm: float | None = None
-    """Updates with a larger norm are left out, as are updates that are not finite."""
+    """Largest norm of an update; the server leaves out larger updates, and updates that are not finite.
+    Default: no limit."""
     dp_clip_norm: float | None = None
-    """Turns on differential privacy of clients: updates are clipped to this norm. It needs --aggregation
+    """Turn on differential privacy of clients, and clip each update to this norm. It needs --aggregation
     uniform. Each client is drawn independently, so that cohorts differ in size. Only the model is private:
-    noise and draws come from --seed, and metrics.jsonl names clients and losses."""
+    noise and draws come from --seed, and metrics.jsonl names clients and losses. Default: no privacy."""
     dp_clipping: Literal["whole", "layer"] = "whole"
-    """whole: clip the update as a whole. layer: clip each parameter array of each layer by itself."""
+    """whole clips the update as a whole. layer clips each parameter array of each layer by itself."""
     dp_noise_multiplier: float | None = None
-    """Standard deviation of the noise added to the sum of updates, as a multiple of --dp-clip-norm."""
+    """Standard deviation of the noise added to the sum of updates, as a multiple of --dp-clip-norm.
+    Default: computed from --dp-epsilon."""
     dp_epsilon: float | None = None
-    """Epsilon that the whole run may spend, instead of --dp-noise-multiplier."""
+    """Epsilon that the whole run may spend, instead of --dp-noise-multiplier. Default:
+    --dp-noise-multiplier decides."""
     dp_delta: float = 1e-5
     """Delta of the privacy guarantee; it should be well below one over the number of clients."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 rounds the operands of matrix products; everything else stays fp32."""
     method: str = "plain"
-    """How gradients are computed: method names separated by commas; bench memory --list explains them.
-    exact: all methods that save memory and change no gradient."""
+    """How gradients are computed: method names separated by commas; w2v-jax bench memory --list explains
+    them. exact combines all methods that save memory and leave the gradient as it is."""
     memory_budget: str | None = None
-    """Memory for the process, as 4GB or 800MB, instead of --method: the cheapest exact combination that fits
-    is picked and printed. On an accelerator only one client at a time is counted: give --chunk 1."""
+    """Memory for the process, such as 4GB or 800MB, instead of --method: the cheapest exact combination that
+    fits is picked and printed. On an accelerator only one client at a time is counted: give --chunk 1.
+    Default: no limit."""
     masked_group_norm: bool = False
     """Normalise over valid frames only, so that padding changes nothing."""
     evaluate_every: int | None = None
@@ -153,19 +168,21 @@ class PretrainArguments:
     """Rounds between diagnoses of each client's update and local model (diagnostics.jsonl); each costs about
     clients + 2 short evaluations. Default: never."""
     probe_every: int | None = None
-    """Rounds between probes: linear classifiers of the frozen encoder's frames, trained on a few labelled
-    clips of --probe-data. Their accuracy on its dev split is the column probe_accuracy. Default: never."""
+    """Rounds between probes, which are linear classifiers of the frozen encoder's frames, trained on a few
+    labelled clips of --probe-data. The column probe_accuracy is their accuracy on its dev split. Default:
+    never."""
     probe_data: Path | None = None
-    """Corpus whose sentences are single words, for --probe-every: at most about 400 clips of its train and of
-    its dev are used."""
+    """Corpus whose sentences are single words, for --probe-every. At most about 400 clips of its train and of
+    its dev are used. Default: no probes."""
     keep_best: Criterion | None = None
-    """Keep the checkpoint of the best round too, in best/ of the run folder: RUN@best opens it. probe: the
-    highest probe_accuracy. heldout_loss: the lowest. heldout_accuracy: the highest."""
+    """Keep the checkpoint of the best round too, in best/ of the run folder; RUN@best opens it. The best
+    round has the highest probe_accuracy (probe), the lowest heldout_loss or the highest heldout_accuracy.
+    Default: the newest checkpoints alone."""
     checkpoint_every: int = 5
     """Rounds between checkpoints."""
     keep_checkpoints: int = 2
-    """Number of newest checkpoints that are kept; finetune --init RUN@ROUND takes an earlier one,
-    RUN@best that of --keep-best."""
+    """Number of newest checkpoints that are kept. finetune --init RUN@ROUND takes an earlier one, and
+    RUN@best takes that of --keep-best."""
     lanes: int | None = None
     """Devices that train side by side. Default: all devices (on a CPU, one for each core)."""
     chunk: int | None = None
@@ -174,8 +191,9 @@ class PretrainArguments:
     shards: int = 1
     """Devices that share the models of a lane, if one device cannot hold a client."""
     distributed: str | None = None
-    """Run as one of several processes that share the run folder; start each with the same command. auto under
-    SLURM, Kubernetes, MPI or on a TPU pod, otherwise INDEX/COUNT@HOST:PORT with the address of process 0."""
+    """Run as one of several processes that share the run folder; start each with the same command. Give auto
+    under SLURM, Kubernetes, MPI or on a TPU pod, otherwise INDEX/COUNT@HOST:PORT with the address of process
+    0. Default: one process."""
     seed: int = 0
     """Seed of everything random."""
 

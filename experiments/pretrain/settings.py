@@ -168,7 +168,7 @@ class Settings:
         if config.num_frames(round(seconds * model_config.SAMPLE_RATE_HZ)) < 2 * config.mask_span:
             milliseconds = 1000 * config.frame_samples // model_config.SAMPLE_RATE_HZ
             raise UsageError(
-                f"--crop-seconds {seconds} holds fewer than two mask spans of "
+                f"--seconds {seconds} holds fewer than two mask spans of "
                 f"{config.mask_span} frames of {milliseconds} ms: "
                 "give a longer crop"
             )

@@ -24,18 +24,18 @@ class ProbeArguments:
     data: str
     """Common Voice folder or prepared data set whose clips have classes or transcripts."""
     task: ProbeTask = "keywords"
-    """keywords: the class is a column of the table, and test has other speakers than train. speaker: the
-    class is the speaker, and every speaker's clips are split. characters: the column `sentence` is written
-    by CTC, and the score is the character error rate."""
+    """Task of the probes. For keywords, the class is a column of the table, and test has other speakers than
+    train. For speaker, the class is the speaker, and every speaker's clips are split. For characters, the
+    column `sentence` is written by CTC, and the score is the character error rate."""
     column: str = "sentence"
-    """Column that tells the class, for keywords."""
+    """For keywords, column of the table that holds the class of a clip."""
     heads: tuple[Head, ...] = ("linear", "mlp", "weighted-sum")
-    """Probes. linear: a linear map, which is always among them (ridge regression, or CTC for characters).
-    mlp: a network with one hidden layer. weighted-sum: a linear map of a learnt sum of the layers. linear
-    alone is the fastest."""
+    """Probes to train. linear is a linear map (ridge regression, or CTC for characters), which is always
+    among them and alone is the fastest. mlp is a network with one hidden layer. weighted-sum is a linear map
+    of a learnt sum of the layers."""
     labels: tuple[float, ...] = (100.0,)
-    """Percentages of the training labels that linear probes are trained with, as 1 5 10 100."""
+    """Percentages of the training labels that linear probes are trained with, such as 1 5 10 100."""
     out: Path | None = None
-    """Folder for the report. Left out: runs/probe-NAMES."""
+    """Folder for the report. Default: runs/probe-NAMES."""
     seed: int = 0
     """Seed of the networks, of the choice of few labels, and of the splits of the task speaker."""

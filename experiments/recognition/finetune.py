@@ -5,10 +5,11 @@ import dataclasses
 import math
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from experiments.options import arguments
 from experiments.options.errors import UsageError
+from experiments.options.spelling import option_name
 from experiments.process import xla_flags
 from experiments.process.provenance import record_provenance
 from experiments.recognition import recipes
@@ -51,88 +52,98 @@ class FinetuneArguments:
     example: w2v-jax finetune --init runs/ten-clients-tiny-fedavg --data corpora/en --out runs/asr
     """
 
+    SHOWN_FIRST: ClassVar = (
+        "task", "data", "labels", "train_minutes", "init",
+        "freeze", "updates", "batch_seconds", "select_by", "out",
+    )  # fmt: skip
+
     task: Literal["recognition", "keywords"] = "recognition"
     """recognition writes the words of a clip (CTC); keywords names the class of a clip, such as a word."""
     data: Path | None = None
-    """A Common Voice locale's folder or its parent, with transcripts. Left out: a synthetic corpus.
-    Splits that it lacks are made: disjoint speakers where there are ten, else disjoint sentences."""
+    """A Common Voice locale's folder or its parent, with transcripts. Splits that it lacks are made: of
+    disjoint speakers where there are ten, else of disjoint sentences. Default: a synthetic corpus."""
     out: Path | None = None
-    """Run folder. Default: runs/finetune-<name of init>."""
+    """Run folder. Default: runs/finetune-<name of init>, or runs/keywords-<name of init>."""
     init: str = "scratch"
-    """scratch, a run folder of w2v-jax pretrain (RUN@ROUND or RUN@best for another
-    checkpoint), finetune (its encoder)
-    or convert, or hf:FOLDER with config.json and model.safetensors."""
+    """Encoder to start from: a run folder of w2v-jax pretrain (RUN@ROUND or RUN@best for another checkpoint),
+    finetune or convert, hf:FOLDER with config.json and model.safetensors, or scratch for random
+    parameters."""
     model: str | None = None
-    """Model preset. Default: the checkpoint's, or tiny from scratch."""
+    """Model preset. Default: that of --init, or tiny from scratch."""
     features: Literal["encoder", "log-mel"] = "encoder"
-    """log-mel puts the head on 80 log-mel bands instead of an encoder: the baseline of a probe."""
+    """Input of the head. log-mel is 80 log-mel bands in place of an encoder, as a baseline."""
     freeze: Literal["none", "feature-encoder", "encoder"] = "none"
-    """Parts that are never trained. feature-encoder: the convolutions. encoder: all of it, as in a probe."""
+    """Parts of the encoder that are never trained. feature-encoder freezes the convolutions, and encoder
+    freezes all of it, as in a probe."""
     head_only_updates: int = 0
-    """First updates that train the head alone."""
+    """Number of first updates that train the head alone."""
     head_blocks: int | None = None
-    """Blocks of linear, batch norm and leaky ReLU before the scores; 0 is a linear probe. Default: 3, or 0
-    for keywords."""
+    """Number of blocks of linear, batch norm and leaky ReLU before the scores; 0 is a linear probe. Default:
+    3, or 0 for keywords."""
     head_width: int | None = None
     """Width of the blocks. Default: the model's recipe."""
     pooling: Literal["mean", "attentive"] | None = None
-    """Keywords: how the frames of a clip become one; attentive learns their weights. Default: mean."""
+    """For keywords, how the frames of a clip become one; attentive learns their weights. Default: mean."""
     segments: int | None = None
-    """Keywords: equal parts of a clip that are pooled one by one. Default: 1, or 6 for log-mel features."""
+    """For keywords, number of equal parts of a clip that are pooled one by one. Default: 1, or 6 for log-mel
+    features."""
     layers: Literal["last", "weighted"] | None = None
-    """Keywords: frames of the encoder's last layer, or a trained mean of all its layers. Default: last."""
+    """For keywords, frames of the encoder's last layer, or a trained mean of all its layers. Default:
+    last."""
     label_smoothing: float | None = None
-    """Keywords: share of a label that is spread over all classes, such as 0.1. Default: 0."""
+    """For keywords, share of a label that is spread over all classes, such as 0.1. Default: 0."""
     column: Literal["sentence", "client_id", "age", "gender", "accent"] = "sentence"
-    """Keywords: the column of the tables that holds the class of a clip."""
+    """For keywords, column of the tables that holds the class of a clip."""
     labels: float | None = None
-    """Keywords: percentage of the training clips of each class to use, such as 10; smaller ones are contained
-    in larger ones of the same seed. Default: all."""
+    """For keywords, percentage of the training clips of each class to use, such as 10. Of one seed, a smaller
+    percentage is contained in a larger one. Default: all."""
     tokens: Literal["characters", "pieces"] = "characters"
-    """Characters, or SentencePiece unigrams trained on the training transcripts."""
+    """Units of the text: characters, or SentencePiece unigrams trained on the training transcripts."""
     pieces: int = 1000
     """Number of SentencePiece unigrams, the blank included."""
     alphabet: str | None = None
-    """Characters to recognise, instead of those of the training transcripts; the space comes by itself."""
+    """Characters to recognise; the space comes by itself. Default: those of the training transcripts."""
     accents: Literal["keep", "fold"] = "keep"
     """fold writes è as e."""
     apostrophes: Literal["keep", "fold"] = "keep"
     """fold writes an apostrophe as a space."""
     language: str | None = None
-    """Language of the transcripts, such as tr, for letter case. Default: the name of the data's folder where
-    it is that of a language with a dotless i (tr, az), else none."""
+    """Language of the transcripts, such as tr, for letter case. Default: the name of the data's folder if
+    that language has a dotless i (tr, az), otherwise none."""
     train_minutes: float | None = None
-    """Use at most this much of the training split; smaller budgets are contained in larger ones."""
+    """Minutes of the training split to use at most; a smaller budget is contained in a larger one. Default:
+    all."""
     max_seconds: float = recipes.MAX_FINE_TUNING_SECONDS
-    """Longer training clips are left out; dev and test keep every clip."""
+    """Longest training clip, in seconds; longer ones are left out, while dev and test keep every clip."""
     updates: int | None = None
-    """Length of the run. Default: the recipe's epochs, for keywords at least 600 updates."""
+    """Number of updates of the run. Default: the recipe's epochs, and at least 600 updates for keywords."""
     batch_seconds: float | None = None
-    """Speech in a batch, at most. Default: the model's recipe."""
+    """Seconds of speech in a batch, at most. Default: the model's recipe."""
     encoder_learning_rate: float | None = None
-    """Peak rate of Adam on the encoder. Default: the model's recipe."""
+    """Peak learning rate of Adam on the encoder. Default: the model's recipe."""
     head_learning_rate: float | None = None
-    """Peak rate of the head's optimizer. Default: the model's recipe for adadelta, 1e-3 for adam."""
+    """Peak learning rate of the head's optimizer. Default: the model's recipe for adadelta, 1e-3 for
+    adam."""
     head_optimizer: Literal["adadelta", "adam"] | None = None
     """Optimizer of the head. Default: adadelta, or adam for keywords."""
     schedule: Literal["newbob", "tri-stage"] | None = None
-    """newbob lowers rates when the validation loss stalls; tri-stage rises, holds and falls over the run.
-    Default: newbob, or tri-stage for keywords."""
+    """Schedule of the learning rates. newbob lowers them when the validation loss stalls; tri-stage raises,
+    holds and lowers them over the run. Default: newbob, or tri-stage for keywords."""
     clip_norm: float = 5.0
-    """Gradients are scaled down to this global norm."""
+    """Global norm that larger gradients are scaled down to."""
     dropout: float | None = None
     """Dropout in the encoder's layers. Default: the model's own."""
     augment: bool = True
-    """Speed, band and chunk drops."""
+    """Change the speed of training clips, and drop bands and chunks of them."""
     evaluate_every: int | None = None
-    """Updates between validations. Default: an epoch, but at most about fifty a run, or twenty for
-    keywords."""
+    """Updates between validations. Default: those of an epoch, or more, so that a run has at most about fifty
+    validations, or twenty for keywords."""
     select_by: Literal["wer", "cer", "loss", "accuracy"] | None = None
-    """Score that chooses the best checkpoint; the other scores break ties. Before words are recognised,
-    error rates say little and loss says more. Default: wer, or accuracy for keywords."""
+    """Score that chooses the best checkpoint; the other scores break ties. While no words are recognised yet,
+    the loss says more than error rates. Default: wer, or accuracy for keywords."""
     shuffle_transcripts: bool = False
-    """Give each training clip another's transcript or class: the control that says what listening is
-    worth."""
+    """Give each training clip the transcript or class of another one, as a control that learns without
+    listening."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 rounds the operands of matrix products; everything else stays fp32."""
     seed: int = 0
@@ -159,7 +170,7 @@ def resolve(options: FinetuneArguments) -> dict[str, Any]:
     for name, value in dataclasses.asdict(options).items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        option = f"--{name.replace('_', '-')}"
+        option = option_name(name)
         if not math.isfinite(value):
             raise UsageError(f"{option} must be finite, got {value}")
         if value < 0 or (value == 0 and name not in may_be_zero):
@@ -208,8 +219,7 @@ def _check_task(options: FinetuneArguments) -> None:
     for other, names in OF_ONE_TASK.items():
         for name in names:
             if other != task and getattr(options, name) != getattr(FinetuneArguments, name):
-                option = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{option} has a meaning with --task {other} alone")
+                raise UsageError(f"{option_name(name)} has a meaning with --task {other} alone")
     if options.select_by not in (None, *SELECTED_BY[task]):
         choices = " or ".join(SELECTED_BY[task])
         raise UsageError(f"--select-by {options.select_by} has no meaning with --task {task}: give {choices}")

@@ -28,9 +28,10 @@ class TranscribeArguments:
     run: Path
     """Run folder of w2v-jax finetune; its best checkpoint is used."""
     window_seconds: float = 20.0
-    """Longer files are read in windows of this length, which overlap; those of a keyword run do not."""
+    """Length of a window, in seconds. Longer files are read in windows, which overlap, except those of a
+    keyword run."""
     out: Path | None = None
-    """Also write the lines to this file, as tab-separated values."""
+    """File to write the lines to as well, as tab-separated values. Default: none, they are only printed."""
 
 
 def main(argv: list[str]) -> None:

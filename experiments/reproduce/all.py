@@ -17,12 +17,12 @@ class ReproduceAllArguments:
     out: Path = Path("reports/all")
     """Folder for index.html, and for items/, a folder for each command. Finished items are kept."""
     items: tuple[str, ...] = ()
-    """Run only these: table1, fig2, fig3, fig4, table2, section41. feasibility gives the verdict and always
-    runs. Default: all that run without data."""
+    """Items to run: table1, fig2, fig3, fig4, table2, section41. feasibility gives the verdict and always
+    runs. Default: all of them."""
     finished: tuple[Path, ...] = ()
-    """Folders of results to take in, such as those of reproduce fig1 and fig5."""
+    """Folders of results to take in, such as those of reproduce fig1 and fig5. Default: none."""
     jobs: int = 1
-    """Items that run side by side."""
+    """Number of items side by side."""
 
 
 def main(argv: list[str]) -> None:

@@ -29,9 +29,10 @@ class Fig1Arguments:
     data: Path | None = None
     """A Common Voice locale's folder or its parent, with transcripts. Default: a synthetic corpus."""
     scale: ScaleName = "small"
-    """smoke: minutes, a trial. small: tiny models, hours on two cores. paper: base models, for a GPU."""
+    """Size of the runs. smoke is a trial of minutes. small trains tiny models for hours on two cores. paper
+    trains base models, for a GPU."""
     seeds: int = 3
-    """Number of seeds of every run: 0, 1, ..."""
+    """Number of seeds of every run; they are 0, 1, and so on."""
     jobs: int = 1
     """Number of runs side by side; they share the machine, so each takes longer."""
     out: Path = Path("runs/federated")

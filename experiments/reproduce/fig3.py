@@ -35,7 +35,7 @@ class Figure3Arguments:
     out: Path
     """Folder for fig3.json, fig3.md and fig3.png."""
     seconds: tuple[float, ...] = length_sweep.SECONDS
-    """Lengths of the utterances; the fit takes at least four."""
+    """Lengths of the utterances, in seconds; give at least four."""
     batch: int = 4
     """Utterances in a batch; the paper prints none for this figure."""
 

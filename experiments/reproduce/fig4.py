@@ -33,7 +33,7 @@ class Figure4Arguments:
     out: Path
     """Folder for fig4.json, fig4.md and fig4.png."""
     seconds: tuple[float, ...] = length_sweep.SECONDS
-    """Lengths of the utterances; at least four."""
+    """Lengths of the utterances, in seconds; give at least four."""
     batch: int = 4
     """Utterances in a batch; the paper prints none for this figure."""
 

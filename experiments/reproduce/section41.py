@@ -30,13 +30,13 @@ class Section41Arguments:
     doubling_months: float = paper.DOUBLING_MONTHS
     """Months in which a board's speed doubles."""
     memory_doubling_months: float = paper.DOUBLING_MONTHS
-    """Months in which its memory doubles; the paper gives none, so the default is the same."""
+    """Months in which a board's memory doubles. The paper gives none, so the default is the same."""
     from_year: float = paper.PAPER_YEAR
     """Year that the paper's measurements stand for."""
     device: str = "xavier-nx"
-    """The board whose line is drawn: the paper's typical one."""
+    """Board whose line is drawn; the default is the paper's typical board."""
     timings: tuple[Path, ...] = ()
-    """Files that runner.py wrote on boards; each calibrates its device."""
+    """Files that runner.py wrote on boards; each corrects the estimate for its device. Default: none."""
 
 
 def main(argv: list[str]) -> None:

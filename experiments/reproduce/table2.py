@@ -25,7 +25,7 @@ class Table2Arguments:
     out: Path
     """Folder for table2.json, table2.md and table2.png."""
     timings: tuple[Path, ...] = ()
-    """Files that runner.py wrote on boards (docs/guides/boards.md)."""
+    """Files that runner.py wrote on boards (docs/guides/boards.md). Default: none."""
 
 
 def main(argv: list[str]) -> None:

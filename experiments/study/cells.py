@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.options.errors import UsageError
+from experiments.options.vocabulary import RESPELT_FIELDS, respell
 from experiments.process.child_process import own_python
 from experiments.process.files import read_json, write_json
 from experiments.report.units import duration
@@ -204,7 +205,11 @@ def _read_record(cell: Cell) -> dict[str, Any]:
 
 
 def _check_command(cell: Cell) -> None:
-    if cell.record.exists() and (held := _read_record(cell)["command"]) != cell.command:
+    """Refuse a folder of another command; options that are spelt otherwise now make no other command."""
+    if not cell.record.exists():
+        return
+    held = _read_record(cell)["command"]
+    if respell(shlex.split(held), RESPELT_FIELDS) != respell(shlex.split(cell.command), RESPELT_FIELDS):
         raise UserError(
             f"{cell.out} was made by another command ({held}), this one is {cell.command}: "
             "choose another --out, or give the same options to continue"

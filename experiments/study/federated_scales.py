@@ -71,7 +71,7 @@ SCALES: dict[str, Scale] = {
             "hundred-clients": ("--clients", "10", "--clients-per-round", "5", "--local-steps", "2"),
             CENTRALISED: ("--local-steps", "10"),
         },
-        pretraining=("--batch-size", "2", "--crop-seconds", "0.8", "--evaluate-every", "1",
+        pretraining=("--batch", "2", "--seconds", "0.8", "--evaluate-every", "1",
                      "--checkpoint-every", "1"),
         finetuning=(*_ADAM, "--updates", "4", "--batch-seconds", "16", "--evaluate-every", "2",
                     "--head-blocks", "1", "--head-width", "32"),

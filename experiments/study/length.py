@@ -56,9 +56,10 @@ class LengthArguments:
     data: Path
     """A Common Voice locale's folder or its parent, with transcripts."""
     scale: Literal["smoke", "small"] = "small"
-    """small: about four minutes for each of 4 lengths and each seed on two cores. smoke: minutes, a trial."""
+    """Size of the runs. small takes about four minutes for each of 4 lengths and each seed on two cores.
+    smoke is a trial of minutes."""
     seeds: int = 3
-    """Number of seeds of every length: 0, 1, ..."""
+    """Number of seeds of every length; they are 0, 1, and so on."""
     jobs: int = 1
     """Number of runs side by side; they share the machine, so each takes longer."""
     out: Path = Path("runs/length")
@@ -88,7 +89,7 @@ def cells_of(options: LengthArguments, clip_seconds: np.ndarray) -> list[tuple[f
             name = f"{crop:g}s-{seed}"
             common = ("--data", str(options.data), "--seed", str(seed))
             words = ["pretrain", "--preset", "centralised", "--model", "tiny", "--rounds", str(scale.rounds)]
-            words += ["--crop-seconds", f"{crop:g}", "--batch-size", str(round(BATCH_SECONDS / crop))]
+            words += ["--seconds", f"{crop:g}", "--batch", str(round(BATCH_SECONDS / crop))]
             words += ["--local-steps", str(steps_of(crop, clip_seconds, scale)), "--evaluate-every", "1"]
             before = Cell(
                 name=f"pretrain-{name}",

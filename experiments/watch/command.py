@@ -30,9 +30,9 @@ class WatchArguments:
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders; each of several is shown in one row."""
+    """Run folders; several are shown in one row each."""
     every_seconds: float = 2.0
-    """Seconds between two looks at the folders."""
+    """Seconds between two readings of the folders."""
     once: bool = False
     """Print the view once and end, as happens anyway when the output is no terminal."""
 

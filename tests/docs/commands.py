@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 from experiments.cli import main as cli
-from experiments.options import arguments
+from experiments.options import arguments, mistakes, vocabulary
 from experiments.options.errors import UsageError
 from profiling import runner, targets
 from tests.paths import ROOT
@@ -95,7 +95,8 @@ def options_of(name: str) -> set[str]:
         try:
             module.main([])
         except _Parsed as found:
-            return {f"--{field.replace('_', '-')}" for field in found.kind.__dataclass_fields__}
+            names = {option.name for option in mistakes.options_of(found.kind)}
+            return names | {old for old, new in vocabulary.RENAMED.items() if new in names}
     raise LineError(f"w2v-jax {name} has no parser")
 
 
@@ -121,7 +122,7 @@ def check_span(text: str) -> bool:
     except LineError:
         return False
     wanted = {re.split("[=|]", word)[0] for word in rest if word.startswith("--")}
-    if unknown := wanted - options_of(name) - {"--help"}:
+    if unknown := wanted - options_of(name) - set(mistakes.HELP):
         raise LineError(f"{text}: {name} has no {', '.join(sorted(unknown))}")
     return bool(wanted)
 

@@ -27,7 +27,7 @@ TINY_STEP = "--model tiny --batch 2 --seconds 1"
 SMOKE = "--scale smoke --seeds 1"
 # By command; an option that is given twice has the last value.
 SMALLER = {
-    "pretrain": "--model tiny --rounds 2 --local-steps 1 --batch-size 2 --crop-seconds 1 --evaluate-every 2",
+    "pretrain": "--model tiny --rounds 2 --local-steps 1 --batch 2 --seconds 1 --evaluate-every 2",
     "data prepare": "--out prepared/again",  # `prepare` makes prepared/it, which other lines read
     "finetune": "--updates 4 --evaluate-every 2 --batch-seconds 8 --head-width 32",
     "watch": "--once",

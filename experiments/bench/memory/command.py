@@ -19,35 +19,38 @@ from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ, OptimizerName
 class BenchMemoryArguments:
     """Start a process for each method, let it idle and train a few steps, and read its memory from outside.
 
-    example: w2v-jax bench memory --model base --batch 8 --seconds 12 --method plain exact --out bench/memory
+    example: w2v-jax bench memory --batch 8 --seconds 12 --method plain exact --out bench/memory
     """
 
     out: Path = Path("runs/memory")
     """Folder for memory.json, memory.md and memory.png."""
     model: str = "base"
-    """Preset."""
+    """Model preset."""
     batch: int = 8
-    """Utterances of a step."""
+    """Utterances in a batch."""
     seconds: float = 12.0
     """Length of each utterance, in seconds."""
     method: tuple[str, ...] = ("plain", "exact")
-    """Combinations of methods, NAME[,NAME...], a row each. `w2v-jax bench memory --list` explains them."""
+    """How gradients are computed: method names separated by commas; --list explains them. Each combination
+    gets a row. exact combines all methods that save memory and leave the gradient as it is."""
     memory_budget: str | None = None
-    """Size such as 4GB or 800MB. Adds a row for the exact combination that fits it with least operations."""
+    """Memory for the process, such as 4GB or 800MB; a row is added for the cheapest exact combination that
+    fits. Default: no such row."""
     optimizer: OptimizerName = "sgd"
-    """adamw keeps two arrays of the model's size, lion one, adafactor sums along axes, sgd nothing."""
+    """Optimizer of a client. adamw keeps two arrays of the model's size, lion keeps one, adafactor keeps sums
+    along axes, and sgd keeps nothing."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Precision of the operands of matrix products."""
+    """bf16 rounds the operands of matrix products; everything else stays fp32."""
     steps: int = 3
-    """Steps of a process."""
+    """Number of steps of each process."""
     repeats: int = 1
-    """Processes of each row after the one that compiles. Processes of different rows take turns."""
+    """Number of processes of each row after the one that compiles. Processes of different rows take turns."""
     gradient_batch: int = 2
-    """Utterances whose gradients are compared with the plain step's; 0 compares none."""
+    """Number of utterances whose gradients are compared with the plain step's; 0 compares none."""
     gradient_seconds: float = 5.5
     """Length of the longest of these utterances, in seconds."""
     list: bool = False
-    """Only list the methods."""
+    """List the methods, and measure nothing."""
 
 
 def main(argv: list[str]) -> None:

@@ -17,7 +17,7 @@ from experiments.report.writer import write_report
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchRoundsArguments:
-    """Time rounds of K clients by this project and by its peers, at equal work and with equal results.
+    """Time federated rounds by this project and by its peers, at equal work and with equal results.
 
     example: w2v-jax bench rounds --out bench/rounds --clients 8 32 --workloads toy
     """
@@ -25,24 +25,24 @@ class BenchRoundsArguments:
     out: Path
     """Folder for rounds.json, rounds.md, rounds.png and step.json."""
     workloads: tuple[Literal["toy", "tiny", "dense", "base"], ...] = ("toy", "tiny")
-    """toy: three convolutions and two layers, regression. tiny: wav2vec 2.0's loss on the tiny model. dense:
-    a few products (no torch). base: wav2vec 2.0's loss on base, bf16, AdamW, batches of 4 x 5.5 s, for
-    accelerators (no Flower)."""
+    """Models and losses to time. toy has three convolutions and two layers, with a regression. tiny is
+    wav2vec 2.0's loss on the tiny model. dense is a few products (no torch). base is its loss on base, with
+    bf16, AdamW and batches of 4 x 5.5 s, for accelerators (no Flower)."""
     clients: tuple[int, ...] = (8, 32, 100)
-    """Numbers of clients K."""
+    """Numbers of clients."""
     runners: tuple[str, ...] = tuple(RUNNERS)
-    """Runners to compare."""
+    """Libraries to compare."""
     fedjax: bool = True
     """Also time fedjax's own FedAvg through its jit backend and through this project's vmap backend, on a
     model of products alone and on the toy model: fedjax.json."""
     single_step: bool = True
     """Also time one step of base, batch 1 of 5.5 s, beside transformers on torch: step.json."""
     repeats: int = 7
-    """Interleaved turns that are timed, after two rounds that are not."""
+    """Number of timed turns, which are interleaved; two rounds before them are not timed."""
     rounds: int = 10
-    """Most rounds of a turn. A turn of short rounds lasts about a second."""
+    """Largest number of rounds in a turn. A turn of short rounds lasts about a second."""
     make: bool = False
-    """Make the peers' virtual environments first, under runs/peers: minutes, and some gigabytes."""
+    """Make the peers' virtual environments first, under runs/peers; this takes minutes and some gigabytes."""
 
 
 def check(options: BenchRoundsArguments) -> None:

@@ -37,13 +37,13 @@ class GridArguments:
 
     The command can be interrupted and started again.
 
-    example: w2v-jax plans grid --targets cpu xavier-agx orin-agx --out plan_grid.json
+    example: w2v-jax plans grid --target cpu xavier-agx orin-agx --out plan_grid.json
     """
 
     out: Path
     """JSON file; its plans are kept if they were made by the same commit and the same jaxlib."""
     targets: tuple[str, ...] = tuple(PRECISIONS)
-    """Compilers: cpu, or devices as in profile --target."""
+    """Devices to compile for: cpu, or those of profile --target."""
 
 
 def main(argv: list[str]) -> None:
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
     from profiling import targets
 
     for target in options.targets:
-        arguments.check_choice("--targets", target, PRECISIONS)
+        arguments.check_choice("--target", target, PRECISIONS)
         if target != "cpu" and (absent := targets.missing(target)) is not None:
             raise UsageError(absent)
     targets.prepare_environment()

@@ -32,15 +32,15 @@ VARIANTS: tuple[tuple[Literal["fp32", "bf16"], str], ...] = (
 class PlansArguments:
     """Compile a step at the paper's two settings for boards, beside the memory that the paper printed.
 
-    example: w2v-jax plans --targets xavier-agx orin-agx --out reports/plans
+    example: w2v-jax plans --target xavier-agx orin-agx --out reports/plans
     """
 
     out: Path
     """Folder for plans.json, plans.md and plans.png."""
     targets: tuple[str, ...] = ("xavier-agx", "orin-agx")
-    """Devices to compile for, as in profile --target. One for each compute capability is enough."""
+    """Devices to compile for: those of profile --target. One for each compute capability is enough."""
     model: str = "base"
-    """Preset."""
+    """Model preset."""
 
 
 def main(argv: list[str]) -> None:
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
 
     arguments.check_choice("--model", options.model, PRESETS)
     for target in options.targets:
-        arguments.check_choice("--targets", target, targets.TARGETS)
+        arguments.check_choice("--target", target, targets.TARGETS)
         if (absent := targets.missing(target)) is not None:
             raise UsageError(absent)
     targets.prepare_environment()

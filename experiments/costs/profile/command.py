@@ -20,26 +20,29 @@ class ProfileArguments:
     """
 
     model: PresetName = "base"
-    """Preset."""
+    """Model preset."""
     seconds: float = 5.5
     """Length of each utterance, in seconds."""
     batch: int = 4
     """Utterances in a batch."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Precision of the operands of products; all else stays fp32. fp16 also scales the loss."""
+    """bf16 and fp16 round the operands of matrix products; everything else stays fp32. fp16 also scales the
+    loss."""
     method: str = "plain"
     """How gradients are computed: method names separated by commas; w2v-jax bench memory --list explains
     them. exact combines all methods that save memory and leave the gradient as it is."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """Optimizer of a client."""
     clients: int = 10
-    """Clients of the federated round that is priced."""
+    """Number of clients of the federated round that is priced."""
     local_steps: int = 25
-    """Steps of each client in that round."""
+    """Optimizer steps of each client in that round."""
     device: str | None = None
-    """Device of the roofline. Default: the target, or xavier-nx, the paper's typical board."""
+    """Device whose rates bound the step in the report (roofline). Default: --target, or xavier-nx, the
+    paper's typical board."""
     target: str | None = None
-    """Compile for this device, which need not be here, and report its compiler's memory plan."""
+    """Device to compile for, which need not be here; its compiler's memory plan is reported. Default: this
+    machine."""
     measure: bool = False
     """Also run the step in a child process and report its peak memory and its seconds."""
     out: Path = Path("runs/profile")

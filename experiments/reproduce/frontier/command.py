@@ -23,10 +23,10 @@ class FrontierArguments:
     """Folder for frontier.json, frontier.md and PNGs. Its sections of the same commit, cores and steps are
     kept."""
     sections: tuple[Section, ...] = ("desired", "oom", "growth", "frontier")
-    """frontier: all methods at batch 4 x 5.5 s. desired: batch 8 x 12 s. growth: against batch and length.
-    oom: the cells of Table 2 that ran out of memory."""
+    """Sections to measure. frontier has all methods at batch 4 x 5.5 s, and desired has them at 8 x 12 s.
+    growth varies batch and length. oom has the cells of Table 2 that ran out of memory."""
     steps: int = 3
-    """Steps of every process; the first is not timed."""
+    """Number of steps of each process; the first is not timed."""
 
 
 def main(argv: list[str]) -> None:

@@ -34,15 +34,15 @@ class FewLabelsArguments:
     representations: Path = Path("runs/representations")
     """Folder of a finished `study representations`."""
     encoders: tuple[Literal["best-rq", "wav2vec2", "wav2vec2-waveform"], ...] | None = None
-    """Encoders to take; all of that study by default."""
+    """Encoders to take. Default: all of that study."""
     trainings: tuple[Literal["centralised", "ten clients", "loss-weighted", "speakers"], ...] | None = None
-    """Ways of pre-training to take; all of that study by default."""
+    """Ways of pre-training to take. Default: all of that study."""
     labels: float = 10.0
-    """Percentage of the training clips of each class that is used."""
+    """Percentage of the training clips of each class to use."""
     scale: Literal["smoke", "small"] = "small"
-    """small: a minute or two a run, on two cores. smoke: a trial of minutes."""
+    """Size of the runs. small takes a minute or two a run on two cores. smoke is a trial of minutes."""
     seeds: int | None = None
-    """Number of seeds to take: 0, 1, ...; all of that study by default."""
+    """Number of seeds to take; they are 0, 1, and so on. Default: all of that study."""
     jobs: int = 1
     """Number of runs side by side; they share the machine, so each takes longer."""
     out: Path = Path("runs/few-labels")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.options import arguments
+from experiments.options.spelling import option_name
 from experiments.process.provenance import record_provenance
 from experiments.report.writer import write_report
 from experiments.runs.folder import read_config
@@ -28,7 +29,7 @@ SCALES = {
         rounds=2,
         local_steps=1,
         diagnose_every=1,
-        words=("--batch-size", "2", "--crop-seconds", "0.8", "--heldout-speakers", "2"),
+        words=("--batch", "2", "--seconds", "0.8", "--heldout-speakers", "2"),
     ),
     "small": Scale(rounds=12, local_steps=8, diagnose_every=3),
 }
@@ -44,9 +45,10 @@ class MechanismArguments:
     data: Path | None = None
     """A Common Voice locale's folder or its parent. Default: a synthetic corpus."""
     scale: Literal["smoke", "small"] = "small"
-    """small: about a minute for each of 14 runs a seed on two cores. smoke: minutes, a trial."""
+    """Size of the runs. small takes about a minute for each of 14 runs a seed on two cores. smoke is a trial
+    of minutes."""
     seeds: int = 3
-    """Number of seeds of every setting: 0, 1, ..."""
+    """Number of seeds of every setting; they are 0, 1, and so on."""
     jobs: int = 1
     """Number of runs side by side; they share the machine, so each takes longer."""
     out: Path = Path("runs/mechanism")
@@ -65,7 +67,7 @@ def cell(options: MechanismArguments, setting: Setting, seed: int) -> Cell:
     if options.data is not None:
         words += ["--data", str(options.data)]
     for name in ("rounds", "local_steps", "diagnose_every"):
-        words += [f"--{name.replace('_', '-')}", str(getattr(scale, name))]
+        words += [option_name(name), str(getattr(scale, name))]
     words += ["--evaluate-every", str(scale.diagnose_every), *scale.words, "--seed", str(seed)]
     name = f"{setting.name}-{seed}"
     return Cell(name=name, arguments=tuple(words), out=options.out / "cells" / name, product="report.html")

@@ -52,7 +52,7 @@ SCALES = {
         batch_size=2,
         central_batch_size=4,
         heldout_speakers=1,
-        words=("--crop-seconds", "0.6"),
+        words=("--seconds", "0.6"),
     ),
     "small": Scale(
         rounds=10,
@@ -94,7 +94,7 @@ class Arm:
             words += ["--aggregation", "loss-weighted"]
         if self.training == SPEAKERS:
             words += ["--partition", "speakers", "--clients-per-round", str(CLIENTS)]
-        return [*words, "--local-steps", str(steps), "--batch-size", str(batch)]
+        return [*words, "--local-steps", str(steps), "--batch", str(batch)]
 
 
 def arms(encoders: Sequence[str], trainings: Sequence[str]) -> list[Arm]:
@@ -118,7 +118,7 @@ def pretraining(
     common = ["--data", data, "--seed", str(seed), "--exclude-speakers-of", "test"]
     common += ["--heldout-speakers", str(scale.heldout_speakers), *scale.words]
     if crop_seconds is not None:
-        common += ["--crop-seconds", f"{crop_seconds:g}"]
+        common += ["--seconds", f"{crop_seconds:g}"]
     return Cell(
         name=f"pretrain {name}",
         arguments=("pretrain", *arm.words(scale), *common),

@@ -31,18 +31,18 @@ class RepresentationsArguments:
     """A Common Voice locale's folder with train, dev and test of different speakers, whose `sentence` is a
     word, or for characters a transcript."""
     task: plan.StudyTask = "keywords"
-    """keywords: the score is the accuracy of words. characters: it is the character error rate of probes with
-    CTC; all runs hear crops of the same length, which the clips' lengths decide."""
+    """Score of the probes. keywords scores the accuracy of words. characters scores the character error rate
+    of probes with CTC; then all runs hear crops of the same length, which the clips' lengths decide."""
     encoders: tuple[Literal["best-rq", "wav2vec2", "wav2vec2-waveform"], ...] = ("best-rq", "wav2vec2")
     """Encoders to pre-train: best-rq-tiny, log-mel-tiny (wav2vec2) and tiny (wav2vec2-waveform)."""
     trainings: tuple[Literal["centralised", "ten clients", "loss-weighted", "speakers"], ...] = plan.TRAININGS
-    """Ways to pre-train. ten clients: FedAvg. loss-weighted: ten clients, weighted by their losses. speakers:
-    every speaker is a client, ten take part in a round."""
+    """Ways to pre-train. ten clients is FedAvg. loss-weighted is ten clients, weighted by their losses. With
+    speakers, every speaker is a client, and ten take part in a round."""
     scale: Literal["smoke", "small"] = "small"
-    """small: on two cores, four to six minutes a run with words of 1 s, twice as long with crops of 2 s, and
-    five a probe. smoke: a trial of minutes."""
+    """Size of the runs. On two cores, small takes four to six minutes a run with words of 1 s, twice as long
+    with crops of 2 s, and five minutes a probe. smoke is a trial of minutes."""
     seeds: int = 5
-    """Number of seeds of every arm: 0, 1, ..."""
+    """Number of seeds of every arm; they are 0, 1, and so on."""
     jobs: int = 1
     """Number of runs side by side; they share the machine, so each takes longer."""
     out: Path = Path("runs/representations")
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
     scale, data = plan.SCALES[options.scale], str(options.data)
     arms, metric = plan.arms(options.encoders, options.trainings), metric_of(options.task)
     crop = None
-    if options.task == "characters" and "--crop-seconds" not in scale.words:
+    if options.task == "characters" and "--seconds" not in scale.words:
         crop = shared_crop(data, [plan.MODELS[name] for name in options.encoders])
         print(f"crops of {crop:g} s in every run")
     # Seed by seed, so that an interrupted study has whole seeds.

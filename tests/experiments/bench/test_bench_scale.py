@@ -17,7 +17,10 @@ from tests.experiments.cli.test_commands import fails
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        (["bench", "cohorts", "--cohorts", "5", "--population", "4"], "--cohorts must be between 1 and"),
+        (
+            ["bench", "cohorts", "--clients-per-round", "5", "--clients", "4"],
+            "--clients-per-round must be between 1 and",
+        ),
         (["bench", "cohorts", "--model", "tyni"], "unknown --model 'tyni'"),
         (["bench", "compile", "--model", "bse"], "unknown --model 'bse'"),
         (["bench", "compile", "--batch", "0"], "--batch must be at least 1"),
@@ -56,14 +59,17 @@ def test_cohorts_are_told_against_the_first():
 def test_small_runs_end_to_end(tmp_path):
     out = tmp_path / "cohorts"
     assert (
-        cli.main(["bench", "cohorts", "--population", "500", "--cohorts", "2", "40", "--out", str(out)]) == 0
+        cli.main(
+            ["bench", "cohorts", "--clients", "500", "--clients-per-round", "2", "40", "--out", str(out)]
+        )
+        == 0
     )
     rows = read_json(out / "cohorts.json")["rows"]
     assert [(row["population"], row["cohort"]) for row in rows] == [(2, 2), (500, 2), (500, 40)]
     # Memory does not grow with the cohort.
     assert rows[-1]["peak_bytes"] < 1.1 * rows[0]["peak_bytes"], json.dumps(rows)
     out = tmp_path / "best-rq"
-    argv = ["bench", "cohorts", "--model", "best-rq-tiny", "--population", "20", "--cohorts", "2", "4"]
+    argv = ["bench", "cohorts", "--model", "best-rq-tiny", "--clients", "20", "--clients-per-round", "2", "4"]
     assert cli.main([*argv, "--out", str(out)]) == 0
     assert [row["cohort"] for row in read_json(out / "cohorts.json")["rows"]] == [2, 2, 4]
 

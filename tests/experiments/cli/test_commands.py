@@ -19,9 +19,9 @@ TINY_RUN = [
     "2",
     "--local-steps",
     "1",
-    "--crop-seconds",
+    "--seconds",
     "0.6",
-    "--batch-size",
+    "--batch",
     "2",
 ]
 
@@ -50,7 +50,7 @@ def fails(capfd, *argv):
         (["pretrain", "--aggregation", "median"], "fedavg"),
         (["pretrain", "--clients", "3", "--clients-per-round", "5"], "more than the 3 clients"),
         (["pretrain", "--local-steps", "3", "--local-epochs", "1"], "not both"),
-        (["pretrain", "--crop-seconds", "0.05"], "give a longer crop"),
+        (["pretrain", "--seconds", "0.05"], "give a longer crop"),
         (["pretrain", "--preset", "centralised", "--clients", "3"], "--clients has no meaning"),
         (["pretrain", "--preset", "centralised", "--lanes", "2"], "--lanes has no meaning"),
         (["pretrain", "--temperature", "2"], "--temperature has a meaning with"),

@@ -69,7 +69,7 @@ def test_bad_input_is_one_line(argv, words, tmp_path, capsys):
         ["reproduce", "fig3", "--seconds", "1", "2"],
         ["reproduce", "fig3", "--batch", "0"],
         ["reproduce", "fig4", "--seconds", "1", "2", "3", "1e9"],
-        ["plans", "--targets", "a40"],
+        ["plans", "--target", "a40"],
         ["plans", "--model", "bass"],
         ["reproduce", "table1", "--seconds", "inf"],
     ],

@@ -130,7 +130,7 @@ def prepared(corpus, tmp_path):
 
 WITHOUT_OTHERS = [
     "--rounds", "1", "--partition", "speakers", "--clients-per-round", "2", "--local-steps", "1",
-    "--batch-size", "2", "--crop-seconds", "0.6", "--heldout-speakers", "1",
+    "--batch", "2", "--seconds", "0.6", "--heldout-speakers", "1",
     "--exclude-speakers-of", "dev", "test",
 ]  # fmt: skip
 

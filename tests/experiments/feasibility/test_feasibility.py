@@ -16,7 +16,7 @@ from tests.experiments.cli.test_commands import fails
 from tests.experiments.costs.test_timings import RECORD
 
 SMALL_RUN = (
-    "--devices", "xavier-nx", "a15-paper", "orin-nx", "--models", "base", "--method", "plain",
+    "--device", "xavier-nx", "a15-paper", "orin-nx", "--model", "base", "--method", "plain",
     "--precision", "fp32",
 )  # fmt: skip
 
@@ -194,7 +194,7 @@ def test_the_projection_reaches_the_a40_when_the_paper_says(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        (["feasibility", "--devices", "xavier"], "did you mean xavier"),
+        (["feasibility", "--device", "xavier"], "did you mean xavier"),
         (["feasibility", "--fleet", "xavier-nx"], "NAME=COUNT"),
         (["feasibility", "--fleet", "xaviernx=3"], "did you mean xavier-nx"),
         (["feasibility", "--link", "dsl"], "unknown --link 'dsl'"),
@@ -212,7 +212,7 @@ def test_the_projection_reaches_the_a40_when_the_paper_says(tmp_path, capsys):
         (["export", "--batch", "0"], "--batch must be at least 1"),
         (["export", "--seconds", "0.001"], "--seconds must be between"),
         (["export", "--precision", "fp8"], "--precision"),
-        (["plans", "grid", "--targets", "xavier"], "did you mean xavier-agx"),
+        (["plans", "grid", "--target", "xavier"], "did you mean xavier-agx"),
         (["profile", "--device", "a15"], "its memory bandwidth is not published"),
     ],
 )
@@ -224,8 +224,8 @@ def test_mistakes_are_one_line(capfd, tmp_path, monkeypatch, argv, expected):
 
 @pytest.mark.slow
 def test_best_rq_has_seconds_and_bytes_but_no_plan_of_its_memory(tmp_path):
-    argv = ("--devices", "xavier-nx", "--method", "plain", "--seconds", "5.5", "--batch", "4")
-    result = run(tmp_path, *argv, "--models", "best-rq-base", "base")
+    argv = ("--device", "xavier-nx", "--method", "plain", "--seconds", "5.5", "--batch", "4")
+    result = run(tmp_path, *argv, "--model", "best-rq-base", "base")
     rows = {row["model"]: row for row in result["rows"] if row["precision"] == "fp32"}
     assert rows["base"]["verdict"] == "fits"
     assert (rows["best-rq-base"]["verdict"], rows["best-rq-base"]["plan_bytes"]) == ("unknown", None)

@@ -18,8 +18,8 @@ from w2v_jax.config import TINY
 from w2v_jax.interop.huggingface_names import ENCODER, PRE_TRAINING
 
 PRETRAIN = [
-    "--rounds", "1", "--clients", "2", "--clients-per-round", "2", "--local-steps", "1", "--batch-size", "2",
-    "--crop-seconds", "1", "--heldout-speakers", "1",
+    "--rounds", "1", "--clients", "2", "--clients-per-round", "2", "--local-steps", "1", "--batch", "2",
+    "--seconds", "1", "--heldout-speakers", "1",
 ]  # fmt: skip
 
 

@@ -32,7 +32,7 @@ SMALL = BEST_RQ_TINY.replace(
 )
 OPTIONS = [
     "--objective", "best-rq", "--preset", "ten-clients", "--clients", "2", "--rounds", "2",
-    "--local-steps", "1", "--batch-size", "2", "--crop-seconds", "1", "--checkpoint-every", "1",
+    "--local-steps", "1", "--batch", "2", "--seconds", "1", "--checkpoint-every", "1",
     "--heldout-speakers", "1", "--evaluate-every", "1", "--seed", "3",
 ]  # fmt: skip
 

@@ -76,9 +76,9 @@ def test_a_run_records_the_crop_that_its_clips_gave(pretrain, tmp_path, capsys):
     assert again.settings == run.settings
     assert again.crop_notes == []
     # A given length counts, and another one than the run's is refused.
-    assert pretrain(tmp_path / "given", "--crop-seconds", "1.5").settings.crop_seconds == 1.5
+    assert pretrain(tmp_path / "given", "--seconds", "1.5").settings.crop_seconds == 1.5
     capsys.readouterr()
-    assert pretrain(out, "--crop-seconds", "1.5") == 2
+    assert pretrain(out, "--seconds", "1.5") == 2
     assert f"crop_seconds: {crop} there, 1.5 here" in capsys.readouterr().err
 
 

@@ -18,7 +18,7 @@ from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 ROUNDS = 16
 OPTIONS = [
     "--preset", "hundred-clients", "--clients", "4", "--clients-per-round", "2", "--rounds", str(ROUNDS),
-    "--local-steps", "1", "--batch-size", "2", "--crop-seconds", "0.8", "--checkpoint-every", "1",
+    "--local-steps", "1", "--batch", "2", "--seconds", "0.8", "--checkpoint-every", "1",
     "--evaluate-every", "4", "--heldout-speakers", "2", "--server-optimizer", "fedadam", "--seed", "3",
     "--server-learning-rate", "0.01", "--client-dropout", "0.2",
 ]  # fmt: skip

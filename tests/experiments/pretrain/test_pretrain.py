@@ -28,7 +28,7 @@ COLUMNS = {
     "padded_share", "skipped_clients", "bytes_up", "bytes_down",
 }  # fmt: skip
 SMALL_RUN = [
-    "--local-steps", "2", "--batch-size", "2", "--crop-seconds", "0.8", "--checkpoint-every", "2",
+    "--local-steps", "2", "--batch", "2", "--seconds", "0.8", "--checkpoint-every", "2",
     "--evaluate-every", "2", "--heldout-speakers", "2", "--seed", "3",
 ]  # fmt: skip
 CLIENTS = ["--clients", "4", "--clients-per-round", "3", "--preset", "hundred-clients"]

@@ -19,7 +19,7 @@ from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 
 OPTIONS = [
     "--preset", "hundred-clients", "--clients", "4", "--clients-per-round", "3", "--rounds", "4",
-    "--local-steps", "2", "--batch-size", "2", "--crop-seconds", "0.8", "--checkpoint-every", "2",
+    "--local-steps", "2", "--batch", "2", "--seconds", "0.8", "--checkpoint-every", "2",
     "--evaluate-every", "2", "--heldout-speakers", "2", "--seed", "3",
 ]  # fmt: skip
 

@@ -83,8 +83,8 @@ def scratch(corpus, tmp_path_factory):
 def pretrained(corpus, tmp_path_factory):
     out = tmp_path_factory.mktemp("pretrained") / "run"
     options = [
-        "--preset", "centralised", "--rounds", "3", "--local-steps", "1", "--batch-size", "2",
-        "--crop-seconds", "0.8", "--checkpoint-every", "1", "--heldout-speakers", "2",
+        "--preset", "centralised", "--rounds", "3", "--local-steps", "1", "--batch", "2",
+        "--seconds", "0.8", "--checkpoint-every", "1", "--heldout-speakers", "2",
         "--evaluate-every", "3",
     ]  # fmt: skip
     assert cli.main(["pretrain", "--data", str(corpus), "--out", str(out), *options]) == 0

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from experiments.process.files import read_json
+from experiments.process.files import read_json, write_json
 from experiments.study import cells
 from experiments.study.cells import Cell, run_cells
 from w2v_jax.errors import UserError
@@ -66,6 +66,19 @@ def test_a_folder_of_other_options_is_refused(two):
     other = Cell(name="first", arguments=(*SYNTH, "--speakers", "9"), out=cell.out, product=TABLE)
     with pytest.raises(UserError, match="made by another command"):
         run_cells([other], "other")
+
+
+def test_an_option_that_was_spelt_otherwise_is_the_same_command(tmp_path, capsys):
+    words = ("pretrain", "--batch", "2", "--seconds=0.6")
+    cell = Cell(name="renamed", arguments=words, out=tmp_path / "renamed", product="report.html")
+    cell.out.mkdir()
+    (cell.out / "report.html").touch()
+    old = cell.command.replace("--batch", "--batch-size").replace("--seconds", "--crop-seconds")
+    write_json(cell.record, {"command": old, "seconds": 3.0})
+    assert run_cells([cell], "one") == {"renamed": 3.0}
+    write_json(cell.record, {"command": old.replace("0.6", "0.8"), "seconds": 3.0})
+    with pytest.raises(UserError, match="made by another command"):
+        run_cells([cell], "one")
 
 
 def test_a_failing_cell_names_itself_its_last_words_and_the_way_on(tmp_path):

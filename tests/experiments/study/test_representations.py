@@ -157,7 +157,7 @@ def test_commands_are_those_of_the_arm(tmp_path):
     longer = plan.pretraining(
         Arm(encoder=BEST_RQ, training=FEDAVG), 0, "texts", SCALES["small"], tmp_path, 1.8
     )
-    assert longer.arguments[-2:] == ("--crop-seconds", "1.8")
+    assert longer.arguments[-2:] == ("--seconds", "1.8")
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(3.0, 2.0), (1.0, 1.0)])

@@ -80,7 +80,7 @@ def corpus(tmp_path_factory):
 def pretrain(corpus, out):
     options = [
         "--preset", "ten-clients", "--clients", "2", "--rounds", str(ROUNDS), "--local-steps", "1",
-        "--batch-size", "2", "--crop-seconds", "0.6", "--checkpoint-every", "2", "--heldout-speakers", "1",
+        "--batch", "2", "--seconds", "0.6", "--checkpoint-every", "2", "--heldout-speakers", "1",
         "--evaluate-every", "2", "--lanes", "1",
     ]  # fmt: skip
     return cli.main(["pretrain", "--data", str(corpus), "--out", str(out), *options])
