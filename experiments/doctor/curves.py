@@ -18,7 +18,7 @@ NAMES: dict[Kind, str] = {
 
 @dataclasses.dataclass(frozen=True)
 class Spelling:
-    """How a tool calls what a finding advises to change, as words for readers."""
+    """A tool's names for what a finding advises to change."""
 
     rate: str
     batch: str

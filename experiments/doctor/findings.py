@@ -27,7 +27,7 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """What the doctor says of a run.
+    """The findings on a run.
 
     Attributes:
         findings: the worst first; of equal ones, the likely cause first.

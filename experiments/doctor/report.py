@@ -1,4 +1,4 @@
-"""What the doctor says: in the terminal, as a section of a run's report, and as a page with curves."""
+"""The words of the doctor: in the terminal, as a section of a run's report, and as a page with curves."""
 
 import textwrap
 from pathlib import Path

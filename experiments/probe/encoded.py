@@ -104,7 +104,7 @@ def evaluated(config: ModelConfig) -> ModelConfig:
 
 
 def _side_by_side(config: ModelConfig | None) -> int:
-    """How many frames stand side by side in 40 ms; longer frames stay."""
+    """Count the frames that stand side by side in 40 ms; longer frames stay."""
     samples = log_mel.STACKED * LOG_MEL_HOP_SAMPLES if config is None else config.frame_samples
     return max(1, CHARACTER_FRAME_SAMPLES // samples)
 

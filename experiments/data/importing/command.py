@@ -54,7 +54,7 @@ class ImportArguments:
     locale: str = "xx"
     """Language of the corpus, such as de; the name of the folder in --out."""
     copy: bool = False
-    """Copy audio files. Default: links to them, so that the source must stay where it is."""
+    """Copy audio files, so that the source may go; otherwise the corpus has links to them."""
     dry_run: bool = False
     """Say what would be imported, and write nothing."""
 
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> None:
     assert options.out is not None
     with writing.appearing(options.out) as partial:
         splits = writing.write(partial / options.locale, clips, copy=options.copy)
-        facts = summary.facts(options, layout, found, clips)
+        facts = summary.facts(dataclasses.asdict(options), layout, found, clips)
         writing.write_record(partial / "import.json", found, clips, facts)
     told(*summary.written(options.out, options.locale, splits, clips, copy=options.copy))
 

@@ -1,10 +1,9 @@
 """The lines by which `data import` says what it understood and what it wrote."""
 
-import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from experiments.data.importing.naming import prefix_hint
 from experiments.data.importing.recording import Found
@@ -12,9 +11,6 @@ from experiments.data.importing.writing import Clip
 from experiments.process.provenance import record_provenance
 from experiments.report.units import by_reason
 from w2v_jax.data.tables import counts
-
-if TYPE_CHECKING:
-    from experiments.data.importing.command import ImportArguments
 
 SPLITS = ("train", "dev", "test")
 SPEAKERS_TOLD = 3
@@ -74,12 +70,10 @@ def nothing(found: Found, names: Sequence[str]) -> str:
     return f"none of the {len(names)} recordings can be used: {by_reason(reasons)}"
 
 
-def facts(options: "ImportArguments", layout: str, found: Found, clips: Sequence[Clip]) -> dict[str, Any]:
+def facts(options: Mapping[str, Any], layout: str, found: Found, clips: Sequence[Clip]) -> dict[str, Any]:
     """Return the facts of import.json: the options, counts, and how it was made."""
     return {
-        "options": {
-            name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(options).items()
-        },
+        "options": {name: str(v) if isinstance(v, Path) else v for name, v in options.items()},
         "layout": layout,
         "recordings": len(clips),
         "seconds": sum(clip.seconds for clip in clips),

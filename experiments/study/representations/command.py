@@ -16,8 +16,6 @@ from experiments.study.cells import check_counts, run_cells
 from experiments.study.representations import arms as plan
 from experiments.study.representations import results
 from w2v_jax.config import PRESETS, SAMPLE_RATE_HZ
-from w2v_jax.data.release.assignment import UNION
-from w2v_jax.data.synthetic import SyntheticConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
