@@ -109,6 +109,8 @@ def shared_crop(data: str, models: Sequence[str]) -> float:
     from experiments.data import corpora
     from experiments.pretrain import crops
     from w2v_jax.data.common_voice import lengths
+    from w2v_jax.data.release.assignment import UNION
+    from w2v_jax.data.synthetic import SyntheticConfig
 
     with corpora.opened(data, SyntheticConfig()) as source:
         seconds = lengths(source.load(UNION).clips) / SAMPLE_RATE_HZ
