@@ -45,6 +45,7 @@ def study(task):
     made = {
         "scale": {"name": "small", **vars(SCALES["small"])},
         "seeds": SEEDS,
+        "models": {BEST_RQ: "best-rq-tiny", WAV2VEC2: "log-mel-tiny"},
         "clips": {
             "splits": {name: {"speakers": 6, "clips": 120} for name in ("train", "dev", "test")},
             "classes": 40,
