@@ -71,8 +71,8 @@ def _design(result: dict[str, Any]) -> str:
     models = ", ".join(f"{name} is the preset {preset}" for name, preset in result["models"].items())
     alike = " Random encoders of one shape are one and the same." if len(result["models"]) > 1 else ""
     return (
-        f"Encoders: {models}.{alike} Every run hears the same audio ({_audio(result)}) of speakers who are not "
-        f"in test. {how} "
+        f"Encoders: {models}.{alike} Every run hears the same audio ({_audio(result)}) of speakers who are "
+        f"not in test. {how} "
         f"Differences are paired by seed ({result['seeds']} seeds); the last column's intervals are over "
         f"test speakers. All {len(result['comparisons'])} intervals of a column hold together with 95 % "
         "probability (Bonferroni)."
