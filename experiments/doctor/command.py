@@ -1,5 +1,5 @@
-"""`w2v-jax doctor`: say whether a run is healthy, and what to change. Imports no jax, so that it starts "
-"at once."""
+"""`w2v-jax doctor`: say whether a run is healthy, and what to change. Imports no jax, so that it starts at
+once."""
 
 import dataclasses
 import json
@@ -31,8 +31,8 @@ class DoctorArguments:
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder, or the log of another tool."""
     html: Path | None = None
-    """Also write a page with the findings and the curves, beside the band of healthy runs where one is "
-    "known."""
+    """File to write a page to, with the findings and the curves, beside the band of healthy runs where one is
+    known. Default: none."""
     json: bool = False
     """Print the diagnosis as JSON: verdict, findings and notes."""
 

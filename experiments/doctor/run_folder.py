@@ -15,9 +15,9 @@ from w2v_jax.config import ModelConfig
 Line = Mapping[str, Any]
 PRETRAIN = Spelling(
     rate="--learning-rate",
-    batch="--batch-size or --crop-seconds",
+    batch="--batch or --seconds",
     length="--rounds or --local-steps",
-    masks="Give longer crops with --crop-seconds, or take a --model whose mask_probability is 0.65.",
+    masks="Give longer crops with --seconds, or take a --model whose mask_probability is 0.65.",
     codes="a lower --learning-rate, or with a higher diversity_weight of the model",
     clipping="clip_norm of the recipe",
     best="--keep-best heldout_loss, then RUN@best",

@@ -26,25 +26,25 @@ class ImportArguments:
     source: tyro.conf.Positional[Path]
     """Folder of recordings, or a table or manifest that lists them."""
     out: Path | None = None
-    """Folder to write the corpus into; it must not exist or be empty. Not needed with --dry-run."""
+    """Folder to write the corpus into; it must be empty or not there yet. --dry-run needs none."""
     layout: Layout | None = None
-    """Layout of the source. Default: the one that its files show. folders: speakers are folders, and a
-    transcript is the .txt file beside a recording. table: a row for each recording. audiofolder: of Hugging
-    Face, with metadata.csv or metadata.jsonl."""
+    """Layout of the source. In folders, speakers are folders, and a transcript is the .txt file beside a
+    recording. A table has a row for each recording. audiofolder is that of Hugging Face, with metadata.csv or
+    metadata.jsonl. Default: the one that its files show."""
     speaker: str | None = None
-    """Rule for speakers, in place of the layout's. folder: the folder that holds the file. one: all
-    recordings are one person's. file: each recording is another person's. Anything else is a regular
-    expression that is searched in the path below the source, or in the utterance's name; its first group is
-    the speaker."""
+    """Rule for speakers. With folder, the speaker is the folder that holds the file. With one, all recordings
+    are one person's, and with file, each is another person's. Anything else is a regular expression that is
+    searched in the path below the source, or in the utterance's name; its first group is the speaker.
+    Default: the layout's rule."""
     table: str | None = None
     """Table that lists the recordings, by its path from the source: tabs, commas or JSON lines, also with
     .gz."""
     path_column: str | None = None
-    """The table's column of audio files. Default: found by usual names, such as path or file_name."""
+    """Column of audio files in the table. Default: found by usual names, such as path or file_name."""
     speaker_column: str | None = None
-    """The table's column of speakers. Default: found by usual names, such as speaker or client_id."""
+    """Column of speakers in the table. Default: found by usual names, such as speaker or client_id."""
     text_column: str | None = None
-    """The table's column of transcripts. Default: found by usual names, such as text or sentence."""
+    """Column of transcripts in the table. Default: found by usual names, such as text or sentence."""
     texts: str | None = None
     """Name of the files below the source, such as *.trans.txt, whose lines hold a file's name and its
     text."""
@@ -52,7 +52,7 @@ class ImportArguments:
     """Regular expression for a line of --texts; its first group is the name, its second one the text.
     Default: a word, white space and the text."""
     locale: str = "xx"
-    """Language of the corpus, such as de; the name of the folder in --out."""
+    """Language of the corpus, such as de, which names the folder in --out."""
     copy: bool = False
     """Copy audio files, so that the source may go; otherwise the corpus has links to them."""
     dry_run: bool = False

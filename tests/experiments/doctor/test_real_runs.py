@@ -24,7 +24,7 @@ SMALL = BEST_RQ_TINY.replace(
 )
 NO_MASKS = SMALL.replace(mask_probability=0.0, mask_min_spans=1, mask_span=1)
 OPTIONS = [
-    "--model", "best-rq-tiny", "--batch-size", "4", "--crop-seconds", "0.9", "--heldout-speakers", "2",
+    "--model", "best-rq-tiny", "--batch", "4", "--seconds", "0.9", "--heldout-speakers", "2",
     "--checkpoint-every", "100", "--seed", "3",
 ]  # fmt: skip
 CENTRALISED = ["--preset", "centralised", "--evaluate-every", "4", "--rounds", "20", "--local-steps", "10"]

@@ -21,7 +21,7 @@ from w2v_jax.data.common_voice import Clip, ClipRow, Corpus
 from w2v_jax.errors import CorpusError
 
 TINY = [
-    "--rounds", "2", "--local-steps", "1", "--batch-size", "2", "--crop-seconds", "0.6",
+    "--rounds", "2", "--local-steps", "1", "--batch", "2", "--seconds", "0.6",
     "--evaluate-every", "1",
 ]  # fmt: skip
 
