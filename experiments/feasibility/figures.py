@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import paper
-from experiments.costs.devices.records import RunRow
+from experiments.costs.devices.records import REFERENCE, RunRow
 from experiments.feasibility.report import shown_rows, shown_setting
 from experiments.feasibility.verdicts import CRITERIA, Answer, answer, unmet, verdicts_of
 from experiments.report.figures import PAGE_INCHES, SMALL_POINTS, label_ends, message, picture
@@ -22,7 +22,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 def _draw_verdicts(result: dict[str, Any], path: Path) -> None:
     """Draw each device's ratios against the line that they must reach, a panel for each criterion."""
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     devices = verdicts_of(result)
     size = (PAGE_INCHES, 1.9 + 0.27 * len(devices))
@@ -36,18 +36,20 @@ def _draw_verdicts(result: dict[str, Any], path: Path) -> None:
             axis.set(xscale="log")
             axis.set_title(label.replace(", ", ",\n"), fontsize=10)
             low, high = axis.get_xlim()
-            axis.set_xlim(min(low, 0.3), max(high, 3))
-            axis.xaxis.set_major_locator(LogLocator(numticks=4))
+            axis.set_xlim(min(low, 0.2), max(high, 5))
+            axis.xaxis.set_major_locator(LogLocator(numticks=3))
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
             axis.tick_params(labelsize=SMALL_POINTS)
             axis.grid(alpha=0.3)
         axes[0].set_yticks(range(len(devices)), [device.title for device in devices], fontsize=SMALL_POINTS)
         axes[0].invert_yaxis()
         message(
             axes[0],
-            f"{unmet(devices)} Horizontal axes: what there is over what it takes, base; at or right of the black "
-            "line it is enough. Compute and energy are compared with the A40. Green: enough. Orange: the ratio's "
-            "own error could turn it. Red: too little. No dot: unknown. Nothing is measured on the devices: "
-            "ratios come from plans of compilers, modelled times and data sheets.",
+            f"{unmet(devices)} Horizontal axes: what there is over what it takes, base; at or right of the "
+            "black line it is enough. Compute and energy are compared with the A40. Green: enough. Orange: "
+            "the ratio's own error could turn it. Red: too little. No dot: unknown. Nothing is measured on "
+            "the devices: ratios come from plans of compilers, modelled times and data sheets.",
         )
 
 
@@ -70,15 +72,26 @@ def _draw_time(result: dict[str, Any], path: Path) -> None:
         axis.set(
             xscale="log",
             xlabel="days of the whole run",
-            title=f"Time of the whole run, batch {batch} x {seconds:g} s, the fastest precision and method",
+            title=f"Whole run, batch {batch} x {seconds:g} s",
         )
         axis.set_xlim(axis.get_xlim()[0] * 0.8, axis.get_xlim()[1] * 8)
         axis.grid(alpha=0.3, axis="x")
         message(
             axis,
-            f"The dotted line is the paper's A40: {paper.TOTAL_DAYS_ON_A40:g} days. One modelled time a mark, "
-            "none is measured on the device. A hollow mark is the time that would be if the step fitted.",
+            f"{_fastest(result, rows)}The dotted line is the paper's A40: {paper.TOTAL_DAYS_ON_A40:g} days. "
+            "A mark is one modelled time, with the fastest precision and method that fits; none is measured "
+            "on the device. Hollow: the step does not fit, and the time is what it would take.",
         )
+
+
+def _fastest(result: dict[str, Any], rows: list[RunRow]) -> str:
+    """Name the fastest device but the reference; empty where there is no other."""
+    others = [row for row in rows if row.device != REFERENCE]
+    if not others:
+        return ""
+    best = min(others, key=_fitting_and_fast)
+    title = result["devices"][best.device]["title"]
+    return f"The A40 aside, the fastest is {title}: {best.run_days or 0:,.0f} days for {best.model}. "
 
 
 def _fitting_and_fast(row: RunRow) -> tuple[bool, float]:
@@ -126,10 +139,10 @@ def _draw_memory(result: dict[str, Any], path: Path) -> None:
             label_ends(axis)
         message(
             axes[0, 0],
-            "Under a grey line, a step fits into the memory that the named devices can use (those beyond the "
-            "axis have more). One plan a point; points between compiled lengths are interpolated. Green band: "
-            "the lengths of keyword spotting. Violet line: released models learnt from up to "
-            f"{paper.RELEASED_MODELS_SECONDS:g} s and more.",
+            "A step fits a device where its line stays below the grey line that names the device; devices "
+            "beyond the axis hold more. A point is one plan, compiled or fitted to compiled ones. Green "
+            "band: lengths of keyword spotting. Violet line: released models train on clips of more than "
+            f"{paper.RELEASED_MODELS_SECONDS:g} s.",
         )
 
 
