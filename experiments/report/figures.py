@@ -4,6 +4,7 @@ The checklist for figures is docs/reference/figures.md.
 """
 
 import contextlib
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ DOTS_PER_INCH = 110
 PAGE_INCHES = 9.0  # the width of a figure whose letters stay readable on a page of 900 pixels
 SMALL_POINTS = 8  # the smallest letters in a figure of that width
 MESSAGE_POINTS = 9
-LETTERS_PER_INCH = 15  # letters of MESSAGE_POINTS on an inch, on average
+LETTERS_PER_INCH = 14  # letters of MESSAGE_POINTS on an inch, on average
 
 
 @contextlib.contextmanager
@@ -64,10 +65,11 @@ def message(axis: Any, text: str) -> None:
 
     Args:
         axis: any axes of the figure.
-        text: paragraphs, one a line; they are wrapped to the width of the figure.
+        text: paragraphs, one a line; they are wrapped to the width of the figure, and lose their Markdown.
     """
     letters = int(axis.figure.get_figwidth() * LETTERS_PER_INCH)
-    lines = [textwrap.fill(paragraph, letters) for paragraph in text.split("\n")]
+    paragraphs = re.sub(r"[`*]", "", text).split("\n")
+    lines = [textwrap.fill(paragraph, letters, break_on_hyphens=False) for paragraph in paragraphs]
     axis.figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=MESSAGE_POINTS)
 
 
