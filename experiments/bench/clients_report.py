@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, label_ends, message, picture
 from experiments.report.footer import footer
 from experiments.report.statistics import interval
 from experiments.report.tables import table
@@ -23,9 +23,9 @@ def markdown(result: dict[str, Any]) -> str:
     rows = result["rows"]
     parts = [
         "# Seconds per round for K clients",
-        f"Workload: {result['workload']}. The runs of all methods are interleaved. The table shows medians, "
-        "and the 10th to 90th percentile of the ratio to `auto`, run by run. All methods end with the same "
-        "parameters, to 1e-4 of their norm.",
+        f"Workload: Workload: {result['workload']}. The runs of all methods are interleaved. The table shows "
+        "medians, and the 10th to 90th percentile of the ratio to `auto`, run by run. All methods end with "
+        "the same parameters, to 1e-4 of their norm.",
         table(
             ("K", "method", "lanes x chunk", "seconds", "ratio to auto"),
             [
@@ -77,16 +77,22 @@ def draw(result: dict[str, Any], path: Path) -> None:
     """Draw seconds per round against K."""
     rows = result["rows"]
     counts = sorted({row["clients"] for row in rows})
-    with picture(path, figsize=(7, 4.2)) as axis:
+    with picture(path, figsize=(PAGE_INCHES, 4.8)) as axis:
         for method in EXPLANATION:
             own = [row for row in rows if row["method"] == method]
             middle = np.array([row["seconds_per_round"] for row in own])
             low, high = (np.array([row[key] for row in own]) for key in ("seconds_p10", "seconds_p90"))
             at, errors = [row["clients"] for row in own], [middle - low, high - middle]
             axis.errorbar(at, middle, errors, marker="o", capsize=3, label=method)
-        axis.set(xlabel="clients K", ylabel="seconds per round", title="One federated round, tiny model")
+        axis.set(xlabel="clients a round (K)", ylabel="seconds a round", title="One federated round")
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
         axis.set_xticks(counts, [str(count) for count in counts])
         axis.grid(alpha=0.3, which="both")
-        axis.legend()
+        label_ends(axis)
+        message(
+            axis,
+            f"{verdict(counts[-1], rows).removeprefix('- ')} Points are medians of "
+            f"{min(len(row['samples']) for row in rows)} rounds or more; bars are the 10th to the 90th "
+            f"percentile. Workload: {result['workload']}.",
+        )

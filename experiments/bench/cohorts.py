@@ -10,7 +10,7 @@ from experiments.options.errors import UsageError
 from experiments.process import xla_flags
 from experiments.process.child_process import run_in_child
 from experiments.process.provenance import record_provenance
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, message, picture
 from experiments.report.footer import footer
 from experiments.report.tables import table
 from experiments.report.writer import write_report
@@ -152,9 +152,20 @@ def draw(result: dict[str, Any], path: Path) -> None:
     """Draw seconds and memory against the cohort."""
     rows = result["rows"][1:]
     cohorts = [row["cohort"] for row in rows]
-    with picture(path, columns=2, figsize=(10, 4)) as (seconds, memory):
+    with picture(path, columns=2, figsize=(PAGE_INCHES, 4)) as (seconds, memory):
         seconds.loglog(cohorts, [row["seconds_per_round"] for row in rows], "o-")
         seconds.set(title="Time", xlabel="clients a round", ylabel="seconds a round")
-        memory.semilogx(cohorts, [row["peak_bytes"] / MIB for row in rows], "o-")
+        peaks = [row["peak_bytes"] / MIB for row in rows]
+        memory.semilogx(cohorts, peaks, "o-")
         memory.set(title="Memory", xlabel="clients a round", ylabel="peak resident memory, MiB")
-        memory.set_ylim(0, None)
+        memory.set_ylim(0, 1.1 * max(peaks))
+        for axis in (seconds, memory):
+            axis.grid(alpha=0.3)
+        times = cohorts[-1] / cohorts[0]
+        longer = rows[-1]["seconds_per_round"] / rows[0]["seconds_per_round"]
+        message(
+            seconds,
+            f"{times:.0f} times the clients take {longer:.0f} times the time and {peaks[-1] / peaks[0]:.2f} "
+            f"times the memory. Clients are drawn from {rows[0]['population']:,}. A point is one round of "
+            "one process, so that there are no error bars.",
+        )

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, message, picture
 from experiments.report.footer import footer
 from experiments.report.tables import table
 from experiments.report.units import percent
@@ -81,15 +81,28 @@ def _section(row: dict[str, Any]) -> list[str]:
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw device time by module beside the least that a roofline allows, a panel for each row."""
     rows = result["rows"]
-    with picture(path, columns=len(rows), figsize=(7.5 * len(rows), 6.5), squeeze=False) as axes:
+    with picture(
+        path, columns=len(rows), figsize=(max(PAGE_INCHES, 5 * len(rows)), 6.8), squeeze=False
+    ) as axes:
         for axis, row in zip(axes.flat, rows, strict=True):
             modules = [module for module in row["modules"] if module["seconds"] > 0.002 * row["busy_seconds"]]
             names = [module["module"] for module in modules]
             times = [1e3 * module["seconds"] for module in modules]
-            axis.barh(names, times, color="tab:gray", label="measured")
+            axis.barh(names, times, color="tab:gray")
             if all(module["roofline_seconds"] is not None for module in modules):
                 least = [1e3 * module["roofline_seconds"] for module in modules]
-                axis.barh(names, least, height=0.4, color="tab:blue", label="least by roofline")
+                axis.barh(names, least, height=0.4, color="tab:blue")
             axis.invert_yaxis()
             axis.set(title=f"{clients_of(row)}, {row['form']}", xlabel="device time of a step, ms")
-            axis.legend(loc="lower right")
+            axis.grid(alpha=0.3, axis="x")
+        message(
+            axes[0, 0],
+            "\n".join(
+                f"{sentence(row)} (median; p10 to p90: {1e3 * row['seconds_p10']:.2f} to "
+                f"{1e3 * row['seconds_p90']:.2f} ms)."
+                for row in rows
+            )
+            + "\nGrey: device time by the profiler; work on several cores is added up. Blue, where the rates "
+            "of the device are known: the least that a roofline allows. Modules under 0.2 % of the time are "
+            "left out.",
+        )

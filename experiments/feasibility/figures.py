@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments import paper
-from experiments.costs.devices.records import RunRow
+from experiments.costs.devices.records import REFERENCE, RunRow
 from experiments.feasibility.report import shown_rows, shown_setting
-from experiments.feasibility.verdicts import CRITERIA, verdicts_of
-from experiments.report.figures import picture
+from experiments.feasibility.verdicts import CRITERIA, Answer, answer, unmet, verdicts_of
+from experiments.report.figures import PAGE_INCHES, SMALL_POINTS, label_ends, message, picture
 from experiments.report.units import GIGA
+
+ANSWER_COLOURS: dict[Answer, str] = {"yes": "tab:green", "borderline": "tab:orange", "no": "tab:red"}
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
@@ -19,58 +21,77 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 
 def _draw_verdicts(result: dict[str, Any], path: Path) -> None:
-    """Draw each device's ratios against the line that they must reach."""
+    """Draw each device's ratios against the line that they must reach, a panel for each criterion."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
     devices = verdicts_of(result)
-    with picture(path, figsize=(10, 1.6 + 0.4 * len(devices))) as axis:
-        for place, (name, label) in enumerate(CRITERIA.items()):
-            ratios = [(device.ratio(name), index) for index, device in enumerate(devices)]
-            known = [(ratio, index) for ratio, index in ratios if ratio is not None]
-            if known:
-                across, at = zip(*known, strict=True)
-                spread = [index + (place - 2) * 0.13 for index in at]
-                axis.scatter(across, spread, label=label, color=f"C{place}", s=36, zorder=3)
-        axis.axvline(1.0, color="red", linewidth=1.5, label="there: the A40's, or what it takes")
-        axis.axvspan(1.0, max(axis.get_xlim()[1], 10), color="tab:green", alpha=0.07)
-        axis.set_yticks(range(len(devices)), [device.title for device in devices])
-        axis.invert_yaxis()
-        axis.set(
-            xscale="log",
-            xlabel="what there is over what it takes; no dot: unknown",
-            title="Are we there yet? base, device by device",
+    size = (PAGE_INCHES, 1.9 + 0.27 * len(devices))
+    with picture(path, 1, len(CRITERIA), figsize=size, sharey=True) as axes:
+        for axis, (name, label) in zip(axes, CRITERIA.items(), strict=True):
+            for at, device in enumerate(devices):
+                ratio = device.ratio(name)
+                if ratio is not None:
+                    axis.plot(ratio, at, "o", color=ANSWER_COLOURS[answer(device, name)])
+            axis.axvline(1.0, color="black", linewidth=1)
+            axis.set(xscale="log")
+            axis.set_title(label.replace(", ", ",\n"), fontsize=10)
+            low, high = axis.get_xlim()
+            axis.set_xlim(min(low, 0.2), max(high, 5))
+            axis.xaxis.set_major_locator(LogLocator(numticks=3))
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
+            axis.tick_params(labelsize=SMALL_POINTS)
+            axis.grid(alpha=0.3)
+        axes[0].set_yticks(range(len(devices)), [device.title for device in devices], fontsize=SMALL_POINTS)
+        axes[0].invert_yaxis()
+        message(
+            axes[0],
+            f"{unmet(devices)} Horizontal axes: what there is over what it takes, base; at or right of the "
+            "black line it is enough. Compute and energy are compared with the A40. Green: enough. Orange: "
+            "the ratio's own error could turn it. Red: too little. No dot: unknown. Nothing is measured on "
+            "the devices: ratios come from plans of compilers, modelled times and data sheets.",
         )
-        axis.grid(alpha=0.3)
-        axis.figure.legend(fontsize=8, ncols=4, loc="outside lower center")
 
 
 def _draw_time(result: dict[str, Any], path: Path) -> None:
-    """Draw the days of a whole run by device; hatched where it does not fit."""
+    """Draw the days of a whole run by device; hollow where it does not fit."""
     batch, seconds = shown_setting(result)
     rows = [row for row in shown_rows(result) if row.run_days is not None]
     devices = list(dict.fromkeys(row.device for row in rows))
     models = list(dict.fromkeys(row.model for row in rows))
-    with picture(path, figsize=(10, 1.6 + 0.45 * max(len(devices), 1))) as axis:
+    with picture(path, figsize=(PAGE_INCHES, 2.4 + 0.36 * max(len(devices), 1))) as axis:
         for place, model in enumerate(models):
             for at, device in enumerate(devices):
                 own = [row for row in rows if (row.device, row.model) == (device, model)]
                 if own:
-                    across = at + (place - (len(models) - 1) / 2) * 0.38
-                    _bar(axis, across, min(own, key=_fitting_and_fast), place, model if at == 0 else None)
-        axis.axvline(
-            paper.TOTAL_DAYS_ON_A40,
-            color="red",
-            linestyle=":",
-            label=f"the paper, A40: {paper.TOTAL_DAYS_ON_A40:g} days",
-        )
+                    across = at + (place - (len(models) - 1) / 2) * 0.3
+                    _mark(axis, across, min(own, key=_fitting_and_fast), f"C{place}")
+        axis.axvline(paper.TOTAL_DAYS_ON_A40, color="black", linestyle=":")
         axis.set_yticks(range(len(devices)), [result["devices"][device]["title"] for device in devices])
         axis.invert_yaxis()
         axis.set(
             xscale="log",
-            xlabel="days of the whole run; hatched: would be, if it fitted",
-            title=f"Time of the whole run, batch {batch} x {seconds:g} s, the fastest precision and method",
+            xlabel="days of the whole run",
+            title=f"Whole run, batch {batch} x {seconds:g} s",
         )
-        axis.set_xlim(axis.get_xlim()[0], axis.get_xlim()[1] * 4)
+        axis.set_xlim(axis.get_xlim()[0] * 0.8, axis.get_xlim()[1] * 8)
         axis.grid(alpha=0.3, axis="x")
-        axis.legend(fontsize=8)
+        message(
+            axis,
+            f"{_fastest(result, rows)}The dotted line is the paper's A40: {paper.TOTAL_DAYS_ON_A40:g} days. "
+            "A mark is one modelled time, with the fastest precision and method that fits; none is measured "
+            "on the device. Hollow: the step does not fit, and the time is what it would take.",
+        )
+
+
+def _fastest(result: dict[str, Any], rows: list[RunRow]) -> str:
+    """Name the fastest device but the reference; empty where there is no other."""
+    others = [row for row in rows if row.device != REFERENCE]
+    if not others:
+        return ""
+    best = min(others, key=_fitting_and_fast)
+    title = result["devices"][best.device]["title"]
+    return f"The A40 aside, the fastest is {title}: {best.run_days or 0:,.0f} days for {best.model}. "
 
 
 def _fitting_and_fast(row: RunRow) -> tuple[bool, float]:
@@ -78,24 +99,19 @@ def _fitting_and_fast(row: RunRow) -> tuple[bool, float]:
     return row.verdict != "fits", row.run_days or 0.0
 
 
-def _bar(axis: Any, at: float, row: RunRow, place: int, label: str | None) -> None:
-    """Draw one setting's days."""
+def _mark(axis: Any, at: float, row: RunRow, colour: str) -> None:
+    """Draw one setting's days, and name the model beside them."""
     fits = row.verdict == "fits"
-    bar = axis.barh(
-        at,
-        row.run_days,
-        0.36,
-        color=f"C{place}" if fits else "none",
-        edgecolor=f"C{place}",
-        hatch=None if fits else "///",
-        label=label,
-    )
-    note = f"{row.run_days:,.0f} days" + ("" if fits else f" ({row.verdict})")
-    axis.bar_label(bar, [note], fontsize=7, padding=3)
+    axis.plot(row.run_days, at, "o", color=colour, markerfacecolor=colour if fits else "white", markersize=5)
+    note = f"{row.model}: {row.run_days:,.0f} days" + ("" if fits else f" ({row.verdict})")
+    axis.annotate(
+        note, (row.run_days, at), xytext=(7, 0), textcoords="offset points",
+        fontsize=SMALL_POINTS, va="center", color=colour,
+    )  # fmt: skip
 
 
 def _draw_memory(result: dict[str, Any], path: Path) -> None:
-    """Draw plans against length; usable memory as lines, the lengths of tasks as bands."""
+    """Draw plans against length; usable memory as lines, the lengths of tasks as a band and a line."""
     models = list(dict.fromkeys(row["model"] for row in result["rows"]))
     batch, _ = shown_setting(result)
     usable = {
@@ -106,25 +122,28 @@ def _draw_memory(result: dict[str, Any], path: Path) -> None:
     boards = [name for name in ("xavier-nx", "orin-nx", "rpi-4", *usable) if name in usable]
     device = boards[0] if boards else None
     title = result["devices"][device]["title"] if device else ""
-    with picture(path, 1, len(models), figsize=(6.5 * len(models), 5), squeeze=False) as axes:
-        for axis, model in zip(axes[0], models, strict=True):
+    size = (PAGE_INCHES, 4.2 * len(models) + 0.6)
+    with picture(path, len(models), 1, figsize=size, squeeze=False) as axes:
+        for axis, model in zip(axes[:, 0], models, strict=True):
             top = _plans(axis, result, device, model, batch)
             _usable_lines(axis, usable, 1.3 * top)
-            axis.axvline(
-                paper.RELEASED_MODELS_SECONDS,
-                color="tab:purple",
-                linestyle=":",
-                label=f"released models: over {paper.RELEASED_MODELS_SECONDS:g} s",
-            )
-            axis.axvspan(*paper.KEYWORD_SECONDS, color="tab:green", alpha=0.12, label="keyword spotting")
+            axis.axvline(paper.RELEASED_MODELS_SECONDS, color="tab:purple", linestyle=":")
+            axis.axvspan(*paper.KEYWORD_SECONDS, color="tab:green", alpha=0.12)
             axis.set(
-                xlabel="seconds of each utterance",
-                ylabel="GB, compiler's plan",
-                title=f"{model}, batch {batch}, plan for {title}; lines: usable",
+                xlabel="length of each utterance, s",
+                ylabel="compiler's plan, GB",
+                title=f"{model}, batch {batch}, planned for {title}",
                 ylim=(0, max(1.3 * top, 1)),
             )
             axis.grid(alpha=0.3)
-            axis.legend(fontsize=8, loc="upper left")
+            label_ends(axis)
+        message(
+            axes[0, 0],
+            "A step fits a device where its line stays below the grey line that names the device; devices "
+            "beyond the axis hold more. A point is one plan, compiled or fitted to compiled ones. Green "
+            "band: lengths of keyword spotting. Violet line: released models train on clips of more than "
+            f"{paper.RELEASED_MODELS_SECONDS:g} s.",
+        )
 
 
 def _plans(axis: Any, result: dict[str, Any], device: str | None, model: str, batch: int) -> float:
@@ -141,7 +160,7 @@ def _plans(axis: Any, result: dict[str, Any], device: str | None, model: str, ba
                 and row.plan_bytes is not None
             )
             if points:
-                label = f"{precision}, {method}"
+                label = f"{method}, {precision}"
                 axis.plot(
                     *zip(*points, strict=True), style, color=colour, marker="o", markersize=3, label=label
                 )
@@ -154,18 +173,10 @@ def _usable_lines(axis: Any, usable: dict[str, int], below: float) -> None:
     levels: dict[float, list[str]] = {}
     for name, size in usable.items():
         levels.setdefault(round(size / GIGA, 1), []).append(name)
-    for place, (level, names) in enumerate(sorted(levels.items())):
-        if level >= below:
-            continue
-        axis.axhline(level, color="gray", linewidth=1)
-        # Neighbours take turns, so that the names of close lines do not overlap.
-        at, side = ((1.0, "right"), (0.5, "center"))[place % 2]
-        axis.text(
-            at,
-            level,
-            ", ".join(names),
-            fontsize=7,
-            ha=side,
-            va="bottom",
-            transform=axis.get_yaxis_transform(),
-        )
+    ends = axis.get_xlim()
+    for level, names in sorted(levels.items()):
+        if level < below:
+            more = f" + {len(names) - 2}" if len(names) > 2 else ""
+            label = f"usable: {', '.join(names[:2])}{more}"
+            axis.plot(ends, [level] * 2, color="gray", linewidth=1, label=label)
+    axis.set_xlim(ends)

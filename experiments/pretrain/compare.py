@@ -13,7 +13,7 @@ from experiments.pretrain import curves, recipes
 from experiments.pretrain import report as pretraining_report
 from experiments.pretrain.report import total_seconds
 from experiments.process.files import replace_file
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, legend_above, message, picture
 from experiments.report.tables import table
 from experiments.report.units import percent
 from experiments.report.writer import write_report
@@ -33,6 +33,12 @@ MIXED = """**The runs have different objectives, so that their losses, accuracie
 wav2vec 2.0 picks a frame among distractors, BEST-RQ names its codes. Compare how the encoders do on a labelled
 task, or each accuracy with its own control.
 """
+
+UNITS = {
+    "accuracy": "share of masked frames",
+    OVER_CONTROL: "multiple of the control's",
+    CODE_SHARE: "share of all entries",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,29 +181,45 @@ def draw(runs: list[Run], path: Path) -> None:
     tasks = {run.task.objective: run.task for run in runs}
     losses = " or ".join(task.loss_name for task in tasks.values())
     panels = (
-        (None, f"{losses.capitalize()} (nats, lower is better)"),
+        (None, f"{losses.capitalize()} (lower is better)"),
         ("accuracy", "Accuracy on held-out speakers"),
         (OVER_CONTROL, "Accuracy over its control"),
-        (CODE_SHARE, "Codes (perplexity), share of all"),
+        (CODE_SHARE, "Codes (perplexity)"),
     )
-    with picture(path, 2, 4, figsize=(18, 7.5)) as axes:
-        for row, (x, label) in zip(
-            axes, (("updates", "updates per client"), ("audio_hours", "hours of audio seen")), strict=True
-        ):
-            for axis, (name, title) in zip(row, panels, strict=True):
+    sides = (("updates", "updates per client"), ("audio_hours", "audio seen, h"))
+    with picture(path, len(panels), 2, figsize=(PAGE_INCHES, 11.5)) as axes:
+        for row, (name, title) in zip(axes, panels, strict=True):
+            for axis, (x, label) in zip(row, sides, strict=True):
                 for number, run in enumerate(runs):
+                    style = ("o-", "s--", "^-.")[number // 10 % 3]
                     curves.draw_heldout(
-                        axis, run.lines, run.untrained, name or run.task.loss, "o-", x=x, ms=2.5,
-                        color=f"C{number}", label=run.label,
+                        axis, run.lines, run.untrained, name or run.task.loss, style, x=x, ms=2.5,
+                        color=f"C{number % 10}", label=run.label,
                     )  # fmt: skip
                     if name == "accuracy":
                         control = series(run.lines, "heldout_shuffled_accuracy", x)
-                        axis.plot(*control, ":", color=f"C{number}")
+                        axis.plot(*control, ":", color=f"C{number % 10}")
                 axis.set(title=title, xlabel=label)
                 axis.set_xscale("symlog", linthresh=100 if x == "updates" else 1)
                 axis.grid(alpha=0.25)
-        axes[0][1].plot([], [], ":", color="grey", label="context shuffled (control)")
-        axes[0][1].legend(fontsize=8)
+            row[0].set_ylabel("nats" if name is None else UNITS[name])
+        legend_above([axes[0][0]])
+        message(
+            axes[0][0],
+            f"{_ends(runs)} A line is one run of one seed, so that there are no error bars. Dotted: the same "
+            "model with its context shuffled, the control. Horizontal axes are linear up to "
+            "100 updates or 1 h, and logarithmic beyond.",
+        )
+
+
+def _ends(runs: list[Run]) -> str:
+    """Say how many times its control's accuracy each run ends at."""
+    words = []
+    for run in runs:
+        last = next(line for line in reversed(run.lines) if "heldout_accuracy" in line)
+        if (ratio := last.get(HELDOUT + OVER_CONTROL)) is not None:
+            words.append(f"{ratio:.1f} ({run.label})")
+    return f"Accuracy over its control at the end: {', '.join(words)}." if words else ""
 
 
 def markdown(rows: list[dict[str, Any]], names: list[str]) -> str:

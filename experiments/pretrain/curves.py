@@ -1,11 +1,12 @@
 """The curves of a pre-training run: losses, accuracy, codes and the band of its clients over rounds."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.report.figures import count_axis, picture
+from experiments.report.figures import PAGE_INCHES, count_axis, label_ends, message, picture
 from experiments.runs.folder import read_config
 from experiments.runs.metric_columns import finite_or_nan, series
 from experiments.runs.tasks import (
@@ -43,12 +44,12 @@ def draw_curves(
         mean: whether the band of the clients' losses is over the same steps as their mean, to draw both.
     """
     best = best_line(lines, task)
-    with picture(path, 2, 3, figsize=(15.5, 7.5)) as axes:
+    with picture(path, 3, 2, figsize=(PAGE_INCHES, 9.5)) as axes:
         loss, accuracy, control, codes, heard, clients = axes.flat
         draw_loss(loss, lines, untrained, task)
         draw_accuracy(accuracy, lines, untrained, task)
         draw_heldout(control, lines, untrained, OVER_CONTROL, "o-", **SPEAKERS)
-        control.axhline(1, color="C3", label="no better than the control")
+        control.axhline(1, color="C3", label="as its control")
         control.set(title="Accuracy over its control (higher is better)", ylabel="multiple of the control's")
         draw_codes(codes, lines, untrained, task)
         if any(line.get(PROBE) is not None for line in lines):
@@ -59,13 +60,31 @@ def draw_curves(
         draw_band(clients, lines, mean)
         for axis in axes.flat:
             if best is not None and axis is not clients:
-                label = f"best round ({best['round']})" if axis is loss else None
-                axis.axvline(best["round"], color="C2", lw=1, ls="-.", label=label)
+                axis.axvline(best["round"], color="C2", lw=1, ls="-.")
             axis.set_xlabel("round")
+            axis.title.set_fontsize(10)
             axis.grid(alpha=0.25)
-            if axis.get_legend_handles_labels()[1]:
-                axis.legend(fontsize=8)
         count_axis(*axes.flat)
+        for axis in axes.flat:
+            label_ends(axis)
+        message(loss, _summary(lines, best, task))
+
+
+def _summary(lines: Lines, best: Mapping[str, Any] | None, task: Task) -> str:
+    """Say how far the run came, and how to read its curves."""
+    evaluated = [line for line in lines if line.get(HELDOUT + OVER_CONTROL) is not None]
+    words = []
+    if evaluated:
+        last = evaluated[-1]
+        words.append(
+            f"After {last['round']} rounds the model is right {last[HELDOUT + OVER_CONTROL]:.1f} times as "
+            "often on held-out speakers as with its context shuffled, its control."
+        )
+    if best is not None:
+        column = task.best_by.replace("heldout_", "held-out ").replace("_", " ")
+        words.append(f"Dash-dotted line: round {best['round']}, the best by {column}.")
+    words.append("One run, one seed; a band, where there is one, runs from the best to the worst client.")
+    return " ".join(words)
 
 
 def draw_heldout(
@@ -88,17 +107,15 @@ def draw_loss(axis: Any, lines: Lines, untrained: dict[str, float], task: Task) 
     """Draw the task's loss in training and on held-out speakers."""
     axis.plot(*series(lines, task.loss), color="C0", alpha=0.6, label="training")
     draw_heldout(axis, lines, untrained, task.loss, "o-", **SPEAKERS)
-    axis.axhline(finite_or_nan(untrained[task.loss]), color="grey", ls=":", label="untrained model")
+    axis.axhline(finite_or_nan(untrained[task.loss]), color="grey", ls=":", label="untrained")
     axis.set(title=f"{task.loss_name.capitalize()} (lower is better)", ylabel="nats per masked frame")
 
 
 def draw_accuracy(axis: Any, lines: Lines, untrained: dict[str, float], task: Task) -> None:
     """Draw the held-out accuracy, its control and that of chance."""
     draw_heldout(axis, lines, untrained, "accuracy", "o-", **SPEAKERS)
-    draw_heldout(
-        axis, lines, untrained, "shuffled_accuracy", color="C3", label="same model, context shuffled"
-    )
-    draw_heldout(axis, lines, untrained, "chance_accuracy", "--", color="grey", label=task.chance)
+    draw_heldout(axis, lines, untrained, "shuffled_accuracy", color="C3", label="context shuffled")
+    draw_heldout(axis, lines, untrained, "chance_accuracy", "--", color="grey", label="chance")
     axis.set(title=f"The model {task.hits} (higher is better)", ylabel=task.accuracy_unit)
     axis.set_ylim(bottom=0)
 
@@ -138,7 +155,7 @@ def draw_band(axis: Any, lines: Lines, mean: bool) -> None:
     # A round that reached nobody has no band: the gap stays open.
     band = [[finite_or_nan(line.get(f"client_loss_{end}")) for line in lines] for end in ("min", "max")]
     rounds = [line["round"] for line in lines]
-    axis.fill_between(rounds, *band, alpha=0.3, label="best to worst client")
+    axis.fill_between(rounds, *band, alpha=0.3)
     if mean:
         axis.plot(*series(lines, "loss"), color="C0", lw=1, label="mean of the clients")
     axis.set(title="Training loss across clients", ylabel="nats per masked frame")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report.figures import count_axis, picture
+from experiments.report.figures import PAGE_INCHES, count_axis, legend_above, message, picture
 from experiments.runs.metric_columns import finite_or_nan
 from experiments.runs.tasks import HELDOUT, Task
 
@@ -30,7 +30,7 @@ def panels(task: Task) -> tuple[tuple[str, str, str], ...]:
 def draw(lines: list[dict[str, Any]], path: Path, task: Task) -> None:
     """Draw weights, losses, agreement and codes by client over the diagnosed rounds into a PNG."""
     rounds = [line["round"] for line in lines]
-    with picture(path, 2, 4, figsize=(19, 7.5)) as axes:
+    with picture(path, 4, 2, figsize=(PAGE_INCHES, 11)) as axes:
         for axis, (name, title, label) in zip(axes.flat, panels(task), strict=True):
             _clients(axis, lines, name)
             axis.set(title=title, ylabel=label, xlabel="round")
@@ -44,8 +44,14 @@ def draw(lines: list[dict[str, Any]], path: Path, task: Task) -> None:
                     )
             if name.startswith("cosine_"):
                 axis.axhline(0, color="black", lw=0.8)
-            axis.legend(fontsize=8)
         count_axis(*axes.flat)
+        legend_above(list(axes.flat), 4)
+        clients = {client["client"] for line in lines for client in line["clients"]}
+        message(
+            axes[0, 0],
+            f"A thin line is one of {len(clients)} clients, over the diagnosed rounds that it took part in. "
+            "One run, one seed.",
+        )
 
 
 def _clients(axis: Any, lines: list[dict[str, Any]], name: str) -> None:

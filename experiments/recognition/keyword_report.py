@@ -9,7 +9,8 @@ import numpy as np
 from experiments.doctor import run_section
 from experiments.process.files import read_json, replace_file, write_json
 from experiments.recognition.keyword_scoring import Classified
-from experiments.report.figures import count_axis, picture
+from experiments.recognition.report import draw_rates
+from experiments.report.figures import PAGE_INCHES, count_axis, label_ends, message, picture
 from experiments.report.footer import footer
 from experiments.report.page import self_contained_html
 from experiments.report.tables import facts, table
@@ -91,30 +92,33 @@ def write(folder: Path) -> None:
 
 def draw(lines: list[dict[str, Any]], result: dict[str, Any], path: Path) -> None:
     """Draw loss, accuracy and learning rates over updates, and test accuracy by speaker."""
-    with picture(path, 2, 2, figsize=(11, 7.5)) as axes:
+    with picture(path, 2, 2, figsize=(PAGE_INCHES, 7)) as axes:
         loss, shares, rates, speakers = axes.flat
         for axis, name, title, unit, scale in (
-            (loss, "loss", "Cross-entropy", "nats a clip", 1),
-            (shares, "accuracy", "Accuracy", "%", 100),
+            (loss, "loss", "Cross-entropy (lower is better)", "nats a clip", 1),
+            (shares, "accuracy", "Accuracy (higher is better)", "accuracy, %", 100),
         ):
             for column, label, marker in ((name, "training", "-"), (f"dev_{name}", "validation", "o-")):
                 x, y = series(lines, column, "update")
                 axis.plot(x, [scale * value for value in y], marker, ms=3, label=label)
-            axis.axvline(result["best_update"], color="grey", ls=":", label="scored on test")
+            axis.axvline(result["best_update"], color="grey", ls=":")
             axis.set(title=title, xlabel="update", ylabel=unit)
-            axis.legend()
-        for group in ("encoder", "head"):
-            x, y = series(lines, f"{group}_learning_rate", "update")
-            if any(y):
-                rates.plot(x, y, label=group)
-        rates.set(title="Learning rates", xlabel="update", yscale="log")
-        rates.legend()
+        draw_rates(rates, lines)
         each = [100 * row["accuracy"] for row in result["per_speaker"]]
         speakers.bar(range(1, len(each) + 1), each, width=0.9)
-        speakers.axhline(100 * result["test"]["accuracy"], color="grey", ls=":", label="all together")
-        speakers.set(title="Test accuracy by speaker", xlabel="speakers, the worst first", ylabel="%")
-        speakers.legend(loc="lower right")
+        speakers.axhline(100 * result["test"]["accuracy"], color="black", ls=":")
+        speakers.set(
+            title="Test accuracy by speaker", xlabel="speakers, the worst first", ylabel="accuracy, %"
+        )
+        speakers.set_xlim(0, max(len(each), 4) + 1)
         count_axis(loss, shares, rates, speakers)
+        for axis in (loss, shares, rates):
+            label_ends(axis)
+        message(
+            loss,
+            f"Accuracy on test is {percent(result['test']['accuracy'], 1)} over {len(each)} speakers (black "
+            "dotted line: all together). Grey dotted line: the update that was scored. One run, one seed.",
+        )
 
 
 def confusion_matrix(result: dict[str, Any]) -> tuple[list[str], list[str], np.ndarray]:

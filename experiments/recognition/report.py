@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.doctor import run_section
 from experiments.process.files import read_json, replace_file
+from experiments.report.figures import PAGE_INCHES, count_axis, label_ends, message, picture
 from experiments.report.page import self_contained_html
 from experiments.report.units import by_reason, duration
 from experiments.runs.folder import read_config, read_metrics
@@ -40,36 +41,43 @@ def write(folder: Path) -> None:
 
 def draw(lines: list[dict[str, Any]], result: dict[str, Any], path: Path) -> None:
     """Draw loss, error rates and learning rates over updates, and error rates by speaker."""
-    import matplotlib
+    with picture(path, 2, 2, figsize=(PAGE_INCHES, 7)) as axes:
+        loss, errors, rates, speakers = axes.flat
+        loss.plot(*series(lines, "loss", "update"), label="training")
+        loss.plot(*series(lines, "dev_loss", "update"), "o-", ms=3, label="validation")
+        loss.set(title="CTC loss (lower is better)", xlabel="update", ylabel="nats per token")
+        for name, label in (("dev_wer", "WER"), ("dev_cer", "CER")):
+            x, y = series(lines, name, "update")
+            errors.plot(x, [100 * value for value in y], "o-", ms=3, label=label)
+        errors.axvline(result["best_update"], color="grey", ls=":")
+        errors.set(title="Validation errors", xlabel="update", ylabel="errors, %", ylim=(0, None))
+        draw_rates(rates, lines)
+        each = sorted(row["wer"] * 100 for row in result["per_speaker"] if row["wer"] is not None)
+        speakers.bar(range(1, len(each) + 1), each, width=0.9)
+        speakers.axhline(100 * result["test"]["wer"], color="black", ls=":")
+        speakers.set(title="Test WER by speaker", xlabel="speakers, the best first", ylabel="WER, %")
+        speakers.set_xlim(0, max(len(each), 4) + 1)
+        count_axis(loss, errors, rates, speakers)
+        for axis in (loss, errors, rates):
+            label_ends(axis)
+        test = result["test"]
+        message(
+            loss,
+            f"On test, WER is {percent(test['wer'])} and CER {percent(test['cer'])} over "
+            f"{test['utterances']} utterances of {len(each)} speakers (black dotted line: all together). Grey "
+            "dotted line: the update that was scored. One run, one seed.",
+        )
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
-    loss, errors, rates, speakers = axes.flat
-    loss.plot(*series(lines, "loss", "update"), label="training")
-    loss.plot(*series(lines, "dev_loss", "update"), "o-", ms=3, label="validation")
-    loss.set(title="CTC loss", xlabel="update", ylabel="nats per token")
-    loss.legend()
-    for name, label in (("dev_wer", "WER"), ("dev_cer", "CER")):
-        x, y = series(lines, name, "update")
-        errors.plot(x, [100 * value for value in y], "o-", ms=3, label=f"validation {label}")
-    errors.axvline(result["best_update"], color="grey", ls=":", label="scored on test")
-    errors.set(title="Error rates", xlabel="update", ylabel="%", ylim=(0, None))
-    errors.legend()
-    for group in ("encoder", "head"):
-        x, y = series(lines, f"{group}_learning_rate", "update")
-        if any(y):
-            rates.plot(x, y, label=group)
-    rates.set(title="Learning rates", xlabel="update", yscale="log")
-    rates.legend()
-    each = sorted(row["wer"] * 100 for row in result["per_speaker"] if row["wer"] is not None)
-    speakers.bar(range(len(each)), each, width=0.9)
-    speakers.axhline(100 * result["test"]["wer"], color="grey", ls=":", label="all together")
-    speakers.set(title="Test WER by speaker", xlabel="speakers, the best first", ylabel="%")
-    speakers.legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+def draw_rates(axis: Any, lines: list[dict[str, Any]]) -> None:
+    """Draw the learning rates over updates; equal ones of encoder and head are one line."""
+    rates = {group: series(lines, f"{group}_learning_rate", "update") for group in ("encoder", "head")}
+    if rates["encoder"] == rates["head"]:
+        rates = {"encoder, head": rates["head"]}
+    for label, (updates, values) in rates.items():
+        if any(values):
+            axis.plot(updates, values, label=label)
+    axis.set(title="Learning rates", xlabel="update", ylabel="learning rate", yscale="log")
 
 
 def markdown(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report.figures import count_axis, picture
+from experiments.report.figures import PAGE_INCHES, legend_above, message, picture
 from experiments.report.statistics import mean_spread, over_seeds, shown_sign
 from experiments.report.tables import table
 from experiments.study.curves import band, cores_of, label, mended
@@ -15,8 +15,8 @@ from experiments.study.federated_scales import CENTRALISED, FEDERATED, PRETRAINE
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw held-out loss against updates and audio, codes, and validation CER against operations."""
     loss, codes = "held-out contrastive loss, nats", "perplexity of the codes in use"
-    updates, audio = "sequential updates of a model", "seconds of audio heard by all clients"
-    with picture(path, 2, 2, figsize=(13, 9)) as grid:
+    updates, audio = "sequential updates of a model", "audio heard by all clients, s"
+    with picture(path, 2, 2, figsize=(PAGE_INCHES, 7.5)) as grid:
         *pretraining, supervised = grid.flat
         for axis, x, y, title, words, unit in (
             (pretraining[0], "updates", "loss", "Pre-training against updates", updates, loss),
@@ -26,15 +26,23 @@ def draw(result: dict[str, Any], path: Path) -> None:
             for arm in PRETRAINED:
                 band(axis, result["pretraining"][arm], x, y, arm)
             axis.set(title=title, xlabel=words, ylabel=unit)
-            axis.legend(fontsize=8)
-        count_axis(pretraining[0])
+        first = min(run["curve"]["updates"][1] for arm in PRETRAINED for run in result["pretraining"][arm])
+        pretraining[0].set_xscale("symlog", linthresh=first)
         _draw_supervised(supervised, result)
+        legend_above(pretraining)
+        message(
+            supervised,
+            f"{_judgement_sentence(result)} Lines are means of {result['seeds']} seeds; bands "
+            "run from the lowest to the highest seed. Updates are on a log axis. Bottom right: each line is "
+            "one seed of supervised training from scratch; the dotted line is the cost of a whole "
+            "pre-training.",
+        )
 
 
 def _draw_supervised(axis: Any, result: dict[str, Any]) -> None:
     """Draw validation CER of supervised training against its operations."""
     flops = result["compute"]["supervised"]["flops_per_audio_second"]
-    for seed, run in enumerate(result["supervised"]):
+    for run in result["supervised"]:
         axis.plot(
             np.array(run["audio_seconds"]) * flops / 1e12,
             [100 * cer for cer in run["dev_cer"]],
@@ -42,12 +50,11 @@ def _draw_supervised(axis: Any, result: dict[str, Any]) -> None:
             ms=3,
             color="tab:gray",
             alpha=0.6,
-            label="supervised, from scratch" if seed == 0 else None,
         )
-    whole = result["compute"]["pretraining"]["flops"] / 1e12
-    axis.axvline(whole, color="black", ls=":", label="a whole pre-training")
-    axis.set(title="Supervised training and its compute", xlabel="TFLOPs", ylabel="validation CER, %")
-    axis.legend(fontsize=8)
+    axis.axvline(result["compute"]["pretraining"]["flops"] / 1e12, color="black", ls=":")
+    axis.set(
+        title="Supervised training and its compute", xlabel="operations, TFLOP", ylabel="validation CER, %"
+    )
 
 
 def markdown(result: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, SMALL_POINTS, message, picture
 from experiments.report.tables import table
 from experiments.report.units import GIGA, gigabytes, percent
 
@@ -114,61 +114,57 @@ def _standing_out(layers: list[dict[str, Any]]) -> str:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Draw memory (left) with its accumulation and peak, compute (right), by layer."""
+    """Draw the accumulated memory with its peak, the memory and the compute of each layer."""
     from experiments.costs.profile.report import MODULES
 
     row = result["settings"][0]
     layers = row["layers"]
     colours = [MODULES[layer["module"]] for layer in layers]
-    with picture(path, 1, 2, figsize=(13, 5)) as (memory, compute):
-        _draw_memory(memory, row, colours)
+    with picture(path, 3, figsize=(PAGE_INCHES, 9), sharex=True) as (total, memory, compute):
+        _draw_total(total, row)
+        kept = [layer["autograd_bytes"] / GIGA for layer in layers]
+        memory.bar(range(len(layers)), kept, color=colours)
+        memory.set(ylabel="kept by the layer, GB", title="Memory by layer (autograd)")
         _draw_compute(compute, layers, colours)
-        for axis in (memory, compute):
-            axis.set_xticks(range(len(layers)), [layer["layer"] for layer in layers], rotation=90, fontsize=8)
+        names = [layer["layer"] for layer in layers]
+        compute.set_xticks(range(len(layers)), names, rotation=90, fontsize=SMALL_POINTS)
+        for axis in (total, memory, compute):
             axis.grid(alpha=0.3, axis="y")
+        message(
+            total,
+            f"{_closest(result['closest'])} All bars are counted, none is measured: base, fp32, batch "
+            f"{row['batch']} x {row['seconds']:g} s. Colours: CNN blue, Transformer orange, quantization "
+            "green, losses red, optimizer grey.",
+        )
 
 
-def _draw_memory(axis: Any, row: dict[str, Any], colours: list[str]) -> None:
-    """Draw what each layer keeps, and on the right axis what all layers so far keep."""
+def _draw_total(axis: Any, row: dict[str, Any]) -> None:
+    """Draw what all layers so far keep, with its peak and the printed bytes."""
     layers, printed = row["layers"], row["printed_bytes"] / GIGA
-    axis.bar(range(len(layers)), [layer["autograd_bytes"] / GIGA for layer in layers], color=colours)
-    total = axis.twinx()
     reached = [layer["accumulated_bytes"] / GIGA for layer in layers]
-    total.plot(
-        range(len(layers)), reached, color="black", label="parameters and all kept so far (right axis)"
-    )
     peak = reached.index(max(reached))
-    total.plot(
-        peak,
-        reached[peak],
-        "x",
-        color="red",
-        markersize=11,
-        markeredgewidth=2.5,
-        label=f"peak {max(reached):.2f} GB",
-    )
-    total.axhline(printed, color="red", linestyle=":", label=f"printed: {printed:.2f} GB")
-    total.set(ylim=(0, max(*reached, printed) * 1.15), ylabel="GB")
-    total.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.18, 0.82))
+    axis.plot(range(len(layers)), reached, color="black")
+    axis.plot(peak, reached[peak], "x", color="red", markersize=11, markeredgewidth=2.5)
+    axis.axhline(printed, color="red", linestyle=":")
+    above = {"textcoords": "offset points", "fontsize": SMALL_POINTS, "color": "red"}
+    axis.annotate(f"peak {max(reached):.2f} GB", (peak, max(reached)), (-8, 4), ha="right", **above)
+    axis.annotate(f"printed in the paper: {printed:.2f} GB", (0, printed), (0, 3), **above)
     axis.set(
-        ylabel="GB kept by a layer (autograd)", title=f"memory: batch {row['batch']} x {row['seconds']:g} s"
+        ylim=(0, max(*reached, printed) * 1.2),
+        ylabel="kept so far, GB",
+        title="Parameters and what all layers so far keep",
     )
 
 
 def _draw_compute(axis: Any, layers: list[dict[str, Any]], colours: list[str]) -> None:
     """Draw forward and backward operations of each layer."""
     width = 0.4
-    for side, name, alpha, label in (
-        (-1, "flops_forward", 1.0, "forward"),
-        (1, "flops_backward", 0.45, "backward (paler)"),
-    ):
+    for side, name, alpha in ((-1, "flops_forward", 1.0), (1, "flops_backward", 0.45)):
         axis.bar(
             [place + side * width / 2 for place in range(len(layers))],
             [layer[name] / GIGA for layer in layers],
             width,
             color=colours,
             alpha=alpha,
-            label=label,
         )
-    axis.set(ylabel="GFLOPs", title="compute")
-    axis.legend(fontsize=8)
+    axis.set(ylabel="operations, GFLOP", title="Compute by layer: forward left, backward right and paler")

@@ -9,7 +9,7 @@ from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
 from experiments.process.provenance import record_provenance
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, label_ends, message, picture
 from experiments.report.tables import table
 from experiments.report.units import GIGA, gigabytes, percent
 from experiments.report.writer import write_report
@@ -145,22 +145,27 @@ def _growth(fits: dict[str, dict[str, dict[str, float]]]) -> str:
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw memory left, FLOPs right, both models."""
-    with picture(path, 1, 2, figsize=(12, 4.5)) as (memory, compute):
+    with picture(path, 2, figsize=(PAGE_INCHES, 8)) as (memory, compute):
         for model, colour in zip(length_sweep.MODELS, ("tab:blue", "tab:orange"), strict=True):
             rows = [row for row in result["rows"] if row["model"] == model]
             _curves(memory, rows, ("autograd_bytes", "residual_bytes"), colour)
             _curves(compute, rows, ("flops_paper", "flops_full"), colour)
         for (least, most), alpha in MEMORY_CLASSES:
-            label = f"boards and phones of {least} to {most} GB"
             # Memory is sold in binary units; the axis has decimal ones.
-            memory.axhspan(least * 2**30 / GIGA, most * 2**30 / GIGA, color="gray", alpha=alpha, label=label)
-        memory.set(ylabel="GB, parameters and activations", title=f"memory, batch {result['batch']}")
-        compute.set(ylabel="GFLOPs, forward", title=f"compute, batch {result['batch']}")
+            memory.axhspan(least * 2**30 / GIGA, most * 2**30 / GIGA, color="gray", alpha=alpha)
+        memory.set(ylabel="parameters and activations, GB", title=f"Memory, batch {result['batch']}")
+        compute.set(ylabel="forward operations, GFLOP", title=f"Compute, batch {result['batch']}")
         for axis in (memory, compute):
-            axis.axvspan(1, 3, color="tab:green", alpha=0.12, label="keyword spotting: 1 to 3 s")
-            axis.set(xlabel="seconds of each utterance", ylim=(0, None))
+            axis.axvspan(1, 3, color="tab:green", alpha=0.12)
+            axis.set(xlabel="length of each utterance, s", ylim=(0, None))
             axis.grid(alpha=0.3)
-            axis.legend(fontsize=8)
+            label_ends(axis)
+        bands = " and ".join(f"{least} to {most} GB" for (least, most), _ in MEMORY_CLASSES)
+        message(
+            memory,
+            f"{_growth(result['fits'])} A point is counted, not measured. Grey bands: boards and phones of "
+            f"{bands}. Green band: lengths of keyword spotting, 1 to 3 s.",
+        )
 
 
 def _curves(axis: Any, rows: list[dict[str, Any]], curves: tuple[str, str], colour: str) -> None:
@@ -173,7 +178,7 @@ def _curves(axis: Any, rows: list[dict[str, Any]], curves: tuple[str, str], colo
             color=colour,
             marker="o",
             markersize=3,
-            label=f"{rows[0]['model']}, {CURVES[curve]}",
+            label=f"{rows[0]['model']}, {CURVES[curve].removeprefix('forward ')}",
         )
 
 

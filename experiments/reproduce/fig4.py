@@ -8,7 +8,7 @@ from experiments.costs import length_sweep
 from experiments.options import arguments
 from experiments.process import xla_flags
 from experiments.process.provenance import record_provenance
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, label_ends, message, picture
 from experiments.report.tables import table
 from experiments.report.units import GIGA, gigabytes
 from experiments.report.writer import write_report
@@ -20,6 +20,11 @@ CURVES = {
     "autograd_cuda_bytes": "autograd, by the rules of a GPU",
     "autograd_bytes": "autograd, by the rules of a CPU",
     "residual_bytes": "residuals (ours, bf16 products)",
+}
+SHORT = {
+    "autograd_cuda_bytes": "autograd, GPU rules",
+    "autograd_bytes": "autograd, CPU rules",
+    "residual_bytes": "residuals",
 }
 
 
@@ -111,16 +116,26 @@ def _span(found: list[float]) -> str:
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw a panel for each model on the same axes; a colour for an accounting, dashed in mixed precision."""
-    with picture(path, 1, 2, figsize=(12, 4.5), sharex=True, sharey=True) as axes:
+    with picture(path, 2, figsize=(PAGE_INCHES, 8), sharex=True) as axes:
         for axis, model in zip(axes, length_sweep.MODELS, strict=True):
             found = pairs(result["rows"], model)
             for curve, colour in zip(CURVES, ("tab:blue", "tab:green", "tab:orange"), strict=True):
                 _curve(axis, found, curve, colour)
-            axis.set(title=f"{model}, batch {result['batch']}", xlabel="seconds of each utterance")
+            axis.set(title=f"{model}, batch {result['batch']}", ylabel="parameters and activations, GB")
+            axis.set_ylim(0, None)
             axis.grid(alpha=0.3)
-            axis.legend(fontsize=7)
-        axes[0].set_ylim(0, None)
-        axes[0].set_ylabel("GB, parameters and activations")
+            label_ends(axis)
+        axes[1].set_xlabel("length of each utterance, s")
+        spans = "; ".join(
+            f"{model}, {SHORT[curve]}: {_span(changes(result['rows'], model, curve))}"
+            for model in length_sweep.MODELS
+            for curve in CURVES
+        )
+        message(
+            axes[0],
+            f"Change of memory by mixed precision (dashed) from fp32 (solid), over all lengths: {spans}. A "
+            "point is counted, not measured.",
+        )
 
 
 def _curve(axis: Any, found: list[tuple[dict[str, Any], dict[str, Any]]], curve: str, colour: str) -> None:
@@ -133,7 +148,7 @@ def _curve(axis: Any, found: list[tuple[dict[str, Any], dict[str, Any]]], curve:
             color=colour,
             marker="o",
             markersize=3,
-            label=f"{CURVES[curve]}: {precision}",
+            label=f"{SHORT[curve]}, {precision}",
         )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import paper
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, label_points, message, picture
 from experiments.report.tables import table
 from experiments.report.units import UNKNOWN, gigabytes
 
@@ -123,12 +123,18 @@ def _reading(result: dict[str, Any]) -> str:
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw the gap over the years, and the year over the doubling time."""
-    with picture(path, 1, 2, figsize=(13, 5)) as (left, right):
-        _draw_gap(left, result)
-        _draw_sensitivity(right, result)
-        for axis in (left, right):
-            axis.grid(alpha=0.3)
-            axis.legend(fontsize=8)
+    with picture(path, 2, figsize=(PAGE_INCHES, 8)) as (gap, sensitivity):
+        _draw_gap(gap, result)
+        _draw_sensitivity(sensitivity, result)
+        title, months = result["titles"][result["device"]], result["assumptions"]["doubling_months"]
+        message(
+            gap,
+            f"{_reading(result)}\nAbove: a dot is a board in the year of its release; the band is {title}, "
+            f"whose compute doubles every {months:g} months, from the smallest to the largest gap of Table "
+            f"2. Red line: the A40. Black dotted lines: the paper's year, {result['printed_year']}. Below: "
+            f"the same band for other doubling times; the grey line is the paper's {paper.DOUBLING_MONTHS:g} "
+            "months. Nothing here is measured.",
+        )
 
 
 def _draw_gap(axis: Any, result: dict[str, Any]) -> None:
@@ -142,23 +148,22 @@ def _draw_gap(axis: Any, result: dict[str, Any]) -> None:
         [min(gaps) / factor for factor in shrunk],
         [max(gaps) / factor for factor in shrunk],
         alpha=0.3,
-        label=f"{result['titles'][result['device']]}, doubling every {months:g} months",
     )
-    axis.axhline(1.0, color="red", label="the A40")
-    axis.axvline(
-        result["printed_year"], color="black", linestyle=":", label=f"the paper: {result['printed_year']}"
-    )
-    known = {(row["year"], row["gap"]): row["title"] for row in reversed(result["boards"]) if row["gap"]}
-    for place, ((year, gap), title) in enumerate(reversed(known.items())):
-        axis.plot(year, gap, "o", color=f"C{place + 1}")
-        axis.annotate(title, (year, gap), fontsize=8, xytext=(5, 4), textcoords="offset points")
+    axis.axhline(1.0, color="red")
+    axis.axvline(result["printed_year"], color="black", linestyle=":")
     axis.set(
         yscale="log",
-        xlabel="year (boards: of release)",
+        xlabel="year",
         ylabel="times slower than the A40, base",
-        title="Compute",
+        title="Gap to the A40",
         xlim=(2017.5, start + 10),
     )
+    axis.grid(alpha=0.3)
+    known = {(row["year"], row["gap"]): row["title"] for row in reversed(result["boards"]) if row["gap"]}
+    colours = [f"C{place + 1}" for place in range(len(known))]
+    for point, colour in zip(known, colours, strict=True):
+        axis.plot(*point, "o", color=colour)
+    label_points(axis, list(known), list(known.values()), colours)
 
 
 def _draw_sensitivity(axis: Any, result: dict[str, Any]) -> None:
@@ -168,17 +173,11 @@ def _draw_sensitivity(axis: Any, result: dict[str, Any]) -> None:
     axis.fill_between(doubling, low, high, alpha=0.3)
     for years in (low, high):
         axis.plot(doubling, years, "o-", color="C0")
-    axis.axhline(
-        result["printed_year"], color="black", linestyle=":", label=f"the paper: {result['printed_year']}"
-    )
-    axis.axvline(
-        paper.DOUBLING_MONTHS,
-        color="gray",
-        linestyle="--",
-        label=f"the paper: {paper.DOUBLING_MONTHS:g} months",
-    )
+    axis.axhline(result["printed_year"], color="black", linestyle=":")
+    axis.axvline(paper.DOUBLING_MONTHS, color="gray", linestyle="--")
+    axis.grid(alpha=0.3)
     axis.set(
         xlabel="months in which compute doubles",
-        ylabel=f"year in which {result['titles'][result['device']]} reaches the A40",
+        ylabel="year of reaching the A40",
         title="Sensitivity to the doubling time",
     )

@@ -11,7 +11,7 @@ from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
 from experiments.process.provenance import record_provenance
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, legend_above, message, picture
 from experiments.report.tables import table
 from experiments.report.units import GIGA
 from experiments.report.writer import write_report
@@ -148,26 +148,41 @@ def _printed_cells(result: dict[str, Any]) -> list[Comparison]:
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw parameters and FLOPs by module, both models, ours beside printed."""
     rows = [row for row in result["rows"] if row["module"] != "total"]
-    labels = [f"{row['model']}\n{row['module'].replace('_', ' ')}" for row in rows]
+    labels = [f"{row['model']}, {row['module'].replace('_', ' ')}" for row in rows]
     panels = (
-        ("million parameters", [("ours", "params", 1e6), ("printed", "printed_params_m", 1)]),
+        ("parameters, millions", [("ours", "params", 1e6), ("printed", "printed_params_m", 1)]),
         (
-            "forward GFLOPs",
-            [("paper", "flops_paper", GIGA), ("full", "flops_full", GIGA), ("printed", "printed_gflops", 1)],
+            "forward operations, GFLOP",
+            [
+                ("ours", "flops_paper", GIGA),
+                ("ours, all operations", "flops_full", GIGA),
+                ("printed", "printed_gflops", 1),
+            ],
         ),
     )
-    with picture(path, 1, 2, figsize=(11, 4)) as axes:
-        for axis, (title, bars) in zip(axes, panels, strict=True):
-            for place, (name, key, unit) in enumerate(bars):
-                at = [index + (place - (len(bars) - 1) / 2) * 0.8 / len(bars) for index in range(len(rows))]
+    marks = {
+        "ours": ("o", "tab:blue"),
+        "ours, all operations": ("|", "tab:orange"),
+        "printed": ("x", "black"),
+    }
+    with picture(path, 1, 2, figsize=(PAGE_INCHES, 3.6), sharey=True) as axes:
+        for axis, (title, columns) in zip(axes, panels, strict=True):
+            for name, key, unit in columns:
                 if any(row[key] is None for row in rows):
                     continue  # the paper prints another setting
-                axis.bar(at, [row[key] / unit for row in rows], 0.8 / len(bars), label=name)
-            axis.set(title=title)
-            axis.set_xticks(range(len(rows)), labels, fontsize=8)
-            axis.set_yscale("log")
-            axis.grid(alpha=0.3, axis="y")
-            axis.legend()
+                mark, colour = marks[name]
+                values = [row[key] / unit for row in rows]
+                axis.plot(values, range(len(rows)), mark, color=colour, markersize=9, label=name)
+            axis.set(xlabel=title, xscale="log")
+            axis.grid(alpha=0.3)
+        axes[0].set_yticks(range(len(rows)), labels)
+        axes[0].invert_yaxis()
+        legend_above(axes)
+        message(
+            axes[0],
+            f"{_matches(result)} Values are counted from the program, not measured. The paper counts layers; "
+            "the orange line counts products of activations with activations, too.",
+        )
 
 
 def compare(result: dict[str, Any]) -> list[Comparison]:

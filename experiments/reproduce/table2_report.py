@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import paper
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, message, picture
 from experiments.report.tables import table
 from experiments.report.units import GIGA, gigabytes, percent
 
@@ -172,7 +172,7 @@ def _measured(rows: list[dict[str, Any]]) -> str:
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw modelled against printed seconds, and plans against usable memory."""
-    with picture(path, 1, 2, figsize=(12, 5)) as (left, right):
+    with picture(path, 1, 2, figsize=(PAGE_INCHES, 4.6)) as (left, right):
         devices = list(dict.fromkeys(row["device"] for row in result["rows"]))
         for place, device in enumerate(devices):
             rows = [row for row in result["rows"] if row["device"] == device]
@@ -181,31 +181,37 @@ def draw(result: dict[str, Any], path: Path) -> None:
         ends = [0.08, 90]
         left.plot(ends, ends, color="black", linewidth=1)
         low, high = [0.85 * end for end in ends], [1.15 * end for end in ends]
-        left.fill_between(ends, low, high, color="gray", alpha=0.2, label="within 15 %")
+        left.fill_between(ends, low, high, color="gray", alpha=0.2)
         left.set(
             xscale="log",
             yscale="log",
             xlabel="printed, seconds a step",
-            ylabel="modelled from the other devices and one cell, seconds",
-            title="Table 2: seconds of a step",
+            ylabel="modelled, seconds a step",
+            title="Seconds of a step",
         )
-        left.legend(fontsize=8)
-        titles = {row["device"]: row["title"] for row in result["rows"]}
+        titles = {row["device"]: row["title"].split(" (")[0] for row in result["rows"]}
         right.set_yticks(range(len(devices)), [titles[device] for device in devices])
+        for place, name in enumerate(right.get_yticklabels()):
+            name.set_color(f"C{place}")
         right.invert_yaxis()
-        right.set(
-            xlim=(0, 15),
-            xlabel="GB of the compiler's plan; bar: usable; cross: printed OOM",
-            title="Table 2: what fits",
-        )
+        right.set(xlim=(0, 15), xlabel="compiler's plan, GB", title="What fits")
         for axis in (left, right):
             axis.grid(alpha=0.3)
+        error = result["errors"]["model"]
+        message(
+            left,
+            f"Left: {error['cells']} cells, each modelled from the other devices and one cell of its own; "
+            f"the median error is {percent(error['median'], 1)}. The grey band is within 15 % of the print. "
+            f"Colours are those of the names at the right.\nRight: {oom_words(result['memory'])} A bar is "
+            "what the device can use, a dot the plan of a timed cell, a red cross that of a cell printed as "
+            "out of memory.",
+        )
 
 
 def _device_seconds(axis: Any, rows: list[dict[str, Any]], colour: str) -> None:
     """Draw a device's modelled against its printed seconds."""
     pairs = [(row["printed"], row["modelled"]) for row in rows if row["modelled"]]
-    axis.scatter(*zip(*pairs, strict=True), color=colour, label=rows[0]["title"], zorder=3)
+    axis.scatter(*zip(*pairs, strict=True), color=colour, zorder=3)
 
 
 def _device_memory(axis: Any, rows: list[dict[str, Any]], place: int) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from experiments.report.figures import SMALL_POINTS
 from experiments.report.statistics import shown_sign, spreads_needed
 from experiments.study.federated_scales import CENTRALISED, SCRATCH
 
@@ -57,13 +58,14 @@ def band(axis: Any, runs: Sequence[dict[str, Any]], x: str, y: str, arm: str) ->
 def points(
     axis: Any, rows: dict[str, list[dict[str, Any]]], arms: Sequence[str], name: str, scale: float = 100.0
 ) -> None:
-    """Draw a dot for each seed and a bar at the mean, arm by arm."""
+    """Draw a dot for each seed and a bar at the mean, an arm a row; the first arm is on top."""
     for place, arm in enumerate(arms):
         values = [scale * row[name] for row in rows[arm]]
-        axis.plot([place] * len(values), values, "o", color=COLOURS[arm], alpha=0.7)
-        axis.hlines(float(np.mean(values)), place - 0.3, place + 0.3, color=COLOURS[arm], lw=3)
-    axis.set_xticks(range(len(arms)), [label(arm).replace(", ", "\n") for arm in arms], fontsize=8)
-    axis.grid(axis="y", alpha=0.3)
+        axis.plot(values, [place] * len(values), "o", color=COLOURS[arm], alpha=0.7)
+        axis.vlines(float(np.mean(values)), place - 0.3, place + 0.3, color=COLOURS[arm], lw=3)
+    axis.set_yticks(range(len(arms)), [label(arm) for arm in arms], fontsize=SMALL_POINTS)
+    axis.invert_yaxis()
+    axis.grid(axis="x", alpha=0.3)
 
 
 def errorbars(axis: Any, x: Sequence[float], rows: Sequence[Any], name: str, arm: str, scale: float) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report.figures import picture
-from experiments.report.statistics import mean_spread, minus, over_seeds, shown_sign
+from experiments.report.figures import PAGE_INCHES, message, picture
+from experiments.report.statistics import interval, mean_spread, minus, over_seeds, shown_sign
 from experiments.report.tables import table
 from experiments.study.curves import NO_DIFFERENCE, cores_of, judgement
 from experiments.study.length_settings import BATCH_SECONDS, CROP_SECONDS
@@ -33,21 +33,29 @@ def by_length(result: dict[str, Any], name: str) -> list[dict[str, Any]]:
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw losses, error rates and time against the length of crops."""
     panels = (
-        ("heldout_loss", "Held-out contrastive loss", "nats (crops of 2.5 s)", 1.0),
-        ("cer", "CER on test after fine-tuning", "%", 100.0),
+        ("heldout_loss", "Held-out contrastive loss", "nats, on crops of 2.5 s", 1.0),
+        ("cer", "CER on test after fine-tuning", "CER, %", 100.0),
         ("loss", "Test loss after fine-tuning", "nats a character", 1.0),
-        ("seconds_per_audio_second", "Time", "seconds a second of audio", 1.0),
+        ("seconds_per_audio_second", "Time", "s per second of audio", 1.0),
     )
-    with picture(path, 1, 4, figsize=(17, 4.2)) as axes:
-        for axis, (name, title, unit, scale) in zip(axes, panels, strict=True):
+    with picture(path, 2, 2, figsize=(PAGE_INCHES, 6.5)) as axes:
+        for axis, (name, title, unit, scale) in zip(axes.flat, panels, strict=True):
             lengths = by_length(result, name)
             for crop, found in zip(CROP_SECONDS, lengths, strict=True):
                 values = [scale * value for value in found["by_seed"]]
                 axis.plot([crop] * len(values), values, "o", color="C0", alpha=0.6)
-            axis.plot(CROP_SECONDS, [scale * found["mean"] for found in lengths], "-", color="C0")
-            axis.set(title=title, xlabel="crop, s", ylabel=unit, xscale="log")
+            means = [scale * found["mean"] for found in lengths]
+            halves = [scale * (interval(found["by_seed"]) or 0.0) for found in lengths]
+            axis.errorbar(CROP_SECONDS, means, halves, fmt="_-", capsize=4, color="C0", alpha=0.8)
+            axis.set(title=title, xlabel="length of crops, s", ylabel=unit, xscale="log")
             axis.set_xticks(CROP_SECONDS, [f"{crop:g}" for crop in CROP_SECONDS])
             axis.minorticks_off()
+            axis.grid(alpha=0.3)
+        message(
+            axes[0, 0],
+            f"{_judgements(result)[-1]} A dot is a seed of {result['seeds']}; lines join the means, and bars "
+            "are 95 % intervals of the mean (Student's t, for one comparison).",
+        )
 
 
 def markdown(result: dict[str, Any]) -> str:

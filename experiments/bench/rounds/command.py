@@ -107,7 +107,7 @@ def compare(
         about: turns, rounds and provenance, for each result.
         environment: environment variables of the runners.
     """
-    from experiments.bench.rounds import report
+    from experiments.bench.rounds import figures, report
     from experiments.bench.rounds.measurement import measure
 
     def rows_of(workload: str, clients: int, runners: dict[str, Runner]) -> list[dict[str, Any]]:
@@ -131,4 +131,4 @@ def compare(
         for clients in options.clients:
             rows += rows_of(workload, clients, {name: RUNNERS[name] for name in options.runners})
             result = {"rows": rows, "absent": left_out, **about}
-            write_report(options.out, "rounds", result, report.markdown, report.draw)
+            write_report(options.out, "rounds", result, report.markdown, figures.draw)

@@ -1,12 +1,10 @@
 """The reports of `bench rounds`. All statements follow from the measured numbers."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.report.figures import picture
 from experiments.report.footer import footer
 from experiments.report.statistics import interval
 from experiments.report.tables import table
@@ -254,20 +252,3 @@ def step_markdown(result: dict[str, Any]) -> str:
         footer(result["provenance"]),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Draw client steps a second by runner, a panel for each workload and K."""
-    places = settings(result)
-    columns = min(3, len(places))
-    rows = -(-len(places) // columns)
-    with picture(path, rows, columns, figsize=(5.2 * columns, 3.2 * rows), squeeze=False) as axes:
-        for axis in axes.flat[len(places) :]:
-            axis.set_axis_off()
-        for axis, (workload, clients) in zip(axes.flat, places, strict=False):
-            found = counted(result, workload, clients)
-            speeds = [row["client_steps_per_second"] for row in found.values()]
-            colours = ["tab:blue" if name == "ours" else "tab:gray" for name in found]
-            axis.barh(list(found), speeds, color=colours)
-            axis.invert_yaxis()
-            axis.set(title=f"{workload}, {clients} clients", xlabel="client steps a second")

@@ -11,10 +11,10 @@ from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.process import xla_flags
 from experiments.process.provenance import record_provenance
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, SMALL_POINTS, message, picture
 from experiments.report.footer import footer
 from experiments.report.tables import table
-from experiments.report.units import gigabytes
+from experiments.report.units import GIGA, gigabytes, percent
 from experiments.report.writer import write_report
 
 SETTINGS = ((4, 5.5), (8, 12.0))  # batch, seconds
@@ -178,24 +178,45 @@ def markdown(result: dict[str, Any]) -> str:
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw bars by setting, a group for each target."""
     names = list(dict.fromkeys(row["target"] for row in result["rows"]))
-    with picture(path, columns=len(SETTINGS), figsize=(13, 4.5)) as axes:
+    bars = [(name, *variant) for name in names for variant in VARIANTS]
+    size = (PAGE_INCHES, 1.6 + 0.28 * len(bars))
+    with picture(path, columns=len(SETTINGS), figsize=size, sharey=True) as axes:
         for axis, (batch, seconds) in zip(axes, SETTINGS, strict=True):
             found = _find(result, batch, seconds)
-            for place, (precision, method) in enumerate(VARIANTS):
-                plans = [found[name, precision, method]["plan"] for name in names]
-                bars = axis.bar(
-                    [index + (place - 2.5) * 0.15 for index in range(len(names))],
-                    [plan["total"] / 1e9 if plan else 0.0 for plan in plans],
-                    0.15,
-                    label=f"{precision}, {method}",
-                )
-                axis.bar_label(bars, fmt="%.2f", fontsize=6)
+            plans = [found[bar]["plan"] for bar in bars]
+            drawn = axis.barh(
+                range(len(bars)),
+                [plan["total"] / GIGA if plan else 0.0 for plan in plans],
+                color=["tab:blue" if precision == "fp32" else "tab:orange" for _, precision, _ in bars],
+            )
+            labels = [gigabytes(plan["total"]) if plan else "refused" for plan in plans]
+            axis.bar_label(drawn, labels, fontsize=SMALL_POINTS, padding=2)
+            axis.margins(x=0.15)
             printed = paper.training_bytes(result["model"], "fp32", batch, seconds)
             if printed:
-                label = f"the paper: {gigabytes(printed)}"
-                axis.axhline(printed / 1e9, color="red", linestyle=":", label=label)
-            axis.set_xticks(range(len(names)), names)
-            axis.set(title=f"{result['model']}, batch {batch} x {seconds:g} s", ylabel="GB, compiler's plan")
-            axis.set_ylim(0, axis.get_ylim()[1] * 1.3)  # room for the legend
-            axis.legend(fontsize=8, ncols=3, loc="upper center")
-            axis.grid(alpha=0.3, axis="y")
+                axis.axvline(printed / GIGA, color="red", linestyle=":")
+            axis.set(title=f"{result['model']}, batch {batch} x {seconds:g} s", xlabel="compiler's plan, GB")
+            axis.grid(alpha=0.3, axis="x")
+        labels = [f"{name}: {method}, {precision}" for name, precision, method in bars]
+        axes[0].set_yticks(range(len(bars)), labels, fontsize=SMALL_POINTS)
+        axes[0].invert_yaxis()
+        message(
+            axes[0],
+            f"{_least(result)}A bar is one plan of the compiler, not a measurement. Blue: fp32; orange: "
+            "bf16. Red dotted line, where the paper prints one: its bytes in fp32.",
+        )
+
+
+def _least(result: dict[str, Any]) -> str:
+    """Compare exact with plain in fp32, over all targets and settings; empty where a plan is refused."""
+    ratios = []
+    for batch, seconds in SETTINGS:
+        found = _find(result, batch, seconds)
+        for target, precision, method in found:
+            if (precision, method) == ("fp32", "exact"):
+                own, plain = (found[target, "fp32", name]["plan"] for name in ("exact", "plain"))
+                if own and plain:
+                    ratios.append(own["total"] / plain["total"])
+    if not ratios:
+        return ""
+    return f"In fp32, exact takes {percent(min(ratios))} to {percent(max(ratios))} of the memory of plain. "

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.costs.profile.report import MODULES, layer_flops, operation_name
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, legend_above, message, picture
 
 
 def draw(result: dict[str, Any], folder: Path) -> list[str]:
@@ -27,20 +27,28 @@ def draw_layers(layers: list[dict[str, Any]], title: str, path: Path) -> None:
     autograd, residuals = (
         [row[name] / 1e9 for row in layers] for name in ("autograd_bytes", "residual_bytes")
     )
-    size = (12, 0.27 * len(layers) + 1.6)
+    size = (PAGE_INCHES, 0.25 * len(layers) + 2.3)
     with picture(path, columns=2, figsize=size, sharey=True) as (memory, compute):
-        memory.barh(at, autograd, 0.8, color="lightgray", label="autograd")
-        memory.barh(at, residuals, 0.4, color=colours, label="residuals")
-        memory.set(xlabel="GB kept for the backward pass", title="memory")
+        memory.barh(at, autograd, 0.8, color="lightgray")
+        memory.barh(at, residuals, 0.4, color=colours)
+        memory.set(xlabel="kept for the backward pass, GB", title="memory")
         memory.set_yticks(at, [row["layer"] for row in layers], fontsize=8)
         memory.invert_yaxis()
-        compute.barh(at, forward, 0.8, color=colours, label="forward")
-        compute.barh(at, backward, 0.8, left=forward, color=colours, alpha=0.45, label="backward (paler)")
-        compute.set(xlabel="GFLOPs", title="compute")
+        compute.barh(at, forward, 0.8, color=colours)
+        compute.barh(at, backward, 0.8, left=forward, color=colours, alpha=0.45)
+        compute.set(xlabel="operations, GFLOP", title="compute")
         for axis in (memory, compute):
             axis.grid(alpha=0.3, axis="x")
-            axis.legend(fontsize=8)
         memory.figure.suptitle(title)
+        names = [row["layer"] for row in layers]
+        work = [one + other for one, other in zip(forward, backward, strict=True)]
+        message(
+            memory,
+            f"{names[residuals.index(max(residuals))]} keeps most ({max(residuals):.2f} GB), "
+            f"{names[work.index(max(work))]} computes most ({max(work):.0f} GFLOP). Memory: wide grey bars "
+            "are what an eager framework keeps (autograd), narrow coloured ones what this program keeps "
+            "(residuals). Compute: forward, then backward, paler. All is counted, nothing measured.",
+        )
 
 
 def draw_timeline(result: dict[str, Any], path: Path) -> None:
@@ -53,7 +61,7 @@ def draw_timeline(result: dict[str, Any], path: Path) -> None:
         f"{row['bytes'] / 1e9:.2f} GB {row['layer']} ({operation_name(row)})"
         for row in timeline["at_peak"][:4]
     )
-    with picture(path, figsize=(11, 4.2)) as axis:
+    with picture(path, figsize=(PAGE_INCHES, 5)) as axis:
         axis.fill_between(moments, 0, standing, color="lightgray", label="parameters, optimizer state, batch")
         for phase, colour in (
             ("forward", "tab:blue"),
@@ -81,11 +89,22 @@ def draw_timeline(result: dict[str, Any], path: Path) -> None:
             )
         axis.set(
             xlabel="operations of the compiled step, in order; the body of a loop appears once",
-            ylabel="GB",
-            ylim=(0, peak * 1.15),
+            ylabel="live memory, GB",
+            ylim=(0, peak * 1.5),
         )
         axis.set_title(f"live memory: {result['description']}")
-        axis.legend(fontsize=8, loc="upper right")
+        legend_above([axis])
+        message(
+            axis,
+            f"The peak of {peak:.2f} GB is {largest_phase(timeline)}. Memory is that of the compiler's "
+            "buffers, read from the compiled program; nothing is measured.",
+        )
+
+
+def largest_phase(timeline: dict[str, Any]) -> str:
+    """Say in which phase the peak lies."""
+    at = timeline["moments"].index(timeline["peak_moment"])
+    return f"in the {timeline['phases'][at]} pass"
 
 
 def draw_roofline(result: dict[str, Any], path: Path) -> None:
@@ -94,8 +113,11 @@ def draw_roofline(result: dict[str, Any], path: Path) -> None:
     peak, bandwidth = roof["peak_flops"], roof["bytes_per_second"]
     edge = sorted([2**exponent for exponent in range(-4, 12)] + ([peak / bandwidth] if peak else []))
     reach = [min(x * bandwidth, peak or float("inf")) / 1e12 for x in edge]
-    with picture(path, rows=2, figsize=(9, 8), sharex=True, height_ratios=(1, 1.6)) as (top, ranges):
-        top.plot(edge, reach, color="black", label=roof["title"])
+    with picture(path, rows=2, figsize=(PAGE_INCHES, 8), sharex=True, height_ratios=(1, 1.6)) as (
+        top,
+        ranges,
+    ):
+        top.plot(edge, reach, color="black", linewidth=1.5)
         top.set(
             yscale="log",
             ylabel=f"reachable TFLOP/s, {roof['precision']}",
@@ -106,28 +128,49 @@ def draw_roofline(result: dict[str, Any], path: Path) -> None:
             axis.grid(alpha=0.3)
             if peak:
                 ridge = peak / bandwidth
-                axis.axvline(
-                    ridge,
-                    color="red",
-                    linestyle=":",
-                    label=f"{ridge:.0f} a byte: bound by memory to the left",
-                )
-        top.legend(fontsize=8)
+                axis.axvline(ridge, color="red", linestyle=":")
+        waiting = _waiting(result["layers"], peak / bandwidth) if peak else ""
+        message(
+            top,
+            f"{waiting}Above: the rate within reach of {roof['title']}, by its data sheet; left of the red "
+            "line a layer waits for memory. Below: a bar for each layer, from its operations a byte with "
+            "nothing fused to those with all but products fused. Nothing is measured.",
+        )
+
+
+def _waiting(layers: list[dict[str, Any]], ridge: float) -> str:
+    """Name the layers that wait for memory even with all but products fused, below `ridge` operations a "
+    "byte."""
+    names = [name for name, row in _rows(layers).items() if _operations_per_byte(row)[1] < ridge]
+    if not names:
+        return f"Fused, every layer makes at least {ridge:.0f} operations a byte. "
+    return f"Even fused, these layers make fewer than {ridge:.0f} operations a byte: {', '.join(names)}. "
+
+
+def _rows(layers: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Give a row for each layer, and one for all Transformer layers, which are alike."""
+    shown: dict[str, dict[str, Any]] = {}
+    for row in layers:
+        shown.setdefault("layers, each" if row["layer"].startswith("layers_") else row["layer"], row)
+    return shown
+
+
+def _operations_per_byte(row: dict[str, Any]) -> tuple[float, float]:
+    """Compute a layer's operations a byte with nothing fused, and with all but products fused."""
+    work = layer_flops(row, "forward") + layer_flops(row, "backward")
+    unfused = work / max(row["moved_bytes"]["unfused"], 1)
+    return unfused, work / row["moved_bytes"]["products"] if row["moved_bytes"]["products"] else unfused
 
 
 def _draw_ranges(axis: Any, layers: list[dict[str, Any]]) -> None:
     """Draw a bar for each layer from its operations a byte with nothing fused to those with all fused."""
-    shown: dict[str, dict[str, Any]] = {}
-    for row in layers:
-        shown.setdefault("layers, each" if row["layer"].startswith("layers_") else row["layer"], row)
+    shown = _rows(layers)
     for at, row in enumerate(shown.values()):
-        work = layer_flops(row, "forward") + layer_flops(row, "backward")
-        unfused = work / max(row["moved_bytes"]["unfused"], 1)
-        fused = work / row["moved_bytes"]["products"] if row["moved_bytes"]["products"] else unfused
-        axis.plot((unfused, fused), (at, at), "o-", color=MODULES[row["module"]], linewidth=4, alpha=0.7)
+        ends = _operations_per_byte(row)
+        axis.plot(ends, (at, at), "o-", color=MODULES[row["module"]], linewidth=4, alpha=0.7)
     axis.set_yticks(range(len(shown)), list(shown), fontsize=8)
     axis.invert_yaxis()
     axis.set(
         xscale="log",
-        xlabel="operations a byte: nothing fused (left end) to all but products fused (right end)",
+        xlabel="operations a byte",
     )

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.report.figures import count_axis, picture
-from experiments.study.curves import band, errorbars, points
+from experiments.report.figures import PAGE_INCHES, count_axis, legend_above, message, picture
+from experiments.reproduce.fig5.sentences import comparisons, differences
+from experiments.study.curves import band, errorbars, points, shown_count
 from experiments.study.federated_scales import ARMS, BUDGET_ARMS, CENTRALISED, FEDERATED, PROBED, SCRATCH
 
 CER, LOSS = ("cer", "test CER, %", 100.0), ("loss", "test loss, nats a character", 1.0)
@@ -13,41 +14,52 @@ CER, LOSS = ("cer", "test CER, %", 100.0), ("loss", "test loss, nats a character
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw pre-training curves on top, and error rates after fine-tuning below."""
     mosaic = (["ten"] * 3 + ["hundred"] * 3, ["wer", "wer", "cer", "cer", "loss", "loss"])
-    with picture(path, mosaic=mosaic, figsize=(16, 9)) as axes:
+    with picture(path, mosaic=mosaic, figsize=(PAGE_INCHES, 7.5)) as axes:
         tops = [axes["ten"], axes["hundred"]]
         for axis, clients in zip(tops, ("ten", "hundred"), strict=True):
             for arm in (CENTRALISED, *(arm for arm in FEDERATED if arm.startswith(clients))):
                 band(axis, result["pretraining"][arm], "round", "loss", arm)
-            axis.set(
-                title=f"Pre-training, {'10' if clients == 'ten' else '100'} clients",
-                xlabel="round (each arm hears as much audio a round)",
-                ylabel="held-out contrastive loss, nats",
-            )
+            axis.set(title=f"Pre-training, {'10' if clients == 'ten' else '100'} clients", xlabel="round")
             count_axis(axis)
-            axis.legend()
+        tops[0].set_ylabel("held-out contrastive loss, nats")
         low = min(axis.get_ylim()[0] for axis in tops)
         high = max(axis.get_ylim()[1] for axis in tops)
         for axis in tops:
             axis.set_ylim(low, high)
-        for name, title, unit, scale in (
-            ("wer", "WER", "%", 100.0),
-            ("cer", "CER", "%", 100.0),
-            ("loss", "Loss", "nats a character", 1.0),
+        for name, unit, scale in (
+            ("wer", "test WER, %", 100.0),
+            ("cer", "test CER, %", 100.0),
+            ("loss", "test loss, nats a character", 1.0),
         ):
             points(axes[name], result["finetuning"], ARMS, name, scale)
-            axes[name].set(title=f"{title} on test after fine-tuning", ylabel=unit)
+            axes[name].set(xlabel=unit)
+            if name != "wer":
+                axes[name].set_yticklabels([])
+        axes["cer"].set_title("After fine-tuning")
+        legend_above(tops)
+        message(
+            tops[0],
+            f"{_shown_count(result)} Above: lines are means of {result['seeds']} seeds, bands run from the "
+            "lowest to the highest seed; each arm hears as much audio a round. Below: a dot is a seed, a bar "
+            "the mean.",
+        )
+
+
+def _shown_count(result: dict[str, Any]) -> str:
+    """Count the differences of the report that are shown."""
+    return shown_count(list(differences(result).values()), comparisons(result)).split(". ")[0] + "."
 
 
 def draw_fairness(result: dict[str, Any], path: Path) -> None:
     """Draw probes, budgets of labels, and error rates against the length of pre-training."""
-    with picture(path, 2, 3, figsize=(17, 9)) as grid:
+    with picture(path, 3, 2, figsize=(PAGE_INCHES, 9.5)) as grid:
         points(grid[0, 0], result["probes"], PROBED, "loss", scale=1.0)
-        grid[0, 0].set(title="Linear CTC probe on frozen features", ylabel=LOSS[1])
-        _draw_budgets(result, grid[:, 1])
+        grid[0, 0].set(title="Linear CTC probe on frozen features", xlabel=LOSS[1])
+        _draw_budgets(result, grid[1])
         for axis, kind, what, (name, unit, scale) in (
-            (grid[1, 0], "probe", "Probe", LOSS),
-            (grid[0, 2], "finetune", "Fine-tuning", CER),
-            (grid[1, 2], "finetune", "Fine-tuning", LOSS),
+            (grid[0, 1], "probe", "Probe", LOSS),
+            (grid[2, 0], "finetune", "Fine-tuning", CER),
+            (grid[2, 1], "finetune", "Fine-tuning", LOSS),
         ):
             for arm in result["trend"][kind]:
                 by_round = trend(result, kind, arm)
@@ -58,7 +70,12 @@ def draw_fairness(result: dict[str, Any], path: Path) -> None:
                 ylabel=unit,
             )
             count_axis(axis)
-            axis.legend()
+        legend_above([grid[1, 0]])
+        message(
+            grid[0, 0],
+            f"{_shown_count(result)} Probe: a dot is a seed, a bar the mean. Curves: means of "
+            f"{result['seeds']} seeds; bars run from the lowest to the highest seed.",
+        )
 
 
 def _draw_budgets(result: dict[str, Any], axes: Any) -> None:
@@ -75,7 +92,6 @@ def _draw_budgets(result: dict[str, Any], axes: Any) -> None:
         )
         axis.set_xticks(minutes, [f"{value:.0f}" for value in minutes])
         axis.minorticks_off()
-        axis.legend()
 
 
 def trend(result: dict[str, Any], kind: str, arm: str) -> dict[int, list[dict[str, Any]]]:

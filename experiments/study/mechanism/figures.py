@@ -6,8 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report.figures import picture
-from experiments.study.mechanism.sentences import mean_of, rule_label
+from experiments.report.figures import (
+    PAGE_INCHES,
+    SMALL_POINTS,
+    label_ends,
+    legend_above,
+    message,
+    picture,
+)
+from experiments.report.statistics import shown_sign
+from experiments.study.mechanism.sentences import COMPARISONS, mean_of, rule_label
 from experiments.study.mechanism.settings import (
     CLEAN,
     CONDITIONS,
@@ -24,40 +32,56 @@ COLOURS = {FEDAVG: "tab:blue", LOSS_WEIGHTED: "tab:orange", CLEAN: "tab:green", 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw weights, results and correlations: bars or lines are means, points are seeds."""
     groups = result["groups"]
-    with picture(path, 2, 3, figsize=(16, 8.5)) as axes:
-        share, effective, swept_loss, loss, accuracy, reward = axes.flat
+    with picture(path, 3, 2, figsize=(PAGE_INCHES, 10)) as axes:
+        share, loss, accuracy, reward, effective, swept_loss = axes.flat
         for axis, name, title, label in (
-            (share, "spoilt_share", f"Weight of the {SPOILT_CLIENTS} spoilt clients", "share"),
+            (share, "spoilt_share", f"Weight of the {SPOILT_CLIENTS} spoilt clients", "share of all weight"),
             (loss, "heldout_contrastive", "Held-out loss (lower is better)", "nats per masked frame"),
-            (
-                accuracy,
-                "heldout_accuracy",
-                "Held-out accuracy (higher is better)",
-                "share of masked frames",
-            ),
+            (accuracy, "heldout_accuracy", "Held-out accuracy (higher is better)", "share of masked frames"),
         ):
             _by_condition(axis, groups, name)
             axis.set(title=title, ylabel=label)
-        share.axhline(groups[0]["fair_share"], color="black", ls="--", lw=1, label="fair share")
+        _level(share, groups[0]["fair_share"], "fair share")
         share.set_ylim(bottom=0)
-        chance = mean_of(result["rows"], "chance_accuracy")
-        accuracy.axhline(chance, color="black", ls=":", lw=1, label="guessing")
+        _level(accuracy, mean_of(result["rows"], "chance_accuracy"), "guessing")
         for axis, name, title, label in (
-            (
-                effective,
-                "effective_clients",
-                "Effective clients by temperature",
-                "1 / sum of squared weights",
-            ),
-            (swept_loss, "heldout_contrastive", "Held-out loss by temperature", "nats per masked frame"),
+            (effective, "effective_clients", "Effective clients", "1 / sum of squared weights"),
+            (swept_loss, "heldout_contrastive", "Held-out loss", "nats per masked frame"),
         ):
             _by_temperature(axis, groups, name)
-            axis.set(title=title, ylabel=label, xlabel="temperature of the softmax", xscale="log")
+            axis.set(
+                title=f"{title} by temperature",
+                ylabel=label,
+                xlabel="temperature of the softmax",
+                xscale="log",
+            )
         effective.set_ylim(bottom=0)
         _rewards(reward, groups)
         for axis in axes.flat:
             axis.grid(alpha=0.25)
-            axis.legend(fontsize=8)
+        for axis in (effective, swept_loss):
+            label_ends(axis)
+        legend_above([share])
+        shown = sum(
+            shown_sign(row["heldout_contrastive"]["by_seed"], COMPARISONS) != 0
+            for row in result["comparisons"]
+        )
+        message(
+            share,
+            f"{shown} of {len(result['comparisons'])} differences in held-out loss are shown. A dot is one "
+            f"of {result['seeds']} seeds; dashes or lines are means, bars one standard deviation of the "
+            "seeds. Conditions name how the audio of the spoilt clients was changed. Dashed lines by "
+            "temperature: fedavg, which has no temperature.",
+        )
+
+
+def _level(axis: Any, height: float, label: str) -> None:
+    """Draw a level line, and name it at its right end."""
+    axis.axhline(height, color="black", ls=":", lw=1)
+    axis.annotate(
+        label, (1, height), xycoords=axis.get_yaxis_transform(), xytext=(-2, 2), textcoords="offset points",
+        ha="right", fontsize=SMALL_POINTS,
+    )  # fmt: skip
 
 
 def _by_condition(axis: Any, groups: Sequence[dict[str, Any]], name: str) -> None:
@@ -97,9 +121,7 @@ def _by_temperature(axis: Any, groups: Sequence[dict[str, Any]], name: str) -> N
         at = [group["temperature"] for group in swept]
         means = [_number(group[name]["mean"]) for group in swept]
         errors = [group[name]["spread"] or 0.0 for group in swept]
-        axis.errorbar(
-            at, means, errors, fmt="o-", capsize=4, color=colour, label=f"{condition}, {LOSS_WEIGHTED}"
-        )
+        axis.errorbar(at, means, errors, fmt="o-", capsize=4, color=colour, label=f"{condition}, weighted")
         for group in swept:
             seeds = [_number(seed) for seed in group[name]["by_seed"]]
             axis.plot([group["temperature"]] * len(seeds), seeds, "o", ms=3, alpha=0.5, color=colour)
@@ -116,8 +138,8 @@ def _rewards(axis: Any, groups: Sequence[dict[str, Any]]) -> None:
         for condition in CONDITIONS
     ]
     for offset, name, colour, label in (
-        (-0.15, "weight_with_easy", "tab:purple", "with the easy: low loss on own data before the round"),
-        (0.15, "weight_with_good", "tab:olive", "with the good: gain on held-out speech"),
+        (-0.15, "weight_with_easy", "tab:purple", "with the easy (low own loss)"),
+        (0.15, "weight_with_good", "tab:olive", "with the good (gain held out)"),
     ):
         at = [place + offset for place in range(len(shown))]
         _points(axis, at, [group[name] for group in shown], colour, label)
@@ -125,6 +147,7 @@ def _rewards(axis: Any, groups: Sequence[dict[str, Any]]) -> None:
     axis.set_xticks(range(len(CONDITIONS)), CONDITIONS)
     axis.set(title=f"Weight's rank correlation, T = {TEMPERATURE:g}", ylabel="Spearman, within rounds")
     axis.set_ylim(-1.05, 1.05)
+    axis.legend(fontsize=SMALL_POINTS, loc="lower left")
 
 
 def _number(value: float | None) -> float:
