@@ -434,6 +434,43 @@ def test_a_bad_file_among_good_ones_is_named_and_the_others_are_read(corpus, scr
     assert "give wav, flac, mp3 or ogg files" in errors
 
 
+def test_a_folder_is_transcribed_in_the_order_of_its_paths(corpus, scratch, tmp_path, capfd):
+    row = transcripts(scratch)[0]
+    folder = tmp_path / "recordings"
+    names = ["a b/2.flac", "a b/10.FLAC", "1.flac", "c/é.flac"]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(corpus / "clips" / row["path"], folder / name)
+    (folder / "c" / "broken.wav").write_text("no audio\n" * 40)
+    (folder / "notes.txt").write_text("no audio either")
+    (folder / "call.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
+    single = tmp_path / "single.flac"
+    shutil.copy(folder / "1.flac", single)
+    capfd.readouterr()
+    options = ["--run", str(scratch), "--out", str(tmp_path / "text.tsv")]
+    assert cli.main(["transcribe", str(single), str(folder), *options]) == 0
+    printed, errors = capfd.readouterr()
+    expected = [single, *(folder / name for name in sorted(names))]
+    assert printed == "".join(f"{file}\t{row['hypothesis']}\n" for file in expected)
+    assert (tmp_path / "text.tsv").read_text() == printed
+    assert f"{folder}: 5 audio files; passed over: 1 .m4a file, 1 no audio\n" in errors
+    assert f"{folder / 'c' / 'broken.wav'}: left out (undecodable" in errors
+    assert errors.endswith("left out: 1 of 6 files (1 undecodable)\n")
+
+
+def test_a_folder_without_audio_that_can_be_read(scratch, tmp_path, capfd):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    command = ("transcribe", str(folder), "--run", str(scratch))
+    assert f"{folder} holds no files" in fails(capfd, *command)
+    (folder / "notes.txt").write_text("words")
+    assert f"{folder} holds no wav, flac, mp3 or ogg file (1 no audio)" in fails(capfd, *command)
+    (folder / "broken.wav").write_text("no audio\n" * 40)
+    capfd.readouterr()
+    assert cli.main([*command]) == 2
+    assert f"no audio that can be read in {folder / 'broken.wav'} (undecodable" in capfd.readouterr().err
+
+
 # Bad input.
 
 
