@@ -9,6 +9,8 @@ from experiments.report.units import percent
 
 # Word and character error rates of a model that writes nothing, or nearly nothing, but blanks.
 BLANK_WER, BLANK_CER, BLANK_SHARE = 0.99, 0.9, 0.5
+# A rule of thumb for the updates until words come, from a pre-trained encoder of base's size.
+BLANK_UPDATES = 2_000
 # Nats a label of a model that writes blanks alone: near the entropy of characters (2.8 to 3.3 for most
 # alphabets), and of word pieces. Above it, the head has not even learnt that yet.
 PLATEAU = 3.5

@@ -20,6 +20,7 @@ from experiments.models.pretraining_runs import (
 from experiments.models.recognizers import is_recognizer, open_recognizer
 from experiments.options.arguments import blaming
 from experiments.process.files import read_json
+from experiments.runs.best_round import BEST
 from experiments.runs.folder import read_config
 from w2v_jax import config as model_config
 from w2v_jax.config import ENCODER_SHAPE, ModelConfig
@@ -62,8 +63,8 @@ def load(init: str, model: str | None) -> Source:
     """Load the encoder that `--init` names.
 
     Args:
-        init: scratch, a run folder of `w2v-jax pretrain` (RUN@ROUND for an earlier checkpoint), `finetune` or
-            `convert`, or hf:FOLDER.
+        init: scratch, a run folder of `w2v-jax pretrain` (RUN@ROUND or RUN@best for another checkpoint),
+            `finetune` or `convert`, or hf:FOLDER.
         model: a preset; with anything but scratch it must be the checkpoint's architecture.
 
     Raises:
@@ -101,9 +102,11 @@ def _from_run(init: str) -> Source:
         ("recognizer", is_recognizer, open_recognizer),
         ("keyword spotter", is_keyword_spotter, open_keyword_spotter),
     ):
-        if not is_kind(Path(init)):
+        # The best checkpoint is the one that is read anyway.
+        folders = [Path(name) for name in (init, init.removesuffix(f"@{BEST}")) if is_kind(Path(name))]
+        if not folders:
             continue
-        opened = open_kind(Path(init), f"{OPTION}{init}")
+        opened = open_kind(folders[0], f"{OPTION}{init}")
         if opened.config.features != "encoder":
             raise UserError(f"{OPTION}{init} is a {kind} on {opened.config.features}, without an encoder")
         held, _ = jax.device_get(opened.best_checkpoint())

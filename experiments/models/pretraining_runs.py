@@ -79,7 +79,7 @@ def open_run(init: str, option: str = OPTION) -> Run:
         if not found:
             raise UserError(
                 f"{option}{init}: {folder} keeps no best checkpoint: its pre-training needs --keep-best, and "
-                "a round that was evaluated"
+                f"a round that was evaluated; give {folder} for its last round"
             )
         return Run(init, folder, config, settings, found[-1], option, BEST)
     reader = Checkpoints(folder / CHECKPOINTS) if (folder / CHECKPOINTS).is_dir() else None
@@ -104,7 +104,7 @@ def run_settings(
     """
     name, _, wanted = init.rpartition("@")
     folder, at_round = Path(init), None
-    if name and (wanted.isdecimal() or wanted == BEST):
+    if name and (wanted.isdecimal() or wanted == BEST) and not (folder / "config.json").is_file():
         folder, at_round = Path(name), BEST if wanted == BEST else int(wanted)
     if not (folder / "config.json").is_file():
         refuse_pointer(folder / "config.json")

@@ -56,7 +56,7 @@ class Pretraining:
         self.settings = held = Settings(**settings)
         self.folder = folder
         self.task = task_of(settings)
-        check_lengthening(held, folder.planned_before)
+        check_lengthening(held, folder.planned_before, folder.path)
         self.layout = choose_layout(held)
         self.config = model_config(held, self.layout.chunk)
         self.data = clients.load(held, self.config)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from experiments.options import arguments
@@ -251,17 +252,23 @@ def _model(options: PretrainArguments) -> tuple[str, model_config.ModelConfig]:
     return name, shape
 
 
-def check_lengthening(settings: Settings, planned_before: int | None) -> None:
+def check_lengthening(settings: Settings, planned_before: int | None, run: Path) -> None:
     """Check that a run can go on to more rounds than it was planned for.
 
     Args:
+        settings: the settings of the run, with its new length.
         planned_before: rounds of the former plan; None for a run that is not lengthened.
+        run: folder of the run.
 
     Raises:
         UsageError: the run's noise was chosen for the rounds of the former plan.
     """
-    if planned_before is not None and settings.dp_epsilon is not None:
-        raise UsageError(
-            f"--rounds {settings.rounds}: the run's noise spends --dp-epsilon {settings.dp_epsilon} in its "
-            f"{planned_before} rounds, so that none is left for more; start another run in another --out"
-        )
+    if planned_before is None or settings.dp_epsilon is None:
+        return
+    start = f"{run}@best" if settings.keep_best else str(run)
+    raise UsageError(
+        f"--rounds {settings.rounds}: the run's noise spends --dp-epsilon {settings.dp_epsilon} in its "
+        f"{planned_before} rounds, so that none is left for more; finish it with --rounds {planned_before}, "
+        f"then begin another run from its model with the same options but --init {start} --rounds "
+        f"{settings.rounds - planned_before} --out {run}-more; the epsilons of both runs add up"
+    )

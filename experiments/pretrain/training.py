@@ -33,10 +33,10 @@ def model_config(settings: Settings, chunk: int) -> ModelConfig:
     )
 
 
-def local_training(settings: Settings, objective: Objective, steps_per_round: int) -> LocalTraining:
-    """Make the clients' optimizer, with a schedule that spans all rounds."""
+def optimizer_config(settings: Settings, steps_per_round: int) -> optim.OptimizerConfig:
+    """Make the settings of the clients' optimizer, with a schedule that spans all rounds."""
     total = settings.rounds * steps_per_round
-    config = optim.OptimizerConfig(
+    return optim.OptimizerConfig(
         name=settings.optimizer,
         learning_rate=settings.learning_rate,
         warmup_steps=max(1, round(settings.warmup_share * total)),
@@ -46,6 +46,11 @@ def local_training(settings: Settings, objective: Objective, steps_per_round: in
         weight_decay=settings.weight_decay,
         **memory_methods.optimizer_changes(settings.method),
     )
+
+
+def local_training(settings: Settings, objective: Objective, steps_per_round: int) -> LocalTraining:
+    """Make the clients' optimizer and its learning rate."""
+    config = optimizer_config(settings, steps_per_round)
     return LocalTraining(
         objective, optim.make_optimizer(config), optim.make_learning_rate(config), settings.proximal
     )

@@ -1,22 +1,25 @@
 """The report of a fine-tuning run: curves, error rates, speakers and the worst utterances."""
 
 import csv
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.doctor import run_section
+from experiments.doctor import recognition_checks, run_folder, run_section
 from experiments.process.files import read_json, replace_file
 from experiments.report.figures import PAGE_INCHES, count_axis, label_ends, message, picture
 from experiments.report.page import self_contained_html
-from experiments.report.units import by_reason, duration
+from experiments.report.tables import facts, table
+from experiments.report.units import by_reason, duration, percent
 from experiments.runs.folder import read_config, read_metrics
 from experiments.runs.metric_columns import series
 
-FILES = """Files: `results.json`, `transcripts.tsv` (every test clip), `metrics.jsonl` (a line a validation; `events/` for
-TensorBoard), `data.json`, `encoder.json`, `tokenizer.json`, `best/` (the checkpoint that was scored), `checkpoints/`,
+FILES = """Files: `results.json`, `transcripts.tsv` (every test clip), `metrics.jsonl` (a line for each validation; `events/`
+for TensorBoard), `data.json`, `encoder.json`, `tokenizer.json`, `best/` (the checkpoint that was scored), `checkpoints/`,
 `config.json`, `starts.jsonl`. `w2v-jax transcribe FILE... --run` takes this folder."""
-SPEAKERS_SHOWN = 15
+SPEAKERS_SHOWN, WORST_SHOWN = 15, 5
+SPLIT_COLUMNS = ("split", "from", "clips", "minutes", "speakers", "words", "left out", "changed")
 
 
 def write_transcripts(
@@ -34,9 +37,32 @@ def write(folder: Path) -> None:
     result = read_json(folder / "results.json")
     draw(read_metrics(folder / "metrics.jsonl"), result, folder / "curves.png")
     data, encoder = (read_json(folder / name) for name in ("data.json", "encoder.json"))
-    page = markdown(result, read_config(folder), data, encoder, run_section.of_folder(folder))
+    health, worst = run_section.of_folder(folder), blank_phase(folder, result) or worst_utterances(result)
+    page = markdown(result, read_config(folder), data, encoder, health=health, worst=worst)
     replace_file(folder / "report.md", page)
     replace_file(folder / "report.html", self_contained_html(page, folder, "w2v-jax fine-tuning"))
+
+
+def blank_phase(folder: Path, result: dict[str, Any]) -> str | None:
+    """Tell that the scored checkpoint still writes blanks alone, or nearly so; None if it writes words.
+
+    Args:
+        folder: the run's folder.
+        result: the content of its results.json.
+    """
+    test = result["test"]
+    scored = {"step": result["best_update"], "wer": test["wer"], "cer": test["cer"]}
+    scored |= {"heldout_loss": test["loss"], "empty": test["empty_hypotheses"]}
+    finite = {name: value for name, value in scored.items() if value is not None}
+    curves = dataclasses.replace(run_folder.read(folder), points=[finite], heldout_clips=test["utterances"])
+    if recognition_checks.blank_phase(curves) is None:
+        return None
+    return (
+        f"The model is still in CTC's blank phase (loss {_nats(test['loss'])} a token; usual before about "
+        f"{recognition_checks.BLANK_UPDATES:,} updates, and it was scored after {result['best_update']:,}): "
+        f"{test['empty_hypotheses']} of {test['utterances']} transcripts are empty. Their alignments would "
+        "show nothing and are left out."
+    )
 
 
 def draw(lines: list[dict[str, Any]], result: dict[str, Any], path: Path) -> None:
@@ -85,65 +111,41 @@ def markdown(
     config: dict[str, Any],
     data: dict[str, Any],
     encoder: dict[str, Any],
+    *,
     health: str,
+    worst: str,
 ) -> str:
-    """Write the report's text; `health` is the section that says whether the run is healthy."""
-    settings, provenance, test = config["settings"], result["provenance"], result["test"]
+    """Write the report's text.
+
+    Args:
+        result: the content of results.json.
+        config: the content of config.json.
+        data: the content of data.json.
+        encoder: the content of encoder.json.
+        health: the section that tells whether the run is healthy.
+        worst: the worst utterances, or why they are not shown.
+    """
+    settings, provenance = config["settings"], result["provenance"]
     what = "log-mel bands" if settings["features"] == "log-mel" else f"encoder from {encoder['init']}"
     control = (
         "\n**Control run: every training clip had another clip's transcript.**\n"
         if settings["shuffle_transcripts"]
         else ""
     )
-    splits = "\n".join(
-        f"| {name} | {held['source']} | {held['clips']} | {held['seconds'] / 60:.1f} | {held['speakers']} | "
-        f"{held['words']} | {by_reason(held['dropped'], none='none')} | {by_reason(held.get('changed', {}), none='none')} |"
-        for name, held in ((split, data[split]) for split in ("train", "dev", "test"))
-    )
-    speakers = "\n".join(
-        f"| {row['speaker']} | {row['utterances']} | {percent(row['wer'])} | {percent(row['cer'])} |"
+    speakers = [
+        (row["speaker"], row["utterances"], percent(row["wer"], 1), percent(row["cer"], 1))
         for row in result["per_speaker"][:SPEAKERS_SHOWN]
-    )
-    worst = "\n\n".join(
-        f"`{row['path']}`, WER {percent(row['wer'])}\n\n```\n{row['alignment']}\n```"
-        for row in result["worst"]
-    )
-    unknown = {
-        split: "".join(sorted(held)) for split, held in data["characters_without_token"].items() if held
-    }
+    ]
     return f"""# Fine-tuning: {what}
 {control}
 {health}
-## Results
-
-| | test | validation |
-|---|---|---|
-| WER | **{percent(test["wer"])}** | {percent(result["dev"]["wer"])} |
-| CER | **{percent(test["cer"])}** | {percent(result["dev"]["cer"])} |
-| loss, nats per token | {_nats(test["loss"])} | {_nats(result["dev"]["loss"])} |
-
-{test["word_edits"]} edits in {test["words"]} words of {test["utterances"]} clips; {test["empty_hypotheses"]} transcripts
-came out empty. Greedy decoding, no language model. The checkpoint of update {result["best_update"]} of
-{result["updates"]} was scored: the one with the best validation {settings["select_by"].upper()}.
-{result["audio_seconds"] / 3600:.2f} h of speech were trained on in {duration(result["train_seconds"])}.
-
+{_results(result, settings)}
 ![curves](curves.png)
 
-## Data
-
-| split | from | clips | minutes | speakers | words | left out | changed |
-|---|---|---|---|---|---|---|---|
-{splits}
-
-{data["tokens"]} tokens ({settings["tokens"]}), the blank included; accents {settings["accents"]}, apostrophes
-{settings["apostrophes"]}. Characters without a token: {", ".join(f"{v!r} in {k}" for k, v in unknown.items()) or "none"}.
-{test["infeasible"]} test clips have fewer frames than their transcripts need, which no CTC model can write.
-
+{_data(result, settings, data)}
 ## Speakers, the worst first
 
-| speaker | clips | WER | CER |
-|---|---|---|---|
-{speakers}
+{table(("speaker", "clips", "WER", "CER"), speakers)}
 
 ## Worst utterances
 
@@ -151,15 +153,7 @@ came out empty. Greedy decoding, no language model. The checkpoint of update {re
 
 ## How it was made
 
-| | |
-|---|---|
-| encoder | {encoder["init"]} ({encoder["model"]}) |
-| frozen | {settings["freeze"]} |
-| head | {settings["head_blocks"]} blocks, {settings["head_optimizer"]} |
-| commit | {provenance["commit"]} |
-| device | {provenance["device"]}, {provenance["cores"]} cores |
-| versions | {", ".join(f"{name} {version}" for name, version in provenance["versions"].items())} |
-| seed | {provenance["seed"]} |
+{facts(_made(settings, encoder, provenance))}
 
 ```
 {provenance["command"]}
@@ -169,9 +163,83 @@ came out empty. Greedy decoding, no language model. The checkpoint of update {re
 """
 
 
-def percent(value: float | None) -> str:
-    """Format a share as a percentage, "none" where it is not finite."""
-    return "-" if value is None else f"{100 * value:.1f} %"
+def _results(result: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Write the section of error rates."""
+    test, dev = result["test"], result["dev"]
+    rates = [
+        ("WER", f"**{percent(test['wer'], 1)}**", percent(dev["wer"], 1)),
+        ("CER", f"**{percent(test['cer'], 1)}**", percent(dev["cer"], 1)),
+        ("loss, nats per token", _nats(test["loss"]), _nats(dev["loss"])),
+    ]
+    return f"""## Results
+
+{table(("", "test", "validation"), rates)}
+
+{test["word_edits"]} edits in {test["words"]} words of {test["utterances"]} clips; {test["empty_hypotheses"]} transcripts
+came out empty. Greedy decoding, no language model. The checkpoint of update {result["best_update"]} of
+{result["updates"]} was scored: the one with the best validation {settings["select_by"].upper()}.
+{result["audio_seconds"] / 3600:.2f} h of speech were trained on in {duration(result["train_seconds"])}.
+"""
+
+
+def _data(result: dict[str, Any], settings: dict[str, Any], data: dict[str, Any]) -> str:
+    """Write the section of the splits, the tokens and the clips that do not fit."""
+    unknown = ", ".join(
+        f"{''.join(sorted(held))!r} in {split}"
+        for split, held in data["characters_without_token"].items()
+        if held
+    )
+    return f"""## Data
+
+{table(SPLIT_COLUMNS, _split_rows(data))}
+
+{data["tokens"]} tokens ({settings["tokens"]}), the blank included; accents {settings["accents"]}, apostrophes
+{settings["apostrophes"]}. Characters without a token: {unknown or "none"}.
+{result["test"]["infeasible"]} test clips have fewer frames than their transcripts need, which no CTC model can write.
+"""
+
+
+def worst_utterances(result: dict[str, Any]) -> str:
+    """Show the utterances with the highest WER aligned; results.json has more of them."""
+    shown = result["worst"][:WORST_SHOWN]
+    aligned = [
+        f"`{row['path']}`, WER {percent(row['wer'], 1)}\n\n```\n{row['alignment']}\n```" for row in shown
+    ]
+    rest = len(result["worst"]) - len(shown)
+    return "\n\n".join([*aligned, *([f"`results.json` has the next {rest}."] if rest else [])])
+
+
+def _split_rows(data: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Make the rows of the splits' table, one for each of train, dev and test."""
+    return [
+        (
+            split,
+            held["source"],
+            held["clips"],
+            f"{held['seconds'] / 60:.1f}",
+            held["speakers"],
+            held["words"],
+            by_reason(held["dropped"], none="none"),
+            by_reason(held.get("changed", {}), none="none"),
+        )
+        for split, held in ((split, data[split]) for split in ("train", "dev", "test"))
+    ]
+
+
+def _made(
+    settings: dict[str, Any], encoder: dict[str, Any], provenance: dict[str, Any]
+) -> list[tuple[str, str]]:
+    """List the facts that say how the run was made."""
+    versions = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
+    return [
+        ("encoder", f"{encoder['init']} ({encoder['model']})"),
+        ("frozen", settings["freeze"]),
+        ("head", f"{settings['head_blocks']} blocks, {settings['head_optimizer']}"),
+        ("commit", provenance["commit"]),
+        ("device", f"{provenance['device']}, {provenance['cores']} cores"),
+        ("versions", versions),
+        ("seed", provenance["seed"]),
+    ]
 
 
 def _nats(value: float | None) -> str:

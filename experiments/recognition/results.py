@@ -34,4 +34,6 @@ def finish(folder: RunFolder, test: Recognised, chosen: dict[str, Any], lines: l
     write_json(folder.path / "results.json", result)
     report.write(folder.path)
     print(f"test: WER {100 * rates['wer']:.1f} %, CER {100 * rates['cer']:.1f} %")
+    if silent := report.blank_phase(folder.path, result):
+        print(silent)
     print(f"report: {folder.path / 'report.html'}")

@@ -324,21 +324,6 @@ def test_a_run_of_before_methods_had_names_continues(tmp_path):
     assert again.planned_before is None
 
 
-def test_a_privacy_budget_is_for_the_rounds_that_it_was_planned_for():
-    from experiments.options.errors import UsageError
-    from experiments.pretrain.options import PretrainArguments
-    from experiments.pretrain.settings import Settings, check_lengthening, resolve
-
-    options = {"rounds": 9, "dp_clip_norm": 1.0, "aggregation": "uniform"}
-    check_lengthening(Settings(**resolve(PretrainArguments(**options, dp_noise_multiplier=1.0))), 5)
-    spent = Settings(**resolve(PretrainArguments(**options, dp_epsilon=3.0)))
-    check_lengthening(spent, None)
-    with pytest.raises(
-        UsageError, match=r"--rounds 9: the run's noise spends --dp-epsilon 3.0 in its 5 rounds"
-    ):
-        check_lengthening(spent, 5)
-
-
 def test_the_chunk_of_an_accelerator_is_measured_once_and_kept(corpus, tmp_path, monkeypatch):
     import jax
 

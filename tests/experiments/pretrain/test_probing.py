@@ -1,11 +1,14 @@
 """`pretrain --probe-every` and `--keep-best`: a column, and the checkpoint of the best round."""
 
+import jax
 import numpy as np
 import pytest
 
 from experiments.models import encoders
 from experiments.pretrain import probing
 from experiments.pretrain.best_checkpoint import BestCheckpoint
+from experiments.pretrain.options import PretrainArguments
+from experiments.pretrain.settings import resolve
 from experiments.probe import labelled_clips
 from experiments.probe.judgement import probe_accuracy
 from experiments.process.files import read_json
@@ -40,6 +43,17 @@ def test_a_run_probes_its_encoder_and_keeps_the_best_round(words, tmp_path):
     source = encoders.load(f"{out}@best", None)
     assert source.description["round"] == best
     assert source.parameters is not None
+    # Pre-training begins from the same arrays, quantizer included; a folder may have such a name itself.
+    begun = encoders.load_pretraining(f"{out}@best")
+    assert begun.description["init"] == f"{out}@best"
+    assert begun.parameters is not None
+    for name, value in source.parameters.items():
+        jax.tree.map(np.testing.assert_array_equal, value, begun.parameters[name])
+    assert begun.parameters.keys() - source.parameters.keys()
+    settings = resolve(PretrainArguments(init=f"{out}@best"))
+    assert (settings["init"], settings["model"]) == (f"{out}@best", "tiny")
+    named = out.rename(tmp_path / "other@best")
+    assert encoders.load(str(named), None).description["round"] == 2
     labelled = labelled_clips.load(str(words), "keywords", "sentence", min_samples=400, seed=0)
     assert probe_accuracy(source.config, source.parameters, labelled) == pytest.approx(accuracies[best - 1])
 

@@ -16,6 +16,7 @@ from experiments.cli import main as cli
 from experiments.models import encoders
 from experiments.options.errors import UsageError
 from experiments.process.files import read_json, write_json
+from experiments.recognition import report as recognition_report
 from experiments.recognition.finetune import FinetuneArguments, default_folder, resolve
 from experiments.recognition.recognition_task import best_line
 from experiments.recognition.run import STATISTICS_BATCHES, Finetuning
@@ -183,15 +184,33 @@ def test_results_transcripts_and_report_say_the_same(corpus, scratch):
     assert result["dev"] == {name: best[f"dev_{name}"] for name in ("wer", "cer", "loss")}
     report = (scratch / "report.md").read_text()
     assert "\n## Is this run healthy?\n" in report
-    assert f"| WER | **{100 * test['wer']:.1f} %** | {100 * best['dev_wer']:.1f} % |" in report
-    assert f"| CER | **{100 * test['cer']:.1f} %** | {100 * best['dev_cer']:.1f} % |" in report
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in report.splitlines()]
+    assert ["WER", f"**{100 * test['wer']:.1f} %**", f"{100 * best['dev_wer']:.1f} %"] in cells
+    assert ["CER", f"**{100 * test['cer']:.1f} %**", f"{100 * best['dev_cer']:.1f} %"] in cells
     assert f"{test['word_edits']} edits in {test['words']} words of 8 clips" in report
     assert f"checkpoint of update {best['update']} of\n8 was scored" in report
     assert f"{100 * test['wer']:.1f} %" in (scratch / "report.html").read_text()
     worst = result["worst"]
     assert len(worst) == 8
     assert [row["wer"] for row in worst] == sorted((row["wer"] for row in worst), reverse=True)
-    assert all(row["path"] in report for row in worst)
+    shown = recognition_report.worst_utterances(result)
+    assert [row["path"] in shown for row in worst] == [True] * 5 + [False] * 3
+    assert worst[0]["alignment"] in shown
+    assert shown.endswith("`results.json` has the next 3.")
+
+
+def test_a_page_of_empty_alignments_is_one_sentence(scratch):
+    """Whether the scored checkpoint writes words, not the last validation, decides what the report shows."""
+    result = read_json(scratch / "results.json")
+    silent = {"wer": 1.0, "cer": 0.97, "loss": 3.0912, "empty_hypotheses": 7, "utterances": 8}
+    told = recognition_report.blank_phase(scratch, result | {"test": result["test"] | silent})
+    assert told is not None
+    assert told.startswith(
+        "The model is still in CTC's blank phase (loss 3.091 a token; usual before about 2,000 updates, and "
+        f"it was scored after {result['best_update']}): 7 of 8 transcripts are empty."
+    )
+    words = silent | {"wer": 0.6, "cer": 0.3, "empty_hypotheses": 0}
+    assert recognition_report.blank_phase(scratch, result | {"test": result["test"] | words}) is None
 
 
 def test_speakers_add_up_to_the_corpus(scratch):
@@ -345,11 +364,10 @@ def test_log_mel_pieces_a_budget_and_shuffled_transcripts(corpus, tmp_path, capf
     assert "Fine-tuning: log-mel bands" in report
     assert "Control run" in report
     assert [
-        line.split(" | ")[-1] for line in report.splitlines() if line.startswith(("| train |", "| test |"))
-    ] == [
-        "none |",
-        "1 other name |",
-    ]
+        line.split("|")[-2].strip()
+        for line in report.splitlines()
+        if line.startswith(("| train ", "| test "))
+    ] == ["none", "1 other name"]
 
 
 # Seven convolutions of few channels: a Hugging Face folder whose frames are of 20 ms.
@@ -432,6 +450,43 @@ def test_a_bad_file_among_good_ones_is_named_and_the_others_are_read(corpus, scr
     assert str(notes) in errors
     assert str(missing) in errors
     assert "give wav, flac, mp3 or ogg files" in errors
+
+
+def test_a_folder_is_transcribed_in_the_order_of_its_paths(corpus, scratch, tmp_path, capfd):
+    row = transcripts(scratch)[0]
+    folder = tmp_path / "recordings"
+    names = ["a b/2.flac", "a b/10.FLAC", "1.flac", "c/é.flac"]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(corpus / "clips" / row["path"], folder / name)
+    (folder / "c" / "broken.wav").write_text("no audio\n" * 40)
+    (folder / "notes.txt").write_text("no audio either")
+    (folder / "call.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
+    single = tmp_path / "single.flac"
+    shutil.copy(folder / "1.flac", single)
+    capfd.readouterr()
+    options = ["--run", str(scratch), "--out", str(tmp_path / "text.tsv")]
+    assert cli.main(["transcribe", str(single), str(folder), *options]) == 0
+    printed, errors = capfd.readouterr()
+    expected = [single, *(folder / name for name in sorted(names))]
+    assert printed == "".join(f"{file}\t{row['hypothesis']}\n" for file in expected)
+    assert (tmp_path / "text.tsv").read_text() == printed
+    assert f"{folder}: 5 audio files; passed over: 1 .m4a file, 1 no audio\n" in errors
+    assert f"{folder / 'c' / 'broken.wav'}: left out (undecodable" in errors
+    assert errors.endswith("left out: 1 of 6 files (1 undecodable)\n")
+
+
+def test_a_folder_without_audio_that_can_be_read(scratch, tmp_path, capfd):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    command = ("transcribe", str(folder), "--run", str(scratch))
+    assert f"{folder} holds no files" in fails(capfd, *command)
+    (folder / "notes.txt").write_text("words")
+    assert f"{folder} holds no wav, flac, mp3 or ogg file (1 no audio)" in fails(capfd, *command)
+    (folder / "broken.wav").write_text("no audio\n" * 40)
+    capfd.readouterr()
+    assert cli.main([*command]) == 2
+    assert f"no audio that can be read in {folder / 'broken.wav'} (undecodable" in capfd.readouterr().err
 
 
 # Bad input.
@@ -559,6 +614,8 @@ def test_fine_tuning_begins_from_a_run_of_its_own(scratch):
     assert_same_arrays({jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in found}, expected)
     assert len(expected) > 10
     assert source.description["init"] == str(scratch)
+    best = encoders.load(f"{scratch}@best", None)
+    assert best.description["parameters_sha256"] == source.description["parameters_sha256"]
 
 
 def test_runs_of_other_commands_are_no_models(corpus, capfd, tmp_path):
