@@ -19,7 +19,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"Every keyword model is fine-tuned with the same {clips['train']} labelled clips of a seed; its "
         f"best checkpoint is chosen on {clips['dev']} clips of other speakers. Accuracy is that on "
         f"{clips['test']} clips of more speakers. Pre-training heard {result['audio_seconds']:,.0f} s, "
-        f"without labels. Differences are paired by seed ({result['seeds']} seeds); intervals of the last "
+        f"without labels. Differences are paired by seed ({_seeds(result['seeds'])}); intervals of the last "
         f"column are over test speakers. All {len(held)} intervals of a column hold together with 95 % "
         "probability (Bonferroni).",
         "![accuracy by arm](few-labels.png)",
@@ -34,7 +34,7 @@ def markdown(result: dict[str, Any]) -> str:
                 for row in result["arms"]
             ],
         ),
-        "Brackets hold half of a t interval (95 %) over seeds.",
+        *(["Brackets hold half of a t interval (95 %) over seeds."] if result["seeds"] > 1 else []),
         "## Differences",
         table(
             ("model", "against", "points over seeds", "over test speakers"),
@@ -43,6 +43,10 @@ def markdown(result: dict[str, Any]) -> str:
         footer(result["provenance"]),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' * (count != 1)}"
 
 
 def _accuracy(found: dict[str, Any]) -> str:
@@ -68,10 +72,11 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 color="C0",
             )
         axis.set_yticks(range(len(rows)), [row["arm"] for row in rows])
-        axis.invert_yaxis()
-        seeds = len(rows[0]["accuracy"]["by_seed"])
+        axis.set_ylim(len(rows) - 0.5, -0.5)
+        count = len(rows[0]["accuracy"]["by_seed"])
+        bars = "; grey: each; bars: 95 % t interval of the mean" if count > 1 else ""
         axis.set(
-            xlabel=f"accuracy on test speakers, %; grey: {seeds} seeds; bars: 95 % t interval of their mean",
+            xlabel=f"accuracy on test speakers, % ({_seeds(count)}{bars})",
             title=f"Keywords, fine-tuned with {result['labels']:g} % of the labels",
         )
         axis.grid(alpha=0.25)
