@@ -148,10 +148,10 @@ def test_readme_fits_one_screen_and_its_demo_is_what_make_runs():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 70
     assert len(text.encode()) <= 4096
-    demo = next(
-        line for line in text.splitlines() if line.startswith("w2v-jax pretrain") and "runs/demo" in line
-    )
-    assert f"$(BIN)/{demo}\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    demo = [line for line in text.splitlines() if line.startswith("w2v-jax ") and "runs/demo" in line]
+    assert [line.split()[1] for line in demo] == ["data", "pretrain", "probe"]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert [line for line in demo if f"$(BIN)/{line}\n" not in makefile] == []
 
 
 def test_the_drawing_of_rooms_has_every_room():
