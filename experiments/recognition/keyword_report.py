@@ -116,8 +116,9 @@ def draw(lines: list[dict[str, Any]], result: dict[str, Any], path: Path) -> Non
             label_ends(axis)
         message(
             loss,
-            f"Accuracy on test is {percent(result['test']['accuracy'], 1)} over {len(each)} speakers (black "
-            "dotted line: all together). Grey dotted line: the update that was scored. One run, one seed.",
+            f"Accuracy on test is {percent(result['test']['accuracy'], 1)}. A bar is a speaker (n = "
+            f"{len(each)}), the black dotted line all together. Grey dotted line: the update that was scored. "
+            "One run, one seed.",
         )
 
 
