@@ -11,7 +11,7 @@ import tyro
 from experiments.options import arguments
 from experiments.process.files import write_json
 from experiments.process.provenance import record_provenance
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, message, picture
 from w2v_jax.config import SAMPLE_RATE_HZ
 from w2v_jax.data.common_voice import Corpus, lengths
 
@@ -104,10 +104,14 @@ def print_histogram(bins: list[dict[str, float]]) -> None:
 
 def draw(seconds: np.ndarray, per_speaker: Sequence[int], path: Path) -> None:
     """Draw histograms of clip lengths and of clips per speaker."""
-    with picture(path, columns=2, figsize=(10, 3.8)) as (clips, speakers):
+    with picture(path, columns=2, figsize=(PAGE_INCHES, 4)) as (clips, speakers):
         clips.hist(seconds, bins=40, color="C0")
-        clips.axvline(float(np.mean(seconds)), color="C1", label=f"mean {np.mean(seconds):.2f} s")
-        clips.set(title="Length of clips", xlabel="seconds", ylabel="clips")
-        clips.legend()
+        clips.axvline(float(np.mean(seconds)), color="C1")
+        clips.set(title="Length of clips", xlabel="length, s", ylabel="clips")
         speakers.hist(per_speaker, bins=min(40, max(per_speaker)), color="C2")
-        speakers.set(title=f"{len(per_speaker)} speakers", xlabel="clips per speaker", ylabel="speakers")
+        speakers.set(title="Clips of speakers", xlabel="clips per speaker", ylabel="speakers")
+        message(
+            clips,
+            f"{len(seconds)} clips, {np.mean(seconds):.2f} s long on average (orange line), of "
+            f"{len(per_speaker)} speakers.",
+        )

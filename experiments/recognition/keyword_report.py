@@ -116,8 +116,9 @@ def draw(lines: list[dict[str, Any]], result: dict[str, Any], path: Path) -> Non
             label_ends(axis)
         message(
             loss,
-            f"Accuracy on test is {percent(result['test']['accuracy'], 1)} over {len(each)} speakers (black "
-            "dotted line: all together). Grey dotted line: the update that was scored. One run, one seed.",
+            f"Accuracy on test is {percent(result['test']['accuracy'], 1)}. A bar is a speaker (n = "
+            f"{len(each)}), the black dotted line all together. Grey dotted line: the update that was "
+            "scored. One run, one seed.",
         )
 
 
@@ -144,7 +145,7 @@ def draw_confusion(result: dict[str, Any], path: Path) -> None:
     """Draw the share of each class's test clips by guess; of many classes, only those confused have names."""
     rows, columns, shares = confusion_matrix(result)
     confused = {name for row in result["confusions"] for name in (row["class"], row["guess"])}
-    size = min(14.0, 3.0 + 0.22 * len(columns))
+    size = min(PAGE_INCHES - 1, 3.5 + 0.22 * len(columns))
     with picture(path, figsize=(size + 1, size)) as axis:
         image = axis.imshow(100 * shares, vmin=0, vmax=100, cmap="Blues", aspect="auto")
         axis.set(title="Guesses by class on test", xlabel="guess", ylabel="class")
@@ -154,7 +155,12 @@ def draw_confusion(result: dict[str, Any], path: Path) -> None:
             ticks = ticks if len(ticks) <= MOST_NAMES_DRAWN else []
             set_ticks(ticks, [names[place] for place in ticks], fontsize=7)
         axis.tick_params(axis="x", rotation=90)
-        axis.figure.colorbar(image, ax=axis, label="% of the class's clips")
+        axis.figure.colorbar(image, ax=axis, label="clips of the class, %")
+        message(
+            axis,
+            f"{percent(result['test']['accuracy'], 1)} of the test clips are named right. A row holds the "
+            "clips of one class.",
+        )
 
 
 def markdown(

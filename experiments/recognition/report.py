@@ -90,8 +90,8 @@ def draw(lines: list[dict[str, Any]], result: dict[str, Any], path: Path) -> Non
         message(
             loss,
             f"On test, WER is {percent(test['wer'])} and CER {percent(test['cer'])} over "
-            f"{test['utterances']} utterances of {len(each)} speakers (black dotted line: all together). Grey "
-            "dotted line: the update that was scored. One run, one seed.",
+            f"{test['utterances']} utterances. A bar is a speaker (n = {len(each)}), the black dotted line all "
+            "together. Grey dotted line: the update that was scored. One run, one seed.",
         )
 
 

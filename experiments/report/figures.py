@@ -4,7 +4,6 @@ The checklist for figures is docs/reference/figures.md.
 """
 
 import contextlib
-import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -65,10 +64,10 @@ def message(axis: Any, text: str) -> None:
 
     Args:
         axis: any axes of the figure.
-        text: paragraphs, one a line; they are wrapped to the width of the figure, and lose their Markdown.
+        text: paragraphs, one a line; they are wrapped to the width of the figure; `code` is put in quotes.
     """
     letters = int(axis.figure.get_figwidth() * LETTERS_PER_INCH)
-    paragraphs = re.sub(r"[`*]", "", text).split("\n")
+    paragraphs = text.replace("`", '"').replace("**", "").split("\n")
     lines = [textwrap.fill(paragraph, letters, break_on_hyphens=False) for paragraph in paragraphs]
     axis.figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=MESSAGE_POINTS)
 
