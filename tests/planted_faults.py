@@ -902,6 +902,36 @@ FAULTS = {
         "held != cell.command",
         "tests/experiments/study/test_cells.py -k spelt_otherwise",
     ),
+    "minutes that are over stop nothing": fault(
+        "experiments/recognition/run.py",
+        "            if over:\n                return\n",
+        "",
+        "tests/experiments/recognition/test_time_budget.py -k stops_at_a_validation",
+    ),
+    "a pace that counts compiling": fault(
+        "experiments/recognition/time_budget.py",
+        "    jax.block_until_ready(work())\n    started = clock()\n",
+        "    started = clock()\n",
+        "tests/experiments/recognition/test_time_budget.py -k leaves_compiling_out",
+    ),
+    "the blank phase of the last validation, not of the scored checkpoint": fault(
+        "experiments/recognition/report.py",
+        "points=[finite], ",
+        "",
+        "tests/experiments/recognition/test_finetune.py -k empty_alignments",
+    ),
+    "one broken file of a folder fails all": fault(
+        "experiments/recognition/transcribe.py",
+        " if not (files[file] and lines)",
+        "",
+        "tests/experiments/recognition/test_finetune.py -k folder_is_transcribed",
+    ),
+    "the rate of a lengthened run by its former plan": fault(
+        "experiments/pretrain/opening_line.py",
+        "rate(settings.rounds, first)",
+        "rate(planned_before, first)",
+        "tests/experiments/pretrain/test_lengthening.py -k learning_rate",
+    ),
 }
 
 

@@ -21,7 +21,7 @@ MAX_SEED = 2**31
 # Settings that run folders of older versions lack, and their values then.
 ABSENT_SETTINGS = {
     "language": "", "task": "recognition", "column": "sentence", "pooling": None, "segments": None,
-    "layers": None, "labels": None, "label_smoothing": None,
+    "layers": None, "labels": None, "label_smoothing": None, "minutes": None,
 }  # fmt: skip
 # Defaults of the options that depend on the task.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -33,6 +33,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "pooling": "mean", "layers": "last", "label_smoothing": 0.0,
     },
 }  # fmt: skip
+# NewBob waits for validations that stall; a run of minutes rather follows a schedule of its length.
+DEFAULTS_OF_MINUTES = {"head_optimizer": "adam", "schedule": "tri-stage"}
 SELECTED_BY = {"recognition": ("wer", "cer", "loss"), "keywords": ("accuracy", "loss")}
 # Options that have a meaning in one task alone.
 OF_ONE_TASK = {
@@ -117,6 +119,10 @@ class FinetuneArguments:
     """Longest training clip, in seconds; longer ones are left out, while dev and test keep every clip."""
     updates: int | None = None
     """Number of updates of the run. Default: the recipe's epochs, and at least 600 updates for keywords."""
+    minutes: float | None = None
+    """Minutes to train and validate for at most, in place of --updates. The pace is measured first, and the
+    schedule is fitted to the updates that fit. Compiling, measuring and the scoring of test come on top. The
+    same command continues a run that was stopped, for as many minutes again."""
     batch_seconds: float | None = None
     """Seconds of speech in a batch, at most. Default: the model's recipe."""
     encoder_learning_rate: float | None = None
@@ -125,10 +131,10 @@ class FinetuneArguments:
     """Peak learning rate of the head's optimizer. Default: the model's recipe for adadelta, 1e-3 for
     adam."""
     head_optimizer: Literal["adadelta", "adam"] | None = None
-    """Optimizer of the head. Default: adadelta, or adam for keywords."""
+    """Optimizer of the head. Default: adadelta, or adam for keywords and with --minutes."""
     schedule: Literal["newbob", "tri-stage"] | None = None
     """Schedule of the learning rates. newbob lowers them when the validation loss stalls; tri-stage raises,
-    holds and lowers them over the run. Default: newbob, or tri-stage for keywords."""
+    holds and lowers them over the run. Default: newbob, or tri-stage for keywords and with --minutes."""
     clip_norm: float = 5.0
     """Global norm that larger gradients are scaled down to."""
     dropout: float | None = None
@@ -181,6 +187,8 @@ def resolve(options: FinetuneArguments) -> dict[str, Any]:
         raise UsageError(f"--dropout must be below 1, got {options.dropout}")
     if options.features == "log-mel" and (options.init != "scratch" or options.freeze != "none"):
         raise UsageError("--features log-mel has no encoder: leave --init and --freeze out")
+    if options.minutes is not None and options.updates is not None:
+        raise UsageError("--minutes and --updates both say how long to train: give one of them")
     if options.tokens == "characters" and options.pieces != FinetuneArguments.pieces:
         raise UsageError("--pieces has a meaning with --tokens pieces alone")
     if options.tokens == "pieces" and options.alphabet is not None:
@@ -198,10 +206,11 @@ def resolve(options: FinetuneArguments) -> dict[str, Any]:
     if language is None:
         language = language_of(options.data) if options.task == "recognition" else ""
     given = dataclasses.asdict(options)
+    defaults = DEFAULTS[options.task] | (DEFAULTS_OF_MINUTES if options.minutes is not None else {})
     settings = given | {
         "data": str(options.data) if options.data else None,
         "language": language,
-        **{name: value for name, value in DEFAULTS[options.task].items() if given[name] is None},
+        **{name: value for name, value in defaults.items() if given[name] is None},
     }
     if options.task == "keywords" and options.segments is None:
         settings["segments"] = SEGMENTS[options.features]

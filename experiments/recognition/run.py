@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.models import encoders
-from experiments.process.progress import Progress
-from experiments.recognition import recipes
+from experiments.process.files import read_json
+from experiments.process.progress import Progress, stage
+from experiments.recognition import recipes, time_budget
 from experiments.recognition.keyword_task import KeywordTask
 from experiments.recognition.recognition_task import RecognitionTask
 from experiments.recognition.schedule import learning_rates
@@ -34,6 +35,7 @@ TASKS = {"recognition": RecognitionTask, "keywords": KeywordTask}
 # Training batches that estimate the running statistics before a validation; older values keep a weight of
 # 0.9^40, under 2 %.
 STATISTICS_BATCHES = 40
+DATA = "data.json"
 
 
 def model_of(settings: dict[str, Any], config: ModelConfig) -> ModelConfig:
@@ -65,13 +67,51 @@ class Finetuning:
         self.task: FineTuningTask = TASKS[settings["task"]](settings, self.model, self.recipe)
         self.train_batches = self.task.train
         self.optimizer = make_optimizer(settings["head_optimizer"], settings["clip_norm"])
-        steps_per_epoch, recipe = self.train_batches.steps_per_epoch, self.recipe
-        self.updates = settings["updates"] or max(recipe.epochs * steps_per_epoch, recipe.fewest_updates)
-        self.evaluate_every = settings["evaluate_every"] or max(
-            steps_per_epoch, -(-self.updates // recipe.most_validations)
-        )
         self._update_statistics = jax.jit(make_statistics_update(self.task.objective))
+        self._update = jax.jit(make_update(self.task.objective, self.optimizer), donate_argnums=(0,))
+        self.updates = settings["updates"] or (
+            self._updates_of_minutes()
+            if settings["minutes"] is not None
+            else max(self.recipe.epochs * self.train_batches.steps_per_epoch, self.recipe.fewest_updates)
+        )
+        self.evaluate_every = self._evaluate_every(self.updates)
         self._begin()
+
+    def _evaluate_every(self, updates: int) -> int:
+        """Choose the updates between validations of a run of so many updates."""
+        most = max(self.train_batches.steps_per_epoch, -(-updates // self.recipe.most_validations))
+        if self.settings["minutes"] is not None:
+            most = min(most, -(-updates // time_budget.FEWEST_VALIDATIONS))
+        return self.settings["evaluate_every"] or most
+
+    def _updates_of_minutes(self) -> int:
+        """Measure the pace, and plan the updates that fit; a run that continues keeps its plan."""
+        key, minutes = jax.random.key(self.settings["seed"]), self.settings["minutes"]
+        state = self._initial(key)
+        rates = dict.fromkeys(("encoder", "head"), np.float32(0))
+
+        def update(batch: Any) -> Any:
+            return self._update(jax.tree.map(jnp.copy, state), batch, key, rates)
+
+        def validate() -> None:
+            statistics = self._statistics(state, key, STATISTICS_BATCHES - 1)
+            self.task.validate(state._replace(statistics=statistics))
+
+        stage("compiling, and measuring the pace")
+        pace = time_budget.measure(self.train_batches, update, validate)
+        held = self.folder.path / DATA
+        updates = read_json(held)["updates"] if held.exists() else None
+        planned = updates or time_budget.updates_that_fit(minutes, pace, self._evaluate_every)
+        print(time_budget.described(minutes, pace, planned, updates is None), flush=True)
+        return planned
+
+    def _initial(self, key: Any) -> TrainingState:
+        """Make the state before the first update, with the encoder of `--init`."""
+        state = jax.jit(lambda k: initial_state(self.task.objective, self.optimizer, k))(key)
+        if self.source.parameters is None:
+            return state
+        encoder = jax.tree.map(jnp.asarray, self.source.parameters)
+        return state._replace(parameters={**state.parameters, "encoder": encoder})
 
     def _begin(self) -> None:
         self.folder.begin()
@@ -79,7 +119,7 @@ class Finetuning:
         for note in self.source.notes:
             print(note, flush=True)
         self.folder.pin(
-            "data.json",
+            DATA,
             {
                 **{split: held.summary() for split, held in self.task.splits.items()},
                 **self.task.facts(),
@@ -96,10 +136,7 @@ class Finetuning:
         path = self.folder.path
         checkpoints, best = Checkpoints(path / "checkpoints"), Checkpoints(path / "best", keep=1)
         key = jax.random.key(self.settings["seed"])
-        state = jax.jit(lambda k: initial_state(self.task.objective, self.optimizer, k))(key)
-        if self.source.parameters is not None:
-            encoder = jax.tree.map(jnp.asarray, self.source.parameters)
-            state = state._replace(parameters={**state.parameters, "encoder": encoder})
+        state = self._initial(key)
         done = checkpoints.latest() or 0
         if done:
             state = TrainingState(**checkpoints.restore(done, state._asdict()))
@@ -108,9 +145,9 @@ class Finetuning:
         if lines and self.task.best(lines)["update"] == done != best.latest():
             best.save(done, _scored(state))
         with Progress(self.updates, done, "update") as progress:
-            progress.note(self.describe(done))
-            if changed := self._changed():
-                progress.note(f"changed: {changed} (counted in {path / 'data.json'})")
+            progress.note(described(self, done))
+            if changed := _changed(self.task):
+                progress.note(f"changed: {changed} (counted in {path / DATA})")
             for line, trained in self._train(state, key, done, lines):
                 state = trained
                 self.folder.append(line)
@@ -119,6 +156,12 @@ class Finetuning:
                 if self.task.best(lines) is line:
                     best.save(line["update"], _scored(state))
                 progress.report(line["update"], self._text(line), line["train_seconds"])
+            if lines[-1]["update"] < self.updates:
+                progress.note(
+                    f"stopped after update {lines[-1]['update']} of {self.updates}: the "
+                    f"{self.settings['minutes']:g} minutes are over, since updates became slower; the same "
+                    "command continues for as many minutes again"
+                )
         checkpoints.close()
         chosen = self.task.best(lines)
         state = state._replace(**best.restore(chosen["update"], _scored(state)))
@@ -127,8 +170,7 @@ class Finetuning:
 
     def _train(self, state: TrainingState, key: Any, done: int, lines: list[dict[str, Any]]):
         """Train, and yield a line of metrics and the state at every validation."""
-        update = jax.jit(make_update(self.task.objective, self.optimizer), donate_argnums=(0,))
-        newbob = NewBob()
+        newbob, deadline = NewBob(), time_budget.Deadline(self.settings["minutes"])
         for line in lines:
             newbob.observe(or_infinite(line["dev_loss"]))
         stream = pipeline.stream(self.train_batches, first_step=done, num_steps=self.updates)
@@ -136,9 +178,10 @@ class Finetuning:
         for step in range(done, self.updates):
             rates = learning_rates(self.settings, self.recipe, step, self.updates, newbob)
             batch = next(stream)
-            state, sums = update(state, batch, jax.random.fold_in(key, step), rates)
+            state, sums = self._update(state, batch, jax.random.fold_in(key, step), rates)
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
-            if (step + 1) % self.evaluate_every and step + 1 < self.updates:
+            over = deadline.passed()
+            if (step + 1) % self.evaluate_every and step + 1 < self.updates and not over:
                 continue
             sums = jax.device_get(total)
             train_seconds = time.perf_counter() - started
@@ -166,6 +209,8 @@ class Finetuning:
                 },
                 state,
             )
+            if over:
+                return
             total, started, trained = None, time.perf_counter(), step + 1
 
     def _statistics(self, state: TrainingState, key: Any, step: int) -> Any:
@@ -180,32 +225,34 @@ class Finetuning:
             )
         return statistics
 
-    def describe(self, done: int) -> str:
-        """Describe the run in one line."""
-        shapes = jax.eval_shape(self.task.objective.init, jax.random.key(0))[0]
-        counts = {
-            group: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(held))
-            for group, held in shapes.items()
-        }
-        train = self.task.splits["train"]
-        start = f", continuing after update {done}" if done else ""
-        return (
-            f"{self.settings['features']} from {self.settings['init']}, {counts['encoder']:,} parameters and "
-            f"{counts['head']:,} in the head; {len(train.clips)} clips of {train.seconds / 60:.1f} min, "
-            f"{self.train_batches.steps_per_epoch} updates an epoch; "
-            f"{self.task.described()}{start}"
-        )
-
-    def _changed(self) -> str:
-        """Count the clips of each split that were changed, by reason; empty if none was."""
-        held = self.task.splits.items()
-        return "; ".join(f"{by_reason(clips.changed)} in {split}" for split, clips in held if clips.changed)
-
     def _text(self, line: dict[str, Any]) -> str:
         return (
             f"epoch {line['epoch']:.1f}  loss {line['loss']:.3f}  validation loss {line['dev_loss']:.3f}  "
             f"{self.task.told(line)}"
         )
+
+
+def described(run: Finetuning, done: int) -> str:
+    """Describe a run that continues after update `done`, or begins, in one line."""
+    shapes = jax.eval_shape(run.task.objective.init, jax.random.key(0))[0]
+    counts = {
+        group: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(held))
+        for group, held in shapes.items()
+    }
+    train = run.task.splits["train"]
+    start = f", continuing after update {done}" if done else ""
+    return (
+        f"{run.settings['features']} from {run.settings['init']}, {counts['encoder']:,} parameters and "
+        f"{counts['head']:,} in the head; {len(train.clips)} clips of {train.seconds / 60:.1f} min, "
+        f"{run.train_batches.steps_per_epoch} updates an epoch; "
+        f"{run.task.described()}{start}"
+    )
+
+
+def _changed(task: FineTuningTask) -> str:
+    """Count the clips of each split that were changed, by reason; empty if none was."""
+    held = task.splits.items()
+    return "; ".join(f"{by_reason(clips.changed)} in {split}" for split, clips in held if clips.changed)
 
 
 def _scored(state: TrainingState) -> dict[str, Any]:
