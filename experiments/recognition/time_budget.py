@@ -18,7 +18,7 @@ FEWEST_VALIDATIONS = 5
 
 
 class Pace(NamedTuple):
-    """How fast a run trains, once everything is compiled.
+    """The pace at which a run trains, once everything is compiled.
 
     Attributes:
         update_seconds: mean seconds of an update.
