@@ -1,5 +1,6 @@
 """Draw the feasibility table: verdicts, time, memory."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from experiments.costs.devices.records import REFERENCE, RunRow
 from experiments.feasibility.report import shown_rows, shown_setting
 from experiments.feasibility.verdicts import CRITERIA, Answer, answer, unmet, verdicts_of
 from experiments.report.figures import PAGE_INCHES, SMALL_POINTS, label_ends, message, picture
-from experiments.report.units import GIGA
+from experiments.report.units import GIGA, by_reason
 
 ANSWER_COLOURS: dict[Answer, str] = {"yes": "tab:green", "borderline": "tab:orange", "no": "tab:red"}
 
@@ -48,8 +49,8 @@ def _draw_verdicts(result: dict[str, Any], path: Path) -> None:
             axes[0],
             f"{unmet(devices)} Horizontal axes: what there is over what it takes, base; at or right of the "
             "black line it is enough. Compute and energy are compared with the A40. Green: enough. Orange: "
-            "the ratio's own error could turn it. Red: too little. No dot: unknown. Nothing is measured on "
-            "the devices: ratios come from plans of compilers, modelled times and data sheets.",
+            "the ratio's own error could turn it. Red: too little. No dot: unknown. Ratios come from plans "
+            "of compilers, from printed, measured or modelled times of a step, and from data sheets.",
         )
 
 
@@ -60,12 +61,14 @@ def _draw_time(result: dict[str, Any], path: Path) -> None:
     devices = list(dict.fromkeys(row.device for row in rows))
     models = list(dict.fromkeys(row.model for row in rows))
     with picture(path, figsize=(PAGE_INCHES, 2.4 + 0.36 * max(len(devices), 1))) as axis:
+        drawn = []
         for place, model in enumerate(models):
             for at, device in enumerate(devices):
                 own = [row for row in rows if (row.device, row.model) == (device, model)]
                 if own:
                     across = at + (place - (len(models) - 1) / 2) * 0.3
-                    _mark(axis, across, min(own, key=_fitting_and_fast), f"C{place}")
+                    drawn.append(min(own, key=_fitting_and_fast))
+                    _mark(axis, across, drawn[-1], f"C{place}")
         axis.axvline(paper.TOTAL_DAYS_ON_A40, color="black", linestyle=":")
         axis.set_yticks(range(len(devices)), [result["devices"][device]["title"] for device in devices])
         axis.invert_yaxis()
@@ -79,8 +82,9 @@ def _draw_time(result: dict[str, Any], path: Path) -> None:
         message(
             axis,
             f"{_fastest(result, rows)}The dotted line is the paper's A40: {paper.TOTAL_DAYS_ON_A40:g} days. "
-            "A mark is one modelled time, with the fastest precision and method that fits; none is measured "
-            "on the device. Hollow: the step does not fit, and the time is what it would take.",
+            "A mark is one setting, the fastest precision and method that fits. Times of a step behind the "
+            f"marks: {by_reason(Counter(str(row.time_by) for row in drawn))}. Hollow: the step does not fit, "
+            "and the time is what it would take.",
         )
 
 

@@ -21,7 +21,7 @@ from experiments.runs.tasks import (
 )
 
 WINDOW = "loss_window"  # a setting that older runs lack; their band is over the clients' last local epoch
-SPEAKERS = {"ms": 3, "color": "C1", "label": "held-out speakers"}
+SPEAKERS = {"ms": 3, "color": "C1", "label": "held-out speech"}
 Lines = list[dict[str, Any]]
 
 
@@ -78,7 +78,7 @@ def _summary(lines: Lines, best: Mapping[str, Any] | None, task: Task) -> str:
         last = evaluated[-1]
         words.append(
             f"After {last['round']} rounds the model is right {last[HELDOUT + OVER_CONTROL]:.1f} times as "
-            "often on held-out speakers as with its context shuffled, its control."
+            "often on held-out speech as with its context shuffled, its control."
         )
     if best is not None:
         column = task.best_by.replace("heldout_", "held-out ").replace("_", " ")

@@ -133,7 +133,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
             f"whose compute doubles every {months:g} months, from the smallest to the largest gap of Table "
             f"2. Red line: the A40. Black dotted lines: the paper's year, {result['printed_year']}. Below: "
             f"the same band for other doubling times; the grey line is the paper's {paper.DOUBLING_MONTHS:g} "
-            "months. Nothing here is measured.",
+            "months. Gaps are those of Table 2, or of the step-time model.",
         )
 
 
