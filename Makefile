@@ -33,8 +33,8 @@ venv: $(VENV)/.ready ## make .venv with everything for running, testing and lint
 demo: venv ## federated pre-training on generated words, and a probe of what it has learnt, in minutes
 	test -e runs/demo-words/xx/validated.tsv || \
 		$(BIN)/w2v-jax data synth --words-per-sentence 1 1 --words 60 --speakers 30 --clips-per-speaker 48 --conditions varied --out runs/demo-words
-	$(BIN)/w2v-jax pretrain --data runs/demo-words --model log-mel-tiny --rounds 8 --local-steps 40 --batch 4 --exclude-speakers-of test --out runs/demo
-	$(BIN)/w2v-jax probe runs/demo --data runs/demo-words --heads linear --out runs/demo-probe
+	$(BIN)/w2v-jax pretrain --data runs/demo-words --model log-mel-tiny --rounds 8 --local-steps 40 --batch 4 --exclude-speakers-of test --out runs/demo-run
+	$(BIN)/w2v-jax probe runs/demo-run --data runs/demo-words --heads linear --out runs/demo-probe
 
 .PHONY: test
 test: venv ## the plain tests (their compiled programs are kept in .test-cache)

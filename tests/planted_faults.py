@@ -879,9 +879,9 @@ FAULTS = {
         "tests/experiments/pretrain/test_few_speakers.py -k keeps_a_clip",
     ),
     "keywords of few speakers divided by keyword": fault(
-        "experiments/data/transcribed.py",
-        "FEWEST_SPEAKERS_OF_LABELS = 3",
-        "FEWEST_SPEAKERS_OF_LABELS = 10",
+        "experiments/data/splits.py",
+        "FEWEST_SPEAKERS_APART = 3",
+        "FEWEST_SPEAKERS_APART = 10",
         "tests/experiments/data/test_transcribed.py -k few_speakers_of_labels",
     ),
     "an old spelling that no command takes any more": fault(

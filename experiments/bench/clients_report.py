@@ -23,7 +23,7 @@ def markdown(result: dict[str, Any]) -> str:
     rows = result["rows"]
     parts = [
         "# Seconds per round for K clients",
-        f"Workload: Workload: {result['workload']}. The runs of all methods are interleaved. The table shows "
+        f"Workload: {result['workload']}. The runs of all methods are interleaved. The table shows "
         "medians, and the 10th to 90th percentile of the ratio to `auto`, run by run. All methods end with "
         "the same parameters, to 1e-4 of their norm.",
         table(

@@ -17,6 +17,8 @@ from w2v_jax.text.rules import TextRules, normalise
 SPLITS = ("train", "dev", "test")
 MADE_SHARE = 0.1  # of speakers (or sentences) for a dev or test split that the release lacks
 FEWEST_SPEAKERS = 10  # below this, splits made here are disjoint in sentences, not in speakers
+# Keywords and probes are scored on other speakers whatever their number: one each for train, dev and test.
+FEWEST_SPEAKERS_APART = 3
 SPLIT_IDENTITY = (0x57E9, 0)  # fixed, so that runs with different seeds are scored on the same clips
 COARSEST_RULES = TextRules(accents="fold", apostrophes="fold")
 
@@ -175,7 +177,7 @@ def load_for_pretraining(
 
 
 def _speakers(source: Source, corpus: Corpus, split: str, *, read_more: bool) -> set[str] | None:
-    """Find the speakers of dev or test as fine-tuning has them; None where more must be decoded for it.
+    """Find the speakers of dev or test of a recognizer; None where more must be decoded for it.
 
     Raises:
         CorpusError: the split can't be made, or `read_more` is set and it is made by sentence.

@@ -20,7 +20,6 @@ from w2v_jax.text.tokenizers import Tokenizer
 
 # Fixed, so that runs with different seeds are scored on the same clips.
 BUDGET_IDENTITY = (0x57E9, 1)
-FEWEST_SPEAKERS_OF_LABELS = 3  # one each for train, dev and test
 # Size of the synthetic corpus of single words.
 SYNTHETIC_KEYWORDS: dict[str, Any] = {"words": 10, "words_per_sentence": (1, 1), "clips_per_speaker": 20}
 
@@ -87,7 +86,7 @@ def load(
     synthetic = SyntheticConfig(**SYNTHETIC_KEYWORDS) if rules is None else SyntheticConfig()
     with corpora.opened(data, dataclasses.replace(synthetic, seed=seed)) as source:
         # Splits by sentence would leave each class to one split.
-        fewest = FEWEST_SPEAKERS_OF_LABELS if rules is None else splits.FEWEST_SPEAKERS
+        fewest = splits.FEWEST_SPEAKERS_APART if rules is None else splits.FEWEST_SPEAKERS
         divided = splits.divide(source.splits, source.load, fewest_speakers=fewest)
         base = "train" if "train" in source.splits else UNION
         found = {}

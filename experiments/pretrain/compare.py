@@ -182,7 +182,7 @@ def draw(runs: list[Run], path: Path) -> None:
     losses = " or ".join(task.loss_name for task in tasks.values())
     panels = (
         (None, f"{losses.capitalize()} (lower is better)"),
-        ("accuracy", "Accuracy on held-out speakers"),
+        ("accuracy", "Accuracy on held-out speech"),
         (OVER_CONTROL, "Accuracy over its control"),
         (CODE_SHARE, "Codes (perplexity)"),
     )
@@ -257,7 +257,7 @@ def markdown(rows: list[dict[str, Any]], names: list[str]) -> str:
     ]
     return f"""# Pre-training runs side by side
 
-All values are of held-out speakers: {recipes.EVALUATION_CROP_SECONDS} s crops, no Gumbel noise, fixed keys; ties count as wrong.
+All values are of held-out speech: {recipes.EVALUATION_CROP_SECONDS} s crops, no Gumbel noise, fixed keys; ties count as wrong.
 {MIXED if mixed else ""}The loss is in nats per masked frame. `s.e.` is the accuracy gained over the untrained model, in standard
 errors of the difference over clips. `codes` is a perplexity, and `of all` its share of all entries. The best round
 has the lowest held-out loss of the task, or is best by --keep-best. Time is that of rounds and evaluations.

@@ -90,13 +90,13 @@ def own_splits(source: corpora.Source) -> tuple[Sequence[Utterance], np.ndarray,
     missing = [split for split in SPLITS[1:] if split not in source.splits]
     base = "train" if "train" in source.splits else UNION
     speakers = len(set(source.listed(base, "client_id")))
-    if missing and speakers < splits.FEWEST_SPEAKERS:
+    if missing and speakers < splits.FEWEST_SPEAKERS_APART:
         raise CorpusError(
             f"{source.folder} has no {' and no '.join(f'{split}.tsv' for split in missing)}, and {speakers} "
             f"speaker{'s' * (speakers != 1)} in {base}.tsv: too few to set some aside "
-            f"({splits.FEWEST_SPEAKERS} are needed)"
+            f"({splits.FEWEST_SPEAKERS_APART} are needed)"
         )
-    divided = splits.divide(source.splits, source.load)
+    divided = splits.divide(source.splits, source.load, fewest_speakers=splits.FEWEST_SPEAKERS_APART)
     clips = [clip for split in SPLITS for clip in divided[split].clips]
     places = np.repeat(SPLITS, [len(divided[split].clips) for split in SPLITS])
     if len(set(column(clips, "client_id"))) == 1:

@@ -63,7 +63,8 @@ class FinetuneArguments:
     """recognition writes the words of a clip (CTC); keywords names the class of a clip, such as a word."""
     data: Path | None = None
     """A Common Voice locale's folder or its parent, with transcripts. Splits that it lacks are made: of
-    disjoint speakers where there are ten, else of disjoint sentences. Default: a synthetic corpus."""
+    disjoint speakers where there are ten (three for keywords), else of disjoint sentences. Default: a
+    synthetic corpus."""
     out: Path | None = None
     """Run folder. Default: runs/finetune-<name of init>, or runs/keywords-<name of init>."""
     init: str = "scratch"

@@ -87,6 +87,14 @@ class Finetuning:
     def _updates_of_minutes(self) -> int:
         """Measure the pace, and plan the updates that fit; a run that continues keeps its plan."""
         key, minutes = jax.random.key(self.settings["seed"]), self.settings["minutes"]
+        held = self.folder.path / DATA
+        if held.exists():
+            updates = read_json(held)["updates"]
+            print(
+                f"--minutes {minutes:g}: the run has {updates:,} updates, as planned when it began",
+                flush=True,
+            )
+            return updates
         state = self._initial(key)
         rates = dict.fromkeys(("encoder", "head"), np.float32(0))
 
@@ -99,10 +107,8 @@ class Finetuning:
 
         stage("compiling, and measuring the pace")
         pace = time_budget.measure(self.train_batches, update, validate)
-        held = self.folder.path / DATA
-        updates = read_json(held)["updates"] if held.exists() else None
-        planned = updates or time_budget.updates_that_fit(minutes, pace, self._evaluate_every)
-        print(time_budget.described(minutes, pace, planned, updates is None), flush=True)
+        planned = time_budget.updates_that_fit(minutes, pace, self._evaluate_every)
+        print(time_budget.described(minutes, pace, planned), flush=True)
         return planned
 
     def _initial(self, key: Any) -> TrainingState:

@@ -97,16 +97,11 @@ def updates_that_fit(minutes: float, pace: Pace, evaluate_every: Callable[[int],
     return low
 
 
-def described(minutes: float, pace: Pace, updates: int, planned_now: bool) -> str:
+def described(minutes: float, pace: Pace, updates: int) -> str:
     """Tell in a line what was measured, and what is planned."""
-    plan = (
-        f"{updates:,} updates fit"
-        if planned_now
-        else f"the run has {updates:,} updates, as planned when it began"
-    )
     return (
-        f"--minutes {minutes:g}: {plan}; an update takes {pace.update_seconds:.2g} s and a validation "
-        f"{pace.validation_seconds:.2g} s. Compiling and measuring took {duration(pace.measuring_seconds)}, "
+        f"--minutes {minutes:g}: {updates:,} updates fit; an update takes {pace.update_seconds:.2g} s and a "
+        f"validation {pace.validation_seconds:.2g} s. Compiling and measuring took {duration(pace.measuring_seconds)}, "
         "which do not count; nor does the scoring of test"
     )
 
