@@ -55,6 +55,7 @@ class Curves:
         optimizer: its name, in small letters.
         federated: whether clients train.
         clients: clients of a federated run; None elsewhere.
+        clipped_updates: whether privacy clips the clients' updates before their mean, and adds noise to it.
         seconds_an_update: audio in an update of one model, in seconds; None where that is unknown.
         train_clips: clips of the training split; None where that is unknown.
         heldout_clips: clips of the validation split; None where that is unknown.
@@ -81,6 +82,7 @@ class Curves:
     optimizer: str = "adamw"
     federated: bool = False
     clients: int | None = None
+    clipped_updates: bool = False
     seconds_an_update: float | None = None
     train_clips: int | None = None
     heldout_clips: int | None = None

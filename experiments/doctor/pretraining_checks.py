@@ -36,6 +36,8 @@ STANDARD_ERRORS, TIMES_CHANCE, LEARNT_LOSS = 3.0, 2.0, 0.9
 # side, a rate explains why nothing was learnt.
 LOWEST_RATE, HIGHEST_RATE = 2e-5, 1e-2
 BELOW_BAND_SPREADS = 3.0
+# The values that an accuracy is compared with, the better one first, and their names in a sentence.
+BESIDE = {"control": "its control", "chance": "guessing"}
 
 
 def code_collapse(curves: Curves) -> Finding | None:
@@ -104,11 +106,10 @@ def loss_scale(curves: Curves) -> Finding | None:
         "broken" if ratio > SUM_RATIO else "watch",
         "loss of a wrong scale",
         f"The first loss is {loss(first)}, but a model that knows nothing has "
-        f"ln({round(math.exp(expected))}) = "
-        f"{loss(expected)} nats a masked frame. {guess}.",
-        "Divide the loss by the number of masked frames and give it in nats, or compare no value with other "
-        f"runs; gradients have the same factor, so set {curves.spelling.rate} and {curves.spelling.clipping} "
-        "to match.",
+        f"ln({round(math.exp(expected))}) = {loss(expected)} nats a masked frame. {guess}.",
+        "Divide the loss by the number of masked frames and give it in nats, or compare no value with "
+        f"other runs; gradients have the same factor, so set {curves.spelling.rate} and "
+        f"{curves.spelling.clipping} to match.",
     )
 
 
@@ -168,16 +169,17 @@ def learning(curves: Curves) -> Finding | None:
     fewest = FEWEST_UPDATES[_scale(curves)]
     if curves.unit != "updates" or (not curves.finished and curves.steps < fewest):
         return None  # too early to tell
-    accuracy, control = curves.last("heldout_accuracy", "accuracy"), curves.last("control", "chance")
+    accuracy = curves.last("heldout_accuracy", "accuracy")
     told = [f"After {count(curves.steps, curves.unit)}"]
     if (held := curves.last("heldout_loss", "loss")) is not None and curves.chance_loss is not None:
         told.append(
             f" the loss is {loss(held)} nats; a model that knows nothing has {loss(curves.chance_loss)}"
         )
-    if accuracy is not None and control is not None:
+    beside = next((name for name in BESIDE if curves.values(name)), None)
+    if accuracy is not None and beside is not None:
+        joined = ", and" if len(told) > 1 else ""
         told.append(
-            f"{', and' if len(told) > 1 else ''} the accuracy is {accuracy:.3f} against {control:.3f} of "
-            "its control"
+            f"{joined} the accuracy is {accuracy:.3f} against {curves.last(beside):.3f} of {BESIDE[beside]}"
         )
     because, rate = "".join(told) + ".", curves.peak_rate
     gradients = curves.values("gradient_norm")
@@ -186,8 +188,8 @@ def learning(curves: Curves) -> Finding | None:
             "broken",
             "no gradient",
             f"{because} The norm of the gradient is 0.",
-            "Look for frozen parameters, a detached loss or codes that have collapsed; then start again with "
-            f"a lower {curves.spelling.rate}.",
+            "Look for frozen parameters, a detached loss or codes that have collapsed; then start again "
+            f"with a lower {curves.spelling.rate}.",
         )
     lowest, highest = rate_limits(curves)
     if rate is not None and rate < lowest:
@@ -212,8 +214,8 @@ def learning(curves: Curves) -> Finding | None:
         "broken",
         "nothing learnt",
         because,
-        f"Try {curves.spelling.rate} at a third and at three times its value; look at the clips "
-        "(`w2v-jax data describe`): silence and noise teach nothing.",
+        f"Try {curves.spelling.rate} at a third and at three times its value; look at the clips (`w2v-jax "
+        "data describe`): silence and noise teach nothing.",
     )
 
 
@@ -251,8 +253,8 @@ def against_band(curves: Curves) -> Finding | None:
         "accuracy below the band",
         f"The accuracy is {value:.3f} after {count(curves.steps, curves.unit)}; {band.source} had "
         f"{middle:.3f} ± {spread:.3f} there.",
-        f"If updates hear less than 1.6 h of speech, raise {curves.spelling.batch} or wait longer; otherwise "
-        f"check {curves.spelling.rate} and the masks.",
+        f"If updates hear less than 1.6 h of speech, raise {curves.spelling.batch} or wait longer; "
+        f"otherwise check {curves.spelling.rate} and the masks.",
     )
 
 

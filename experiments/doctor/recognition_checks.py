@@ -47,13 +47,11 @@ def blank_phase(curves: Curves) -> Finding | None:
         "watch",
         "blank phase of CTC",
         f"After {count(curves.steps, curves.unit)} the model writes next to nothing: {rates}, loss "
-        f"{loss(held)} "
-        f"a label{texts}. Every recognizer begins so; words come when the loss falls below about 2.5 nats, "
-        "for "
-        "wav2vec 2.0 after some thousand updates (fairseq trains 20,000 on 10 h of speech).",
+        f"{loss(held)} a label{texts}. Every recognizer begins so; words come when the loss falls below "
+        "about 2.5 nats, for wav2vec 2.0 after some thousand updates (fairseq trains 20,000 on 10 h of "
+        "speech).",
         f"Raise {curves.spelling.length}; begin from {curves.spelling.start}; raise {curves.spelling.rate} "
-        "if "
-        "the loss has stopped falling.",
+        "if the loss has stopped falling.",
     )
 
 
@@ -70,10 +68,10 @@ def labels(curves: Curves) -> Finding | None:
             "broken" if share > MANY_DO_NOT_FIT else "watch",
             "labels do not fit",
             f"{percent(min(share, 1.0), 1)} of the training clips have fewer frames than their transcripts "
-            "have "
-            "labels, counted over all epochs; CTC cannot write them, and they are left out of the loss.",
-            "Check that transcripts belong to their clips; use --tokens pieces, which are fewer, or a model "
-            "with shorter frames.",
+            "have labels, counted over all epochs; CTC cannot write them, and they are left out of the "
+            "loss.",
+            "Check that transcripts belong to their clips; use --tokens pieces, which are fewer, or a "
+            "model with shorter frames.",
         )
     if held := curves.unknown_characters:
         told = ", ".join(f"{text!r} in {split}" for split, text in held.items())
@@ -96,8 +94,7 @@ def summed_loss(curves: Curves) -> Finding | None:
         "watch",
         "loss of a wrong scale",
         f"The loss is {loss(held)} although {percent(wer, 1)} of words or characters are wrong; the mean "
-        "over "
-        "labels of such a model is below 1 nat. It is a sum over the labels of a clip or a batch.",
+        "over labels of such a model is below 1 nat. It is a sum over the labels of a clip or a batch.",
         "Take the mean (ctc_loss_reduction in transformers); with a sum, long clips weigh more, and the "
         f"learning rate and {curves.spelling.clipping} depend on the batch.",
     )

@@ -1,5 +1,6 @@
 """The words of the doctor: in the terminal, as a section of a run's report, and as a page with curves."""
 
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -82,16 +83,14 @@ def section(curves: Curves, diagnosis: Diagnosis) -> str:
 def write_page(path: Path, name: str, curves: Curves, diagnosis: Diagnosis) -> None:
     """Write the diagnosis with the run's curves as one HTML page; the picture is inside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = path.with_name(f"{path.stem}-curves.png")
-    try:
-        draw(curves, drawn)
-        page = (
-            f"# {name}: {diagnosis.verdict}\n\n{curves.writer}, {NAMES[curves.kind]}, {curves.steps:,.0f} "
-            f"{curves.unit}.\n\n{section(curves, diagnosis)}\n![curves]({drawn.name})\n\n{_caption(curves)}\n"
-        )
-        replace_file(path, self_contained_html(page, path.parent, f"doctor: {name}"))
-    finally:
-        drawn.unlink(missing_ok=True)
+    page = (
+        f"# {name}: {diagnosis.verdict}\n\n{curves.writer}, {NAMES[curves.kind]}, {curves.steps:,.0f} "
+        f"{curves.unit}.\n\n{section(curves, diagnosis)}\n![curves](curves.png)\n\n{_caption(curves)}\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        draw(curves, Path(folder) / "curves.png")
+        html = self_contained_html(page, Path(folder), f"doctor: {name}")
+    replace_file(path, html)
 
 
 def _caption(curves: Curves) -> str:

@@ -48,13 +48,14 @@ TUNING_COLUMNS = {
     "dev_empty_hypotheses": "empty", "head_learning_rate": "rate", "epoch": "epoch",
 }  # fmt: skip
 STOPPED = (
-    "The run has stopped before its end, and its last message says why; the same command continues it unless "
-    "training diverged."
+    "The run has stopped before its end, and its last message says why; the same command continues it "
+    "unless training diverged."
 )
 # A null of these columns is a loss that was not finite; a null elsewhere says that nothing was measured.
 LOSSES = ("loss", "heldout_loss")
 # Columns by which a metrics.jsonl without its config.json is known.
 WAV2VEC2_COLUMN, BEST_RQ_COLUMN, TUNING_COLUMN = "contrastive", "prob_perplexity", "dev_loss"
+PRIVATE_COLUMN = "clipped_share"  # of a run of pretrain with --dp-clip-norm
 
 
 def read(folder: Path) -> Curves:
@@ -154,6 +155,7 @@ def pretraining(
         optimizer=settings.get("optimizer", "adamw"),
         federated=federated,
         clients=settings.get("clients") if federated else None,
+        clipped_updates=settings.get("dp_clip_norm") is not None or any(PRIVATE_COLUMN in x for x in lines),
         seconds_an_update=batch * crop if batch and crop else None,
         notes=notes,
     )

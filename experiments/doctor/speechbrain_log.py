@@ -46,8 +46,7 @@ def parse(text: str) -> Curves | None:
         kind = "wav2vec2"
         notes.append(
             "The log is taken for that of the wav2vec 2.0 recipe, of the base shape. The recipe sums its "
-            "loss "
-            "over a batch, so that no loss is compared with the logarithm of the distractors."
+            "loss over a batch, so that no loss is compared with the logarithm of the distractors."
         )
     return Curves(
         writer="SpeechBrain",

@@ -1,5 +1,4 @@
-"""Checks of any training: numbers that are not finite, losses that rise, held-out against training, "
-"clients."""
+"""Checks of any training: values that are not finite, losses that rise, held-out losses, clients."""
 
 import math
 from collections.abc import Callable
@@ -33,8 +32,8 @@ def not_finite(curves: Curves) -> Finding | None:
         return None
     words = "training loss" if training else "held-out loss"
     labels = (
-        " A transcript that is longer than its clip has frames also gives a CTC loss that is not finite: set "
-        "ctc_zero_infinity, and leave such clips out."
+        " A transcript that is longer than its clip has frames also gives a CTC loss that is not finite: "
+        "set ctc_zero_infinity, and leave such clips out."
     )
     return Finding(
         "broken",
@@ -42,8 +41,8 @@ def not_finite(curves: Curves) -> Finding | None:
         f"The {words} is not finite at {count(steps[0], curves.unit)}, and at {len(steps)} of "
         f"{len(curves.points)} logged points.",
         f"Start again with {curves.spelling.rate} at a tenth{_peak(curves)}, with "
-        f"{curves.spelling.clipping}, and "
-        f"in fp32 or bf16 in place of fp16.{labels if curves.kind == 'ctc' else ''}",
+        f"{curves.spelling.clipping}, and in fp32 or bf16 in place of "
+        f"fp16.{labels if curves.kind == 'ctc' else ''}",
     )
 
 
@@ -56,8 +55,8 @@ def skipped_updates(curves: Curves) -> Finding | None:
     return Finding(
         "broken" if share > MOST_SKIPPED else "watch",
         "updates skipped",
-        f"{count(left_out, 'updates')} of {curves.steps:,.0f} ({percent(share)}) were left out because their "
-        "gradients were not finite.",
+        f"{count(left_out, 'updates')} of {curves.steps:,.0f} ({percent(share)}) were left out because "
+        "their gradients were not finite.",
         f"Lower {curves.spelling.rate}{_peak(curves)}; use bf16 or fp32 in place of fp16.",
     )
 
@@ -74,18 +73,17 @@ def clients(curves: Curves) -> Finding | None:
             "broken",
             "no update that taught",
             f"No update of {asked:,.0f} that were asked for was used: {left_out:,.0f} were left out (not "
-            "finite, "
-            f"too large or learnt from nothing), and {asked - answered:,.0f} clients did not answer in time.",
+            f"finite, too large or learnt from nothing), and {asked - answered:,.0f} clients did not answer "
+            "in time.",
             f"Lower {curves.spelling.rate}{_peak(curves)}; raise --max-update-norm or --deadline-steps if "
-            "they "
-            "are given; lower --client-dropout.",
+            "they are given; lower --client-dropout.",
         )
     if answered and left_out / answered > SOME_SKIPPED:
         return Finding(
             "broken" if left_out / answered > MOST_SKIPPED else "watch",
             "clients skipped",
-            f"{left_out:,.0f} of {answered:,.0f} updates ({percent(left_out / answered)}) were left out: not "
-            "finite, larger than --max-update-norm, or learnt from nothing. `skipped_client_ids` in "
+            f"{left_out:,.0f} of {answered:,.0f} updates ({percent(left_out / answered)}) were left out: "
+            "not finite, larger than --max-update-norm, or learnt from nothing. `skipped_client_ids` in "
             "metrics.jsonl names the clients.",
             f"Look at the clips of these clients; lower {curves.spelling.rate}{_peak(curves)}, or raise "
             "--max-update-norm if it is given.",
@@ -109,20 +107,20 @@ def client_agreement(curves: Curves) -> Finding | None:
     if cosine and mean(cosine) < 0:
         return _divergence(
             f"The cosine between a client's update and the others' mean is {mean(cosine):.2f} on average, "
-            "over "
-            "the last quarter of the diagnosed rounds: updates undo one another."
+            "over the last quarter of the diagnosed rounds: updates undo one another."
         )
     ratios = [
         p["update_norm"] / p["client_update_norm"] * p["effective_clients"] ** 0.5
         for p in curves.points
         if p.get("client_update_norm") and {"update_norm", "effective_clients"} <= p.keys()
     ]
-    plain = not curves.values("cosine") and mean([p.get("effective_clients", 0) for p in curves.points]) > 1
-    if ratios and plain and (ratio := mean(recent(ratios))) < OPPOSED_UPDATES:
+    # A private run logs its clients' norms before clipping, and the mean after clipping and noise.
+    comparable = not curves.clipped_updates and not curves.values("cosine")
+    several = mean([p.get("effective_clients", 0) for p in curves.points]) > 1
+    if ratios and comparable and several and (ratio := mean(recent(ratios))) < OPPOSED_UPDATES:
         return _divergence(
             f"The mean update is {ratio:.2f} times as long as that of clients with nothing in common would "
-            "be, "
-            "over the last quarter of the rounds: updates undo one another."
+            "be, over the last quarter of the rounds: updates undo one another."
         )
     bands = [
         (p["client_loss_max"] - p["client_loss_min"]) / p["loss"]
@@ -143,8 +141,7 @@ def _divergence(because: str) -> Finding:
         "clients diverge",
         because,
         "Lower --local-steps or --learning-rate, pull clients together with --proximal 0.01, and look at "
-        "single "
-        "clients with --diagnose-every 1.",
+        "single clients with --diagnose-every 1.",
     )
 
 
@@ -166,8 +163,7 @@ def rising_loss(curves: Curves) -> Finding | None:
         return rate_too_high(
             curves,
             f"The loss is {loss(last)} nats over the last quarter of the run, above the "
-            f"{loss(curves.chance_loss)} "
-            f"of a model that knows nothing.{rated}",
+            f"{loss(curves.chance_loss)} of a model that knows nothing.{rated}",
         )
     if last > ABOVE_CHANCE * first:
         return rate_too_high(

@@ -24,6 +24,7 @@ COLUMNS = {
     "loss": "loss", "learning_rate": "rate", "grad_norm": "gradient_norm", "eval_loss": "heldout_loss",
     "eval_wer": "wer", "eval_cer": "cer", "eval_accuracy": "heldout_accuracy",
 }  # fmt: skip
+LARGE_LOSS = 0.1  # nats; from above it, no model comes to less than 0.00005 by the next record
 
 
 def parse(text: str) -> Curves | None:
@@ -35,13 +36,15 @@ def parse(text: str) -> Curves | None:
     if not isinstance(state, dict) or not isinstance(state.get("log_history"), list):
         return None
     points: dict[float, dict[str, float]] = {}
-    filtered = 0
+    filtered, loss_before = 0, math.inf
     for record in state["log_history"]:
         if not isinstance(record, dict) or "step" not in record:
             continue
         values = _values(record)
-        if values.get("loss") == 0.0:
+        if values.get("loss") == 0.0 and _hides_a_loss(values, loss_before):
             values["loss"], filtered = math.nan, filtered + 1
+        elif math.isfinite(values.get("loss", math.nan)):
+            loss_before = values["loss"]
         if values:
             points.setdefault(record["step"], {"step": float(record["step"])}).update(values)
     known = {name for point in points.values() for name in point}
@@ -50,8 +53,8 @@ def parse(text: str) -> Curves | None:
     notes = []
     if filtered:
         notes.append(
-            f"{filtered} training losses are exactly 0: the Trainer writes so where --logging_nan_inf_filter "
-            "hides losses that are not finite, and they are read as such."
+            f"{filtered} training losses of exactly 0 are read as not finite: the Trainer writes 0 in their "
+            "place (--logging_nan_inf_filter), and no finite gradient norm stands beside them."
         )
     return Curves(
         writer="transformers",
@@ -63,6 +66,19 @@ def parse(text: str) -> Curves | None:
         peak_rate=max((point["rate"] for point in points.values() if "rate" in point), default=None),
         notes=tuple(notes),
     )
+
+
+def _hides_a_loss(values: dict[str, float], loss_before: float) -> bool:
+    """Tell whether a logged loss of 0 stands for one that is not finite, and not for a small one.
+
+    The Trainer rounds losses to four decimals, so a model that has converged logs 0 as well; but then its
+    gradient is finite, or its loss was small before.
+
+    Args:
+        values: of the record.
+        loss_before: last finite loss that was not hidden; infinity if there is none.
+    """
+    return not math.isfinite(values.get("gradient_norm", math.nan)) and loss_before > LARGE_LOSS
 
 
 def _values(record: dict[str, Any]) -> dict[str, float]:

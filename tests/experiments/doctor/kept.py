@@ -1,5 +1,4 @@
-"""Runs that are known to be healthy, as the doctor reads them: kept results, and curves drawn for other "
-"sizes."""
+"""Runs that are known to be healthy, as the doctor reads them: kept ones, and drawn ones of other sizes."""
 
 import dataclasses
 import math
@@ -55,11 +54,36 @@ def of_figure() -> dict[str, Curves]:
     }
 
 
+def of_representations() -> dict[str, Curves]:
+    """Read the ten runs of `study representations`, whose curves lie beside this file."""
+    found = {}
+    for run in read_json(Path(__file__).with_name("representations.json")):
+        count = len(run["rounds"]["accuracy"])
+        lines: list[dict[str, Any]] = [
+            {"round": place + 1, "updates": 40 * (place + 1), "clients": 10, "skipped_clients": 0}
+            | {name: values[place] for name, values in run["rounds"].items()}
+            for place in range(count)
+        ]
+        for place, line in enumerate(lines[4::5]):  # --evaluate-every 5
+            line |= {name: values[place] for name, values in run["evaluations"].items()}
+        settings = settings_of(
+            run["model"], preset="ten-clients", rounds=count, clients=10, batch_size=4, crop_seconds=1.0
+        )
+        name = f"{run['model']} {run['seed']}"
+        found[name] = run_folder.pretraining(settings, lines, run["untrained"])
+    return found
+
+
 def drawn(
-    model: str, seed: int, *, federated: bool = False, points: int = 20, updates: int = 20_000
+    model: str,
+    seed: int,
+    *,
+    federated: bool = False,
+    clip_norm: float | None = None,
+    points: int = 20,
+    updates: int = 20_000,
 ) -> Curves:
-    """Draw the curves of a healthy pre-training run of a preset: they fall and rise as real ones do, with "
-    "noise."""
+    """Draw the curves of a healthy pre-training run of a preset: they move as real ones do, with noise."""
     config, random = PRESETS[model], np.random.default_rng(seed)
     best_rq = config.objective == "best-rq"
     chance = math.log(config.target_entries if best_rq else config.num_negatives + 1)
@@ -86,10 +110,12 @@ def drawn(
             "client_update_norm_mean": 2.4, "effective_clients": 9.7, "client_loss_min": 0.9 * loss,
             "client_loss_max": 1.1 * loss,
         }  # fmt: skip
-        lines.append(line | (clients if federated else {}))
+        private = {} if clip_norm is None else {"clipped_share": 1.0, "update_norm": 0.6 * clip_norm}
+        lines.append(line | (clients if federated else {}) | private)
     preset = "ten-clients" if federated else "centralised"
     rate = 5e-4 if model.endswith("base") else 1e-3
     settings = settings_of(model, preset=preset, rounds=points, clients=10, learning_rate=rate)
+    settings["dp_clip_norm"] = clip_norm
     return run_folder.pretraining(settings, lines, {lines_loss(lines[0]): chance + 0.1, "accuracy": 0.01})
 
 
@@ -125,8 +151,9 @@ def recognizer(seed: int, *, keywords: bool = False) -> Curves:
 
 
 def healthy() -> dict[str, Curves]:
-    """List healthy runs by name: 20 that this project ran and kept, and others that are drawn."""
-    found = {path.stem: run_folder.read_lines(Path(path)) for path in RUNS} | of_figure()
+    """List healthy runs by name: 30 that this project ran and kept, and others that are drawn."""
+    found = {path.stem: run_folder.read_lines(Path(path)) for path in RUNS}
+    found |= of_figure() | of_representations()
     for model, updates in (
         ("log-mel-small", 5_000),
         ("best-rq-small", 5_000),
@@ -135,6 +162,7 @@ def healthy() -> dict[str, Curves]:
     ):
         found[f"drawn {model}"] = drawn(model, 1, updates=updates)
         found[f"drawn {model}, federated"] = drawn(model, 2, federated=True, updates=updates)
+    found["drawn log-mel-small, private"] = drawn("log-mel-small", 3, federated=True, clip_norm=0.1)
     for seed in range(4):
         found[f"drawn base {seed}"] = drawn("base", seed, updates=400_000, points=8)
     for seed in range(2):

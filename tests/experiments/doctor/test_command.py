@@ -65,12 +65,16 @@ def test_json_has_the_verdict_findings_and_notes(broken, capsys):
 
 def test_the_page_holds_findings_and_curves_and_leaves_no_picture(broken, tmp_path, capsys):
     page = tmp_path / "pages" / "run.html"
+    page.parent.mkdir()
+    other = page.with_name("run-curves.png")  # somebody else's picture
+    other.write_bytes(b"kept")
     assert status(broken, "--html", page) == 1
     html = page.read_text()
     assert "Is this run healthy?" in html
     assert "loss not finite" in html
     assert html.count("data:image/png;base64,") == 1
-    assert [path.name for path in page.parent.iterdir()] == ["run.html"]
+    assert {path.name for path in page.parent.iterdir()} == {"run.html", "run-curves.png"}
+    assert other.read_bytes() == b"kept"
     capsys.readouterr()
 
 

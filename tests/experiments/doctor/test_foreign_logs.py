@@ -165,6 +165,31 @@ def test_transformers_that_hide_losses_which_are_not_finite(tmp_path):
     assert read(tmp_path).writer == "transformers"
 
 
+@pytest.mark.parametrize(
+    ("records", "hidden"),
+    [
+        ([{"loss": 0.02}, {"loss": 0.0}, {"loss": 0.0}], 0),
+        ([{"loss": 0.5}, {"loss": 0.0, "grad_norm": 1e-5}, {"loss": 0.0, "grad_norm": 1e-5}], 0),
+        ([{"loss": 0.5}, {"loss": 0.0}, {"loss": 0.0, "grad_norm": math.nan}], 2),
+        ([{"loss": 0.0}, {"loss": 0.0}, {"loss": 0.0}], 3),
+    ],
+)
+def test_transformers_losses_of_zero_after_small_ones_are_small(records, hidden, tmp_path):
+    """A classifier that has converged logs 0.0, for the Trainer rounds its losses to four decimals."""
+    history = [{"loss": 0.69, "grad_norm": 2.0, "step": 100}] if records[0]["loss"] else []
+    for place, record in enumerate(records, 2):
+        history += [
+            record | {"step": 100 * place},
+            {"eval_loss": 0.3 / place, "eval_accuracy": 0.99, "step": 100 * place},
+        ]
+    curves = read(trainer_state(tmp_path, history))
+    assert len(curves.not_finite("loss")) == hidden
+    assert curves.values("loss").count(0.0) == sum(record["loss"] == 0 for record in records) - hidden
+    assert ("loss not finite" in [held.name for held in diagnose(curves).findings]) == (hidden > 0)
+    if not hidden:
+        assert diagnose(curves).verdict == "healthy"
+
+
 def test_transformers_with_a_sum_as_loss_and_overfitting(tmp_path):
     history = []
     for place in range(12):

@@ -1,5 +1,4 @@
-"""Failures with one cause each, planted in the lines of a healthy run or in a real one: the doctor names "
-"them."""
+"""Failures with one cause each, planted in the lines of a healthy or real run: the doctor names them."""
 
 import dataclasses
 import math
@@ -107,6 +106,31 @@ def test_a_diagnosed_run_is_judged_by_its_cosines():
         clients = [{"cosine_to_others": cosine} for cosine in cosines]
         looks = [{"round": number, "clients": clients} for number in (10, 20, 30)]
         assert names(planted(looks=looks)) == expected
+
+
+def test_a_private_run_is_not_judged_by_norms_before_and_after_clipping():
+    short = {"update_norm": 0.05}
+    assert names(planted(alone(short))) == ["clients diverge"]
+    assert names(planted(alone(short), dp_clip_norm=0.1)) == []
+    lines_alone = [line | short | {"clipped_share": 1.0} for line in LINES]
+    assert names(diagnose(run_folder.pretraining(SETTINGS, lines_alone, UNTRAINED))) == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [((), "0.020 against 0.030 of its control."), (("control",), "0.020 against 0.040 of guessing.")],
+)
+def test_an_accuracy_is_compared_with_what_the_log_has(missing, words):
+    """Logs without a control are compared with guessing, and say so."""
+    values = {"loss": 4.6, "heldout_loss": 4.6, "heldout_accuracy": 0.02, "control": 0.03, "chance": 0.04}
+    points = [
+        {"step": 1000.0 * step} | {name: value for name, value in values.items() if name not in missing}
+        for step in range(1, 11)
+    ]
+    curves = run_folder.pretraining(SETTINGS, LINES, UNTRAINED)
+    diagnosis = diagnose(dataclasses.replace(curves, points=points))
+    assert names(diagnosis) == ["nothing learnt"]
+    assert words in diagnosis.findings[0].because
 
 
 def test_a_run_that_has_just_begun_is_not_judged_by_what_it_has_not_learnt():
