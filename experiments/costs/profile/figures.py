@@ -139,7 +139,7 @@ def draw_roofline(result: dict[str, Any], path: Path) -> None:
 
 
 def _waiting(layers: list[dict[str, Any]], ridge: float) -> str:
-    """Name the layers that wait for memory even if all but products are fused: below `ridge` operations a byte."""
+    """Name the layers that wait for memory, below `ridge` operations a byte, even if fused."""
     names = [name for name, row in _rows(layers).items() if _operations_per_byte(row)[1] < ridge]
     if not names:
         return f"Fused, every layer makes at least {ridge:.0f} operations a byte. "
