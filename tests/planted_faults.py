@@ -843,7 +843,7 @@ FAULTS = {
         "tests/experiments/data/importing/test_manifests.py -k kaldi_with_segments",
     ),
     "times of a cut's supervision counted from the recording's beginning": fault(
-        "experiments/data/importing/manifests.py",
+        "experiments/data/importing/lhotse.py",
         'start = float(cut.get("start", 0.0))',
         "start = 0.0",
         "tests/experiments/data/importing/test_manifests.py -k lhotse_cuts",
