@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 import tyro
@@ -107,12 +107,14 @@ def check(options: ImportArguments) -> None:
     """Check options against one another.
 
     Raises:
-        UsageError: --out is missing, an option has no meaning, or a pattern is no regular expression.
+        UsageError: --out is missing, an option has no meaning, or a pattern is not valid.
     """
     if options.out is None and not options.dry_run:
         raise UsageError("--out is missing: name the folder to write, or give --dry-run")
     if not re.fullmatch(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*", options.locale):
         raise UsageError(f"--locale takes a language such as de or zh-CN, got {options.locale}")
+    if options.texts is not None and not PurePath(options.texts).parts:
+        raise UsageError(f"--texts takes a file's name such as *.trans.txt, got '{options.texts}'")
     if options.texts_line is not None and options.texts is None:
         raise UsageError("--texts-line has a meaning with --texts alone")
     if options.table is not None and (options.layout not in (None, "table") or options.texts is not None):

@@ -2,14 +2,11 @@
 
 import dataclasses
 import re
-from collections import Counter
 from pathlib import PurePosixPath
 
 from experiments.data.importing.recording import (
     Found,
     Recording,
-    is_split_folder,
-    split_of_folders,
     text_lines,
 )
 from experiments.data.importing.tree import Tree, without_audio_suffix
@@ -91,7 +88,7 @@ def read(tree: Tree, layout: TreeLayout, texts: Texts | None = None) -> Found:
             path=tree.root / path,
             speaker=speakers[path],
             text=transcripts.get(path, ""),
-            split=splits.get(path) or split_of_folders(path),
+            split=splits.get(path) or found.split_of_folders(path),
         )
         for path in paths
     ]
@@ -113,7 +110,7 @@ def by_folder(paths: list[str], found: Found) -> dict[str, str]:
 
     Folders of one name in different places are told apart by the folders above them, and a note says so.
     """
-    folders = {path: _speaker_folders(path) for path in paths}
+    folders = {path: _speaker_folders(path, found) for path in paths}
     places: dict[str, dict[tuple[str, ...], None]] = {}
     for parts in folders.values():
         if parts:
@@ -132,9 +129,10 @@ def by_folder(paths: list[str], found: Found) -> dict[str, str]:
     }
 
 
-def _speaker_folders(path: str) -> tuple[str, ...]:
+def _speaker_folders(path: str, found: Found) -> tuple[str, ...]:
     parts = PurePosixPath(path).parent.parts
-    return tuple(part for part in parts if part.lower() not in GENERIC_FOLDERS and not is_split_folder(part))
+    named = (part for part in parts if part.lower() not in GENERIC_FOLDERS)
+    return tuple(part for part in named if not found.is_split_folder(part))
 
 
 def _transcripts(
@@ -183,22 +181,24 @@ def _from_lines(tree: Tree, files: list[str], texts: Texts, found: Found) -> dic
     """Read files with a name and a transcript in each line; the nearest audio file of that name is meant."""
     expression = re.compile(texts.line)
     transcripts: dict[str, str] = {}
-    missed: Counter[str] = Counter()
+    missed: dict[str, list[str]] = {}
     for file in files:
         for line in text_lines(tree.root / file):
             match = expression.match(line.strip())
-            if match is None:
-                missed["lines without a name and a text"] += 1
+            if match is None or match[1] is None:  # the pattern's first group may be optional
+                missed.setdefault("lines without a name and a text", []).append(line.strip()[:40])
                 continue
             stem = without_audio_suffix(PurePosixPath(match[1].replace("\\", "/")).name)
             near = _nearest(tree.by_stem.get(stem, []), PurePosixPath(file).parent)
-            if len(near) == 1:
+            if len(near) == 1 and near[0] in transcripts:
+                missed.setdefault("duplicate transcripts, which were not used", []).append(stem)
+            elif len(near) == 1:
                 transcripts[near[0]] = " ".join((match[2] or "").split())
             elif near:
-                missed[f"transcripts that fit several audio files (such as {stem})"] += 1
+                missed.setdefault("transcripts that fit several audio files", []).append(stem)
             else:
-                missed["transcripts without an audio file"] += 1
-    found.notes += [f"{count} {what}" for what, count in missed.items()]
+                missed.setdefault("transcripts without an audio file", []).append(stem)
+    found.notes += [f"{len(lost)} {what} (such as {lost[0]})" for what, lost in missed.items()]
     return transcripts
 
 

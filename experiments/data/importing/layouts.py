@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from experiments.data.importing import folders, manifests, tables
-from experiments.data.importing.recording import Found, split_of_file
+from experiments.data.importing import folders, lhotse, manifests, tables
+from experiments.data.importing.recording import Found, first_line, split_of_file
 from experiments.data.importing.tree import Tree
 from w2v_jax.data.tables import REQUIRED_COLUMNS
 from w2v_jax.errors import UserError
@@ -54,14 +54,14 @@ def _voxpopuli_tables(tree: Tree) -> list[str]:
 
 
 def _lhotse_manifests(tree: Tree) -> list[str]:
-    names = [f"*{kind}*.jsonl{end}" for kind in manifests.LHOTSE_KINDS for end in ("", ".gz")]
+    names = [f"*{kind}*.jsonl{end}" for kind in lhotse.KINDS for end in ("", ".gz")]
     fields = {"recording", "recording_id", "sources", "supervisions"}
     return [file for file in tree.named(*names) if fields & set(tables.header(tree.root / file))]
 
 
 def _ljspeech_tables(tree: Tree) -> list[str]:
     files = tree.named("metadata.csv")
-    return [file for file in files if re.match(r"[^|,;\t]+\|", manifests.first_line(tree.root / file))]
+    return [file for file in files if re.match(r"[^|,;\t]+\|", first_line(tree.root / file))]
 
 
 # Layouts with a row for each recording, and the search for their tables.
@@ -73,7 +73,7 @@ TABLES: dict[str, Callable[[Tree], list[str]]] = {
 }
 MANIFESTS: dict[str, Callable[[Tree], Found]] = {
     "kaldi": manifests.read_kaldi,
-    "lhotse": manifests.read_lhotse,
+    "lhotse": lhotse.read,
     "fairseq": manifests.read_fairseq,
 }
 # The files by which a layout is recognised, in the order of trial.
@@ -161,10 +161,14 @@ def _refuse_common_voice(tree: Tree) -> None:
 
 
 def leave_out_unlisted(tree: Tree, layout: str, found: Found) -> None:
-    """List the audio files below the source to which no recording of its tables refers."""
+    """List the audio files below the source that its tables do not name, and those of formats not read.
+
+    A file that a row names is listed once: as a recording, or with the reason for which the row was left out.
+    """
     if layout in folders.LAYOUTS:
         return  # these take every audio file
-    used = {os.path.realpath(recording.path) for recording in found.recordings}
+    named = {os.path.realpath(path) for path in found.named}
+    found.left_out[:0] = [s for s in tree.left_out if os.path.realpath(tree.root / s.path) not in named]
     for path in tree.audio:
-        if os.path.realpath(tree.root / path) not in used:
+        if os.path.realpath(tree.root / path) not in named:
             found.leave_out(path, "not listed", f"no recording of the layout {layout} refers to it")

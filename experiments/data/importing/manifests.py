@@ -1,26 +1,22 @@
-"""Layouts of several files that refer to one another: Kaldi, Lhotse and fairseq."""
+"""Layouts of several files that refer to one another: Kaldi and fairseq."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from experiments.data.importing.recording import (
+    PIPE,
+    PIPE_DETAIL,
     Found,
     Recording,
     first_line,
     known,
     split_of_file,
-    split_of_folders,
     text_lines,
 )
-from experiments.data.importing.tables import read_rows
 from experiments.data.importing.tree import Tree
 from w2v_jax.errors import UserError
 
 ABOVE = 3  # folders above Kaldi's data folder that a path of wav.scp may be relative to
-PIPE = "pipe"
-PIPE_DETAIL = "the audio is the output of a command, which is not run: write it to a file first"
-LHOTSE_KINDS = ("recordings", "supervisions", "cuts")
 NO_DURATION = -1.0  # the end of Kaldi's segments that go on to the end of the recording
 
 
@@ -30,7 +26,7 @@ def read_kaldi(tree: Tree) -> Found:
     Raises:
         UserError: a file cannot be read, or there is no wav.scp.
     """
-    found = Found(left_out=list(tree.left_out), speakers_from="utt2spk", texts_from="text")
+    found = Found(speakers_from="utt2spk", texts_from="text")
     scripts = tree.named("wav.scp")
     if not scripts:
         raise UserError(f"no wav.scp below {tree.root}")
@@ -41,21 +37,15 @@ def read_kaldi(tree: Tree) -> Found:
 
 def _kaldi_folder(tree: Tree, folder: str, found: Found) -> None:
     at = tree.root / folder
-
-    def pairs(name: str) -> dict[str, str]:
-        if not (at / name).is_file():
-            return {}
-        split_lines = (line.strip().split(maxsplit=1) for line in text_lines(at / name))
-        return {parts[0]: parts[1].strip() if len(parts) > 1 else "" for parts in split_lines}
-
-    audio = pairs("wav.scp")
-    speakers = pairs("utt2spk") or {
-        utterance: speaker for speaker, held in pairs("spk2utt").items() for utterance in held.split()
-    }
-    texts, segments = pairs("text"), pairs("segments")
+    scripts = _kaldi_lines(at / "wav.scp")
+    audio = _first_lines(scripts, f"{folder}/wav.scp", found)
+    segments = _first_lines(_kaldi_lines(at / "segments"), f"{folder}/segments", found)
+    speakers = _first_lines(_kaldi_speakers(at), f"{folder}/utt2spk or spk2utt", found)
+    texts = _first_lines(_kaldi_lines(at / "text"), f"{folder}/text", found)
     folders = (at, tree.root, *list(tree.root.resolve().parents)[:ABOVE], Path.cwd())
-    paths = {name: tree.find(value, folders) for name, value in audio.items() if not _is_no_file(value)}
-    name_of_split = split_of_folders(f"{folder}/wav.scp") or split_of_folders(f"{at.resolve().name}/wav.scp")
+    paths = {value: tree.find(value, folders) for _, value in scripts if not _is_no_file(value)}
+    found.named |= {path for path in paths.values() if path is not None}
+    name_of_split = found.split_of_folders(f"{folder}/wav.scp") or _split_of_data_folder(at, found)
     for utterance, segment in (segments or dict.fromkeys(audio, "")).items():
         recording, start, end, channel = utterance, None, None, None
         if segments:
@@ -64,13 +54,12 @@ def _kaldi_folder(tree: Tree, folder: str, found: Found) -> None:
             except ValueError:
                 found.leave_out(utterance, "malformed row", f"segments of {folder}: {segment}")
                 continue
-        value, path = audio.get(recording), paths.get(recording)
-        if value is None:
+        if (value := audio.get(recording)) is None:
             found.leave_out(utterance, "missing", f"{recording} is not in wav.scp")
         elif reason := _is_no_file(value):
             detail = PIPE_DETAIL if reason == PIPE else f"{value}: archives of Kaldi are not read"
             found.leave_out(utterance, reason, detail)
-        elif path is None:
+        elif (path := paths[value]) is None:
             found.leave_out(utterance, "missing", f"no file {value}, or several of this name")
         else:
             found.recordings.append(
@@ -85,8 +74,52 @@ def _kaldi_folder(tree: Tree, folder: str, found: Found) -> None:
                     split=name_of_split,
                 )
             )
+    if segments:
+        used = {name for segment in segments.values() for name in segment.split()[:1]}
+        for name in audio:
+            if name not in used:
+                found.leave_out(name, "without a segment", f"no line of {folder}/segments names it")
     if orphans := len([utterance for utterance in texts if utterance not in (segments or audio)]):
         found.notes.append(f"{orphans} transcripts without a recording in {folder}/text")
+
+
+def _kaldi_lines(path: Path) -> list[tuple[str, str]]:
+    """Read lines of a name and a value; none without the file."""
+    if not path.is_file():
+        return []
+    parts = (line.strip().split(maxsplit=1) for line in text_lines(path))
+    return [(name, rest[0].strip() if rest else "") for name, *rest in parts]
+
+
+def _kaldi_speakers(at: Path) -> list[tuple[str, str]]:
+    """Read the speaker of each utterance from utt2spk, or else from spk2utt."""
+    spoken = _kaldi_lines(at / "spk2utt")
+    return _kaldi_lines(at / "utt2spk") or [(name, who) for who, held in spoken for name in held.split()]
+
+
+def _first_lines(pairs: Sequence[tuple[str, str]], file: str, found: Found) -> dict[str, str]:
+    """Keep the first line of each name; repeated lines of recordings are left out, and others are noted."""
+    kept: dict[str, str] = {}
+    repeated: list[str] = []
+    for name, value in pairs:
+        if name in kept:
+            repeated.append(name)
+        kept.setdefault(name, value)
+    if file.endswith(("/wav.scp", "/segments")):
+        for name in repeated:
+            found.leave_out(name, "duplicate", f"an earlier line of {file} has this name")
+    elif repeated:
+        example = f"{len(repeated)} duplicate lines in {file} (such as {repeated[0]}'s)"
+        found.notes.append(f"{example}: the first one of each name counts")
+    return kept
+
+
+def _split_of_data_folder(at: Path, found: Found) -> str:
+    """Find the split in the name of Kaldi's data folder, such as train_si284, which is no speaker's."""
+    name = at.resolve().name
+    if split := split_of_file(name):
+        found.split_folders[name] = split
+    return split
 
 
 def _is_no_file(value: str) -> str:
@@ -107,122 +140,6 @@ def _kaldi_segment(text: str) -> tuple[str, float, float | None, int | None]:
     )
 
 
-def read_lhotse(tree: Tree) -> Found:
-    """Read recordings with their supervisions, or else cuts.
-
-    Raises:
-        UserError: a file cannot be read.
-    """
-    found = Found(left_out=list(tree.left_out), speakers_from="supervisions", texts_from="supervisions")
-    names = {kind: tree.named(f"*{kind}*.jsonl", f"*{kind}*.jsonl.gz") for kind in LHOTSE_KINDS}
-    if names["recordings"] and names["supervisions"]:
-        if names["cuts"]:
-            found.notes.append(f"{len(names['cuts'])} files of cuts were not read: the supervisions hold all")
-        _lhotse_supervisions(tree, names, found)
-        return found
-    if not names["cuts"] and not names["recordings"]:
-        raise UserError(f"{tree.root} holds neither cuts nor recordings of Lhotse (*cuts*.jsonl.gz)")
-    for file in names["cuts"] or names["recordings"]:
-        for item in _objects(tree, file, found):
-            cut = item if names["cuts"] else {"recording": item, "id": item.get("id")}
-            _unless_malformed(_lhotse_cut, tree, file, cut, found)
-    return found
-
-
-def _unless_malformed(
-    read: Callable[..., None], tree: Tree, file: str, item: Mapping[str, Any], found: Found
-) -> None:
-    """Read an object of Lhotse's, or list it where its fields have other types than Lhotse's."""
-    try:
-        read(tree, file, item, found)
-    except (TypeError, ValueError, AttributeError) as error:
-        found.leave_out(str(item.get("id")), "malformed row", f"{file}: {error}")
-
-
-def _objects(tree: Tree, file: str, found: Found) -> Sequence[Mapping[str, Any]]:
-    table = read_rows(tree.root / file)
-    for number, detail in table.bad:
-        found.leave_out(f"{file}, line {number}", "malformed row", detail)
-    return table.rows
-
-
-def _lhotse_supervisions(tree: Tree, names: Mapping[str, Sequence[str]], found: Found) -> None:
-    """Pair supervisions with recordings by identifier: those of the same split first."""
-    recordings: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for file in names["recordings"]:
-        for item in _objects(tree, file, found):
-            recordings[split_of_file(file), str(item.get("id"))] = item
-            recordings.setdefault(("any", str(item.get("id"))), item)
-    supervised: set[str] = set()
-
-    def read(tree: Tree, file: str, item: Mapping[str, Any], found: Found) -> None:
-        name = str(item.get("recording_id"))
-        recording = recordings.get((split_of_file(file), name)) or recordings.get(("any", name))
-        supervised.add(name)
-        if recording is None:
-            found.leave_out(str(item.get("id")), "missing", f"no recording {name}")
-        else:
-            _lhotse_recording(tree, file, recording, item, 0.0, found)
-
-    for file in names["supervisions"]:
-        for item in _objects(tree, file, found):
-            _unless_malformed(read, tree, file, item, found)
-    for name in dict.fromkeys(name for _, name in recordings):
-        if name not in supervised:
-            found.leave_out(name, "without a supervision", "no supervision says who speaks, and when")
-
-
-def _lhotse_cut(tree: Tree, file: str, cut: Mapping[str, Any], found: Found) -> None:
-    """Add the supervisions of a cut, or the whole cut where it has none."""
-    name = str(cut.get("id"))
-    if not isinstance(cut.get("recording"), dict):
-        kind = cut.get("type", "a cut")
-        found.leave_out(name, "no single recording", f"{kind} without a recording, such as a mix or features")
-        return
-    start = float(cut.get("start", 0.0))
-    whole = {name: cut[name] for name in ("id", "duration", "channel") if name in cut}
-    for item in cut.get("supervisions") or [whole]:
-        _lhotse_recording(tree, file, cut["recording"], item, start, found)
-
-
-def _lhotse_recording(
-    tree: Tree, file: str, recording: Mapping[str, Any], item: Mapping[str, Any], offset: float, found: Found
-) -> None:
-    """Add one supervision; its times count from `offset` seconds on."""
-    name = str(item.get("id"))
-    channels = item.get("channel")
-    wanted = [channels] if isinstance(channels, int) else list(channels or ())
-    sources = recording.get("sources") or []
-    fitting = [s for s in sources if not wanted or set(wanted) <= set(s.get("channels", wanted))]
-    if not fitting:
-        found.leave_out(name, "missing", f"recording {recording.get('id')} has no file of channel {wanted}")
-        return
-    source = fitting[0]
-    if source.get("type") != "file":
-        reason = PIPE if source.get("type") == "command" else f"{source.get('type')} source"
-        found.leave_out(name, reason, PIPE_DETAIL if reason == PIPE else "the audio is not in a file")
-        return
-    text = str(source.get("source"))
-    path = tree.find(text, ((tree.root / file).parent, tree.root, Path.cwd()))
-    if path is None:
-        found.leave_out(name, "missing", f"no file {text}, or several of this name")
-        return
-    start, duration = item.get("start", 0.0), item.get("duration")
-    held = list(source.get("channels", [0]))
-    found.recordings.append(
-        Recording(
-            name=name,
-            path=path,
-            speaker=known(item.get("speaker")),
-            text=known(item.get("text")),
-            start=offset + start,
-            end=None if duration is None else offset + start + duration,
-            channel=held.index(wanted[0]) if len(wanted) == 1 and wanted[0] in held else None,
-            split=split_of_file(file),
-        )
-    )
-
-
 def is_fairseq(path: Path) -> bool:
     """Tell whether a .tsv is a manifest of fairseq: the first line is a folder, without columns."""
     line = first_line(path)
@@ -240,7 +157,7 @@ def read_fairseq(tree: Tree) -> Found:
     Raises:
         UserError: a file cannot be read, there is no manifest, or there are fewer labels than recordings.
     """
-    found = Found(left_out=list(tree.left_out), speakers_from="nothing: manifests of fairseq name none")
+    found = Found(speakers_from="nothing: manifests of fairseq name none")
     manifests = [file for file in tree.named("*.tsv") if is_fairseq(tree.root / file)]
     if not manifests:
         raise UserError(
@@ -258,6 +175,7 @@ def read_fairseq(tree: Tree) -> Found:
             if path is None:
                 found.leave_out(relative, "missing", f"{file}: no such file below {root}")
                 continue
+            found.named.add(path)
             text = labels[number] if labels else ""
             found.recordings.append(Recording(name=relative, path=path, text=text, split=split_of_file(file)))
     found.texts_from = f".wrd or .ltr beside {', '.join(labelled)}" if labelled else "no .wrd or .ltr"

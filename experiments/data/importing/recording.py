@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import re
+import zlib
 from pathlib import Path, PurePosixPath
 
 from w2v_jax.data.tables import SkippedClip
@@ -15,6 +16,12 @@ SPLIT_WORDS = {
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
 SPLIT = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_WORDS)})(?![a-z])", re.IGNORECASE)
+# The names of folders that hold a split, such as train-clean-100; a folder test_01 may be a speaker's.
+SPLIT_FOLDER = re.compile(
+    rf"({'|'.join(SPLIT_WORDS)})([-_ ]?(set|data|split))?([-_](clean|other)([-_]\d+)?)?", re.IGNORECASE
+)
+PIPE = "pipe"
+PIPE_DETAIL = "the audio is the output of a command, which is not run: write it to a file first"
 NO_VALUE = ("", "none", "nan", "null")  # as tables write a value that is not known, in any case
 
 
@@ -53,6 +60,8 @@ class Found:
         texts_from: the place where the source holds transcripts, for the summary.
         left_out: recordings that cannot be imported, and why.
         notes: sentences about everything that was assumed.
+        named: audio files that tables and manifests name, also in rows that were left out.
+        split_folders: names of folders that were taken as splits, and the split of each.
     """
 
     recordings: list[Recording] = dataclasses.field(default_factory=list)
@@ -60,27 +69,29 @@ class Found:
     texts_from: str = ""
     left_out: list[SkippedClip] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
+    named: set[Path] = dataclasses.field(default_factory=set)
+    split_folders: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def leave_out(self, name: str, reason: str, detail: str) -> None:
         """List a recording that cannot be imported."""
         self.left_out.append(SkippedClip(path=name, reason=reason, detail=detail))
+
+    def is_split_folder(self, name: str) -> bool:
+        """Tell whether a folder's whole name is that of a split, such as train-clean-100, and remember it."""
+        if match := SPLIT_FOLDER.fullmatch(name):
+            self.split_folders[name] = SPLIT_WORDS[match[1].lower()]
+        return match is not None
+
+    def split_of_folders(self, relative: str) -> str:
+        """Find the split that the topmost such folder of a path names; empty without one."""
+        parts = PurePosixPath(relative).parent.parts
+        return next((self.split_folders[part] for part in parts if self.is_split_folder(part)), "")
 
 
 def split_of_file(name: str) -> str:
     """Find the split that a file's name holds, such as `dev` in asr_dev.tsv; empty without one."""
     words = [SPLIT_WORDS[word.lower()] for word in SPLIT.findall(PurePosixPath(name).name)]
     return words[-1] if words else ""
-
-
-def is_split_folder(part: str) -> bool:
-    """Tell whether a folder's name begins with the word for a split, such as train-clean-100."""
-    return SPLIT.match(part) is not None
-
-
-def split_of_folders(relative: str) -> str:
-    """Find the split that the folders of a path name; empty without one."""
-    matches = (SPLIT.match(part) for part in PurePosixPath(relative).parent.parts)
-    return next((SPLIT_WORDS[match[1].lower()] for match in matches if match), "")
 
 
 def known(value: object) -> str:
@@ -103,7 +114,7 @@ def content(path: Path) -> bytes:
     try:
         data = path.read_bytes()
         return gzip.decompress(data) if path.suffix == ".gz" else data
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
@@ -125,5 +136,5 @@ def first_line(path: Path) -> str:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return file.readline(2**16).decode("utf-8-sig").rstrip("\r\n")
-    except (OSError, EOFError, UnicodeDecodeError):
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error):
         return ""

@@ -37,6 +37,7 @@ def lines(found: Found, clips: Sequence[Clip]) -> list[str]:
         f"speakers: {len(speakers)}{f' ({examples})' if speakers else ''}, from {found.speakers_from}",
         f"transcripts: {transcribed} of {len(clips)} recordings, from {found.texts_from}",
         f"splits: {_splits(clips)}",
+        *([f"folders taken as splits: {_split_folders(found)}"] if found.split_folders else []),
         f"left out: {by_reason(left_out, 'nothing')}",
         *[f"  {reason}: {skip.path} ({skip.detail})" for reason, skip in shown.items()],
         *[f"note: {note}" for note in found.notes],
@@ -51,6 +52,11 @@ def _splits(clips: Sequence[Clip]) -> str:
     missing = " and ".join(split for split in SPLITS if not held[split])
     rest = f", in none of them {held['']}" if held[""] else ""
     return f"{', '.join(named)}{rest}" + (f"; finetune makes {missing}" if missing else "")
+
+
+def _split_folders(found: Found) -> str:
+    folders = sorted(found.split_folders.items())
+    return ", ".join(name if name == split else f"{name} ({split})" for name, split in folders)
 
 
 def nothing(found: Found, names: Sequence[str]) -> str:

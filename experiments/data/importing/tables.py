@@ -13,7 +13,6 @@ from experiments.data.importing.recording import (
     first_line,
     known,
     split_of_file,
-    split_of_folders,
 )
 from experiments.data.importing.tree import Tree
 from w2v_jax.data import dialects
@@ -55,11 +54,11 @@ GUESSED = Columns()
 
 @dataclasses.dataclass
 class Rows:
-    """The rows of a table as values by column, and what is wrong with the others, by line."""
+    """The rows of a table as values by column; of bad rows the line, what is wrong, and the values there."""
 
     rows: list[Mapping[str, Any]]
     columns: list[str]
-    bad: list[tuple[int, str]]
+    bad: list[tuple[int, str, Mapping[str, Any]]]
 
 
 def is_table(name: str) -> bool:
@@ -97,10 +96,11 @@ def read_rows(path: Path, path_column: str | None = None) -> Rows:
     data = dialects.to_utf8(data, str(path))
     dialect = _dialect(data.partition(b"\n")[0], path_column, str(path))
     rows: list[Mapping[str, Any]] = []
-    bad: list[tuple[int, str]] = []
-    for number, fields, _ in dialects.lines(data, dialect, str(path)):
+    bad: list[tuple[int, str, Mapping[str, Any]]] = []
+    for number, fields, raw in dialects.lines(data, dialect, str(path)):
         if isinstance(fields, dialects.BadRow):
-            bad.append((number, fields.detail))
+            values = raw.decode(errors="surrogateescape").split(dialect.separator)
+            bad.append((number, fields.detail, dict(zip(dialect.columns, values, strict=False))))
         else:
             rows.append(dict(zip(dialect.columns, fields, strict=True)))
     return Rows(rows, dialect.columns, bad)
@@ -128,17 +128,17 @@ def _json_rows(data: bytes, path: Path) -> Rows:
     else:
         values = [(n, line) for n, line in enumerate(data.split(b"\n"), 1) if line.strip()]
     rows: list[Mapping[str, Any]] = []
-    bad: list[tuple[int, str]] = []
+    bad: list[tuple[int, str, Mapping[str, Any]]] = []
     for number, value in values:
         try:
             row = json.loads(value.decode("utf-8-sig")) if isinstance(value, bytes) else value
         except ValueError as error:
-            bad.append((number, f"no JSON ({error})"))
+            bad.append((number, f"no JSON ({error})", {}))
             continue
         if isinstance(row, dict):
             rows.append(row)
         else:
-            bad.append((number, "no JSON object"))
+            bad.append((number, "no JSON object", {}))
     return Rows(rows, list(dict.fromkeys(column for row in rows for column in row)), bad)
 
 
@@ -150,17 +150,20 @@ def read(tree: Tree, files: Sequence[str], columns: Columns = GUESSED) -> Found:
     Raises:
         UserError, CorpusError: a table cannot be read or lacks a column.
     """
-    found = Found(left_out=list(tree.left_out))
+    found = Found()
     origins: dict[str, dict[str, None]] = {"speaker": {}, "text": {}}
     for file in files:
         table = read_rows(tree.root / file, columns.path)
-        for number, detail in table.bad:
-            found.leave_out(f"{file}, line {number}", "malformed row", detail)
         roles = _roles(table.columns, columns, tree.root / file)
+        for number, detail, values in table.bad:
+            found.leave_out(f"{file}, line {number}", "malformed row", detail)
+            text = _path_text(values.get(roles["path"] or ""))
+            if text and (path := _find(tree, file, text)) is not None:
+                found.named.add(path)
         for role, held in origins.items():
             if roles[role] is not None:
                 held[f"column {roles[role]} of {file}"] = None
-        split = split_of_file(file) or split_of_folders(file)
+        split = split_of_file(file) or found.split_of_folders(file)
         for number, row in enumerate(table.rows, 1):
             _add(found, tree, file, row, roles, split, number)
     found.speakers_from = " and ".join(origins["speaker"]) or "no column for speakers"
@@ -205,6 +208,7 @@ def _add(
     if (path := _find(tree, file, text)) is None:
         found.leave_out(text, "missing", f"{where}: no such file, or several of this name")
         return
+    found.named.add(path)
     try:
         start, end, duration = (_seconds(values.get(role)) for role in ("start", "end", "duration"))
     except ValueError:
@@ -218,7 +222,7 @@ def _add(
             text=known(values.get("text")) or _other_text(row, roles["text"]),
             start=start,
             end=start + duration if end is None and start is not None and duration is not None else end,
-            split=split_of_file(known(values.get("split"))) or split or split_of_folders(text),
+            split=split_of_file(known(values.get("split"))) or split or found.split_of_folders(text),
         )
     )
 

@@ -15,6 +15,7 @@ FOREIGN_SUFFIXES = (
     ".3gp", ".aac", ".amr", ".ape", ".au", ".caf", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4", ".nist",
     ".pcm", ".ra", ".raw", ".shn", ".snd", ".sph", ".spx", ".voc", ".webm", ".wma", ".wv",
 )  # fmt: skip
+FOREIGN_DETAIL = "{suffix} is not read: convert it to wav, flac, mp3 or ogg"
 
 
 def without_audio_suffix(name: str) -> str:
@@ -66,8 +67,7 @@ class Tree:
     def _add(self, relative: str) -> None:
         suffix = PurePosixPath(relative).suffix.lower()
         if suffix in FOREIGN_SUFFIXES:
-            detail = f"{suffix} is not read: convert it to wav, flac, mp3 or ogg"
-            self._leave_out(relative, f"{suffix} file", detail)
+            self._leave_out(relative, f"{suffix} file", FOREIGN_DETAIL.format(suffix=suffix))
         elif suffix in AUDIO_SUFFIXES:
             self.audio.append(relative)
         else:

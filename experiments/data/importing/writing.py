@@ -16,6 +16,7 @@ import soundfile
 
 from experiments.data.importing.naming import clip_names
 from experiments.data.importing.recording import Found, Recording
+from experiments.data.importing.tree import FOREIGN_DETAIL, FOREIGN_SUFFIXES
 from experiments.process.files import write_json
 from w2v_jax.data import audio, git_lfs
 from w2v_jax.data.release.assignment import PRECEDENCE, UNION
@@ -127,6 +128,8 @@ def _sound(path: Path) -> Sound | Unusable:
                 return Unusable("empty", "no samples")
             return Sound(file.frames, file.samplerate, file.channels, file.subtype)
     except (OSError, RuntimeError, ValueError) as error:  # soundfile's errors are RuntimeErrors
+        if (suffix := path.suffix.lower()) in FOREIGN_SUFFIXES:
+            return Unusable(f"{suffix} file", FOREIGN_DETAIL.format(suffix=suffix))
         return Unusable("undecodable", str(error).splitlines()[0].rpartition(": ")[2] or type(error).__name__)
 
 
@@ -163,7 +166,7 @@ def appearing(out: Path) -> Iterator[Path]:
     """Make a folder that appears as `out` when the block ends, or not at all where it fails.
 
     Raises:
-        UserError: `out` exists and is not an empty folder.
+        UserError: `out` is no folder that `check_free` allows.
     """
     check_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -180,12 +183,17 @@ def check_free(out: Path) -> None:
     """Check that a folder can be written without harm to what is there.
 
     Raises:
-        UserError: `out` exists and is not an empty folder.
+        UserError: `out` exists and is not an empty folder, is a link or the current folder, or is in a file.
     """
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if out.exists() or out.is_symlink():
+    if out.is_symlink():
+        raise UserError(f"--out: {out} is a link: name the folder {out.resolve()} itself, or another one")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out: {out} exists already and is not an empty folder: choose another --out")
+    if out.resolve() == Path.cwd():  # it would be replaced, and the shell left in a folder that is gone
+        raise UserError(f"--out: {out} is the current folder: name a folder in it, such as {out / 'corpus'}")
+    above = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise UserError(f"--out: {above} is not a folder, so {out} cannot be made: choose another --out")
 
 
 def write(locale: Path, clips: Sequence[Clip], *, copy: bool) -> list[str]:

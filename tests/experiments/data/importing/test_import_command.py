@@ -29,6 +29,8 @@ def source(tmp_path):
         (["--dry-run", "--layout", "fairseq"], "no manifest of fairseq below"),
         (["--dry-run", "--speaker", "(a"], "--speaker is no regular expression"),
         (["--dry-run", "--texts-line", "(.*) (.*)"], "--texts-line has a meaning with --texts alone"),
+        (["--dry-run", "--texts", ""], "--texts takes a file's name such as *.trans.txt, got ''"),
+        (["--dry-run", "--texts", "."], "--texts takes a file's name"),
         (["--dry-run", "--texts", "x", "--texts-line", "(.*)"], "--texts-line needs 2 groups"),
         (["--dry-run", "--table", "none.tsv"], "--table: no such file or folder"),
         (["--dry-run", "--table", "t.tsv", "--layout", "nemo"], "leave --layout and --texts out"),
@@ -70,6 +72,20 @@ def test_what_is_there_stays(capfd, tmp_path, source):
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
     (tmp_path / "corpus").mkdir()
     assert len(imported(capfd, tmp_path, source).rows) == 1
+
+
+def test_folders_that_cannot_be_written_are_refused_before_the_work(capfd, tmp_path, source, monkeypatch):
+    monkeypatch.setattr(layouts, "understand", None)
+    empty, link = tmp_path / "empty", tmp_path / "link"
+    empty.mkdir()
+    link.symlink_to(empty)
+    assert f"is a link: name the folder {empty} itself" in refused(capfd, source, "--out", str(link))
+    below = source / "anna" / "a.wav" / "x" / "y"
+    assert "a.wav is not a folder, so" in refused(capfd, source, "--out", str(below))
+    monkeypatch.chdir(empty)
+    for current in (".", str(empty)):
+        assert "is the current folder" in refused(capfd, source, "--out", current)
+    assert list(empty.iterdir()) == []
 
 
 def test_a_dry_run_writes_nothing(capfd, tmp_path, source):

@@ -58,6 +58,26 @@ def test_kaldi_with_segments(capfd, tmp_path):
     assert found.record["segments"] == 3
 
 
+def test_kaldi_names_that_are_repeated_or_have_no_segment(capfd, tmp_path):
+    folder = tmp_path / "s" / "train_si284"
+    far = sound(tmp_path / "far.wav")
+    for name in ("call", "again", "idle"):
+        sound(folder / f"{name}.wav", 0.5)
+    text(folder / "wav.scp", "call call.wav", "idle idle.wav", f"far {far}", "call again.wav")
+    text(folder / "segments", "u1 call 0 0.25", "u1 call 0.25 0.5")
+    text(folder / "spk2utt", "ana u1", "ben u1")
+    text(folder / "text", "u1 ja", "u1 nein")
+    found = imported(capfd, tmp_path, tmp_path / "s")
+    assert found.left_out() == {"duplicate": 2, "without a segment": 2}  # and no file is "not listed" besides
+    assert [skip["path"] for skip in found.record["left_out"]] == ["call", "u1", "idle", "far"]
+    assert found.texts() == {"u1.flac": "ja"}
+    assert found.speakers() == {"ana": 1}
+    assert next(iter(found.record["clips"].values()))["frames"] == [0, 2000]
+    assert "folders taken as splits: train_si284 (train)" in found.printed
+    for file in ("utt2spk or spk2utt", "text"):
+        assert f"note: 1 duplicate lines in train_si284/{file} (such as u1's)" in found.printed
+
+
 def lhotse_recording(path, name="rec", kind="file"):
     return {
         "id": name, "sources": [{"type": kind, "channels": [0, 1], "source": str(path)}],
@@ -100,13 +120,29 @@ def test_lhotse_recordings_and_supervisions(capfd, tmp_path, packed):
     np.testing.assert_array_equal(clip, soundfile.read(whole, dtype="int16")[0][4000:12000, 1])
 
 
+def test_lhotse_files_of_recordings_that_are_left_out_are_listed_once(capfd, tmp_path):
+    source = tmp_path / "s"
+    files = {"rec": "rec.wav", "mono": "mono.wav", "lone": "lone.wav"}
+    recordings = [lhotse_recording(file, name) for name, file in (*files.items(), ("rec", "other.wav"))]
+    for recording in recordings:
+        sound(source / recording["sources"][0]["source"], channels=2)
+    supervisions = [supervision("s-0", "rec", 0.0, 0.2, speaker="ada")]
+    supervisions.append(supervision("s-1", "mono", 0.0, 0.2, speaker="ada") | {"channel": 7})
+    text(source / "recordings.jsonl", *json_lines(*recordings))
+    text(source / "supervisions.jsonl", *json_lines(*supervisions))
+    found = imported(capfd, tmp_path, source)
+    assert found.record["clips"]["s-0.flac"]["path"] == str(source / "rec.wav")
+    assert found.left_out() == {"duplicate": 1, "missing": 1, "without a supervision": 1}
+
+
 def test_lhotse_cuts(capfd, tmp_path):
     source = tmp_path / "s"
     sound(source / "rec.wav", 2.0, channels=2)
     cut = {"id": "cut-0", "start": 0.5, "duration": 1.0, "channel": 0, "type": "MonoCut"}
     cut |= {"recording": lhotse_recording("rec.wav")}
     talk = [supervision("t-0", "rec", 0.25, 0.5, text="teil", speaker="bo", channel=0)]
-    mixed = {"id": "mix", "type": "MixedCut", "tracks": []}
+    mixed = {"id": "mix", "type": "MixedCut", "tracks": [{"cut": {"recording": lhotse_recording("mix.wav")}}]}
+    sound(source / "mix.wav")
     rows = [cut | {"supervisions": talk}, cut | {"id": "cut-1", "supervisions": []}, mixed]
     text(source / "cuts_train.jsonl", *json_lines(*rows))
     found = imported(capfd, tmp_path, source)

@@ -35,6 +35,30 @@ def test_a_table_by_its_usual_columns(capfd, tmp_path, separator):
     assert found.texts()["zwei.wav"] == "ü"
 
 
+def test_a_file_whose_row_is_left_out_is_listed_once(capfd, tmp_path):
+    source = tmp_path / "s"
+    recordings(source, "a.wav", "b.wav", "c.wav", "unlisted.wav")
+    for name in ("call.m4a", "unlisted.sph"):
+        (source / name).write_bytes(b"x")
+    rows = ["a.wav,s1,0,0.25", "b.wav,s1,soon,0.25", "c.wav,s1", "call.m4a,s1,,"]
+    text(source / "list.csv", "path,speaker,start,end", *rows)
+    found = imported(capfd, tmp_path, source)
+    assert [row["path"] for row in found.rows] == ["a.wav"]
+    assert found.left_out() == {"malformed row": 2, "not listed": 1, ".m4a file": 1, ".sph file": 1}
+    assert ".m4a file: call.m4a (.m4a is not read: convert it to wav" in found.printed
+
+
+def test_a_damaged_table_is_one_line(capfd, tmp_path):
+    source = tmp_path / "s"
+    recordings(source, "anna/1.wav")
+    data = bytearray(gzip.compress(b'{"audio_filepath": "anna/1.wav"}'))
+    data[10] |= 0b110  # the first block's type, which then is none
+    (source / "list.jsonl.gz").write_bytes(data)
+    line = refused(capfd, source, "--table", "list.jsonl.gz", "--dry-run")
+    assert "list.jsonl.gz cannot be read: Error -3 while decompressing" in line
+    assert "layout: folders (" in imported(capfd, tmp_path, source).printed  # it is no table that is known
+
+
 def test_a_table_with_columns_that_the_user_names(capfd, tmp_path):
     source = tmp_path / "s"
     recordings(source, "x/1.wav", "x/2.wav")

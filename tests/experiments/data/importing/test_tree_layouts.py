@@ -41,6 +41,17 @@ def test_folders_of_one_name_in_different_places_are_told_apart(capfd, tmp_path)
     assert len({row["path"].lower() for row in found.rows}) == 5
 
 
+def test_speakers_whose_names_begin_like_splits(capfd, tmp_path):
+    speakers = ("dev_patel", "val-kilmer", "test_01", "Trainor")
+    for folder in (*speakers, "train-clean-100/anna", "TEST/ben", "devset/eva", "dev-other_2/ida"):
+        sound(tmp_path / "s" / folder / "a.wav")
+    found = imported(capfd, tmp_path, tmp_path / "s")
+    assert set(found.speakers()) == {*speakers, "anna", "ben", "eva", "ida"}
+    assert found.sizes() == {"train": 1, "dev": 2, "test": 1, "validated": 8}
+    taken = "TEST (test), dev-other_2 (dev), devset (dev), train-clean-100 (train)"
+    assert f"folders taken as splits: {taken}\n" in found.printed
+
+
 def test_clips_have_names_that_differ_in_more_than_case(capfd, tmp_path):
     names = ("a-b/c.wav", "a/b-c.wav", "a/B-C.wav", "a/b/c.wav", "a/.hidden.wav", "a/" + "é" * 120 + ".wav")
     for name in names:
@@ -189,6 +200,16 @@ def test_lines_of_a_name_and_a_text_mean_the_nearest_recording(capfd, tmp_path):
 
     assert cli.main(["data", "import", str(source), *options]) == 0
     assert "1 transcripts that fit several audio files (such as a0001)" in capfd.readouterr().out
+
+
+def test_lines_that_give_no_transcript_are_counted(capfd, tmp_path):
+    sound(tmp_path / "s" / "ada" / "a1.wav")
+    text(tmp_path / "s" / "all.txt", "a1=one", "=two", "a1=three")
+    options = ("--texts", "all.txt", "--texts-line", r"(\w+)?=(.*)")
+    found = imported(capfd, tmp_path, tmp_path / "s", *options)
+    assert found.texts() == {"a1.wav": "one"}
+    assert "note: 1 lines without a name and a text (such as =two)" in found.printed
+    assert "note: 1 duplicate transcripts, which were not used (such as a1)" in found.printed
 
 
 def test_copies_are_files_of_their_own(capfd, tmp_path):
