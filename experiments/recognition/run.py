@@ -86,15 +86,12 @@ class Finetuning:
 
     def _updates_of_minutes(self) -> int:
         """Measure the pace, and plan the updates that fit; a run that continues keeps its plan."""
-        key, minutes = jax.random.key(self.settings["seed"]), self.settings["minutes"]
-        held = self.folder.path / DATA
-        if held.exists():
+        minutes = self.settings["minutes"]
+        if (held := self.folder.path / DATA).exists():
             updates = read_json(held)["updates"]
-            print(
-                f"--minutes {minutes:g}: the run has {updates:,} updates, as planned when it began",
-                flush=True,
-            )
+            print(time_budget.planned_before(minutes, updates), flush=True)
             return updates
+        key = jax.random.key(self.settings["seed"])
         state = self._initial(key)
         rates = dict.fromkeys(("encoder", "head"), np.float32(0))
 

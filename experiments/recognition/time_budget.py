@@ -100,10 +100,15 @@ def updates_that_fit(minutes: float, pace: Pace, evaluate_every: Callable[[int],
 def described(minutes: float, pace: Pace, updates: int) -> str:
     """Tell in a line what was measured, and what is planned."""
     return (
-        f"--minutes {minutes:g}: {updates:,} updates fit; an update takes {pace.update_seconds:.2g} s, "
-        f"a validation {pace.validation_seconds:.2g} s. Compiling and measuring took "
+        f"--minutes {minutes:g}: {updates:,} updates fit; an update takes {pace.update_seconds:.2g} s "
+        f"and a validation {pace.validation_seconds:.2g} s. Compiling and measuring took "
         f"{duration(pace.measuring_seconds)}, which do not count; nor does the scoring of test"
     )
+
+
+def planned_before(minutes: float, updates: int) -> str:
+    """Tell in a line what a run that continues has planned."""
+    return f"--minutes {minutes:g}: the run has {updates:,} updates, as planned when it began"
 
 
 class Deadline:

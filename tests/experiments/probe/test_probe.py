@@ -189,7 +189,7 @@ def rows_with(**changes):
             [],
             "has no sentence: a probe needs a column of its tables",
         ),
-        ({"train": said("abc")}, [], "has no dev.tsv and no test.tsv, and 3 speakers in train.tsv"),
+        ({"train": said("ab")}, [], "has no dev.tsv and no test.tsv, and 2 speakers in train.tsv"),
         ({"train": said("a")}, [], "and 1 speaker in train.tsv: too few to set some aside"),
         (rows_with(train=said("abc", ["low"])), [], "has 1 class (low) with two clips or more"),
         (rows_with(test=said("f", ["unheard"])), [], "no clip of test is of a class that a probe is trained"),
