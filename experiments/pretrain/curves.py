@@ -82,6 +82,8 @@ def _summary(lines: Lines, best: Mapping[str, Any] | None, task: Task) -> str:
         )
     if best is not None:
         column = task.best_by.replace("heldout_", "held-out ").replace("_", " ")
+        if task.best_by == task.heldout_loss and not column.endswith("loss"):
+            column += " loss"
         words.append(f"Dash-dotted line: round {best['round']}, the best by {column}.")
     words.append("One run, one seed; a band, where there is one, runs from the best to the worst client.")
     return " ".join(words)

@@ -73,7 +73,7 @@ def _design(result: dict[str, Any]) -> str:
     return (
         f"Encoders: {models}.{alike} Every run hears the same audio ({_audio(result)}) of speakers who are "
         f"not in test. {how} "
-        f"Differences are paired by seed ({result['seeds']} seeds); the last column's intervals are over "
+        f"Differences are paired by seed ({result['seeds']} in all); the last column's intervals are over "
         f"test speakers. All {len(result['comparisons'])} intervals of a column hold together with 95 % "
         "probability (Bonferroni)."
     )

@@ -76,7 +76,7 @@ class Over:
 
 
 def test_training_stops_at_a_validation_when_the_minutes_are_over(monkeypatch):
-    """Of eight updates with validations every four, those until the third."""
+    """A run of eight updates, with a validation every four, stops and validates once its time is over."""
 
     class Batches(list):
         steps_per_epoch = 8

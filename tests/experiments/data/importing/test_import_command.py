@@ -1,4 +1,4 @@
-"""What `data import` refuses, and what it leaves behind."""
+"""`data import` refuses bad input in one line, and leaves nothing behind."""
 
 import json
 
