@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from fed import client
+from fed.algorithm import Algorithm
 from fed.client import Block, ClientState, LocalTraining
 from fed.keys import client_number, round_key
 from fed.protocols import PyTree
@@ -70,13 +71,14 @@ def run(
 
     @jax.jit
     def run_block(state: ClientState, block: Block, key, first_step):
-        return client.train_block(training, state, block, number, key, first_step)
+        return client.train_block(training, Algorithm(), state, block, number, key, first_step)
 
     for index in range(int(state.round_index), num_stretches):
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums)
         zero = jnp.zeros((), jnp.float32)
         carried = ClientState(
-            state.parameters, state.optimizer_state, state.objective_state, zeros, (zero, zero)
+            *(state.parameters, state.optimizer_state, state.objective_state),
+            *(zeros, (zero, zero), (), (zero, zero)),
         )
         stream, done = batches(index), 0
         while done < steps_per_stretch:

@@ -12,10 +12,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from fed.algorithm import Server
 from fed.client import Block
 from fed.cohort import Shared
 from fed.keys import round_key
-from fed.placement import model_shardings, put, replicate
+from fed.placement import fetch, model_shardings, put, replicate
 from fed.round import Engine
 from fed.server import ServerState
 
@@ -143,21 +144,25 @@ def _arguments(engine: Engine, server: ServerState) -> tuple[Any, ...]:
     """Arguments of a group's program, with batches of zeros, on which its time does not depend."""
     programs = engine.programs
     server = replicate(server, model_shardings(programs.mesh, server))
-    model = (server.parameters, server.objective_state)
+    sent = Server(server.parameters, server.optimizer_state)
+    kept = jax.jit(programs.kept)(server.parameters)
     clients = programs.rows.stop - programs.rows.start
     shape = (clients, engine.block_steps)
     steps = np.broadcast_to(np.arange(engine.block_steps, dtype=np.int32), shape)
     batches = jax.tree.map(lambda leaf: np.zeros((*shape, *leaf.shape), leaf.dtype), engine.batch)
     block = Block._make((batches, np.ones(shape, bool), np.ones(shape, bool), steps))
     by_client = programs.by_client
+    stacked = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (clients, *leaf.shape)), fetch(kept))
     return (
-        programs.empty(*model),
-        *model,
+        programs.empty(sent, server.objective_state),
+        sent,
+        server.objective_state,
+        put(stacked, by_client),
         put(block, by_client),
         put(np.arange(clients, dtype=np.uint32), by_client),
         replicate(round_key(0, 0), programs.replicated),
         replicate(np.int32(0), programs.replicated),
-        Shared(server.parameters, engine.data),
+        Shared(sent, engine.data),
         put(np.ones(clients, np.float32), by_client),
     )
 

@@ -8,9 +8,9 @@ import math
 from typing import NamedTuple
 
 import jax
-import optax
 
-from fed.aggregation import LogWeight
+from fed.aggregation import Accumulator
+from fed.algorithm import Algorithm, Server
 from fed.client import LocalTraining
 from fed.privacy.noise import Privacy
 from fed.protocols import FederationError, PyTree
@@ -38,16 +38,15 @@ class RoundSettings(NamedTuple):
 
     Attributes:
         training: how one client trains.
-        rule: a client's log weight from its loss and the weight of its data.
-        server_optimizer: gets the negative mean update as its gradient.
+        algorithm: what clients begin with, descend along and send, and what the server makes of it.
         layout: lanes, chunk and shards.
         max_update_norm: an update of a larger Euclidean norm is left out.
-        privacy: clip the updates and add noise to their sum; needs `aggregation.uniform` as the rule.
+        privacy: clip the updates and add noise to their sum; needs `aggregation.uniform` as the rule, and
+            an algorithm whose clients send their updates and keep nothing.
     """
 
     training: LocalTraining
-    rule: LogWeight
-    server_optimizer: optax.GradientTransformation
+    algorithm: Algorithm
     layout: Layout
     max_update_norm: float = math.inf
     privacy: Privacy | None = None
@@ -57,12 +56,28 @@ class Shared(NamedTuple):
     """Values that all clients of a round read and none changes.
 
     Attributes:
-        anchor: the round's first parameters. FedProx alone reads them; jit drops unused arguments.
+        server: the model that the round sends, and the algorithm's state. FedAvg's steps read neither; jit
+            drops unused arguments.
         data: `protocols.Resident.data`, if the source has resident data.
     """
 
-    anchor: PyTree
+    server: Server
     data: PyTree = ()
+
+
+class Totals(NamedTuple):
+    """A lane's running totals over the clients of a round.
+
+    Attributes:
+        accumulator: of (messages, changes of the objective's state); without the messages where the
+            algorithm combines them itself.
+        sums: the objective's sums.
+        clients: clients that counted, float32.
+    """
+
+    accumulator: Accumulator
+    sums: PyTree
+    clients: jax.Array
 
 
 class Verdict(enum.IntEnum):
@@ -70,7 +85,7 @@ class Verdict(enum.IntEnum):
 
     ACCEPTED = 0
     NOTHING_LEARNT = 1  # its loss has no weight
-    NOT_FINITE = 2  # its loss, its weight, its update or its objective state
+    NOT_FINITE = 2  # its loss, its weight, its update, its message or its objective state
     TOO_LARGE = 3  # its update's norm
 
 
@@ -83,6 +98,20 @@ class ClientReport(NamedTuple):
     update_norm: jax.Array  # before clipping
     clipped: jax.Array  # share of its arrays that privacy scaled down
     round_loss: jax.Array  # mean over all local steps
+
+
+class Folded(NamedTuple):
+    """The clients of a group after their round; leaves [client, ...].
+
+    Attributes:
+        report: on each client.
+        messages: zero where a client does not count; () where the algorithm takes the weighted mean.
+        kept: the clients' new states; () where clients keep nothing.
+    """
+
+    report: ClientReport
+    messages: PyTree
+    kept: PyTree
 
 
 def choose_layout(

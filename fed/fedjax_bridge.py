@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import optax
 
 from fed import server, simulation
-from fed.aggregation import LogWeight
+from fed.algorithm import Algorithm
 from fed.client import LocalTraining
 from fed.cohort import Layout, RoundSettings
 from fed.keys import client_number
@@ -178,8 +177,7 @@ def sampler(fedjax_sampler: "fedjax.client_samplers.ClientSampler") -> Sampler:
 
 def federated_algorithm(
     training: LocalTraining,
-    rule: LogWeight,
-    server_optimizer: optax.GradientTransformation,
+    algorithm: Algorithm,
     layout: Layout,
     *,
     batch_size: int,
@@ -197,18 +195,20 @@ def federated_algorithm(
 
     Args:
         training: how a client trains.
-        rule: how updates are weighted; the weight of a client's data is its number of examples.
-        server_optimizer: gets the negative mean update as its gradient.
+        algorithm: ours; the weight of a client's data is its number of examples. It has to be one whose
+            clients keep nothing, as fedjax has no place for their state and no size of the population.
         layout: lanes and chunk.
         batch_size, num_epochs, seed, to_batch: as for `FedjaxSource`.
         steps_per_round: local steps by which schedules advance in a round, best the longest client's.
     """
     import fedjax
 
-    engine, settings = None, RoundSettings(training, rule, server_optimizer, layout)
+    engine, settings = None, RoundSettings(training, algorithm, layout)
+    if algorithm.client_init is not None:
+        raise FederationError("fedjax has no place for states of clients: use fed.simulation")
 
     def init(key: jax.Array) -> ServerState:
-        return server.init(training.objective, server_optimizer, key)
+        return server.init(training.objective, algorithm, key)
 
     def apply(state: ServerState, clients: Sequence[tuple]):
         nonlocal engine

@@ -29,7 +29,8 @@ class Stream(enum.IntEnum):
 
 
 # Keys that belong to no round take the numbers of rounds that no run reaches.
-_PRIVACY_NOISE, _INITIAL, _EVALUATION = 2**31 - 3, 2**31 - 2, 2**31 - 1
+_BROADCAST, _PRIVACY_NOISE, _INITIAL, _EVALUATION = 2**31 - 4, 2**31 - 3, 2**31 - 2, 2**31 - 1
+_MESSAGE = 2**31 - 1  # a local step that no client reaches
 
 
 def stream_generator(stream: Stream, *identity: int) -> np.random.Generator:
@@ -65,6 +66,16 @@ def round_key(seed: int, round_index: int) -> jax.Array:
 def noise_key(seed: int, round_index: int) -> jax.Array:
     """Make the key of the noise that makes a round's mean update private."""
     return jax.random.fold_in(round_key(seed, _PRIVACY_NOISE), round_index)
+
+
+def broadcast_key(seed: int, round_index: int) -> jax.Array:
+    """Make the key of what the server draws before it sends its model."""
+    return jax.random.fold_in(round_key(seed, _BROADCAST), round_index)
+
+
+def message_key(key: jax.Array, client: ArrayLike) -> jax.Array:
+    """Make the key of what a client draws before it sends its message; arguments as of `step_key`."""
+    return step_key(key, client, np.int32(_MESSAGE))
 
 
 def step_key(key: jax.Array, client: ArrayLike, local_step: ArrayLike) -> jax.Array:

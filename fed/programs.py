@@ -17,9 +17,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fed import aggregation, client, server
-from fed.aggregation import Accumulator
+from fed.algorithm import Combined, Server, Trained, send_update, update_of
 from fed.client import Block, ClientState
-from fed.cohort import ClientReport, RoundSettings, Shared, Verdict
+from fed.cohort import ClientReport, Folded, RoundSettings, Shared, Totals, Verdict
+from fed.keys import message_key
 from fed.lane_threads import for_lanes
 from fed.placement import SHARDS, lanes_of_this_process, model_shardings, shard_spec
 from fed.privacy.noise import clip, noisy_mean
@@ -40,6 +41,10 @@ class Programs(NamedTuple):
     whole: Any  # start, one block and fold, for groups whose steps fit into one block
     step: Any
     empty: Any
+    broadcast: Any  # None where the server sends its own parameters
+    streamed: bool  # messages are accumulated client by client, and not kept
+    message: Any  # one client's, for its shapes
+    kept: Any  # parameters -> a client's state before its first round
     rows: slice  # of a group: the clients whose lanes this process owns
     mesh: Mesh
     by_client: NamedSharding
@@ -62,41 +67,65 @@ def build_programs(
         read: `protocols.Resident.read`, if the source has resident data.
 
     Raises:
-        FederationError: privacy together with a rule that weighs clients by their data.
+        FederationError: privacy together with an algorithm that weighs clients by their data, or whose
+            clients send more than their updates.
     """
-    if settings.privacy is not None and settings.rule is not aggregation.uniform:
-        raise FederationError(
-            "privacy needs the uniform rule: weights that come from the data are not private"
-        )
-    layout = settings.layout
+    if settings.privacy is not None:
+        _check_private(settings.algorithm)
+    layout, algorithm = settings.layout, settings.algorithm
     held = np.array((devices or jax.devices())[: layout.lanes * layout.shards])
     mesh = Mesh(held.reshape(layout.lanes, layout.shards), ("lanes", SHARDS))
     here = lanes_of_this_process(mesh)
     functions = _RoundFunctions(settings, sums, mesh, read)
     program = functools.partial(_program, mesh)
+    model = (EVERYWHERE, EVERYWHERE)  # server, objective state
     training = (CLIENTS, CLIENTS, EVERYWHERE, EVERYWHERE, EVERYWHERE)  # block, numbers, key, step, shared
     return Programs(
-        start=program(functions.start, (EVERYWHERE, EVERYWHERE), CLIENTS),
+        start=program(functions.start, (*model, CLIENTS), CLIENTS),
         block=program(functions.block, (CLIENTS, *training), CLIENTS, donate=(0,)),
         fold=program(
             functions.fold,
-            (CLIENTS, CLIENTS, EVERYWHERE, EVERYWHERE, CLIENTS),
+            (CLIENTS, CLIENTS, *model, CLIENTS, CLIENTS, EVERYWHERE),
             (CLIENTS, CLIENTS),
             donate=(0,),
         ),
         whole=program(
             functions.whole,
-            (CLIENTS, EVERYWHERE, EVERYWHERE, *training, CLIENTS),
+            (CLIENTS, *model, CLIENTS, *training, CLIENTS),
             (CLIENTS, CLIENTS, CLIENTS),
             donate=(0,),
         ),
         step=jax.jit(functions.placed_step, donate_argnums=0),
-        empty=program(functions.empty, (EVERYWHERE, EVERYWHERE), CLIENTS),
+        empty=program(functions.empty, model, CLIENTS),
+        broadcast=jax.jit(functions.placed_broadcast) if algorithm.broadcast is not None else None,
+        streamed=algorithm.combine is None,
+        message=functions.message,
+        kept=functions.kept,
         rows=slice(here.start * layout.chunk, here.stop * layout.chunk),
         mesh=mesh,
         by_client=NamedSharding(mesh, CLIENTS),
         replicated=NamedSharding(mesh, EVERYWHERE),
     )
+
+
+def _check_private(algorithm: Any) -> None:
+    """Refuse an algorithm for which the noise of `fed.privacy` would not be enough."""
+    if algorithm.log_weight is not aggregation.uniform:
+        raise FederationError(
+            "privacy needs the uniform rule: weights that come from the data are not private"
+        )
+    if algorithm.message is not send_update or algorithm.combine is not None or algorithm.client_init:
+        raise FederationError(
+            "privacy needs an algorithm whose clients send their updates alone and keep nothing, and whose "
+            "server takes their mean"
+        )
+
+
+def _all_finite(tree: PyTree) -> jax.Array:
+    found = [
+        jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+    return jnp.array(found, bool).all()
 
 
 def _program(mesh: Mesh, function: Callable, in_specs: Any, out_specs: Any, donate: Any = ()) -> Any:
@@ -120,84 +149,156 @@ class _RoundFunctions:
     mesh: Mesh
     read: Read | None
 
-    def start(self, parameters: PyTree, objective_state: PyTree) -> ClientState:
+    def start(self, sent: Server, objective_state: PyTree, kept: PyTree) -> ClientState:
         """Every client at the beginning of its round."""
-        chunk = self.settings.layout.chunk
-        fresh = client.start(self.settings.training, parameters, objective_state, self.sums)
-        stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (chunk, *leaf.shape)), fresh)
-        return self._spread(stacked, 1)
+        settings = self.settings
+
+        def one(own: PyTree) -> ClientState:
+            return client.start(settings.training, settings.algorithm, sent, objective_state, own, self.sums)
+
+        return self._spread(jax.vmap(one, axis_size=settings.layout.chunk)(kept), 1)
 
     def block(self, state: ClientState, steps: Block, numbers, key, first_step, shared: Shared):
         """Every client after one block of its steps."""
         reading = {} if self.read is None else {"read": functools.partial(self.read, shared.data)}
-        train = functools.partial(client.train_block, self.settings.training, **reading)
+        train = functools.partial(
+            client.train_block, self.settings.training, self.settings.algorithm, **reading
+        )
         trained = self._over_clients(train, (0, 0, 0, None, None, None))
-        return self._spread(trained(state, steps, numbers, key, first_step, shared.anchor), 1)
+        return self._spread(trained(state, steps, numbers, key, first_step, shared.server), 1)
 
-    def fold(self, accumulator, state: ClientState, parameters, objective_state, data_weight):
-        """Add the clients' updates and sums to the lane's; report on each client."""
+    def fold(self, totals, state: ClientState, sent: Server, objective_state, data_weight, numbers, key):
+        """Add the clients' messages and sums to the lane's totals; report on each client."""
         if self.settings.privacy is not None and jax.tree.leaves(objective_state):
             raise FederationError("an objective with a state of its own cannot be trained privately")
-        judge = functools.partial(self._judge, parameters, objective_state)
-        values, client_sums, report = self._over_clients(judge, (0, 0))(state, data_weight)
-        old, old_sums = jax.tree.map(lambda leaf: leaf[0], accumulator)
-        new = aggregation.add(old, values, report.log_weight)
+        judge = functools.partial(self._judge, sent, objective_state, key)
+        judged = self._over_clients(judge, (0, 0, 0))(state, data_weight, numbers)
+        (messages, changes), client_sums, report, kept = judged
         left_out = report.verdict != Verdict.ACCEPTED
-        kept = jax.tree.map(lambda leaf: aggregation.zero_where(left_out, leaf).sum(0), client_sums)
-        new_sums = jax.tree.map(jnp.add, old_sums, kept)
-        return self._spread(jax.tree.map(lambda leaf: leaf[None], (new, new_sums)), 1), report
+        client_sums, stacked = jax.tree.map(
+            lambda leaf: aggregation.zero_where(left_out, leaf), (client_sums, messages)
+        )
+        streamed = self.settings.algorithm.combine is None
+        old: Totals = jax.tree.map(lambda leaf: leaf[0], totals)
+        new = Totals(
+            aggregation.add(old.accumulator, (messages if streamed else (), changes), report.log_weight),
+            jax.tree.map(lambda total, leaf: total + leaf.sum(0), old.sums, client_sums),
+            old.clients + (~left_out).sum(dtype=jnp.float32),
+        )
+        new = self._spread(jax.tree.map(lambda leaf: leaf[None], new), 1)
+        return new, Folded(report, () if streamed else stacked, kept)
 
     def whole(
-        self, accumulator, parameters, objective_state, steps: Block, numbers, key, first_step, shared, weight
+        self,
+        totals,
+        sent,
+        objective_state,
+        kept,
+        steps: Block,
+        numbers,
+        key,
+        first_step,
+        shared,
+        weight,
     ):
         """`start`, one `block` and `fold` in one program."""
-        state = self.block(self.start(parameters, objective_state), steps, numbers, key, first_step, shared)
-        new, report = self.fold(accumulator, state, parameters, objective_state, weight)
-        return new, report, state
+        begun = self.start(sent, objective_state, kept)
+        state = self.block(begun, steps, numbers, key, first_step, shared)
+        return *self.fold(totals, state, sent, objective_state, weight, numbers, key), state
 
-    def empty(self, parameters: PyTree, objective_state: PyTree):
-        """A lane's accumulator and sums before its first client."""
-        accumulator = aggregation.empty((parameters, objective_state))
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.sums)
-        return self._spread(jax.tree.map(lambda leaf: leaf[None], (accumulator, zeros)), 1)
+    def empty(self, sent: Server, objective_state: PyTree):
+        """A lane's totals before its first client."""
+        messages = ()
+        if self.settings.algorithm.combine is None:
+            messages = jax.eval_shape(self.message, sent, objective_state)
+        totals = Totals(
+            aggregation.empty((messages, objective_state)),
+            jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.sums),
+            jnp.float32(0.0),
+        )
+        return self._spread(jax.tree.map(lambda leaf: leaf[None], totals), 1)
 
-    def step(self, state: ServerState, per_lane: tuple[Accumulator, PyTree], key: jax.Array):
-        """Combine the lanes and step the server: (new state, sums, norm of the mean update)."""
-        privacy = self.settings.privacy
-        accumulators, lane_sums = per_lane
-        accumulator = aggregation.combine(accumulators)
+    def step(self, state: ServerState, totals: Totals, stacked: Sequence, key: jax.Array, population):
+        """Combine the lanes and step the server: (new state, sums, norm of the combined update).
+
+        `stacked` has (messages, log weights) of each group, where the algorithm combines them itself.
+        """
+        privacy, algorithm = self.settings.privacy, self.settings.algorithm
+        accumulator = aggregation.combine(totals.accumulator)
         if privacy is None:
-            update, change = aggregation.finish(accumulator)
+            message, change = aggregation.finish(accumulator)
         else:
-            update, change = aggregation.total(accumulator)
-            update = noisy_mean(update, privacy, key)
-        new = server.step(self.settings.server_optimizer, state, update, change)
+            message, change = aggregation.total(accumulator)
+            message = noisy_mean(message, privacy, key)
+        if algorithm.combine is not None:
+            messages, log_weights = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *stacked)
+            message = algorithm.combine(messages, log_weights)
+            message = jax.tree.map(lambda leaf: jnp.where(accumulator.weight > 0, leaf, 0), message)
+        combined = Combined(message, totals.clients.sum(), population)
+        new = server.step(algorithm, state, combined, change)
         if privacy is None:
             # Without any update the model stays as it is: momentum alone must not move it.
             answered = accumulator.weight > 0
             kept = jax.tree.map(lambda after, before: jnp.where(answered, after, before), new, state)
             new = kept._replace(round_index=new.round_index)
-        return new, jax.tree.map(lambda leaf: leaf.sum(0), lane_sums), optax.tree.norm(update)
+        sums = jax.tree.map(lambda leaf: leaf.sum(0), totals.sums)
+        return new, sums, optax.tree.norm(update_of(message))
 
-    def placed_step(self, state: ServerState, per_lane: tuple[Accumulator, PyTree], key: jax.Array):
+    def placed_step(self, state: ServerState, *others):
         """`step`, with its results on the devices where the next round wants them."""
         replicated = NamedSharding(self.mesh, EVERYWHERE)
-        shapes = jax.eval_shape(self.step, state, per_lane, key)
+        shapes = jax.eval_shape(self.step, state, *others)
         shardings = (model_shardings(self.mesh, shapes[0]), *jax.tree.map(lambda _: replicated, shapes[1:]))
-        found = self.step(state, per_lane, key)
-        return jax.tree.map(jax.lax.with_sharding_constraint, found, shardings)
+        return jax.tree.map(jax.lax.with_sharding_constraint, self.step(state, *others), shardings)
 
-    def _judge(self, parameters, objective_state, state: ClientState, data_weight):
-        """One client's ((update, change of state), sums, report)."""
+    def placed_broadcast(self, held: Server, key: jax.Array) -> PyTree:
+        """The parameters that the server sends, on the devices where the round wants them."""
+        assert self.settings.algorithm.broadcast is not None
+        sent = self.settings.algorithm.broadcast(held, key)
+        return jax.tree.map(jax.lax.with_sharding_constraint, sent, model_shardings(self.mesh, sent))
+
+    def message(self, sent: Server, objective_state: PyTree) -> PyTree:
+        """A client's message, for its shapes."""
+        kept = self.kept(sent.parameters)
+        state = client.start(
+            self.settings.training, self.settings.algorithm, sent, objective_state, kept, self.sums
+        )
+        return self._send(sent, state, jnp.uint32(0), jax.random.key(0))[0]
+
+    def kept(self, parameters: PyTree) -> PyTree:
+        """The state of a client before its first round; () where clients keep nothing."""
+        made = self.settings.algorithm.client_init
+        return () if made is None else made(self.settings.training, parameters)
+
+    def _send(self, sent: Server, state: ClientState, number, key) -> tuple[PyTree, PyTree]:
+        """One client's (message, new state)."""
+        steps, rates = state.done
+        counted = jnp.maximum(steps, 1.0)  # of padding nothing counts, and it must not divide by zero
+        return self.settings.algorithm.message(
+            Trained(
+                state.parameters,
+                state.optimizer_state,
+                state.memory,
+                sent,
+                counted,
+                rates / counted,
+                message_key(key, number),
+            )
+        )
+
+    def _judge(self, sent: Server, objective_state, key, state: ClientState, data_weight, number):
+        """One client's ((message, change of state), sums, report, new state)."""
         privacy, max_update_norm = self.settings.privacy, self.settings.max_update_norm
-        update = jax.tree.map(jnp.subtract, state.parameters, parameters)
         change = jax.tree.map(jnp.subtract, state.objective_state, objective_state)
+        message, kept = self._send(sent, state, number, key)
         total, weight = state.last_loss
         loss = total / jnp.where(weight > 0, weight, 1.0)
-        norm = optax.tree.norm(update)
-        log_weight = self.settings.rule(loss, data_weight)
+        norm = optax.tree.norm(jax.tree.map(jnp.subtract, state.parameters, sent.parameters))
+        log_weight = self.settings.algorithm.log_weight(loss, data_weight)
         finite = jnp.isfinite(loss) & jnp.isfinite(log_weight) & jnp.isfinite(norm)
         finite &= jnp.isfinite(optax.tree.norm(change))
+        if self.settings.algorithm.message is not send_update:
+            finite &= _all_finite((message, kept))
         # A loss without weight belongs to padding, or to a client that learnt nothing. Its value of 0
         # would win a softmax over negative losses.
         verdict = jnp.select(
@@ -208,11 +309,11 @@ class _RoundFunctions:
         log_weight = jnp.where(verdict == Verdict.ACCEPTED, log_weight, -jnp.inf)
         clipped = jnp.float32(0.0)
         if privacy is not None:
-            update, clipped = clip(update, privacy)
+            message, clipped = clip(message, privacy)
         total, weight = state.sums["loss"]
         round_loss = total / jnp.where(weight > 0, weight, 1.0)
         report = ClientReport(loss, log_weight, verdict, norm, clipped, round_loss)
-        return (update, change), state.sums, report
+        return (message, change), state.sums, report, kept
 
     def _over_clients(self, function: Callable, in_axes: tuple[int | None, ...]) -> Callable:
         """Map a function of one client over the lane's clients."""

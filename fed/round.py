@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fed.algorithm import Server
 from fed.client import Block
-from fed.cohort import ClientReport, Layout, Shared
-from fed.keys import client_number, noise_key, round_key
+from fed.client_states import ClientStates
+from fed.cohort import ClientReport, Folded, Layout, Shared, Totals, Verdict
+from fed.keys import broadcast_key, client_number, noise_key, round_key
 from fed.placement import fetch, model_shardings, put, replicate
 from fed.programs import Programs
 from fed.protocols import ClientPlan, ClientSource, FederationError, PyTree
@@ -29,7 +31,9 @@ class Engine(NamedTuple):
     layout: Layout
     block_steps: int  # one number for a whole run: the block program compiles once
     batch: PyTree  # shapes and dtypes of every batch
+    population: int = 0  # all clients that there are; 0 takes those of each round for all
     data: PyTree = ()  # `protocols.Resident.data`, on the devices
+    states: ClientStates | None = None  # None where clients keep nothing
 
 
 class ClientModels(NamedTuple):
@@ -89,6 +93,7 @@ class _GroupBlock(NamedTuple):
 
     first: bool
     last: bool
+    members: list[str]
     plans: list[ClientPlan]
     block: Block
     numbers: jax.Array
@@ -97,8 +102,9 @@ class _GroupBlock(NamedTuple):
 class _Trained(NamedTuple):
     """All groups of a round after their training."""
 
-    accumulator: Any
+    totals: Totals
     reports: list[ClientReport]  # one per group
+    stacked: list[tuple[PyTree, jax.Array]]  # messages and log weights of each group, if they are kept
     models: list[tuple[PyTree, PyTree]]  # one per group, if they are kept
     step_slots: int
 
@@ -121,17 +127,24 @@ def run_round(
         server: the state before the round; it is consumed.
         source: the clients' data.
         cohort: client ids; their order changes nothing but the order of summation. A client without
-            steps is reported as NOTHING_LEARNT. A client that is there twice trains and counts twice.
-            An empty cohort changes the round's number alone, and under privacy adds the noise.
+            steps is reported as NOTHING_LEARNT. A client that is there twice trains and counts twice, and
+            is an error where clients keep a state. An empty cohort changes the round's number alone, and
+            under privacy adds the noise.
         seed: the seed of the round's keys.
         round_index: from 0.
         first_step: global step of the round's first local step.
         keep_models: copy the clients' models to the host. The result is the same; each group is waited for.
 
     Raises:
-        FederationError: a client has fewer batches than steps, or steps and a weight that is not positive.
+        FederationError: a client has fewer batches than steps, or steps and a weight that is not positive,
+            or is there twice while clients keep a state.
     """
     plans = _plans(source, cohort, round_index)
+    if engine.states is not None and len(plans) < len(cohort):
+        raise FederationError(
+            f"round {round_index + 1} has a client twice, and this algorithm's clients keep a state: draw "
+            "clients without replacement"
+        )
     programs = engine.programs
     # Clients with similar numbers of steps share a group, so that few steps are padding.
     ordered = sorted(cohort, key=lambda client_id: (-plans[client_id].num_steps, client_id))
@@ -139,12 +152,22 @@ def run_round(
     first = replicate(np.int32(first_step), programs.replicated)
     server = replicate(server, model_shardings(programs.mesh, server))
     # The last program consumes the server's state and would overwrite a view of it.
-    model = (server.parameters, server.objective_state)
+    sent = Server(server.parameters, server.optimizer_state)
+    if programs.broadcast is not None:
+        drawn = replicate(broadcast_key(seed, round_index), programs.replicated)
+        sent = sent._replace(parameters=programs.broadcast(sent, drawn))
+    model = (sent.parameters, server.objective_state)
     before = jax.tree.map(lambda leaf: fetch(jnp.copy(leaf)), model) if keep_models else None
     blocks = _prefetch(_group_blocks(engine, source, ordered, plans, round_index))
-    trained = _train_groups(engine, server, blocks, key, first, keep_models)
+    trained = _train_groups(
+        engine, (sent, server.objective_state), blocks, key, first, round_index, keep_models
+    )
     noise = replicate(noise_key(seed, round_index), programs.replicated)
-    new_server, sums, norm = programs.step(server, trained.accumulator, noise)
+    population = replicate(np.float32(engine.population or len(ordered)), programs.replicated)
+    stacked = trained.stacked
+    if not programs.streamed and not stacked:
+        stacked = [_no_messages(engine, sent, server.objective_state)]
+    new_server, sums, norm = programs.step(server, trained.totals, stacked, noise, population)
     empty = np.zeros(0, np.float32)
     reports = [fetch(report) for report in trained.reports]
     reports = reports or [ClientReport._make((empty, empty, empty.astype(np.int32), empty, empty, empty))]
@@ -175,45 +198,78 @@ def _plans(source: ClientSource, cohort: Sequence[str], round_index: int) -> dic
 
 def _train_groups(
     engine: Engine,
-    server: ServerState,
+    model: tuple[Server, PyTree],
     blocks: Iterator[_GroupBlock],
     key: jax.Array,
     first_step: jax.Array,
+    round_index: int,
     keep_models: bool,
 ) -> _Trained:
-    """Train one group after the other and accumulate their updates."""
+    """Train one group after the other and accumulate their messages."""
     programs = engine.programs
-    model = (server.parameters, server.objective_state)
-    shared = Shared(server.parameters, engine.data)
-    accumulator = programs.empty(*model)
+    shared = Shared(model[0], engine.data)
+    totals = programs.empty(*model)
     reports: list[ClientReport] = []
-    kept: list[tuple[PyTree, PyTree]] = []
+    stacked: list[tuple[PyTree, jax.Array]] = []
+    models: list[tuple[PyTree, PyTree]] = []
+    waiting: list[tuple[list[str], Folded]] = []  # groups whose clients' states are still on the device
     state, slots = None, 0
     under_way: deque[jax.Array] = deque()
     for item in blocks:
         slots += item.block.valid.size
         inputs = (item.block, item.numbers, key, first_step, shared)
-        report = None
+        folded = None
         if item.first and item.last:
-            weights = _data_weights(engine, item.plans)
-            accumulator, report, state = programs.whole(accumulator, *model, *inputs, weights)
+            weights, kept = _data_weights(engine, item.plans), _kept(engine, item.members)
+            totals, folded, state = programs.whole(totals, *model, kept, *inputs, weights)
         else:
             if item.first:
-                state = programs.start(*model)
+                state = programs.start(*model, _kept(engine, item.members))
             state = programs.block(state, *inputs)
             if item.last:
                 weights = _data_weights(engine, item.plans)
-                accumulator, report = programs.fold(accumulator, state, *model, weights)
+                totals, folded = programs.fold(totals, state, *model, weights, item.numbers, key)
         # A block stays in memory until it has run: hand over only a few ahead.
         under_way.append(state.last_loss[1] + 0.0)
         if len(under_way) > BLOCKS_UNDER_WAY:
             under_way.popleft().block_until_ready()
-        if report is not None:
-            reports.append(report)
+        if folded is not None:
+            reports.append(folded.report)
+            if not programs.streamed:
+                stacked.append((folded.messages, folded.report.log_weight))
             if keep_models:
-                kept.append(fetch((state.parameters, state.objective_state)))
+                models.append(fetch((state.parameters, state.objective_state)))
             state = None  # frees it before the next group's state is made
-    return _Trained(accumulator, reports, kept, slots)
+            if engine.states is not None:
+                waiting.append((item.members, folded))
+                if len(waiting) > 1:
+                    _put_back(engine.states, *waiting.pop(0), round_index)
+    for members, folded in waiting:
+        _put_back(engine.states, members, folded, round_index)
+    return _Trained(totals, reports, stacked, models, slots)
+
+
+def _kept(engine: Engine, members: list[str]) -> PyTree:
+    """A group's client states, on the devices; those of new clients in the places that stay empty."""
+    if engine.states is None:
+        return ()
+    rows = [*members, *[""] * (engine.layout.group_size - len(members))][engine.programs.rows]
+    return put(engine.states.take(rows), engine.programs.by_client)
+
+
+def _put_back(states: ClientStates | None, members: list[str], folded: Folded, round_index: int) -> None:
+    """Replace the states of the clients that counted."""
+    assert states is not None
+    kept, verdicts = fetch((folded.kept, folded.report.verdict))
+    rows = np.flatnonzero(verdicts[: len(members)] == Verdict.ACCEPTED)
+    states.put([members[row] for row in rows], jax.tree.map(lambda leaf: leaf[rows], kept), round_index + 1)
+
+
+def _no_messages(engine: Engine, sent: Server, objective_state: PyTree) -> tuple[PyTree, jax.Array]:
+    """The messages of a round without clients: one of zeros that does not count."""
+    found = jax.eval_shape(engine.programs.message, sent, objective_state)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape), leaf.dtype), found)
+    return replicate((zeros, jnp.full(1, -jnp.inf)), engine.programs.replicated)
 
 
 def _data_weights(engine: Engine, plans: list[ClientPlan]) -> jax.Array:
@@ -251,6 +307,7 @@ def _group_blocks(
             yield _GroupBlock(
                 first=done == 0,
                 last=done + block_steps >= longest,
+                members=members,
                 plans=group_plans,
                 block=put(block, programs.by_client),
                 numbers=numbers,

@@ -1,4 +1,4 @@
-"""The server: global parameters and their optimizer."""
+"""The server: its state, its optimizers, and its step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fed.algorithm import Algorithm, Combined, Server
 from fed.protocols import Objective, PyTree
 
 ADAPTIVITY = 1e-3  # tau of Reddi et al. 2021: added to the root of the second moment
@@ -59,42 +60,34 @@ OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
 
 
 class ServerState(NamedTuple):
-    """All that a run needs to continue; checkpoints hold exactly this."""
+    """All that a run needs to continue, but for what clients keep; checkpoints hold exactly this."""
 
     parameters: PyTree
     objective_state: PyTree
-    optimizer_state: PyTree
+    optimizer_state: PyTree  # `Algorithm.server_init`'s: of its server optimizer, and whatever else it keeps
     round_index: jax.Array  # int32, number of finished rounds
 
 
-def init(objective: Objective, optimizer: optax.GradientTransformation, key: jax.Array) -> ServerState:
+def init(objective: Objective, algorithm: Algorithm, key: jax.Array) -> ServerState:
     """Make the state before the first round.
 
     Args:
         objective: its `init` makes parameters and state.
-        optimizer: the server's, such as one of OPTIMIZERS; the simulation needs the same one.
+        algorithm: the one that the simulation runs.
         key: a scalar jax.random.key.
     """
     parameters, objective_state = objective.init(key)
-    return ServerState(parameters, objective_state, optimizer.init(parameters), jnp.int32(0))
+    return ServerState(parameters, objective_state, algorithm.server_init(parameters), jnp.int32(0))
 
 
 def step(
-    optimizer: optax.GradientTransformation,
-    server: ServerState,
-    mean_update: PyTree,
-    mean_state_change: PyTree,
+    algorithm: Algorithm, server: ServerState, combined: Combined, mean_state_change: PyTree
 ) -> ServerState:
-    """Apply the clients' mean update; its negative is the server optimizer's gradient.
-
-    With optax.sgd(1.0) the new parameters are the weighted mean of the clients' parameters.
-    """
-    gradient = jax.tree.map(jnp.negative, mean_update)
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        updates, optimizer_state = optimizer.update(gradient, server.optimizer_state, server.parameters)
+    """Apply a round's combined messages, and the mean change of the objective's state."""
+    new = algorithm.server_step(Server(server.parameters, server.optimizer_state), combined)
     return ServerState(
-        jax.tree.map(jnp.add, server.parameters, updates),
+        new.parameters,
         jax.tree.map(jnp.add, server.objective_state, mean_state_change),
-        optimizer_state,
+        new.state,
         server.round_index + 1,
     )

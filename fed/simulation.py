@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
-import optax
 
-from fed.aggregation import LogWeight
+from fed.algorithm import Algorithm
 from fed.attendance import Attend, Attendance, all_answer
 from fed.client import LocalTraining
+from fed.client_states import ClientStates
 from fed.cohort import ClientReport, Layout, RoundSettings, Verdict
 from fed.placement import fetch, replicate
 from fed.privacy.noise import Privacy
@@ -66,10 +67,10 @@ class RoundResult(NamedTuple):
 
 
 class Simulation(NamedTuple):
-    """A federated run: how clients train, how updates are combined, who takes part.
+    """A federated run: how clients train, the algorithm, who takes part.
 
     Attributes:
-        training, rule, server_optimizer, layout, max_update_norm, privacy: as of `cohort.RoundSettings`.
+        training, algorithm, layout, max_update_norm, privacy: as of `cohort.RoundSettings`.
         source: the clients' data.
         sampler: round index -> the invited clients.
         seed: the seed of all keys of the run.
@@ -77,11 +78,12 @@ class Simulation(NamedTuple):
         block_steps: local steps per block; None chooses by memory.
         keep_models: round index from 0 -> whether the result has the clients' models.
         attend: which invited clients answer in time.
+        states: what clients keep between rounds, from `client_states`; None makes a store in memory, where
+            the algorithm needs one.
     """
 
     training: LocalTraining
-    rule: LogWeight
-    server_optimizer: optax.GradientTransformation
+    algorithm: Algorithm
     source: ClientSource
     sampler: Sampler
     layout: Layout
@@ -92,13 +94,12 @@ class Simulation(NamedTuple):
     attend: Attend = all_answer
     max_update_norm: float = math.inf
     privacy: Privacy | None = None
+    states: ClientStates | None = None
 
     @property
     def settings(self) -> RoundSettings:
         """Settings from which the programs of its rounds are built."""
-        return RoundSettings(
-            self.training, self.rule, self.server_optimizer, self.layout, self.max_update_norm, self.privacy
-        )
+        return RoundSettings(self.training, self.algorithm, self.layout, self.max_update_norm, self.privacy)
 
 
 def abstract_sums(objective: Objective, parameters: PyTree, state: PyTree, batch: PyTree) -> PyTree:
@@ -119,7 +120,7 @@ def build_engine(
     """Build the programs of a run and choose its block size.
 
     Args:
-        settings: how clients train, how their updates are combined, and the layout.
+        settings: how clients train, the algorithm, and the layout.
         server: a state, for its shapes.
         batch: some client's batch, for its shapes and bytes.
         max_steps: most local steps that a client makes in a round, as far as known; it decides the block
@@ -135,8 +136,26 @@ def build_engine(
         settings.layout,
         choose_block_steps(max_steps, batch_bytes, settings.layout),
         jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), batch),
-        replicate(resident.data, programs.replicated) if resident else (),
+        data=replicate(resident.data, programs.replicated) if resident else (),
+        states=client_states(settings, server.parameters),
     )
+
+
+def client_states(
+    settings: RoundSettings, parameters: PyTree, folder: Path | None = None, *, on_disk: bool = False
+) -> ClientStates | None:
+    """Make the store of what clients keep between rounds; None where they keep nothing.
+
+    Args:
+        settings: of the run.
+        parameters: the server's, for their shapes.
+        folder, on_disk: as of `ClientStates`.
+    """
+    made = settings.algorithm.client_init
+    if made is None:
+        return None
+    initial = jax.jit(lambda held: made(settings.training, held))(parameters)
+    return ClientStates(fetch(initial), folder, on_disk=on_disk)
 
 
 def first_batch(source: ClientSource, client_ids: Sequence[str], round_index: int = 0) -> PyTree | None:
@@ -162,7 +181,11 @@ def prepare(simulation: Simulation, server: ServerState) -> Engine:
         raise FederationError(f"none of the {len(client_ids)} clients has anything to train on")
     resident = getattr(source, "resident", None)
     engine = build_engine(simulation.settings, server, batch, simulation.steps_per_round, resident=resident)
-    return engine._replace(block_steps=simulation.block_steps or engine.block_steps)
+    return engine._replace(
+        block_steps=simulation.block_steps or engine.block_steps,
+        population=len(client_ids),
+        states=simulation.states if simulation.states is not None else engine.states,
+    )
 
 
 def run(simulation: Simulation, server: ServerState, num_rounds: int) -> Iterator[RoundResult]:
@@ -171,7 +194,7 @@ def run(simulation: Simulation, server: ServerState, num_rounds: int) -> Iterato
     The incoming state is consumed (its buffers are donated).
 
     Args:
-        simulation: how clients train, who takes part, how updates are combined.
+        simulation: how clients train, the algorithm, who takes part.
         server: from `server.init` or a checkpoint.
         num_rounds: length of the whole run, including rounds before this call.
 

@@ -106,17 +106,15 @@ def vectorised(source: Any, method: str, form: str, layout: Any) -> Contender:
     """Run the engine with a given layout."""
     import jax
     import jax.numpy as jnp
-    import optax
 
     from fed import cohort, server, simulation
-    from fed.aggregation import fedavg
     from fed.round import run_round
 
     names = source.client_ids()
     objective, training = setting(form)
-    initial = server.init(objective, optax.sgd(1.0), jax.random.key(0))
+    initial = server.init(objective, averaging(), jax.random.key(0))
     first = next(source.client_batches(names[0], 0))
-    settings = cohort.RoundSettings(training, fedavg, optax.sgd(1.0), layout)
+    settings = cohort.RoundSettings(training, averaging(), layout)
     engine = simulation.build_engine(settings, initial, first, STEPS)
 
     def prepare():

@@ -46,7 +46,7 @@ def measure(model: str, population: int, cohort: int) -> dict[str, Any]:
     from experiments.bench.workload import NoiseClients
     from fed import cohort as layouts
     from fed import sampling, server, simulation
-    from fed.aggregation import fedavg
+    from fed.algorithms.averaging import averaging
     from fed.client import LocalTraining
     from profiling import process_memory
     from w2v_jax.config import PRESETS
@@ -55,12 +55,11 @@ def measure(model: str, population: int, cohort: int) -> dict[str, Any]:
 
     layout = layouts.choose_layout(cohort)
     config = PRESETS[model].replace(convolution_form=form_for_clients(layout.chunk))
-    objective, optimizer = pretraining_objective(config), optax.sgd(1.0)
+    objective = pretraining_objective(config)
     source = NoiseClients(population, steps=STEPS, batch=BATCH, seconds=SECONDS)
     run = simulation.Simulation(
         LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.01)),
-        fedavg,
-        optimizer,
+        averaging(),
         source,
         # One group of clients is enough for the first round, which only compiles.
         lambda index: sampling.uniform(source.client_ids(), cohort if index else layout.group_size, 0)(index),
@@ -68,7 +67,7 @@ def measure(model: str, population: int, cohort: int) -> dict[str, Any]:
         0,
         STEPS,
     )
-    state = jax.jit(lambda key: server.init(objective, optimizer, key))(jax.random.key(0))
+    state = jax.jit(lambda key: server.init(objective, averaging(), key))(jax.random.key(0))
     peak, seconds = 0, 0.0
     before, began = 0, time.perf_counter()
     for result in simulation.run(run, state, 2):

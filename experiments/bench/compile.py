@@ -44,11 +44,10 @@ def measure(model: str, batch: int, seconds: float) -> dict[str, Any]:
     """Child: run two rounds of two clients with one step each; the first round compiles."""
     xla_flags.configure_xla(model=model)
     import jax
-    import optax
 
     from experiments.bench.workload import NoiseClients
     from fed import cohort, server, simulation
-    from fed.aggregation import fedavg
+    from fed.algorithms.averaging import averaging
     from fed.client import LocalTraining
     from w2v_jax.config import PRESETS
     from w2v_jax.model.convolutions import form_for_clients
@@ -63,15 +62,15 @@ def measure(model: str, batch: int, seconds: float) -> dict[str, Any]:
 
     source, layout = NoiseClients(2, steps=1, batch=batch, seconds=seconds), cohort.choose_layout(2)
     config = PRESETS[model].replace(convolution_form=form_for_clients(layout.chunk))
-    objective, optimizer = pretraining_objective(config), optax.sgd(1.0)
+    objective = pretraining_objective(config)
     rates = OptimizerConfig(
         learning_rate=1e-4, warmup_steps=1, total_steps=10, final_share=0.1, clip_norm=1.0, weight_decay=0.01
     )
     training = LocalTraining(objective, make_optimizer(rates), make_learning_rate(rates))
-    state = jax.jit(lambda key: server.init(objective, optimizer, key))(jax.random.key(0))
+    state = jax.jit(lambda key: server.init(objective, averaging(), key))(jax.random.key(0))
     jax.block_until_ready(state)
     run = simulation.Simulation(
-        training, fedavg, optimizer, source, lambda index: source.client_ids(), layout, 0, 1
+        training, averaging(), source, lambda index: source.client_ids(), layout, 0, 1
     )
     jax.monitoring.register_event_duration_secs_listener(listen)
     walls, began = [], time.perf_counter()

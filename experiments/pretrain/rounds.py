@@ -12,6 +12,7 @@ from experiments.pretrain import federation
 from experiments.pretrain.clients import SpeechClients
 from experiments.pretrain.settings import Settings
 from fed import centralised, simulation
+from fed.algorithms.averaging import averaging
 from fed.client import LocalTraining
 from fed.cohort import Layout
 from fed.keys import Stream
@@ -64,8 +65,7 @@ def federated(
     """
     run = simulation.Simulation(
         training,
-        federation.rule(settings),
-        federation.server_optimizer(settings),
+        averaging(federation.rule(settings), federation.server_optimizer(settings)),
         source,
         federation.sampler(settings, source.client_ids()),
         layout,

@@ -26,6 +26,7 @@ from experiments.report.units import by_reason
 from experiments.runs.folder import DIAGNOSTICS, RunFolder
 from experiments.runs.tasks import round_text, task_of, with_shares
 from fed import centralised, chunks, server, simulation
+from fed.algorithms.averaging import averaging
 from fed.cohort import RoundSettings
 from fed.keys import initial_key
 from fed.placement import fetch, first_process_says, same_everywhere
@@ -148,7 +149,9 @@ class Pretraining:
         if settings.centralised:
             state: Any = jax.jit(lambda k: centralised.init(self.training, k))(key)
         else:
-            state = jax.jit(lambda k: server.init(self.objective, self.server_optimizer, k))(key)
+            state = jax.jit(
+                lambda k: server.init(self.objective, averaging(server_optimizer=self.server_optimizer), k)
+            )(key)
         if not settings.centralised and settings.chunk is None and jax.default_backend() != "cpu":
             self._settle_chunk(state)
         # Each of several processes reads into its own memory: the first round puts it on all devices.
@@ -267,8 +270,7 @@ def chunk_trials(run: Pretraining, state: Any) -> list[chunks.Trial]:
         run.take_chunk(chunk)
         of_rounds = RoundSettings(
             run.training,
-            federation.rule(settings),
-            run.server_optimizer,
+            averaging(federation.rule(settings), run.server_optimizer),
             run.layout,
             settings.max_update_norm or math.inf,
             run.privacy,

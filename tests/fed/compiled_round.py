@@ -9,7 +9,9 @@ import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from fed import aggregation, cohort, server
+from fed import cohort, server
+from fed.algorithm import Server
+from fed.algorithms.averaging import averaging
 from fed.client import Block, LocalTraining
 from fed.programs import build_programs
 from fed.simulation import abstract_sums
@@ -51,14 +53,14 @@ def _programs(devices) -> tuple[dict[str, Any], int]:
     """Return (program, its arguments' shapes) by name, and the number of lanes."""
     objective = pretraining_objective(TINY)
     training = LocalTraining(objective, optax.scale_by_adam(), lambda step: jnp.float32(1e-3))
-    optimizer, lanes = optax.sgd(1.0), len(devices)
-    state = jax.eval_shape(lambda key: server.init(objective, optimizer, key), jax.random.key(0))
+    algorithm, lanes = averaging(), len(devices)
+    state = jax.eval_shape(lambda key: server.init(objective, algorithm, key), jax.random.key(0))
     batch = Batch(
         np.zeros((ROWS, SAMPLES), np.float32), np.full(ROWS, SAMPLES, np.int32), np.zeros(ROWS, np.uint32)
     )
     sums = abstract_sums(objective, state.parameters, state.objective_state, batch)
     layout = cohort.Layout(lanes, CHUNK)
-    settings = cohort.RoundSettings(training, aggregation.fedavg, optimizer, layout)
+    settings = cohort.RoundSettings(training, algorithm, layout)
     programs = build_programs(settings, sums, devices=devices)
     everywhere, by_client = programs.replicated, programs.by_client
 
@@ -71,7 +73,8 @@ def _programs(devices) -> tuple[dict[str, Any], int]:
         return jax.ShapeDtypeStruct((layout.group_size, *shape), dtype, sharding=by_client)
 
     state = placed(state, everywhere)
-    model = (state.parameters, state.objective_state)
+    sent = Server(state.parameters, state.optimizer_state)
+    model = (sent, state.objective_state)
     key = placed(jax.eval_shape(lambda: jax.random.key(0)), everywhere)
     block = Block(
         jax.tree.map(lambda leaf: clients((STEPS, *leaf.shape), leaf.dtype), batch),
@@ -79,28 +82,35 @@ def _programs(devices) -> tuple[dict[str, Any], int]:
         clients((STEPS,), bool),
         clients((STEPS,), jnp.int32),
     )
-    client_state = placed(jax.eval_shape(programs.start, *model), by_client)
-    accumulator = placed(jax.eval_shape(programs.empty, *model), NamedSharding(by_client.mesh, P("lanes")))
+    client_state = placed(jax.eval_shape(programs.start, *model, ()), by_client)
+    totals = placed(jax.eval_shape(programs.empty, *model), NamedSharding(by_client.mesh, P("lanes")))
     first = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
     return {
-        "start": (programs.start, model),
+        "start": (programs.start, (*model, ())),
         "block": (
             programs.block,
-            (client_state, block, clients((), jnp.uint32), key, first, cohort.Shared(state.parameters)),
+            (client_state, block, clients((), jnp.uint32), key, first, cohort.Shared(sent)),
         ),
-        "fold": (programs.fold, (accumulator, client_state, *model, clients((), jnp.float32))),
+        "fold": (
+            programs.fold,
+            (totals, client_state, *model, clients((), jnp.float32), clients((), jnp.uint32), key),
+        ),
         "whole": (
             programs.whole,
             (
-                accumulator,
+                totals,
                 *model,
+                (),
                 block,
                 clients((), jnp.uint32),
                 key,
                 first,
-                cohort.Shared(state.parameters),
+                cohort.Shared(sent),
                 clients((), jnp.float32),
             ),
         ),
-        "step": (programs.step, (state, accumulator, key)),
+        "step": (
+            programs.step,
+            (state, totals, [], key, jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere)),
+        ),
     }, lanes

@@ -13,6 +13,7 @@ import optax
 
 from fed import placement, sampling, server, simulation
 from fed.aggregation import loss_weighted
+from fed.algorithms.averaging import averaging
 from fed.client import LocalTraining
 from fed.cohort import Layout
 from tests.fed.toy import ToySource, toy_objective
@@ -30,10 +31,10 @@ def run(optimizer: str, rounds: int, layout: Layout) -> list:
     objective, data = toy_objective(), ToySource(STEPS)
     training = LocalTraining(objective, transformation, lambda step: jnp.float32(rate))
     made = simulation.Simulation(
-        training, loss_weighted(), optax.sgd(1.0), data, sampling.everyone(data.client_ids()), layout, 3, 7,
+        training, averaging(loss_weighted()), data, sampling.everyone(data.client_ids()), layout, 3, 7,
         keep_models=lambda index: index == 0,
     )  # fmt: skip
-    state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
+    state = server.init(objective, averaging(), jax.random.key(0))
     return [result._replace(server=fetched(result.server)) for result in simulation.run(made, state, rounds)]
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from fed import attendance, sampling, server, simulation
 from fed.aggregation import fedavg, loss_weighted
+from fed.algorithm import Server
+from fed.algorithms.averaging import averaging, fedprox
 from fed.attendance import Faults, attend, slowness
 from fed.client import LocalTraining
 from fed.cohort import Layout
@@ -61,10 +63,10 @@ def simulate(attend_round, rounds=2, rule=fedavg, optimizer=None, **options):
     training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
     optimizer = optimizer or optax.sgd(1.0)
     made = simulation.Simulation(
-        training, rule, optimizer, data, sampling.everyone(data.client_ids()), Layout(1, 2), 3, 5,
+        training, averaging(rule, optimizer), data, sampling.everyone(data.client_ids()), Layout(1, 2), 3, 5,
         attend=attend_round, **options,
     )  # fmt: skip
-    state = server.init(objective, optimizer, jax.random.key(0))
+    state = server.init(objective, averaging(server_optimizer=optimizer), jax.random.key(0))
     return [r._replace(server=jax.device_get(r.server)) for r in simulation.run(made, state, rounds)]
 
 
@@ -141,10 +143,11 @@ def test_fedprox_pulls_towards_the_rounds_start():
     sums = simulation.abstract_sums(objective, parameters, state, batches[0])
     moved = []
     for proximal in (0.0, 1.0, 10.0):
-        training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.02), proximal)
-        start = client.start(training, parameters, state, sums)
+        training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.02))
+        algorithm, sent = fedprox(proximal), Server(parameters, ())
+        start = client.start(training, algorithm, sent, state, (), sums)
         end = client.train_block(
-            training, start, block, np.uint32(1), jax.random.key(0), np.int32(0), parameters
+            training, algorithm, start, block, np.uint32(1), jax.random.key(0), np.int32(0), sent
         )
         moved.append(float(optax.tree.norm(jax.tree.map(jnp.subtract, end.parameters, parameters))))
     assert moved[0] > moved[1] > moved[2]
@@ -157,14 +160,15 @@ def test_fedprox_is_gradient_descent_on_the_loss_and_half_mu_times_the_squared_d
     initial, state = objective.init(jax.random.key(0))
     batches = list(data.client_batches("client0", 0))
     key, number, rate, mu = round_key(0, 0), np.uint32(1), jnp.float32(0.05), 3.0
-    training = LocalTraining(objective, optax.identity(), lambda step: rate, mu)
+    training = LocalTraining(objective, optax.identity(), lambda step: rate)
+    algorithm, sent = fedprox(mu), Server(initial, ())
     sums = simulation.abstract_sums(objective, initial, state, batches[0])
     block = client.Block(
         jax.tree.map(lambda *x: np.stack(x), *batches),
         np.ones(2, bool), np.ones(2, bool), np.arange(2, dtype=np.int32),
     )  # fmt: skip
-    start = client.start(training, initial, state, sums)
-    ours = client.train_block(training, start, block, number, key, np.int32(0), initial).parameters
+    start = client.start(training, algorithm, sent, state, (), sums)
+    ours = client.train_block(training, algorithm, start, block, number, key, np.int32(0), sent).parameters
     parameters = initial
     for index, batch in enumerate(batches):
         of_loss = objective.value_and_grad(

@@ -7,6 +7,7 @@ import pytest
 
 from fed import chunks, server, simulation
 from fed.aggregation import fedavg
+from fed.algorithms.averaging import averaging
 from fed.chunks import Trial
 from fed.client import LocalTraining
 from fed.cohort import Layout, RoundSettings
@@ -43,12 +44,12 @@ def measured(clients, memory_bytes=None, steps=3, block_steps=None):
     objective, optimizer = toy_objective(), optax.sgd(1.0)
     data = ToySource([steps] * clients)
     training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
-    state = server.init(objective, optimizer, jax.random.key(0))
+    state = server.init(objective, averaging(server_optimizer=optimizer), jax.random.key(0))
     batch, built = next(data.client_batches("client0", 0)), []
 
     def build(chunk):
         built.append(chunk)
-        settings = RoundSettings(training, fedavg, optimizer, Layout(1, chunk))
+        settings = RoundSettings(training, averaging(fedavg, optimizer), Layout(1, chunk))
         engine = simulation.build_engine(settings, state, batch, steps)
         return engine._replace(block_steps=block_steps or engine.block_steps)
 
@@ -75,7 +76,7 @@ def test_trials_start_one_by_one_and_with_the_largest_chunk():
     ],
 )
 def test_smaller_chunks_are_tried_while_they_win(seconds, tried, chosen, monkeypatch):
-    def block_seconds(compiled, accumulator, parameters, objective_state, block, *others):
+    def block_seconds(compiled, totals, sent, objective_state, kept, block, *others):
         return seconds[len(block.valid)]
 
     monkeypatch.setattr(chunks, "_block_seconds", block_seconds)
@@ -101,7 +102,7 @@ def test_what_does_not_fit_is_not_run(monkeypatch):
     assert [(trial.chunk, trial.cohort_seconds is None) for trial in trials] == [(1, False), (2, True)]
     assert chunks.fastest(trials) == 1
 
-    def full(compiled, accumulator, parameters, objective_state, block, *others):
+    def full(compiled, totals, sent, objective_state, kept, block, *others):
         if len(block.valid) > 1:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return 1.0

@@ -8,6 +8,7 @@ import pytest
 
 from fed import server, simulation
 from fed.aggregation import fedavg, loss_weighted
+from fed.algorithms.averaging import averaging
 from fed.client import LocalTraining
 from fed.cohort import Layout
 from fed.divergence import divergence
@@ -74,9 +75,17 @@ def rounds(layout, *, keep, rule=fedavg, block_steps=None, num_rounds=3, client=
     names = data.client_ids() if client is None else [client]
     training = LocalTraining(objective, optax.trace(0.9), lambda step: jnp.float32(0.01))
     run = simulation.Simulation(
-        training, rule, optax.sgd(1.0), data, lambda r: list(names), layout, 3, max(STEPS), block_steps, keep
+        training,
+        averaging(rule),
+        data,
+        lambda r: list(names),
+        layout,
+        3,
+        max(STEPS),
+        block_steps,
+        keep,
     )
-    state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
+    state = server.init(objective, averaging(), jax.random.key(0))
     return [
         result._replace(server=jax.tree.map(lambda leaf: np.array(leaf), result.server))
         for result in simulation.run(run, state, num_rounds)

@@ -11,6 +11,8 @@ import pytest
 
 from fed import client, server, simulation
 from fed.aggregation import fedavg, loss_weighted
+from fed.algorithm import Server
+from fed.algorithms.averaging import averaging
 from fed.client import LocalTraining
 from fed.cohort import Layout
 from fed.keys import client_number, round_key, step_key
@@ -46,9 +48,16 @@ def train(
     training = LocalTraining(objective, transformation, lambda step: jnp.float32(rate))
     names = order or data.client_ids()
     run = simulation.Simulation(
-        training, rule, optax.sgd(1.0), data, lambda r: list(names), layout, 3, max(steps), block_steps
+        training,
+        averaging(rule),
+        data,
+        lambda r: list(names),
+        layout,
+        3,
+        max(steps),
+        block_steps,
     )
-    state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
+    state = server.init(objective, averaging(), jax.random.key(0))
     # A result's state is consumed by the next round, so it is fetched at once.
     rounds = simulation.run(run, state, rounds or default_rounds)
     return [result._replace(server=jax.device_get(result.server)) for result in rounds]
@@ -173,8 +182,7 @@ def test_data_that_stay_on_the_device_change_nothing(layout, block_steps):
         training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
         held = simulation.Simulation(
             training,
-            fedavg,
-            optax.sgd(1.0),
+            averaging(),
             data,
             lambda r: data.client_ids(),
             layout,
@@ -182,7 +190,7 @@ def test_data_that_stay_on_the_device_change_nothing(layout, block_steps):
             max(STEPS),
             block_steps,
         )
-        *_, last = simulation.run(held, server.init(objective, optax.sgd(1.0), jax.random.key(0)), 1)
+        *_, last = simulation.run(held, server.init(objective, averaging(), jax.random.key(0)), 1)
         return last
 
     assert_same(run(StandingSource(STEPS)), run(ToySource(STEPS)))
@@ -216,10 +224,8 @@ def test_each_program_compiles_once(layout, block_steps):
     objective, data = toy_objective(), ToySource(STEPS)
     cohorts = [["client2"], ["client0", "client2", "client5"], data.client_ids(), ["client6", "client1"]]
     training = LocalTraining(objective, optax.identity(), lambda s: jnp.float32(0.1))
-    run = simulation.Simulation(
-        training, fedavg, optax.sgd(1.0), data, cohorts.__getitem__, layout, 0, max(STEPS)
-    )
-    state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
+    run = simulation.Simulation(training, averaging(), data, cohorts.__getitem__, layout, 0, max(STEPS))
+    state = server.init(objective, averaging(), jax.random.key(0))
     engine = simulation.prepare(run, state)._replace(block_steps=block_steps)
     for round_index, cohort in enumerate(cohorts):
         outcome = run_round(
@@ -241,9 +247,9 @@ def test_fewer_batches_than_planned_is_an_error_that_names_the_client():
     objective, data = toy_objective(), Short([1, 3])
     run = simulation.Simulation(
         LocalTraining(objective, optax.identity(), lambda s: jnp.float32(0.1)),
-        fedavg, optax.sgd(1.0), data, lambda r: data.client_ids(), ONE_BY_ONE, 0, 3,
+        averaging(), data, lambda r: data.client_ids(), ONE_BY_ONE, 0, 3,
     )  # fmt: skip
-    state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
+    state = server.init(objective, averaging(), jax.random.key(0))
     with pytest.raises(FederationError, match="client1 planned 3 steps and gave 1 batches"):
         list(simulation.run(run, state, 1))
 
@@ -266,9 +272,9 @@ def test_reported_loss_is_that_of_the_last_epoch():
         np.arange(4, dtype=np.int32),
     )
     sums = simulation.abstract_sums(objective, parameters, state, batches[0])
-    start = client.start(training, parameters, state, sums)
+    start = client.start(training, averaging(), Server(parameters, ()), state, (), sums)
     key = round_key(0, 0)
-    end = client.train_block(training, start, block, np.uint32(1), key, np.int32(0))
+    end = client.train_block(training, averaging(), start, block, np.uint32(1), key, np.int32(0))
     losses = [
         objective.value_and_grad(parameters, state, batch, step_key(key, np.uint32(1), np.int32(i)), 0)[2][
             "loss"
@@ -290,15 +296,14 @@ def test_schedules_run_on_the_global_step():
     objective, data = toy_objective(), ToySource([2])
     run = simulation.Simulation(
         LocalTraining(objective, optax.identity(), rate),
-        fedavg,
-        optax.sgd(1.0),
+        averaging(),
         data,
         lambda r: data.client_ids(),
         ONE_BY_ONE,
         0,
         2,
     )
-    state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
+    state = server.init(objective, averaging(), jax.random.key(0))
     list(simulation.run(run, state, 2))
     jax.effects_barrier()
     assert sorted(seen) == [0, 1, 2, 3]
@@ -307,11 +312,9 @@ def test_schedules_run_on_the_global_step():
 def test_the_rounds_reported_loss_is_that_of_the_last_epoch():
     objective, data = toy_objective(), ToySource([4])
     training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.0))
-    run = simulation.Simulation(
-        training, fedavg, optax.sgd(1.0), data, lambda r: data.client_ids(), ONE_BY_ONE, 3, 4, 3
-    )
+    run = simulation.Simulation(training, averaging(), data, lambda r: data.client_ids(), ONE_BY_ONE, 3, 4, 3)
     parameters, state = objective.init(jax.random.key(0))
-    (result,) = simulation.run(run, server.init(objective, optax.sgd(1.0), jax.random.key(0)), 1)
+    (result,) = simulation.run(run, server.init(objective, averaging(), jax.random.key(0)), 1)
     number, key = np.uint32(client_number("client0")), round_key(3, 0)
     losses = [
         objective.value_and_grad(parameters, state, batch, step_key(key, number, np.int32(i)), 0)[2]["loss"]

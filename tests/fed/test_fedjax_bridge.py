@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from fed import fedjax_bridge, server, simulation
-from fed.aggregation import fedavg
+from fed.algorithms.averaging import averaging
 from fed.client import LocalTraining
 from fed.cohort import Layout
 from fed.protocols import FederationError
@@ -41,8 +41,8 @@ def training():
 
 def simulate(data, sampler, rounds=2):
     source = fedjax_bridge.FedjaxSource(data, batch_size=BATCH, num_epochs=2, seed=1)
-    run = simulation.Simulation(training(), fedavg, optax.sgd(1.0), source, sampler, Layout(1, 2), 1, 6)
-    state = server.init(run.training.objective, optax.sgd(1.0), jax.random.key(0))
+    run = simulation.Simulation(training(), averaging(), source, sampler, Layout(1, 2), 1, 6)
+    state = server.init(run.training.objective, averaging(), jax.random.key(0))
     return list(simulation.run(run, state, rounds))
 
 
@@ -68,8 +68,7 @@ def test_client_sampler_plugs_in(data):
 def test_offered_as_a_federated_algorithm(data):
     algorithm = fedjax_bridge.federated_algorithm(
         training(),
-        fedavg,
-        optax.sgd(1.0),
+        averaging(),
         Layout(1, 2),
         batch_size=BATCH,
         steps_per_round=6,
@@ -112,7 +111,7 @@ def cohort_of(*sizes, names=None):
 @pytest.fixture(scope="module")
 def algorithm():
     return fedjax_bridge.federated_algorithm(
-        training(), fedavg, optax.sgd(1.0), Layout(1, 2), batch_size=BATCH, steps_per_round=2
+        training(), averaging(), Layout(1, 2), batch_size=BATCH, steps_per_round=2
     )
 
 
@@ -129,7 +128,7 @@ def model(state):
 def test_a_cohort_without_any_example_changes_the_rounds_number_alone(sizes, begun):
     # An algorithm of its own: it has seen no client yet.
     fresh = fedjax_bridge.federated_algorithm(
-        training(), fedavg, optax.sgd(1.0), Layout(1, 2), batch_size=BATCH, steps_per_round=2
+        training(), averaging(), Layout(1, 2), batch_size=BATCH, steps_per_round=2
     )
     state, diagnostics = fresh.apply(begun, cohort_of(*sizes))
     chex.assert_trees_all_equal(model(state), model(begun))

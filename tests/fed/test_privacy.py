@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fed import aggregation, sampling, server, simulation
+from fed.algorithms.averaging import averaging
 from fed.client import LocalTraining
 from fed.cohort import Layout
 from fed.privacy.noise import Privacy, clip, noisy_mean
@@ -97,9 +98,16 @@ def run(privacy, layout=ONE, rounds=2, cohorts=None, seed=3, objective=None):
     training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
     sampler = (lambda r: cohorts[r]) if cohorts else sampling.everyone(data.client_ids())
     made = simulation.Simulation(
-        training, aggregation.uniform, optax.sgd(1.0), data, sampler, layout, seed, 5, privacy=privacy
+        training,
+        averaging(aggregation.uniform),
+        data,
+        sampler,
+        layout,
+        seed,
+        5,
+        privacy=privacy,
     )
-    state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
+    state = server.init(objective, averaging(), jax.random.key(0))
     return [r._replace(server=jax.device_get(r.server)) for r in simulation.run(made, state, rounds)]
 
 
@@ -166,7 +174,7 @@ def test_weights_are_what_an_update_counts_in_the_servers_update():
     (result,) = run(loose, rounds=1, cohorts=[["client0", "client2"]])
     assert result.weights.tolist() == [1 / 4, 1 / 4]
     alone = [run(loose, rounds=1, cohorts=[[name]])[0] for name in result.clients]
-    start = server.init(stateless(), optax.sgd(1.0), jax.random.key(0)).parameters
+    start = server.init(stateless(), averaging(), jax.random.key(0)).parameters
     for name, leaf in result.server.parameters.items():
         # Alone too, a client counts a quarter.
         moves = [each.server.parameters[name] - start[name] for each in alone]
@@ -185,11 +193,11 @@ def test_privacy_refuses_what_would_not_be_private():
     objective = stateless()
     made = simulation.Simulation(
         LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05)),
-        aggregation.fedavg, optax.sgd(1.0), data, sampling.everyone(data.client_ids()), Layout(1, 1), 0, 2,
+        averaging(), data, sampling.everyone(data.client_ids()), Layout(1, 1), 0, 2,
         privacy=SILENT,
     )  # fmt: skip
     with pytest.raises(FederationError, match="uniform rule"):
-        next(simulation.run(made, server.init(objective, optax.sgd(1.0), jax.random.key(0)), 1))
+        next(simulation.run(made, server.init(objective, averaging(), jax.random.key(0)), 1))
 
 
 def test_poisson_sampling_takes_each_client_by_itself():

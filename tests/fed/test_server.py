@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from fed import server, simulation
-from fed.aggregation import fedavg
+from fed.algorithm import Combined
+from fed.algorithms.averaging import averaging
 from fed.client import LocalTraining
 from fed.cohort import Layout
 from fed.server import ADAPTIVITY as TAU
@@ -24,9 +25,15 @@ def rounds(optimizer, first=None, number=ROUNDS):
     objective, data = toy_objective(), ToySource(STEPS)
     training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
     run = simulation.Simulation(
-        training, fedavg, optimizer, data, lambda r: data.client_ids(), Layout(2, 1), 3, max(STEPS)
+        training,
+        averaging(server_optimizer=optimizer),
+        data,
+        lambda r: data.client_ids(),
+        Layout(2, 1),
+        3,
+        max(STEPS),
     )
-    state = first or server.init(objective, optimizer, jax.random.key(0))
+    state = first or server.init(objective, averaging(server_optimizer=optimizer), jax.random.key(0))
     return [jax.device_get(result.server) for result in simulation.run(run, state, number)]
 
 
@@ -83,7 +90,7 @@ def by_formula(name):
 )
 def test_rounds_follow_the_formula(name):
     optimizer = OPTIMIZERS[name](RATE)
-    first = server.init(toy_objective(), optimizer, jax.random.key(0))
+    first = server.init(toy_objective(), averaging(server_optimizer=optimizer), jax.random.key(0))
     states = [jax.device_get(first), *rounds(optimizer)]
     start, step = by_formula(name)
     held = jax.tree.map(lambda leaf: start, first.parameters)
@@ -101,9 +108,11 @@ def test_parameters_that_no_client_moved_keep_their_bits(name):
     """A frozen part stands still beside one that moves, over several rounds."""
     optimizer = OPTIMIZERS[name](RATE)
     parameters = {"frozen": jax.random.normal(jax.random.key(1), (7,)), "moving": jnp.ones(3)}
+    algorithm = averaging(server_optimizer=optimizer)
     state = server.ServerState(parameters, {}, optimizer.init(parameters), jnp.int32(0))
     for _ in range(3):
         update = {"frozen": jnp.zeros(7), "moving": jnp.full(3, 0.01)}
-        state = server.step(optimizer, state, update, {})
+        combined = Combined(update, jnp.float32(1.0), jnp.float32(1.0))
+        state = server.step(algorithm, state, combined, {})
     assert np.asarray(state.parameters["frozen"]).tobytes() == np.asarray(parameters["frozen"]).tobytes()
     assert (state.parameters["moving"] > 1.0).all()

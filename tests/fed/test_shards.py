@@ -9,6 +9,8 @@ from jax.sharding import PartitionSpec as P
 
 from fed import placement, server, simulation
 from fed.aggregation import fedavg
+from fed.algorithm import Server
+from fed.algorithms.averaging import averaging
 from fed.client import Block, LocalTraining
 from fed.cohort import Layout, Shared, choose_layout
 from fed.protocols import FederationError
@@ -61,9 +63,17 @@ def test_each_device_holds_its_share_of_a_model():
     data = ToySource([2, 2], dim=DIM, batch=1)
     temporary = {}
     for shards in (1, 4):
-        state = jax.jit(lambda key: server.init(objective, optimizer, key))(jax.random.key(0))
+        state = jax.jit(lambda key: server.init(objective, averaging(server_optimizer=optimizer), key))(
+            jax.random.key(0)
+        )
         run = simulation.Simulation(
-            training, fedavg, optimizer, data, lambda index: data.client_ids(), Layout(2, 1, shards), 0, 2
+            training,
+            averaging(fedavg, optimizer),
+            data,
+            lambda index: data.client_ids(),
+            Layout(2, 1, shards),
+            0,
+            2,
         )
         engine = simulation.prepare(run, state)
         plan = _block_plan(engine, state)
@@ -80,14 +90,15 @@ def _block_plan(engine, state):
     """Get XLA's plan for the program that trains a group, on one device."""
     programs, lanes = engine.programs, engine.layout.group_size
     state = placement.replicate(state, placement.model_shardings(programs.mesh, state))
-    clients = programs.start(state.parameters, state.objective_state)
+    sent = Server(state.parameters, state.optimizer_state)
+    clients = programs.start(sent, state.objective_state, ())
     shape = (lanes, engine.block_steps)
     batch = jax.tree.map(lambda leaf: np.zeros((*shape, *leaf.shape), leaf.dtype), engine.batch)
     flags = np.ones(shape, bool)
     block = placement.put(Block(batch, flags, flags, np.zeros(flags.shape, np.int32)), programs.by_client)
     numbers = placement.put(np.zeros(lanes, np.uint32), programs.by_client)
     key, first = placement.replicate((jax.random.key(0), np.int32(0)), programs.replicated)
-    lowered = programs.block.lower(clients, block, numbers, key, first, Shared(state.parameters))
+    lowered = programs.block.lower(clients, block, numbers, key, first, Shared(sent))
     return lowered.compile().memory_analysis()
 
 

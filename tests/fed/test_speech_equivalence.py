@@ -10,6 +10,7 @@ import pytest
 
 from fed import server, simulation
 from fed.aggregation import loss_weighted
+from fed.algorithms.averaging import averaging
 from fed.client import LocalTraining
 from fed.cohort import Layout, RoundSettings
 from fed.keys import client_number, round_key, step_key
@@ -82,8 +83,7 @@ def final_parameters(
     training = LocalTraining(objective, transformation, lambda step: jnp.float32(rate))
     run = simulation.Simulation(
         training,
-        loss_weighted(),
-        optax.sgd(1.0),
+        averaging(loss_weighted()),
         NoiseClients(config),
         lambda r: list(order),
         layout,
@@ -91,7 +91,7 @@ def final_parameters(
         3,
         block_steps,
     )
-    state = jax.jit(lambda k: server.init(objective, optax.sgd(1.0), k))(jax.random.key(0))
+    state = jax.jit(lambda k: server.init(objective, averaging(), k))(jax.random.key(0))
     *_, last = simulation.run(run, state, rounds)
     return jax.device_get(last.server.parameters)
 
@@ -177,12 +177,12 @@ def test_the_automatic_chunk_goes_by_the_methods_memory():
             memory_methods.configured(CONFIG, method).replace(convolution_form="product")
         )
         training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
-        state = jax.jit(lambda k, o=objective: server.init(o, optax.sgd(1.0), k))(jax.random.key(0))
+        state = jax.jit(lambda k, o=objective: server.init(o, averaging(), k))(jax.random.key(0))
         source = LongClients()
 
         def build(chunk, training=training, state=state, source=source):
             first = next(source.client_batches("a", 0))
-            settings = RoundSettings(training, loss_weighted(), optax.sgd(1.0), Layout(1, chunk))
+            settings = RoundSettings(training, averaging(loss_weighted()), Layout(1, chunk))
             return simulation.build_engine(settings, state, first, 1)
 
         return {trial.chunk: trial for trial in chunks.measure(build, state, 2, 1, memory_bytes)}
@@ -202,9 +202,9 @@ def test_one_client_one_step_equals_plain_training(name):
     objective, source = pretraining_objective(CONFIGS[name]), NoiseClients(CONFIGS[name])
     training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.05))
     run = simulation.Simulation(
-        training, loss_weighted(), optax.sgd(1.0), source, lambda r: ["b"], Layout(1, 1), 2, 1
+        training, averaging(loss_weighted()), source, lambda r: ["b"], Layout(1, 1), 2, 1
     )
-    state = jax.jit(lambda k: server.init(objective, optax.sgd(1.0), k))(jax.random.key(0))
+    state = jax.jit(lambda k: server.init(objective, averaging(), k))(jax.random.key(0))
     parameters = jax.device_get(state.parameters)
     (last,) = simulation.run(run, state, 1)
     key = step_key(round_key(2, 0), np.uint32(client_number("b")), np.int32(0))

@@ -4,10 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from experiments.costs.step.training_step import StepSettings, abstract_batch, abstract_key, tree_bytes
 from fed import aggregation, client, server
+from fed.algorithm import Combined, Server
+from fed.algorithms.averaging import averaging
 from fed.client import Block, LocalTraining
 from profiling.flops import count
 from w2v_jax.objective.pretraining import pretraining_objective
@@ -32,13 +33,16 @@ def round_price(settings: StepSettings, clients: int, local_steps: int) -> dict[
     step = jax.ShapeDtypeStruct((), jnp.int32)
     batch = abstract_batch(settings.batch, settings.samples)
     sums = jax.eval_shape(objective.value_and_grad, parameters, state, batch, abstract_key(), step)[2]
-    held = jax.eval_shape(lambda p, s: client.start(training, p, s, sums), parameters, state)
+    algorithm = averaging()
+    held = jax.eval_shape(
+        lambda p, s: client.start(training, algorithm, Server(p, ()), s, (), sums), parameters, state
+    )
     flags = jax.ShapeDtypeStruct((local_steps,), jnp.bool_)
     batches = abstract_batch(settings.batch, settings.samples, local_steps)
     block = Block._make((batches, flags, flags, jax.ShapeDtypeStruct((local_steps,), jnp.int32)))
     number = jax.ShapeDtypeStruct((), jnp.uint32)
     one = count(
-        lambda held, block, number, key, first: client.train_block(training, held, block, number, key, first),
+        lambda *arguments: client.train_block(training, algorithm, *arguments),
         *(held, block, number, abstract_key(), step),
     )
 
@@ -46,10 +50,11 @@ def round_price(settings: StepSettings, clients: int, local_steps: int) -> dict[
         updates = jax.tree.map(lambda new, old: new - old[None], finals, server_state.parameters)
         empty = aggregation.empty((parameters, state))
         mean = aggregation.finish(aggregation.add(empty, (updates, state), log_weights))
-        return server.step(optax.sgd(1.0), server_state, *mean)
+        combined = Combined(mean[0], jnp.float32(clients), jnp.float32(clients))
+        return server.step(algorithm, server_state, combined, mean[1])
 
     finals = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((clients, *leaf.shape), leaf.dtype), parameters)
-    begun = jax.eval_shape(lambda key: server.init(objective, optax.sgd(1.0), key), abstract_key())
+    begun = jax.eval_shape(lambda key: server.init(objective, algorithm, key), abstract_key())
     folding = count(aggregate, begun, finals, jax.ShapeDtypeStruct((clients,), jnp.float32))
     model_bytes = tree_bytes((parameters, state))
     return {

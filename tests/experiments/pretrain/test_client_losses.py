@@ -17,6 +17,7 @@ from experiments.pretrain.settings import resolve
 from experiments.report import figures
 from fed import server, simulation
 from fed.aggregation import loss_weighted
+from fed.algorithms.averaging import averaging
 from fed.client import LocalTraining
 from fed.cohort import Layout
 from tests.fed.toy import ToySource, toy_objective
@@ -35,15 +36,16 @@ def result():
     objective, data = toy_objective(), ToySource(STEPS, poison=(1,))
     run = simulation.Simulation(
         LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.03)),
-        loss_weighted(1e-3),  # so sharp that one client takes all: the other is accepted all the same
-        optax.sgd(1.0),
+        averaging(
+            loss_weighted(1e-3), optax.sgd(1.0)
+        ),  # so sharp that one client takes all: the other is accepted all the same
         data,
         lambda r: data.client_ids(),
         Layout(1, 1),
         0,
         max(STEPS),
     )
-    state = server.init(objective, optax.sgd(1.0), jax.random.key(0))
+    state = server.init(objective, averaging(), jax.random.key(0))
     (result,) = simulation.run(run, state, 1)
     return result
 

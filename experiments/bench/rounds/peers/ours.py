@@ -20,7 +20,7 @@ import optax  # noqa: E402
 
 from experiments.bench.rounds.peers.jax_models import model  # noqa: E402
 from fed import chunks, cohort, server, simulation  # noqa: E402
-from fed.aggregation import fedavg  # noqa: E402
+from fed.algorithms.averaging import averaging  # noqa: E402
 from fed.client import LocalTraining  # noqa: E402
 from fed.protocols import ClientPlan, Resident  # noqa: E402
 from fed.round import Engine  # noqa: E402
@@ -90,16 +90,15 @@ class Source:
 
 
 source = Source()
-optimizer = optax.sgd(1.0)
 parameters = jax.tree.map(jnp.copy, workload(form_of(1)).parameters)
-state = server.ServerState(parameters, {}, optimizer.init(parameters), jnp.int32(0))
+state = server.ServerState(parameters, {}, averaging().server_init(parameters), jnp.int32(0))
 
 
 @functools.cache
 def engine_of(chunk) -> Engine:
     """Compile the programs for `chunk` clients side by side."""
     batch = next(source.client_batches("0000", 0))
-    settings = cohort.RoundSettings(training_of(chunk), fedavg, optimizer, layout._replace(chunk=chunk))
+    settings = cohort.RoundSettings(training_of(chunk), averaging(), layout._replace(chunk=chunk))
     return simulation.build_engine(settings, state, batch, work.steps, resident=source.resident)
 
 
