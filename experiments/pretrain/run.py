@@ -230,6 +230,7 @@ class Pretraining:
                 steps_per_stretch=self.steps_per_round,
                 slot_seconds=self.source.slot_seconds(),
             )
+        assert self.algorithm is not None
         return rounds.federated(
             self.settings,
             state,
