@@ -63,6 +63,7 @@ def setting(form: str) -> tuple[Any, Any]:
     import jax.numpy as jnp
     import optax
 
+    from fed.algorithms.averaging import averaging
     from fed.client import LocalTraining
     from w2v_jax.config import TINY
     from w2v_jax.objective.pretraining import pretraining_objective
