@@ -119,6 +119,8 @@ def test_the_worst_finding_decides_and_comes_first():
     )
     written = section(curves, diagnosis)
     assert written.startswith("## Is this run healthy?\n\nThe run is broken")
-    assert "| broken | d" in written
+    assert "- **broken: d.** e. *What to change:* f." in written
+    assert "Training loss 2.0" in written
+    assert "Training loss" not in section(curves, diagnosis, summarised=False)
     assert written.endswith("note.\n")
     assert "transformers, an unknown task, 3 updates" in text("run", curves, diagnosis)
