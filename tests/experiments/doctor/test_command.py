@@ -9,10 +9,11 @@ import pytest
 from experiments.cli import main as cli
 from experiments.doctor.curves import Curves
 from experiments.doctor.findings import Diagnosis, Finding, sorted_findings
-from experiments.doctor.report import section, text
+from experiments.doctor.report import draw, section, text
 from experiments.doctor.transformers_log import SPELLING
 from tests.experiments.cli.test_commands import fails
 from tests.experiments.doctor import kept
+from tests.experiments.report.test_figures import fits_a_page
 
 HEALTHY = kept.RESULTS / "pretraining" / "ten-clients-fedavg.jsonl"
 
@@ -76,6 +77,14 @@ def test_the_page_holds_findings_and_curves_and_leaves_no_picture(broken, tmp_pa
     assert {path.name for path in page.parent.iterdir()} == {"run.html", "run-curves.png"}
     assert other.read_bytes() == b"kept"
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("last", [{"wer": 0.5, "cer": 0.2, "rate": 1e-3}, {"codes": 50.0, "control": 0.1}])
+def test_the_picture_fits_a_page(tmp_path, last):
+    points = [{"step": step, "loss": 3.0 / step, "heldout_accuracy": 0.2} | last for step in (1.0, 2.0)]
+    curves = Curves(writer="transformers", kind="unknown", points=points, spelling=SPELLING, entries=640)
+    draw(curves, tmp_path / "curves.png")
+    assert fits_a_page(tmp_path / "curves.png")
 
 
 def test_what_is_no_run_is_one_line_with_the_formats(tmp_path, capfd):
