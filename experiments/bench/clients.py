@@ -63,7 +63,6 @@ def setting(form: str) -> tuple[Any, Any]:
     import jax.numpy as jnp
     import optax
 
-    from fed.algorithms.averaging import averaging
     from fed.client import LocalTraining
     from w2v_jax.config import TINY
     from w2v_jax.objective.pretraining import pretraining_objective
@@ -109,6 +108,7 @@ def vectorised(source: Any, method: str, form: str, layout: Any) -> Contender:
     import jax.numpy as jnp
 
     from fed import cohort, server, simulation
+    from fed.algorithms.averaging import averaging
     from fed.round import run_round
 
     names = source.client_ids()
