@@ -80,6 +80,7 @@ def federated(
         max_update_norm=settings.max_update_norm or math.inf,
         privacy=privacy,
         states=states,
+        warn=lambda text: None,  # the round's log has it
     )
     model_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves((state.parameters, state.objective_state)))
     for result in simulation.run(run, state, settings.rounds):
