@@ -51,7 +51,8 @@ class PretrainArguments:
     data: Path | None = None
     """Folder of a Common Voice locale, its parent, or a prepared data set. Default: a synthetic corpus."""
     out: Path | None = None
-    """Run folder. Default: runs/<preset>-<model>-<aggregation>, with -<corruption> if audio is spoilt."""
+    """Run folder. Default: runs/<preset>-<model>-<aggregation or algorithm>, with -<corruption> if audio is
+    spoilt."""
     objective: ObjectiveName | None = None
     """wav2vec2 tells a masked frame's code from the codes of other frames. best-rq names a masked frame's
     codes in fixed random codebooks of log-mel spectra. Default: the model's."""

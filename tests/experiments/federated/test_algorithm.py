@@ -13,10 +13,9 @@ import pytest
 from experiments.cli import main as cli
 from experiments.federated.algorithm import AlgorithmSettings, build, fingerprint, parse
 from experiments.options.errors import UsageError
-from experiments.pretrain.recipes import PRESETS as PRESETS_OF_RUNS
 from fed import algorithms
 from fed.aggregation import uniform
-from fed.algorithm import Algorithm, Combined, Server
+from fed.algorithm import Algorithm, Combined, LocalStep, Server
 from tests.docs.blocks import blocks_of
 from tests.experiments.cli.test_commands import fails
 from tests.paths import ROOT
@@ -49,9 +48,9 @@ def test_every_shipped_algorithm_is_built_by_its_name():
         assert isinstance(build(AlgorithmSettings(algorithm=name)), Algorithm)
         assert fingerprint(name) is None
     for mu in (AlgorithmSettings(proximal=0.5), AlgorithmSettings(algorithm="fedprox", options=["mu=0.5"])):
-        step = build(mu).gradient
-        assert step.__closure__ is not None
-        assert 0.5 in [cell.cell_contents for cell in step.__closure__]
+        here, there = {"w": np.float32(3.0)}, {"w": np.float32(1.0)}
+        step = LocalStep(here, {"w": np.float32(0.25)}, Server(there, ()), lambda parameters: ({}, {}))
+        assert build(mu).gradient(step, ())[0]["w"] == 0.25 + 0.5 * (3.0 - 1.0)
 
 
 def test_options_reach_the_rule_and_the_server():
@@ -110,7 +109,7 @@ def test_what_is_wrong_is_named_in_a_line(settings, words, own):
 
 def test_a_file_that_fails_is_named(tmp_path):
     (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
-    with pytest.raises(UsageError, match="broken.py fails: ModuleNotFoundError"):
+    with pytest.raises(UsageError, match=r"broken\.py fails: ModuleNotFoundError"):
         build(AlgorithmSettings(algorithm=f"{tmp_path}/broken.py:x"))
 
 
@@ -118,7 +117,6 @@ def test_the_command_refuses_before_it_reads_data(capfd, tmp_path):
     words = fails(capfd, "pretrain", "--algorithm", "scafold", "--out", str(tmp_path / "run"))
     assert "did you mean scaffold?" in words
     assert not (tmp_path / "run").exists()
-    assert "ten-clients" in PRESETS_OF_RUNS
 
 
 def files_of_the_guide(folder: Path) -> list[str]:
@@ -133,7 +131,7 @@ def files_of_the_guide(folder: Path) -> list[str]:
         lines = [line for line in text.splitlines() if line.strip()]
         assert len(lines) <= 40, name
         (folder / f"{name}.py").write_text(imports + text)
-    return ["scaffold", "median", "fednova"]
+    return list(texts)
 
 
 @pytest.mark.slow
