@@ -145,8 +145,9 @@ def markdown(result: dict[str, Any]) -> str:
     parts = [
         "# Rounds of large cohorts",
         f"`{result['model']}`{with_algorithm}, {STEPS} steps of {BATCH} x {SECONDS:g} s a client, "
-        f"{first['lanes']} lanes of {first['chunk']} on {made['device']}. Each row is a child process: after a "
-        "round that compiles, its second round is timed. The peak is the most resident memory in that round, jax included.",
+        f"{first['lanes']} lanes of {first['chunk']} on {made['device']}. Each row is a child process: "
+        "after a round that compiles, its second round is timed. The peak is the most resident memory in "
+        "that round, jax included.",
         f"{last['cohort']} of {last['population']:,} clients take "
         f"{last['peak_bytes'] / first['peak_bytes']:.3f} times the memory of {first['cohort']} of "
         f"{first['population']}.",
