@@ -57,8 +57,8 @@ def _of_diloco(result: dict[str, Any]) -> str:
     if not any(row["training"] == DILOCO for row in result["rows"]):
         return ""
     return (
-        f" DiLoCo hears the same audio in {SPLIT} times the rounds, with so many times fewer steps in each, and "
-        "so sends that many times more bytes."
+        f" DiLoCo hears the same audio in {SPLIT} times the rounds, with so many times fewer steps in "
+        "each, and so sends that many times more bytes."
     )
 
 
