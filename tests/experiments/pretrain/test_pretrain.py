@@ -329,7 +329,6 @@ def test_the_chunk_of_an_accelerator_is_measured_once_and_kept(corpus, tmp_path,
     from experiments.pretrain.command import PretrainArguments, resolve
     from experiments.pretrain.run import Pretraining
     from fed import chunks, server
-    from fed.algorithms.averaging import averaging
 
     settings = resolve(
         PretrainArguments(
@@ -349,9 +348,7 @@ def test_the_chunk_of_an_accelerator_is_measured_once_and_kept(corpus, tmp_path,
     def settled():
         folder = RunFolder(tmp_path / "run", settings, {})
         made = Pretraining(settings, folder)
-        state = jax.jit(
-            lambda key: server.init(made.objective, averaging(server_optimizer=made.server_optimizer), key)
-        )(jax.random.key(0))
+        state = jax.jit(lambda key: server.init(made.objective, made.algorithm, key))(jax.random.key(0))
         made._settle_chunk(state)
         folder.close()
         return made
