@@ -8,6 +8,7 @@ from typing import Any
 from experiments.doctor.bands import Band, band_of, measured
 from experiments.doctor.curves import NAMES, Curves
 from experiments.doctor.findings import Diagnosis
+from experiments.doctor.healthy_ranges import standing
 from experiments.doctor.wording import loss as nats
 from experiments.process.files import replace_file
 from experiments.report.figures import picture
@@ -35,6 +36,7 @@ def text(name: str, curves: Curves, diagnosis: Diagnosis) -> str:
         f"{name}: {diagnosis.verdict}",
         f"{curves.writer}, {NAMES[curves.kind]}, {curves.steps:,.0f}{planned} {curves.unit}",
         *textwrap.wrap(summary(curves), WIDTH),
+        *(textwrap.wrap(f"Now: {now}.", WIDTH) if (now := standing(curves)) else []),
     ]
     for found in diagnosis.findings:
         lines += ["", f"{found.severity}: {found.name}"]
@@ -73,6 +75,8 @@ def _wrapped(head: str, sentence: str) -> list[str]:
 def section(curves: Curves, diagnosis: Diagnosis) -> str:
     """Write the diagnosis as a section in Markdown."""
     parts = [f"## {TITLE}", f"{VERDICTS[diagnosis.verdict]} {summary(curves)}".strip()]
+    if now := standing(curves):
+        parts.append(f"Now: {now}.")
     if diagnosis.findings:
         rows = [(held.severity, held.name, held.because, held.advice) for held in diagnosis.findings]
         parts.append(table(("", "finding", "because", "what to change"), rows))

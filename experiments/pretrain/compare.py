@@ -11,7 +11,7 @@ from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.pretrain import curves, recipes
 from experiments.pretrain import report as pretraining_report
-from experiments.pretrain.report import total_seconds
+from experiments.pretrain.report_facts import total_seconds
 from experiments.process.files import replace_file
 from experiments.report.figures import PAGE_INCHES, legend_above, message, picture
 from experiments.report.tables import table

@@ -1,7 +1,6 @@
 """One pre-training run: from its settings to metrics, checkpoints and a report."""
 
 import json
-import math
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,19 +9,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments.costs.step.training_step import abstract_batch
+from experiments.doctor import healthy_ranges
 from experiments.models import encoders
-from experiments.pretrain import clients, crops, federation, probing, recipes, rounds
+from experiments.pretrain import clients, crops, federation, probing, rounds
 from experiments.pretrain import report as pretraining_report
 from experiments.pretrain.best_checkpoint import BestCheckpoint
 from experiments.pretrain.diagnostics import Diagnostics
-from experiments.pretrain.evaluation import Evaluator
-from experiments.pretrain.opening_line import opening_line
+from experiments.pretrain.evaluation import Evaluator, evaluations, write_untrained
+from experiments.pretrain.opening_line import opening_lines
 from experiments.pretrain.rounds import RoundLog
 from experiments.pretrain.settings import Settings, check_lengthening
-from experiments.pretrain.training import choose_layout, local_training, model_config
-from experiments.process.files import read_json, write_json
+from experiments.pretrain.training import choose_layout, local_training, model_config, rate_share
+from experiments.process.files import read_json
 from experiments.process.progress import Progress
-from experiments.report.units import by_reason
 from experiments.runs.folder import DIAGNOSTICS, RunFolder
 from experiments.runs.tasks import round_text, task_of, with_shares
 from fed import centralised, chunks, server, simulation
@@ -76,6 +76,8 @@ class Pretraining:
         self._take_model(self.config)
         self.server_optimizer = federation.server_optimizer(held)
         self.probe = probing.of_settings(held)
+        self.rate_share = rate_share(held, self.layout)
+        self.batch = abstract_batch(held.batch_size, held.crop_samples)
         self.privacy = None if held.centralised else federation.privacy(held, len(plans), STACKED)
         self.diagnostics = Diagnostics(
             self.evaluate, self.data.split.heldout, self.data.clients, self.data.corrupted, self.task
@@ -116,7 +118,7 @@ class Pretraining:
             write_untrained(self, latest, state)
         spares = settings.method != memory_methods.PLAIN
         with Progress(settings.rounds, latest or 0, quiet=not self.folder.writes) as progress:
-            for note in notes(self, latest):
+            for note in opening_lines(self, latest):
                 progress.note(note)
             started = time.perf_counter()
             for log in self._rounds(state):
@@ -124,12 +126,15 @@ class Pretraining:
                 if log.diagnosed is not None:
                     self.folder.append(self.diagnostics.line(log.diagnosed), DIAGNOSTICS)
                 self.folder.append(line)
+                if log.diverged:
+                    end_diverged(log, checkpoints)
                 is_best = best.is_best(line)
                 if is_best or settings.is_due(settings.checkpoint_every, log.round_index):
                     checkpoints.save(log.round_index, log.state)
                 if is_best:
                     best.save(log.round_index, log.state)
-                progress.report(log.round_index, round_text(line, self.task), line["round_seconds"])
+                said = round_text(line, self.task, healthy_ranges.of_round(self.folder.settings, line))
+                progress.report(log.round_index, said, line["round_seconds"])
                 if log.warning:
                     progress.note(log.warning)
                 if spares:
@@ -155,20 +160,12 @@ class Pretraining:
         restored = checkpoints.restore_newest(fetch(state) if jax.process_count() > 1 else state)
         if restored is None:
             if settings.init is not None:
-                state = state._replace(parameters=self._initial(settings.init, state.parameters))
+                state = state._replace(parameters=initial_parameters(self, settings.init, state.parameters))
             return None, state
         latest, state, damaged = restored
         for round_index, why in damaged.items() if self.folder.writes else ():
             print(f"checkpoint of round {round_index} is damaged ({why}): continuing from round {latest}")
         return latest, state
-
-    def _initial(self, init: str, like: Any) -> Any:
-        """Load the parameters that `--init` names; init.json records them, and whose settings are used."""
-        source = encoders.load_pretraining(init)
-        self.folder.pin("init.json", source.description, encoders.ADDED)
-        for note in source.notes if self.folder.writes else ():
-            print(note, flush=True)
-        return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), like, source.parameters)
 
     def _settle_chunk(self, state: Any) -> None:
         """Take the chunk that this run began with, or measure the fastest one and record it."""
@@ -217,6 +214,8 @@ class Pretraining:
         line |= self.objective.summarise(log.sums) | log.columns
         line["updates"] = log.round_index * self.steps_per_round
         line["round_seconds"] = round_seconds
+        self.rate_share.add(self.batch, line["local_steps"])
+        line |= self.rate_share.columns(round_seconds)
         if self.privacy is not None and self.folder.writes:  # once is enough, and no part of the round
             line |= federation.privacy_spent(
                 self.settings, self.privacy, len(self.data.clients), log.round_index
@@ -224,36 +223,25 @@ class Pretraining:
         return with_shares(line | evaluations(self, log), self.task)
 
 
-def evaluations(run: Pretraining, log: RoundLog) -> dict[str, Any]:
-    """Make the columns of a round's held-out evaluation and of its probe, where they are due."""
-    settings, parameters, started = run.settings, log.state.parameters, time.perf_counter()
-    line: dict[str, Any] = {}
-    if settings.is_due(settings.evaluate_every, log.round_index):
-        held = run.evaluate(parameters, log.state.objective_state, run.data.split.heldout)
-        line |= {f"heldout_{name}": value for name, value in held.items()}
-        line["chance_accuracy"] = held["chance_accuracy"]
-    if run.probe is not None and settings.is_due(settings.probe_every, log.round_index):
-        line["probe_accuracy"] = run.probe(parameters)
-    if line:
-        line["evaluation_seconds"] = time.perf_counter() - started
-    return line
+def initial_parameters(run: Pretraining, init: str, like: Any) -> Any:
+    """Load the parameters that `--init` names; init.json records them, and whose settings are used."""
+    source = encoders.load_pretraining(init)
+    run.folder.pin("init.json", source.description, encoders.ADDED)
+    for note in source.notes if run.folder.writes else ():
+        print(note, flush=True)
+    return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), like, source.parameters)
 
 
-def write_untrained(run: Pretraining, latest: int | None, state: Any) -> None:
-    """Evaluate the model before its first round, and write untrained.json; once in a run.
+def end_diverged(log: RoundLog, checkpoints: Checkpoints) -> None:
+    """Keep the last finite state of a run that diverged, and end it.
 
     Raises:
-        UserError: a run that continues lacks the file.
+        UserError: always.
     """
-    path = run.folder.path / "untrained.json"
-    if path.exists():
-        return
-    if latest is not None:
-        raise UserError(f"{path.parent} lacks untrained.json: it is not a whole run; choose another --out")
-    found = run.evaluate(state.parameters, state.objective_state, run.data.split.heldout)
-    if run.probe is not None:
-        found["probe_accuracy"] = run.probe(state.parameters)
-    write_json(path, found)
+    if log.round_index - 1 > (checkpoints.latest() or 0):
+        checkpoints.save(log.round_index - 1, log.state)
+    checkpoints.close()
+    raise UserError(log.diverged or "")
 
 
 def chunk_trials(run: Pretraining, state: Any) -> list[chunks.Trial]:
@@ -279,26 +267,3 @@ def chunk_trials(run: Pretraining, state: Any) -> list[chunks.Trial]:
     per_lane = -(-settings.clients_per_round // run.layout.lanes)
     memory = chunks.device_memory_bytes()
     return chunks.measure(engine, state, per_lane, run.steps_per_round, memory)
-
-
-def notes(run: Pretraining, latest: int | None) -> list[str]:
-    """Write the lines that a run begins with: what it is, changed clips, and what privacy leaves open."""
-    changed = by_reason(run.data.corpus.changed_by_reason())
-    where = run.folder.path / "clips.json"
-    shapes = jax.eval_shape(run.objective.init, jax.random.key(0))
-    return [
-        opening_line(
-            run.settings,
-            parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)),
-            client_seconds=run.source.seconds(),
-            steps_per_round=run.steps_per_round,
-            heldout=run.data.split.described,
-            skipped=len(run.data.corpus.skipped),
-            latest=latest,
-            planned_before=run.folder.planned_before,
-        ),
-        *run.crop_notes,
-        *([f"changed: {changed} (listed in {where})"] if changed else []),
-        *(run.probe.notes if run.probe is not None else ()),
-        *filter(None, [recipes.privacy_caveat(vars(run.settings))]),
-    ]

@@ -1,5 +1,8 @@
 """A run's settings -> its model and its local training, as they are computed on the devices at hand."""
 
+import dataclasses
+
+from experiments.costs.rate_share import RateShare, peak_rate
 from experiments.pretrain.settings import Settings
 from fed import cohort
 from fed.client import LocalTraining
@@ -7,7 +10,7 @@ from fed.cohort import Layout
 from w2v_jax import memory_methods, optim
 from w2v_jax.config import ModelConfig
 from w2v_jax.model.convolutions import form_for_clients
-from w2v_jax.objective.pretraining import Objective
+from w2v_jax.objective.pretraining import Objective, pretraining_objective
 
 
 def choose_layout(settings: Settings) -> Layout:
@@ -31,6 +34,15 @@ def model_config(settings: Settings, chunk: int) -> ModelConfig:
         masked_group_norm=settings.masked_group_norm,
         convolution_form=form_for_clients(chunk),
     )
+
+
+def rate_share(settings: Settings, layout: Layout) -> RateShare:
+    """Make the counter of the share of the devices' rate; an exact memory method counts as the plain step."""
+    exact = memory_methods.is_exact(settings.method)
+    plain = dataclasses.replace(settings, method=memory_methods.PLAIN) if exact else settings
+    config = model_config(plain, chunk=1)
+    peak = peak_rate(settings.precision, layout.lanes * layout.shards)
+    return RateShare(lambda: pretraining_objective(config), peak)
 
 
 def optimizer_config(settings: Settings, steps_per_round: int) -> optim.OptimizerConfig:

@@ -9,7 +9,7 @@ import pytest
 from experiments.cli import main as cli
 from experiments.data import corpora, partitions
 from experiments.options import arguments
-from experiments.pretrain import report
+from experiments.pretrain import report_facts
 from experiments.pretrain.options import PretrainArguments
 from experiments.pretrain.run import Pretraining
 from experiments.pretrain.settings import resolve
@@ -178,8 +178,10 @@ def test_prepared_corpora_are_pre_trained_on(prepared, tmp_path):
 
 def test_speakers_of_other_splits_that_are_not_known_are_reported_so():
     also_in = {"dev": None, "test": 3, "train": 0}
-    assert report._clients({"speakers_also_in": also_in}).endswith("other splits: unknown of dev, 3 of test")
-    assert "other splits" not in report._clients({"speakers_also_in": {"dev": 0}})
+    assert report_facts._clients({"speakers_also_in": also_in}).endswith(
+        "other splits: unknown of dev, 3 of test"
+    )
+    assert "other splits" not in report_facts._clients({"speakers_also_in": {"dev": 0}})
 
 
 @pytest.mark.parametrize(

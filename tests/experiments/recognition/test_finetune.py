@@ -115,7 +115,7 @@ def untimed(value):
     """Metrics or results without their times and where they come from."""
     if isinstance(value, list):
         return [untimed(item) for item in value]
-    timed = {"train_seconds", "evaluation_seconds", "provenance"}
+    timed = {"train_seconds", "evaluation_seconds", "audio_seconds_a_second", "provenance"}
     return {name: item for name, item in value.items() if name not in timed}
 
 
@@ -130,12 +130,15 @@ def test_a_run_leaves_metrics_checkpoints_and_a_report(scratch, capsys):
     columns = {
         "update", "epoch", "loss", "infeasible", "audio_seconds", "skipped_updates", "dev_loss", "dev_wer",
         "dev_cer", "encoder_learning_rate", "head_learning_rate", "train_seconds",
+        "padded_share", "audio_seconds_a_second",
     }  # fmt: skip
     assert columns <= set(lines[0])
     # Four speakers of four clips and five a batch: four batches, the last with one clip.
     assert lines[1]["epoch"] == 1.0
     assert not any(line["skipped_updates"] for line in lines)
     assert all(0 < line["loss"] < 100 for line in lines)
+    assert all(0 <= line["padded_share"] < 0.5 for line in lines)
+    assert lines[0]["audio_seconds_a_second"] == lines[0]["audio_seconds"] / lines[0]["train_seconds"]
     seconds = sum(line["audio_seconds"] for line in lines)
     assert seconds == pytest.approx(2 * 20 * LONG_SAMPLES / SAMPLE_RATE_HZ, rel=0.1)
     assert (scratch / "curves.png").read_bytes().startswith(b"\x89PNG")
