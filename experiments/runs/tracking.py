@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -67,7 +68,7 @@ class Tracker:
         self._failure: str | None = None
         self._unsent = 0
         known = read_json(self._path) if self._path.exists() else {}
-        fresh = {"project": _project(library), "id": f"{folder.name}-{uuid.uuid4().hex[:8]}", "last": 0}
+        fresh = {"project": _project(library), "id": _fresh_id(folder), "last": 0}
         self._known = known | {library: known.get(library, fresh)}
         self._held = self._known[library]
         write_json(self._path, self._known)  # before anything is sent: a kill must not lose the id
@@ -99,7 +100,7 @@ class Tracker:
     def close(self) -> None:
         """End the tracked run; lines that were not sent are counted."""
         try:
-            self._run.finish()
+            importlib.import_module(self._library).finish()  # ends it for the library's own clean-up too
         except Exception as error:
             self._fail("cannot end its run", error)
         if self._unsent:
@@ -115,6 +116,12 @@ class Tracker:
 
 def _project(library: str) -> str:
     return os.environ.get(f"{library.upper()}_PROJECT") or PROJECT
+
+
+def _fresh_id(folder: Path) -> str:
+    """Make an id that no other run has, of characters that both libraries take."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name)[:80]
+    return f"{name}-{uuid.uuid4().hex[:8]}"
 
 
 def _begin(library: str, folder: Path, settings: dict[str, Any], held: dict[str, Any]) -> Any:

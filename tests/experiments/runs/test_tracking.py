@@ -1,5 +1,6 @@
 """--track: what a tracking library is told, held against a module that records its calls."""
 
+import re
 import sys
 from types import SimpleNamespace
 
@@ -28,14 +29,14 @@ class Recorder:
         self.inits.append(options)
         if self.broken is not None:
             raise self.broken
-        return SimpleNamespace(log=self._log, finish=self._finish)
+        return SimpleNamespace(log=self._log)
 
     def _log(self, values, step):
         if self.broken is not None:
             raise self.broken
         self.logged.append((step, values))
 
-    def _finish(self):
+    def finish(self):
         self.finished += 1
 
 
@@ -95,6 +96,15 @@ def test_a_run_that_continues_is_one_tracked_run_and_sends_each_line_once(
     first, second = recorder.inits
     assert first == second
     assert first["project"] == "w2v-jax"
+
+
+def test_ids_hold_only_characters_that_libraries_take(tmp_path, library, recorder):
+    run = RunFolder(tmp_path / "my run: 50 % #2", SETTINGS, {}, track=library)
+    run.begin()
+    run.rewind(0)
+    run.close()
+    held = read_json(run.path / "tracking.json")[library]["id"]
+    assert re.fullmatch(r"my-run-50-2-[0-9a-f]{8}", held)
 
 
 def test_a_project_can_be_named(tmp_path, library, recorder, monkeypatch):
