@@ -21,11 +21,11 @@ class PeakRate:
 
     Attributes:
         flops: operations a second of all devices together; None where the catalogue lacks it.
-        device: the device, for readers.
+        device: the accelerator, for readers; None for a CPU, of which few have a known rate.
     """
 
     flops: float | None
-    device: str
+    device: str | None
 
 
 def peak_rate(precision: Precision, devices: int) -> PeakRate:
@@ -36,17 +36,15 @@ def peak_rate(precision: Precision, devices: int) -> PeakRate:
         devices: how many train; the virtual devices of a CPU count as one.
     """
     device = jax.devices()[0]
-    if device.platform == "cpu":
-        board = runner.describe_board()
-        named, devices = board["model"] or board["cpu"] or "this CPU", 1
-    else:
-        named = device.device_kind
-    known = DEVICES.get(named_like(named) or "")
+    on_cpu = device.platform == "cpu"
+    named = runner.describe_board()["model"] if on_cpu else device.device_kind
+    known = DEVICES.get(named_like(named or "") or "")
+    accelerator = None if on_cpu else named
     # A board's CPU does not have the rate of its GPU.
     if known is None or known.processor != {"cuda": "gpu"}.get(device.platform, device.platform):
-        return PeakRate(None, named)
+        return PeakRate(None, accelerator)
     peak = known.peak_flops.get(precision)
-    return PeakRate(None if peak is None else peak * devices, named)
+    return PeakRate(None if peak is None else peak * (1 if on_cpu else devices), accelerator)
 
 
 class RateShare:
@@ -70,8 +68,8 @@ class RateShare:
 
     @property
     def note(self) -> str | None:
-        """The line that says why no share is known; None where it is."""
-        if self._peak.flops is not None:
+        """The line that says that an accelerator's share is not known; None for others."""
+        if self._peak.flops is not None or self._peak.device is None:
             return None
         return (
             f"the share of the device's rate is left out: no peak rate is known for {self._peak.device} in "

@@ -1,6 +1,7 @@
 """One pre-training run: from its settings to metrics, checkpoints and a report."""
 
 import json
+import math
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence

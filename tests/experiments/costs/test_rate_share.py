@@ -40,11 +40,12 @@ def test_the_share_is_operations_over_seconds_and_rate():
 
 
 def test_nothing_is_traced_where_the_rate_is_unknown():
-    share = RateShare(lambda: pytest.fail("traced"), PeakRate(None, "this CPU"))
+    share = RateShare(lambda: pytest.fail("traced"), PeakRate(None, "X9000"))
     share.add(toy_batch(4), 10)
     assert share.columns(2.0) == {}
     assert share.note is not None
-    assert "no peak rate is known for this CPU" in share.note
+    assert "no peak rate is known for X9000" in share.note
+    assert RateShare(toy_objective, PeakRate(None, None)).note is None  # on a CPU it is no news
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_nothing_is_traced_where_the_rate_is_unknown():
 def test_the_peak_rate_is_that_of_the_part_that_trains(platform, name, precision, flops, monkeypatch):
     device = SimpleNamespace(platform=platform, device_kind=name if platform == "gpu" else "cpu")
     monkeypatch.setattr(rate_share.jax, "devices", lambda: [device])
-    board = {"model": name if platform == "cpu" else None, "cpu": None}
+    board = {"model": name if platform == "cpu" else None}
     monkeypatch.setattr(rate_share.runner, "describe_board", lambda: board)
     assert peak_rate(precision, devices=2).flops == flops
 
