@@ -1,13 +1,15 @@
 """Evaluate a model on clips without noise (fixed crops, keys and order), and when a run is due for it."""
 
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from experiments.pretrain import recipes
+from experiments.pretrain.settings import Settings
 from experiments.process.files import write_json
 from fed.keys import evaluation_key
 from fed.placement import fetch
@@ -16,10 +18,6 @@ from w2v_jax.data.batches.crops import evaluation_batches
 from w2v_jax.data.common_voice import Utterance
 from w2v_jax.errors import UserError
 from w2v_jax.objective.pretraining import Objective
-
-if TYPE_CHECKING:
-    from experiments.pretrain.rounds import RoundLog
-    from experiments.pretrain.run import Pretraining
 
 
 class Evaluator:
@@ -55,35 +53,59 @@ class Evaluator:
         return self._objective.summarise(jax.device_get(total))
 
 
-def evaluations(run: "Pretraining", log: "RoundLog") -> dict[str, Any]:
-    """Make the columns of a round's held-out evaluation and of its probe, where they are due."""
-    settings, parameters, started = run.settings, log.state.parameters, time.perf_counter()
+def evaluations(
+    settings: Settings,
+    heldout: Callable[[Any, Any], dict[str, float]],
+    probe: Callable[[Any], float] | None,
+    round_index: int,
+    state: Any,
+) -> dict[str, Any]:
+    """Make the columns of a round's held-out evaluation and of its probe, where they are due.
+
+    Args:
+        settings: of the run; they say what is due.
+        heldout: (parameters, objective state) -> metrics over the held-out clips.
+        probe: parameters -> accuracy of the probe; None without probes.
+        round_index: rounds finished.
+        state: after the round.
+    """
+    started = time.perf_counter()
     line: dict[str, Any] = {}
-    if log.diverged:
-        return line
-    if settings.is_due(settings.evaluate_every, log.round_index):
-        held = run.evaluate(parameters, log.state.objective_state, run.data.split.heldout)
+    if settings.is_due(settings.evaluate_every, round_index):
+        held = heldout(state.parameters, state.objective_state)
         line |= {f"heldout_{name}": value for name, value in held.items()}
         line["chance_accuracy"] = held["chance_accuracy"]
-    if run.probe is not None and settings.is_due(settings.probe_every, log.round_index):
-        line["probe_accuracy"] = run.probe(parameters)
+    if probe is not None and settings.is_due(settings.probe_every, round_index):
+        line["probe_accuracy"] = probe(state.parameters)
     if line:
         line["evaluation_seconds"] = time.perf_counter() - started
     return line
 
 
-def write_untrained(run: "Pretraining", latest: int | None, state: Any) -> None:
+def write_untrained(
+    folder: Path,
+    heldout: Callable[[Any, Any], dict[str, float]],
+    probe: Callable[[Any], float] | None,
+    latest: int | None,
+    state: Any,
+) -> None:
     """Evaluate the model before its first round, and write untrained.json; once in a run.
+
+    Args:
+        folder: the run folder.
+        heldout, probe: as for `evaluations`.
+        latest: the round that the run continues after; None for a new run.
+        state: before the first round.
 
     Raises:
         UserError: a run that continues lacks the file.
     """
-    path = run.folder.path / "untrained.json"
+    path = folder / "untrained.json"
     if path.exists():
         return
     if latest is not None:
-        raise UserError(f"{path.parent} lacks untrained.json: it is not a whole run; choose another --out")
-    found = run.evaluate(state.parameters, state.objective_state, run.data.split.heldout)
-    if run.probe is not None:
-        found["probe_accuracy"] = run.probe(state.parameters)
+        raise UserError(f"{folder} lacks untrained.json: it is not a whole run; choose another --out")
+    found = heldout(state.parameters, state.objective_state)
+    if probe is not None:
+        found["probe_accuracy"] = probe(state.parameters)
     write_json(path, found)

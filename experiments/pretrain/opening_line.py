@@ -1,50 +1,13 @@
-"""The lines that a pre-training run begins with."""
+"""The line that a pre-training run begins with."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-import jax
 import jax.numpy as jnp
 
-from experiments.pretrain import recipes
 from experiments.pretrain.settings import Settings
 from experiments.pretrain.training import optimizer_config
-from experiments.report.units import by_reason
 from w2v_jax import memory_methods, optim
-
-if TYPE_CHECKING:
-    from experiments.pretrain.run import Pretraining
-
-
-def opening_lines(run: "Pretraining", latest: int | None) -> list[str]:
-    """Write the lines that a run begins with: its settings, changed clips, and what is left out.
-
-    Args:
-        run: the run.
-        latest: the round that it continues after; None for a new run.
-    """
-    changed = by_reason(run.data.corpus.changed_by_reason())
-    where = run.folder.path / "clips.json"
-    shapes = jax.eval_shape(run.objective.init, jax.random.key(0))
-    privacy = recipes.privacy_caveat(vars(run.settings))
-    return [
-        opening_line(
-            run.settings,
-            parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)),
-            client_seconds=run.source.seconds(),
-            steps_per_round=run.steps_per_round,
-            heldout=run.data.split.described,
-            skipped=len(run.data.corpus.skipped),
-            latest=latest,
-            planned_before=run.folder.planned_before,
-        ),
-        *run.crop_notes,
-        *([f"changed: {changed} (listed in {where})"] if changed else []),
-        *(run.probe.notes if run.probe is not None else ()),
-        *filter(None, [privacy, run.rate_share.note]),
-    ]
 
 
 def opening_line(

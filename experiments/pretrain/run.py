@@ -1,5 +1,6 @@
 """One pre-training run: from its settings to metrics, checkpoints and a report."""
 
+import functools
 import json
 import math
 import time
@@ -10,20 +11,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.costs.step.training_step import abstract_batch
 from experiments.doctor import healthy_ranges
 from experiments.models import encoders
-from experiments.pretrain import clients, crops, federation, probing, rounds
+from experiments.pretrain import clients, crops, federation, probing, recipes, rounds
 from experiments.pretrain import report as pretraining_report
 from experiments.pretrain.best_checkpoint import BestCheckpoint
 from experiments.pretrain.diagnostics import Diagnostics
 from experiments.pretrain.evaluation import Evaluator, evaluations, write_untrained
-from experiments.pretrain.opening_line import opening_lines
+from experiments.pretrain.opening_line import opening_line
 from experiments.pretrain.rounds import RoundLog
 from experiments.pretrain.settings import Settings, check_lengthening
 from experiments.pretrain.training import choose_layout, local_training, model_config, rate_share
 from experiments.process.files import read_json
 from experiments.process.progress import Progress
+from experiments.report.units import by_reason
 from experiments.runs.folder import DIAGNOSTICS, RunFolder
 from experiments.runs.tasks import round_text, task_of, with_shares
 from fed import centralised, chunks, server, simulation
@@ -77,8 +78,8 @@ class Pretraining:
         self._take_model(self.config)
         self.server_optimizer = federation.server_optimizer(held)
         self.probe = probing.of_settings(held)
-        self.rate_share = rate_share(held, self.layout)
-        self.batch = abstract_batch(held.batch_size, held.crop_samples)
+        self.rate_share, self.batch = rate_share(held, self.layout)
+        self._heldout = functools.partial(self.evaluate, clips=self.data.split.heldout)
         self.privacy = None if held.centralised else federation.privacy(held, len(plans), STACKED)
         self.diagnostics = Diagnostics(
             self.evaluate, self.data.split.heldout, self.data.clients, self.data.corrupted, self.task
@@ -116,10 +117,10 @@ class Pretraining:
         best = BestCheckpoint(path, settings.keep_best)
         best.resume(latest, state)
         if self.folder.writes:
-            write_untrained(self, latest, state)
+            write_untrained(path, self._heldout, self.probe, latest, state)
         spares = settings.method != memory_methods.PLAIN
         with Progress(settings.rounds, latest or 0, quiet=not self.folder.writes) as progress:
-            for note in opening_lines(self, latest):
+            for note in notes(self, latest):
                 progress.note(note)
             started = time.perf_counter()
             for log in self._rounds(state):
@@ -221,7 +222,9 @@ class Pretraining:
             line |= federation.privacy_spent(
                 self.settings, self.privacy, len(self.data.clients), log.round_index
             )
-        return with_shares(line | evaluations(self, log), self.task)
+        if not log.diverged:
+            line |= evaluations(self.settings, self._heldout, self.probe, log.round_index, log.state)
+        return with_shares(line, self.task)
 
 
 def initial_parameters(run: Pretraining, init: str, like: Any) -> Any:
@@ -268,3 +271,25 @@ def chunk_trials(run: Pretraining, state: Any) -> list[chunks.Trial]:
     per_lane = -(-settings.clients_per_round // run.layout.lanes)
     memory = chunks.device_memory_bytes()
     return chunks.measure(engine, state, per_lane, run.steps_per_round, memory)
+
+
+def notes(run: Pretraining, latest: int | None) -> list[str]:
+    """Write the lines that a run begins with: what it is, changed clips, and what is left out."""
+    changed = by_reason(run.data.corpus.changed_by_reason())
+    shapes = jax.eval_shape(run.objective.init, jax.random.key(0))
+    return [
+        opening_line(
+            run.settings,
+            parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)),
+            client_seconds=run.source.seconds(),
+            steps_per_round=run.steps_per_round,
+            heldout=run.data.split.described,
+            skipped=len(run.data.corpus.skipped),
+            latest=latest,
+            planned_before=run.folder.planned_before,
+        ),
+        *run.crop_notes,
+        *([f"changed: {changed} (listed in {run.folder.path / 'clips.json'})"] if changed else []),
+        *(run.probe.notes if run.probe is not None else ()),
+        *filter(None, [recipes.privacy_caveat(vars(run.settings)), run.rate_share.note]),
+    ]

@@ -162,7 +162,7 @@ class Finetuning:
                 checkpoints.save(line["update"], state._asdict())
                 if self.task.best(lines) is line:
                     best.save(line["update"], _scored(state))
-                progress.report(line["update"], self._text(line), line["train_seconds"], compiling)
+                progress.report(line["update"], told(self, line), line["train_seconds"], compiling)
             if lines[-1]["update"] < self.updates:
                 progress.note(
                     f"stopped after update {lines[-1]['update']} of {self.updates}: the "
@@ -219,20 +219,10 @@ class Finetuning:
                 "train_seconds": train_seconds,
                 "evaluation_seconds": time.perf_counter() - started,
             }
-            yield self._with_costs(line, slots), state, compiling
+            yield with_costs(self, line, slots), state, compiling
             if over:
                 return
             total, started, trained, slots, compiling = None, time.perf_counter(), step + 1, 0, 0.0
-
-    def _with_costs(self, line: dict[str, Any], slots: int) -> dict[str, Any]:
-        """Add to a line the share of its audio slots that taught nothing, its pace and its share of the rate.
-
-        Args:
-            line: with its seconds of audio and of training.
-            slots: samples that its batches have room for.
-        """
-        line |= {"padded_share": 1.0 - line["audio_seconds"] * SAMPLE_RATE_HZ / slots}
-        return with_pace(line) | self.rate_share.columns(line["train_seconds"])
 
     def _statistics(self, state: TrainingState, key: Any, step: int) -> Any:
         """Estimate the head's running statistics for the current parameters from the last batches."""
@@ -246,12 +236,26 @@ class Finetuning:
             )
         return statistics
 
-    def _text(self, line: dict[str, Any]) -> str:
-        good = healthy_ranges.of_validation(self.settings, line, self.data)
-        return (
-            f"epoch {line['epoch']:.1f}  loss {line['loss']:.3f}  validation loss {line['dev_loss']:.3f}  "
-            f"{self.task.told(line)}{f' ({good})' if good else ''}  {', '.join(pace_text(line))}"
-        )
+
+def with_costs(run: Finetuning, line: dict[str, Any], slots: int) -> dict[str, Any]:
+    """Add to a line the share of its audio slots that taught nothing, its pace and its share of the rate.
+
+    Args:
+        run: the run.
+        line: with its seconds of audio and of training.
+        slots: samples that its batches have room for.
+    """
+    line |= {"padded_share": 1.0 - line["audio_seconds"] * SAMPLE_RATE_HZ / slots}
+    return with_pace(line) | run.rate_share.columns(line["train_seconds"])
+
+
+def told(run: Finetuning, line: dict[str, Any]) -> str:
+    """Describe a validation for the log."""
+    good = healthy_ranges.of_validation(run.settings, line, run.data)
+    return (
+        f"epoch {line['epoch']:.1f}  loss {line['loss']:.3f}  validation loss {line['dev_loss']:.3f}  "
+        f"{run.task.told(line)}{f' ({good})' if good else ''}  {', '.join(pace_text(line))}"
+    )
 
 
 def described(run: Finetuning, done: int) -> str:

@@ -36,7 +36,7 @@ def test_a_run_that_diverges_in_its_first_stretch_has_a_line_for_the_doctor(tmp_
     )
     monkeypatch.setitem(PRESETS, "tiny", SMALL)
     monkeypatch.setattr(rounds.centralised, "run", diverging)
-    monkeypatch.setattr(Pretraining, "evaluate", lambda *arguments: dict(EVALUATION))
+    monkeypatch.setattr(Pretraining, "evaluate", lambda *arguments, **named: dict(EVALUATION))
     out = tmp_path / "run"
     said = fails(
         capfd, "pretrain", "--data", str(corpus), "--model", "tiny", "--preset", "centralised",

@@ -11,8 +11,7 @@ from experiments.data import partitions
 from experiments.options import arguments
 from experiments.pretrain.clients import set_aside
 from experiments.pretrain.command import PretrainArguments
-from experiments.pretrain.opening_line import opening_lines
-from experiments.pretrain.run import Pretraining
+from experiments.pretrain.run import Pretraining, notes
 from experiments.pretrain.settings import resolve
 from experiments.process.files import read_json
 from experiments.recognition.recognition_task import RecognitionTask
@@ -146,10 +145,7 @@ def test_one_speaker_is_refused_with_the_options_that_would_do(one_speaker, tmp_
 
 def test_one_speaker_begins_with_what_the_line_names(one_speaker, tmp_path):
     run = begun(one_speaker, tmp_path / "run", "--partition", "iid", "--heldout-speakers", "0")
-    assert (
-        "1 of 12 clips held out, by chance, of speakers who are also trained on"
-        in opening_lines(run, None)[0]
-    )
+    assert "1 of 12 clips held out, by chance, of speakers who are also trained on" in notes(run, None)[0]
     clips = read_json(tmp_path / "run" / "clips.json")
     assert (clips["heldout_speakers"], clips["heldout_clips"]) == ([], 1)
     assert sum(client["clips"] for client in clips["clients"].values()) == 11
