@@ -1,5 +1,6 @@
 """A centralised run that diverges keeps its last line and its last finite model."""
 
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -13,6 +14,7 @@ from experiments.pretrain.run import Pretraining, end_diverged
 from experiments.runs.folder import read_metrics
 from tests.configs import SMALL
 from tests.experiments.cli.test_commands import fails
+from tests.experiments.runs.test_tracking import Recorder
 from w2v_jax.config import PRESETS
 from w2v_jax.data.synthetic import SyntheticConfig, write_corpus
 from w2v_jax.errors import UserError
@@ -37,11 +39,13 @@ def test_a_run_that_diverges_in_its_first_stretch_has_a_line_for_the_doctor(tmp_
     monkeypatch.setitem(PRESETS, "tiny", SMALL)
     monkeypatch.setattr(rounds.centralised, "run", diverging)
     monkeypatch.setattr(Pretraining, "evaluate", lambda *arguments, **named: dict(EVALUATION))
+    recorder = Recorder()
+    monkeypatch.setitem(sys.modules, "wandb", recorder)
     out = tmp_path / "run"
     said = fails(
         capfd, "pretrain", "--data", str(corpus), "--model", "tiny", "--preset", "centralised",
         "--rounds", "3", "--local-steps", "2", "--batch", "2", "--seconds", "0.6", "--heldout-speakers", "1",
-        "--out", str(out),
+        "--out", str(out), "--track", "wandb",
     )  # fmt: skip
     assert (
         "training diverged in stretch 1: the parameters are no longer finite; lower --learning-rate" in said
@@ -49,6 +53,7 @@ def test_a_run_that_diverges_in_its_first_stretch_has_a_line_for_the_doctor(tmp_
     (line,) = read_metrics(out / "metrics.jsonl")
     assert (line["round"], line["updates"], line["loss"], line["update_norm"]) == (1, 2, None, None)
     assert "heldout_loss" not in line
+    assert [step for step, _ in recorder.logged] == [1]
     diagnosis = diagnose(read(out))
     assert (diagnosis.verdict, diagnosis.findings[0].name) == ("broken", "loss not finite")
 
