@@ -1,6 +1,7 @@
 """The host loop over rounds: sample, feed, step. It yields results; it prints and writes nothing."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 
 from fed.algorithm import Algorithm
 from fed.attendance import Attend, Attendance, all_answer
+from fed.blocks import Engine, choose_block_steps
 from fed.client import LocalTraining
 from fed.client_states import ClientStates
 from fed.cohort import ClientReport, Layout, RoundSettings, Verdict
@@ -17,7 +19,7 @@ from fed.placement import fetch, replicate
 from fed.privacy.noise import Privacy
 from fed.programs import build_programs
 from fed.protocols import ClientSource, FederationError, Objective, PyTree, Resident
-from fed.round import ClientModels, Engine, RoundOutcome, choose_block_steps, run_round
+from fed.round import ClientModels, RoundOutcome, run_round
 from fed.sampling import Sampler
 from fed.server import ServerState
 
@@ -80,6 +82,7 @@ class Simulation(NamedTuple):
         attend: which invited clients answer in time.
         states: what clients keep between rounds, from `client_states`; None makes a store in memory, where
             the algorithm needs one.
+        warn: told in a line of a round in which no client's update counted.
     """
 
     training: LocalTraining
@@ -95,6 +98,7 @@ class Simulation(NamedTuple):
     max_update_norm: float = math.inf
     privacy: Privacy | None = None
     states: ClientStates | None = None
+    warn: Callable[[str], object] = warnings.warn
 
     @property
     def settings(self) -> RoundSettings:
@@ -103,10 +107,18 @@ class Simulation(NamedTuple):
 
 
 def abstract_sums(objective: Objective, parameters: PyTree, state: PyTree, batch: PyTree) -> PyTree:
-    """Find the shapes of the sums that one step returns."""
-    return jax.eval_shape(objective.value_and_grad, parameters, state, batch, jax.random.key(0), np.int32(0))[
-        2
-    ]
+    """Find the shapes of the sums that one step returns.
+
+    Raises:
+        FederationError: the step does not return (gradients, state, sums) with a loss.
+    """
+    found = jax.eval_shape(objective.value_and_grad, parameters, state, batch, jax.random.key(0), np.int32(0))
+    if not isinstance(found, tuple) or len(found) != 3 or "loss" not in found[2]:
+        raise FederationError(
+            'the objective\'s value_and_grad has to return (gradients, state, sums), with sums["loss"] = '
+            "(total, weight); fed.check says what is wrong"
+        )
+    return found[2]
 
 
 def build_engine(
@@ -142,20 +154,25 @@ def build_engine(
 
 
 def client_states(
-    settings: RoundSettings, parameters: PyTree, folder: Path | None = None, *, on_disk: bool = False
+    settings: RoundSettings,
+    parameters: PyTree,
+    folder: Path | None = None,
+    *,
+    on_disk: bool = False,
+    writes: bool = True,
 ) -> ClientStates | None:
     """Make the store of what clients keep between rounds; None where they keep nothing.
 
     Args:
         settings: of the run.
         parameters: the server's, for their shapes.
-        folder, on_disk: as of `ClientStates`.
+        folder, on_disk, writes: as of `ClientStates`.
     """
     made = settings.algorithm.client_init
     if made is None:
         return None
     initial = jax.jit(lambda held: made(settings.training, held))(parameters)
-    return ClientStates(fetch(initial), folder, on_disk=on_disk)
+    return ClientStates(fetch(initial), folder, on_disk=on_disk, writes=writes)
 
 
 def first_batch(source: ClientSource, client_ids: Sequence[str], round_index: int = 0) -> PyTree | None:
@@ -225,7 +242,20 @@ def run(simulation: Simulation, server: ServerState, num_rounds: int) -> Iterato
             keep_models=simulation.keep_models(round_index),
         )
         server = outcome.server
-        yield to_result(outcome, round_index, attendance, simulation.privacy)
+        result = to_result(outcome, round_index, attendance, simulation.privacy)
+        if (why := fruitless(result)) is not None:
+            simulation.warn(why)
+        yield result
+
+
+def fruitless(result: RoundResult) -> str | None:
+    """Describe why no client that answered counted in a round; None if one did, or if none answered."""
+    if not result.clients or len(result.clients) > len(result.skipped):
+        return None
+    reasons = {"not finite": len(result.not_finite), "too large": len(result.too_large)}
+    reasons["without anything learnt"] = len(result.skipped) - sum(reasons.values())
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
+    return f"round {result.round_index} used no client's update ({why})"
 
 
 def to_result(

@@ -56,6 +56,13 @@ def message_shapes(algorithm: Algorithm, training: LocalTraining, parameters: Py
     return jax.eval_shape(message, parameters)
 
 
+class _AnySums(dict):
+    """The sums of an objective that is not known: every name has a total and a weight."""
+
+    def __missing__(self, name: str) -> tuple[jax.Array, jax.Array]:
+        return jnp.float32(0.0), jnp.float32(1.0)
+
+
 def _one_step(algorithm: Algorithm, training: LocalTraining, server: Server) -> tuple[PyTree, PyTree, PyTree]:
     """Make one client's (message, new state, gradients); parameters stand for its gradients."""
     begun_with = server.parameters
@@ -65,7 +72,7 @@ def _one_step(algorithm: Algorithm, training: LocalTraining, server: Server) -> 
         begun.parameters,
         begun.parameters,
         server,
-        lambda parameters: (parameters, {"loss": (jnp.float32(0.0), jnp.float32(1.0))}),
+        lambda parameters: (parameters, _AnySums()),
     )
     gradients, memory = algorithm.gradient(step, begun.memory)
     one = jnp.float32(1.0)

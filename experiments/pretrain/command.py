@@ -8,7 +8,7 @@ from experiments.costs import memory_budget
 from experiments.options import arguments
 from experiments.pretrain.options import CENTRALISED, PretrainArguments
 from experiments.pretrain.recipes import RECIPES
-from experiments.pretrain.settings import ABSENT_SETTINGS, resolve
+from experiments.pretrain.settings import ABSENT_SETTINGS, Settings, resolve
 from experiments.process import xla_flags
 from experiments.process.distributed import join_processes
 from experiments.process.provenance import record_provenance
@@ -36,9 +36,12 @@ def main(argv: list[str]) -> None:
     if options.memory_budget is not None:
         settings["method"] = kept_method(out) or pick(settings, options.memory_budget, lanes or 1)
     first = options.distributed is None or join_processes(options.distributed)
+    from experiments.pretrain import federation
     from experiments.pretrain.run import Pretraining
     from experiments.runs.folder import RunFolder, continuing_after_disk_errors
 
+    if settings["preset"] != CENTRALISED:
+        federation.algorithm(Settings(**settings))  # refuses what is wrong before the folder is made
     # These follow from others or from the data, or were other ones in older versions: a folder keeps its own.
     follow = [name for name in ("evaluate_every", "crop_seconds") if getattr(options, name) is None]
     keeps = ("loss_window", *follow)
@@ -52,10 +55,11 @@ def main(argv: list[str]) -> None:
 
 
 def default_folder(settings: dict[str, Any]) -> Path:
-    """Name the run folder runs/<preset>-<model>[-<aggregation>][-<corruption>]."""
+    """Name the run folder runs/<preset>-<model>[-<algorithm or aggregation>][-<corruption>]."""
     parts = [settings["preset"], settings["model"]]
     if settings["preset"] != CENTRALISED:
-        parts.append(settings["aggregation"])
+        algorithm = settings["algorithm"].rpartition(":")[2]
+        parts.append(settings["aggregation"] if algorithm == "fedavg" else algorithm)
     if settings["corruption"] != "none":
         parts.append(settings["corruption"])
     return Path("runs") / "-".join(parts)

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import optax
 
+from experiments.federated.algorithm import AlgorithmSettings, build
 from experiments.pretrain.settings import Settings
-from fed import aggregation, attendance, sampling, server
-from fed.aggregation import LogWeight
+from fed import attendance, sampling, simulation
+from fed.algorithm import Algorithm
 from fed.attendance import Attend, Faults
 from fed.privacy import accounting
 from fed.privacy.noise import Privacy
@@ -17,14 +17,23 @@ from fed.sampling import Sampler
 from fed.simulation import RoundResult
 
 
-def rule(settings: Settings) -> LogWeight:
-    """Build the rule that weighs the clients' updates."""
-    return aggregation.RULES[settings.aggregation](settings.temperature)
+def algorithm(settings: Settings) -> Algorithm:
+    """Build the federated algorithm.
 
-
-def server_optimizer(settings: Settings) -> optax.GradientTransformation:
-    """Build the server's optimizer with its learning rate."""
-    return server.OPTIMIZERS[settings.server_optimizer](settings.server_learning_rate)
+    Raises:
+        UsageError: there is no such algorithm, or it does not take one of the settings.
+    """
+    return build(
+        AlgorithmSettings(
+            algorithm=settings.algorithm,
+            options=settings.algorithm_options,
+            aggregation=settings.aggregation,
+            temperature=settings.temperature,
+            server_optimizer=settings.server_optimizer,
+            server_learning_rate=settings.server_learning_rate,
+            proximal=settings.proximal,
+        )
+    )
 
 
 def asked_per_round(settings: Settings, clients: int) -> int:
@@ -143,10 +152,7 @@ def share_of(clients: Sequence[str], result: RoundResult) -> float:
 
 def fruitless(result: RoundResult) -> str | None:
     """Describe why no client that answered counted in a round; None if one did, or if none answered."""
-    if not result.clients or len(result.clients) > len(result.skipped):
+    if (why := simulation.fruitless(result)) is None:
         return None
-    reasons = {"not finite": len(result.not_finite), "too large": len(result.too_large)}
-    reasons["without anything learnt"] = len(result.skipped) - sum(reasons.values())
-    why = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
     advice = "; lower --learning-rate if this goes on" if result.not_finite else ""
-    return f"warning: round {result.round_index} used no client's update ({why}){advice}"
+    return f"warning: {why}{advice}"

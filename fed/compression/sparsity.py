@@ -24,7 +24,8 @@ def top_k(share: float) -> Codec:
         return places, flat[places]
 
     def decode(wire: Wire, like: jax.ShapeDtypeStruct) -> jax.Array:
-        return _scattered(*wire, like)
+        places, values = wire
+        return _scattered(places, values, like)
 
     return Codec(f"topk:{share:g}", encode, decode, sparse=True)
 

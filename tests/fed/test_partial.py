@@ -1,5 +1,7 @@
 """Training a part of a model: chosen parameters, and low-rank changes, with frozen ones on the devices."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,7 +68,7 @@ def train(objective, source, state=None, algorithm=None, rounds=3, layout=TWO_AT
     return jax.device_get(last.server)
 
 
-def split(part, objective=Layers):
+def split(part, objective: Any = Layers):
     return part.split(objective.init(jax.random.key(0))[0], jax.random.key(1))
 
 
@@ -108,7 +110,7 @@ def test_frozen_parameters_are_arguments_and_one_copy_for_all_clients():
         LocalTraining(part, optax.identity(), lambda step: jnp.float32(RATE)),
         averaging(),
         source,
-        lambda index: source.client_ids(),
+        lambda index: list(source.client_ids()),
         Layout(1, 4),
         0,
         5,

@@ -41,7 +41,9 @@ def training(optimizer=None):
 
 def store(algorithm, folder=None, on_disk=False):
     settings = RoundSettings(training(), algorithm, Layout(1, 1))
-    return simulation.client_states(settings, Objective.init(None)[0], folder, on_disk=on_disk)
+    made = simulation.client_states(settings, Objective.init(None)[0], folder, on_disk=on_disk)
+    assert made is not None
+    return made
 
 
 def model_of(results):
@@ -123,6 +125,7 @@ def test_the_server_keeps_its_model_and_sends_a_rounded_one():
     algorithm = compressed(averaging(), down=codec("q8"))
     (still,) = simulate(algorithm, EVERYONE, rate=0.0)
     np.testing.assert_array_equal(vector(still.server.parameters), initial())
+    assert algorithm.broadcast is not None
     sent = algorithm.broadcast(Server(still.server.parameters, ()), jax.random.key(0))
     assert np.linalg.norm(vector(sent) - initial()) > 0
     one, two = [model_of(simulate(held)) for held in (averaging(), algorithm)]
@@ -206,6 +209,15 @@ def test_bytes_of_a_client_by_algorithm(name, floats_down, floats_up):
     a_model_of_q8 = (3 + 4) + (1 + 4)
     models, scalars = divmod(floats_up, 4)
     assert both == (2 * 4 + 4 * (floats_down - 4), models * a_model_of_q8 + 4 * scalars)
+
+
+def test_an_algorithm_may_read_any_sum_of_its_objective():
+    def gradient(step, memory):
+        total, weight = step.evaluate(step.parameters)[1]["accuracy"]
+        return jax.tree.map(lambda leaf: leaf * total / weight, step.gradients), memory
+
+    algorithm = averaging()._replace(gradient=gradient)
+    assert client_transfers(algorithm, training(), Objective.init(None)[0]) == (MODEL, MODEL)
 
 
 def test_counted_bytes_are_those_of_a_message_that_is_serialised():
