@@ -12,6 +12,7 @@ from experiments.pretrain.settings import ABSENT_SETTINGS, Settings, resolve
 from experiments.process import xla_flags
 from experiments.process.distributed import join_processes
 from experiments.process.provenance import record_provenance
+from experiments.runs import tracking
 from w2v_jax import memory_methods
 
 __all__ = ["ABSENT_SETTINGS", "PretrainArguments", "default_folder", "main", "resolve"]
@@ -21,6 +22,7 @@ def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(PretrainArguments, argv, "w2v-jax pretrain")
     settings = resolve(options)
+    tracking.check_installed(options.track)
     lanes = None
     if settings["preset"] != CENTRALISED:
         wanted = settings["clients_per_round"] * options.shards
@@ -48,7 +50,14 @@ def main(argv: list[str]) -> None:
     with continuing_after_disk_errors():
         provenance = record_provenance("pretrain", settings["seed"])
         folder = RunFolder(
-            out, settings, provenance, absent=ABSENT_SETTINGS, writes=first, keeps=keeps, may_grow="rounds"
+            out,
+            settings,
+            provenance,
+            absent=ABSENT_SETTINGS,
+            writes=first,
+            keeps=keeps,
+            may_grow="rounds",
+            track=options.track,
         )
         with contextlib.closing(folder):
             Pretraining(folder.settings, folder).run()

@@ -204,6 +204,9 @@ class PretrainArguments:
     """Run as one of several processes that share the run folder; start each with the same command. Give auto
     under SLURM, Kubernetes, MPI or on a TPU pod, otherwise INDEX/COUNT@HOST:PORT with the address of process
     0. Default: one process."""
+    track: Literal["trackio", "wandb"] | None = None
+    """Library that gets the run's scalars too, as TensorBoard has them, in the project w2v-jax. A run that
+    continues stays one tracked run. Default: none."""
     seed: int = 0
     """Seed of everything random."""
 
