@@ -91,6 +91,11 @@ class Combined(NamedTuple):
     population: jax.Array
 
 
+def array_bytes(tree: PyTree) -> int:
+    """Count the bytes of the arrays of a tree, concrete or abstract."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def fresh_start(training: Any, server: Server, kept: PyTree) -> Start:
     """Begin with the server's model and a fresh optimizer."""
     del kept
@@ -137,6 +142,8 @@ class Algorithm(NamedTuple):
             log weights) -> combined, with leaves [client, ...] of the whole cohort; clients with a log
             weight of -inf do not count, and their leaves are zero. All messages are then held at once.
         server_step: (server, combined) -> server. It is skipped in a round in which no client counted.
+        bytes_down: shapes of the parameters -> bytes in which they cross to one client.
+        bytes_up: shapes of a message -> bytes in which it crosses to the server.
     """
 
     server_init: Callable[[PyTree], PyTree] = no_state
@@ -148,6 +155,8 @@ class Algorithm(NamedTuple):
     log_weight: LogWeight = fedavg
     combine: Callable[[PyTree, jax.Array], PyTree] | None = None
     server_step: Callable[[Server, Combined], Server] = apply_update
+    bytes_down: Callable[[PyTree], int] = array_bytes
+    bytes_up: Callable[[PyTree], int] = array_bytes
 
 
 def update_of(message: PyTree) -> PyTree:

@@ -1052,6 +1052,48 @@ FAULTS = {
         "False",
         "tests/experiments/costs/test_rate_share.py -k part_that_trains",
     ),
+    "error feedback that forgets what was not sent": fault(
+        "fed/compression/compressed.py",
+        'meant = jax.tree.map(jnp.add, _parts(fresh), trained.memory["unsent"])',
+        "meant = _parts(fresh)",
+        "tests/fed/compression/test_compressed.py -k meant",
+    ),
+    "codecs that leave the control of SCAFFOLD as it is": fault(
+        "fed/compression/compressed.py",
+        "if _shapes(part) == like}",
+        'if name == "update"}',
+        "tests/fed/compression/test_compressed.py -k serialised",
+    ),
+    "compressed messages counted as dense ones": fault(
+        "fed/compression/compressed.py",
+        "return codec.bytes_of(parts) + array_bytes(message) - array_bytes(parts)",
+        "return array_bytes(message)",
+        "tests/fed/compression/test_compressed.py -k serialised",
+    ),
+    "quantisation that rounds to the nearest level": fault(
+        "fed/compression/quantisation.py",
+        "jax.random.uniform(key, rows.shape)",
+        "0.5",
+        "tests/fed/compression/test_codecs.py -k keeps_the_mean",
+    ),
+    "quantisation by one scale for a whole array": fault(
+        "fed/compression/quantisation.py",
+        "jnp.abs(rows).max(1, keepdims=True) *",
+        "jnp.zeros((len(rows), 1)) + jnp.abs(rows).max() *",
+        "tests/fed/compression/test_codecs.py -k scales_of_their_own",
+    ),
+    "server state that clients read is not counted down": fault(
+        "fed/transfers.py",
+        "algorithm.bytes_down(parameters) + read + state",
+        "algorithm.bytes_down(parameters) + state",
+        "tests/fed/compression/test_compressed.py -k by_algorithm",
+    ),
+    "low-rank changes without their factor": fault(
+        "fed/partial.py",
+        "kernel + scale * jnp.matmul",
+        "kernel + jnp.matmul",
+        "tests/fed/test_partial.py -k merge_exactly",
+    ),
 }
 
 

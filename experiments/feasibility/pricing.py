@@ -110,29 +110,44 @@ def of_a_run(row: StepRow, run: dict[str, Any], watts: float | None) -> dict[str
     }
 
 
-def federated_bytes(model: str, run: dict[str, Any], link: Any) -> dict[str, Any]:
-    """Count the bytes that a client moves in a round and in all, and the bytes of its audio."""
+def federated_bytes(
+    model: str, run: dict[str, Any], link: Any, up: Any = None, down: Any = None
+) -> dict[str, Any]:
+    """Count the bytes that a client moves in a round of FedAvg and in all, and the bytes of its audio.
+
+    `up` and `down` are codecs of `fed.compression` for the client's update and the server's model.
+    """
     import jax
+    import jax.numpy as jnp
+    import optax
 
     from experiments.costs.step.training_step import abstract_key, tree_bytes
+    from fed.algorithms.averaging import averaging
+    from fed.client import LocalTraining
+    from fed.compression.compressed import compressed
+    from fed.transfers import client_transfers
     from profiling import feasibility as rules
     from w2v_jax.config import PRESETS
     from w2v_jax.objective.pretraining import pretraining_objective
 
-    size = tree_bytes(jax.eval_shape(pretraining_objective(PRESETS[model]).init, abstract_key())[0])
+    objective = pretraining_objective(PRESETS[model])
+    training = LocalTraining(objective, optax.identity(), lambda step: jnp.float32(1e-4))
+    parameters, _ = jax.eval_shape(objective.init, abstract_key())
+    sent = client_transfers(compressed(averaging(), up, down), training, parameters)
+    both, seconds = sent.down + sent.up, link.seconds(sent.down, sent.up)
     audio = run["client_audio_seconds"]
-    raw, compressed = rules.audio_bytes(audio), rules.audio_bytes(audio, compressed=True)
+    raw, compressed_audio = rules.audio_bytes(audio), rules.audio_bytes(audio, compressed=True)
     return {
-        "model_bytes": size,
-        "round_bytes": 2 * size,
-        "round_link_seconds": link.seconds(size, size),
-        "run_bytes": 2 * size * run["rounds"],
-        "run_link_hours": link.seconds(size, size) * run["rounds"] / 3600,
+        "model_bytes": tree_bytes(parameters),
+        "round_bytes": both,
+        "round_link_seconds": seconds,
+        "run_bytes": both * run["rounds"],
+        "run_link_hours": seconds * run["rounds"] / 3600,
         "audio_raw_bytes": raw,
-        "audio_compressed_bytes": compressed,
+        "audio_compressed_bytes": compressed_audio,
         "audio_link_hours": link.seconds(0, raw) / 3600,
-        "break_even_raw": rules.break_even_rounds(2 * size, raw),
-        "break_even_compressed": rules.break_even_rounds(2 * size, compressed),
+        "break_even_raw": rules.break_even_rounds(both, raw),
+        "break_even_compressed": rules.break_even_rounds(both, compressed_audio),
     }
 
 

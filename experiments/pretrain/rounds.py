@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from experiments.pretrain import federation
@@ -19,6 +18,7 @@ from fed.cohort import Layout
 from fed.keys import Stream
 from fed.privacy.noise import Privacy
 from fed.protocols import ClientPlan
+from fed.transfers import Transfers, client_transfers
 from w2v_jax.data.batches import pipeline
 from w2v_jax.data.batches.crops import CropBatches
 from w2v_jax.data.common_voice import Utterance
@@ -85,10 +85,10 @@ def federated(
         states=states,
         warn=lambda text: None,  # the round's log has it
     )
-    model_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves((state.parameters, state.objective_state)))
+    transfers = client_transfers(algorithm, training, state.parameters, state.objective_state)
     for result in simulation.run(run, state, settings.rounds):
         plans = [source.plan(name, result.round_index - 1) for name in result.clients]
-        columns = client_columns(result, plans, model_bytes)
+        columns = client_columns(result, plans, transfers)
         columns["padded_share"] = padded_share(result.sums, result.step_slots, source.slot_seconds())
         if corrupted:
             columns["corrupted_weight"] = federation.share_of(corrupted, result)
@@ -100,7 +100,7 @@ def federated(
 
 
 def client_columns(
-    result: simulation.RoundResult, plans: Sequence[ClientPlan], model_bytes: int
+    result: simulation.RoundResult, plans: Sequence[ClientPlan], transfers: Transfers
 ) -> dict[str, Any]:
     """Make the columns of a federated round's clients.
 
@@ -111,14 +111,15 @@ def client_columns(
     Args:
         result: the round.
         plans: the plans of its clients.
-        model_bytes: bytes of a model and its state.
+        transfers: bytes that one client receives and sends.
     """
     accepted = np.array([name not in result.skipped for name in result.clients], bool)
     # A window from step 0 on is the round; its loss was summed in another order, in older versions too.
     is_round = np.array([plan.loss_from_step == 0 for plan in plans], bool)
     losses = np.where(is_round, result.losses, result.round_losses)[accepted]
     norms = result.update_norms[result.weights > 0]
-    weights, sent = result.weights, len(result.clients) * model_bytes
+    weights, answered = result.weights, len(result.clients)
+    sent = transfers.of_clients(answered + len(result.dropped) + len(result.late), answered)
     return {
         "clients": len(result.clients),
         "skipped_clients": len(result.skipped),
@@ -135,8 +136,8 @@ def client_columns(
         "client_loss_max": _or_nan(np.max, losses),
         "update_norm": result.mean_update_norm,
         "client_update_norm_mean": _or_nan(np.mean, norms),
-        "bytes_up": sent,
-        "bytes_down": sent + (len(result.dropped) + len(result.late)) * model_bytes,
+        "bytes_up": sent.up,
+        "bytes_down": sent.down,
     }
 
 

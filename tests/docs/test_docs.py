@@ -70,6 +70,7 @@ def test_every_guide_is_there_and_each_block_is_run_or_looked_at():
         "tutorial",
         "own-corpus",
         "own-model",
+        "fewer-bytes",
         "price-your-function",
         "accelerators",
         "boards",

@@ -5,23 +5,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.costs.step.training_step import StepSettings, abstract_batch, abstract_key, tree_bytes
+from experiments.costs.step.training_step import StepSettings, abstract_batch, abstract_key
 from fed import aggregation, client, server
 from fed.algorithm import Combined, Server
 from fed.algorithms.averaging import averaging
 from fed.client import Block, LocalTraining
+from fed.compression import Codec
+from fed.compression.compressed import compressed
+from fed.transfers import client_transfers
 from profiling.flops import count
 from w2v_jax.objective.pretraining import pretraining_objective
 from w2v_jax.optim import make_optimizer
 
 
-def round_price(settings: StepSettings, clients: int, local_steps: int) -> dict[str, Any]:
-    """Price a round by tracing the federated engine's own programs; nothing is run.
+def round_price(
+    settings: StepSettings,
+    clients: int,
+    local_steps: int,
+    up: Codec | None = None,
+    down: Codec | None = None,
+) -> dict[str, Any]:
+    """Price a round of FedAvg by tracing the federated engine's own programs; nothing is run.
 
     Args:
         settings: settings of a client's step.
         clients: clients of the round.
         local_steps: steps of each client.
+        up: codec of the clients' updates, for the bytes alone: its operations are not counted.
+        down: codec of the server's model, likewise.
 
     Returns:
         Operations of all clients and of the server, bytes down and up, seconds of audio heard.
@@ -56,14 +67,15 @@ def round_price(settings: StepSettings, clients: int, local_steps: int) -> dict[
     finals = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((clients, *leaf.shape), leaf.dtype), parameters)
     begun = jax.eval_shape(lambda key: server.init(objective, algorithm, key), abstract_key())
     folding = count(aggregate, begun, finals, jax.ShapeDtypeStruct((clients,), jnp.float32))
-    model_bytes = tree_bytes((parameters, state))
+    sent = client_transfers(compressed(algorithm, up, down), training, parameters, state)
+    sent = sent.of_clients(clients, clients)
     return {
         "clients": clients,
         "local_steps": local_steps,
         "client_flops": clients * one.total.flops,
         "server_flops": folding.total.flops,
-        "bytes_down": clients * model_bytes,
-        "bytes_up": clients * model_bytes,
+        "bytes_down": sent.down,
+        "bytes_up": sent.up,
         "audio_seconds": clients * local_steps * settings.batch * settings.seconds,
         "unpriced": {
             f"{name} (in a round)": clients * one.unpriced.get(name, 0) + folding.unpriced.get(name, 0)

@@ -5,6 +5,7 @@ from experiments.costs import length_sweep
 from experiments.costs.step import module_costs, round_price, training_step
 from experiments.costs.step.paper_convention import module_costs as module_costs_of_table_1
 from experiments.costs.step.training_step import StepSettings
+from fed.compression import codec
 from profiling import flops, residuals
 from profiling.flops import count
 from profiling.xla import operations
@@ -181,3 +182,10 @@ def test_best_rq_by_length():
     for name in ("autograd_bytes", "residual_bytes"):  # 24 and 74 frames, and what no frame adds to
         one, three = (row[name] - row["parameters_bytes"] for row in rows)
         assert 2.5 < three / one < 3.5
+
+
+def test_the_bytes_of_a_round_are_those_of_its_codecs():
+    coded = round_price.round_price(TINY, clients=2, local_steps=1, up=codec("q2"), down=codec("q8"))
+    shapes = training_step.build(TINY).parameters
+    assert coded["bytes_up"] == 2 * codec("q2").bytes_of(shapes) < 2 * training_step.tree_bytes(shapes) / 12
+    assert coded["bytes_down"] == 2 * codec("q8").bytes_of(shapes)

@@ -9,9 +9,11 @@ import pytest
 from experiments import paper
 from experiments.cli import main as cli
 from experiments.costs.devices.records import DeviceVerdict
-from experiments.feasibility import verdicts
+from experiments.feasibility import pricing, verdicts
 from experiments.process.files import read_json
 from experiments.reproduce import section41
+from fed.compression import codec
+from profiling import feasibility as rules
 from tests.experiments.cli.test_commands import fails
 from tests.experiments.costs.test_timings import RECORD
 
@@ -234,3 +236,16 @@ def test_best_rq_has_seconds_and_bytes_but_no_plan_of_its_memory(tmp_path):
     text = (tmp_path / "f" / "feasibility.md").read_text()
     assert "best-rq-base" in text
     assert "no compiler's memory plans are kept for best-rq-base" in text
+
+
+def test_fewer_bytes_a_round_break_even_later():
+    run = {"client_audio_seconds": 100_000.0, "rounds": 10}
+    link = rules.LINKS["lte"]
+    dense = pricing.federated_bytes("tiny", run, link)
+    coded = pricing.federated_bytes("tiny", run, link, up=codec("q2"), down=codec("q8"))
+    assert dense["round_bytes"] == 2 * dense["model_bytes"]
+    assert dense["round_link_seconds"] == link.seconds(dense["model_bytes"], dense["model_bytes"])
+    share = coded["round_bytes"] / dense["round_bytes"]
+    assert share == pytest.approx((2.5 + 8.5) / 64, rel=0.01)  # bits of a value, with its share of a scale
+    assert coded["round_link_seconds"] < 0.3 * dense["round_link_seconds"]
+    assert coded["break_even_raw"] == pytest.approx(dense["break_even_raw"] / share, rel=0.02)

@@ -20,6 +20,7 @@ from fed.aggregation import loss_weighted
 from fed.algorithms.averaging import averaging
 from fed.client import LocalTraining
 from fed.cohort import Layout
+from fed.transfers import Transfers
 from tests.fed.toy import ToySource, toy_objective
 from w2v_jax.data.common_voice import Clip, ClipRow
 
@@ -58,7 +59,8 @@ def test_the_loss_of_a_round_lies_within_its_band(result):
     assert sorted(result.weights[accepted]) == [0.0, 1.0]
     assert max(result.losses[accepted]) < loss  # the window of the weights would not hold it
     plans = [ToySource(STEPS).plan(name, 0) for name in result.clients]
-    columns = client_columns(result, plans, 8)
+    columns = client_columns(result, plans, Transfers(10, 7))
+    assert (columns["bytes_down"], columns["bytes_up"]) == (30, 21)
     assert columns["client_loss_min"] < loss < columns["client_loss_max"]
     np.testing.assert_array_equal(columns["client_losses"], result.losses)
 
