@@ -16,6 +16,9 @@ from experiments.options.spelling import nearest
 from fed import aggregation, server
 from fed.algorithm import Algorithm
 from fed.algorithms import ALGORITHMS
+from fed.compression import codec
+from fed.compression.compressed import compressed
+from fed.protocols import FederationError
 
 RULE, OPTIMIZER = "rule", "server_optimizer"  # parameters that options of their own fill
 
@@ -32,6 +35,8 @@ class AlgorithmSettings:
         server_optimizer: a name of `server.OPTIMIZERS`.
         server_learning_rate: its learning rate.
         proximal: FedProx's mu; above 0 it makes FedProx of FedAvg.
+        compress_up, compress_down: codecs of the messages and of the server's model; None sends them whole.
+        error_feedback: clients keep what a codec fails to send, and add it to their next message.
     """
 
     algorithm: str = "fedavg"
@@ -41,14 +46,35 @@ class AlgorithmSettings:
     server_optimizer: str = "fedavg"
     server_learning_rate: float = 1.0
     proximal: float = 0.0
+    compress_up: str | None = None
+    compress_down: str | None = None
+    error_feedback: bool = True
 
 
 def build(settings: AlgorithmSettings) -> Algorithm:
-    """Build the algorithm of a run.
+    """Build the algorithm of a run, with its codecs.
 
     Raises:
-        UsageError: there is no such algorithm, or it does not take one of the settings.
+        UsageError: there is no such algorithm or codec, or it does not take one of the settings.
     """
+    algorithm = _build(settings)
+    if settings.compress_up is None and settings.compress_down is None:
+        return algorithm
+    codecs = {}
+    for way, name in (("up", settings.compress_up), ("down", settings.compress_down)):
+        try:
+            # Without error feedback the mean of a random mask has to be right by itself.
+            codecs[way] = None if name is None else codec(name, unbiased=not settings.error_feedback)
+        except FederationError as error:
+            raise UsageError(f"--compress-{way}: {error}") from error
+    try:
+        return compressed(algorithm, **codecs, error_feedback=settings.error_feedback)
+    except FederationError as error:
+        raise UsageError(f"--compress-up and --compress-down: {error}") from error
+
+
+def _build(settings: AlgorithmSettings) -> Algorithm:
+    """Build the algorithm without codecs."""
     name, options = settings.algorithm, parse(settings.options)
     if settings.proximal:
         if name not in ("fedavg", "fedprox") or "mu" in options:

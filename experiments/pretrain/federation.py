@@ -32,6 +32,9 @@ def algorithm(settings: Settings) -> Algorithm:
             server_optimizer=settings.server_optimizer,
             server_learning_rate=settings.server_learning_rate,
             proximal=settings.proximal,
+            compress_up=settings.compress_up,
+            compress_down=settings.compress_down,
+            error_feedback=settings.error_feedback,
         )
     )
 

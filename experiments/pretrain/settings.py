@@ -10,7 +10,8 @@ from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.options.spelling import option_name
 from experiments.pretrain import recipes
-from experiments.pretrain.options import CENTRALISED, PretrainArguments, check
+from experiments.pretrain.option_checks import check
+from experiments.pretrain.options import CENTRALISED, PretrainArguments
 from experiments.pretrain.recipes import Aggregation, Corruption, Partition, ServerOptimizer, SkewedColumn
 from experiments.runs.best_round import Criterion
 from w2v_jax import config as model_config
@@ -32,6 +33,9 @@ ABSENT_SETTINGS = {
     "algorithm": "fedavg",
     "algorithm_options": (),
     "client_states": "memory",
+    "compress_up": None,
+    "compress_down": None,
+    "error_feedback": True,
     "max_update_norm": None,
     "client_dropout": 0.0,
     "overshoot": 1.0,
@@ -78,6 +82,9 @@ class Settings:
     algorithm: str
     algorithm_options: Sequence[str]
     client_states: Literal["memory", "disk"]
+    compress_up: str | None
+    compress_down: str | None
+    error_feedback: bool
     aggregation: Aggregation
     temperature: float
     server_optimizer: ServerOptimizer

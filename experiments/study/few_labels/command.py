@@ -12,6 +12,7 @@ from experiments.report.writer import write_report
 from experiments.study.cells import check_counts, run_cells
 from experiments.study.few_labels import arms as plan
 from experiments.study.few_labels import results
+from experiments.study.representations.arms import TrainingName
 from w2v_jax.errors import UserError
 
 SCALES: dict[str, tuple[str, ...]] = {
@@ -35,9 +36,7 @@ class FewLabelsArguments:
     """Folder of a finished `study representations`."""
     encoders: tuple[Literal["best-rq", "wav2vec2", "wav2vec2-waveform"], ...] | None = None
     """Encoders to take. Default: all of that study."""
-    trainings: (
-        tuple[Literal["centralised", "ten clients", "loss-weighted", "speakers", "diloco"], ...] | None
-    ) = None
+    trainings: tuple[TrainingName, ...] | None = None
     """Ways of pre-training to take. Default: all of that study."""
     labels: float = 10.0
     """Percentage of the training clips of each class to use."""

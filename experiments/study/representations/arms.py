@@ -11,12 +11,13 @@ BEST_RQ, WAV2VEC2, WAVEFORM = "best-rq", "wav2vec2", "wav2vec2-waveform"
 # The preset of each encoder; the first two differ in their objective alone, the last two in their front end.
 MODELS = {BEST_RQ: "best-rq-tiny", WAV2VEC2: "log-mel-tiny", WAVEFORM: "tiny"}
 CENTRALISED, FEDAVG, LOSS_WEIGHTED, SPEAKERS = "centralised", "ten clients", "loss-weighted", "speakers"
-DILOCO = "diloco"
-TRAININGS = (CENTRALISED, FEDAVG, LOSS_WEIGHTED, SPEAKERS, DILOCO)
+DILOCO, TWO_BITS = "diloco", "two bits"
+TRAININGS = (CENTRALISED, FEDAVG, LOSS_WEIGHTED, SPEAKERS, DILOCO, TWO_BITS)
 SPLIT = 4  # DiLoCo's momentum needs rounds: it has so many times the rounds, of so many times fewer steps
 LABELS = (1, 10, 100)  # percentages of the training labels
 CLIENTS = 10
 StudyTask = Literal["keywords", "characters"]
+TrainingName = Literal["centralised", "ten clients", "loss-weighted", "speakers", "diloco", "two bits"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,8 @@ class Arm:
         words += ["--preset", "centralised" if self.training == CENTRALISED else "ten-clients"]
         if self.training == DILOCO:
             words += ["--algorithm", "diloco"]
+        if self.training == TWO_BITS:
+            words += ["--compress-up", "q2"]
         if self.training == LOSS_WEIGHTED:
             words += ["--aggregation", "loss-weighted"]
         if self.training == SPEAKERS:

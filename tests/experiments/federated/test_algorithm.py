@@ -99,12 +99,25 @@ def test_options_are_numbers_words_or_texts():
         ({"algorithm": "scaffold", "aggregation": "uniform"}, "--aggregation has no meaning with"),
         ({"algorithm": "feddyn", "server_optimizer": "fedadam"}, "--server-optimizer has no meaning with"),
         ({"algorithm": "scaffold", "proximal": 0.1}, "--proximal is FedProx's mu: leave it out"),
+        ({"compress_up": "q3"}, "--compress-up: there is no codec 'q3': use fp32, bf16, q8, q4, q2"),
+        ({"compress_down": "topk:0.1"}, "--compress-down: topk:0.1 would send a model of mostly zeros"),
     ],
 )
 def test_what_is_wrong_is_named_in_a_line(settings, words, own):
     settings["algorithm"] = settings.get("algorithm", "fedavg").replace("OWN", str(own))
     with pytest.raises(UsageError, match=re.escape(words)):
         build(AlgorithmSettings(**settings))
+
+
+def test_codecs_reach_the_algorithm():
+    shapes = {"w": jax.ShapeDtypeStruct((4096,), np.float32)}
+    plain, two_bits = build(AlgorithmSettings()), build(AlgorithmSettings(compress_up="q2"))
+    assert plain.bytes_up(shapes) == 4 * 4096
+    assert two_bits.bytes_up(shapes) < plain.bytes_up(shapes) / 12
+    assert two_bits.client_init is not None  # error feedback keeps a remainder
+    without = build(AlgorithmSettings(compress_up="q2", error_feedback=False, compress_down="q8"))
+    assert without.client_init is None
+    assert without.bytes_down(shapes) < plain.bytes_down(shapes) / 3
 
 
 def test_a_file_that_fails_is_named(tmp_path):
