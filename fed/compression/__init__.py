@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from fed.compression.codec import Codec, as_dtype
+from fed.compression.codecs import Codec, as_dtype
 from fed.compression.quantisation import quantised
 from fed.compression.sparsity import random_mask, top_k
 from fed.protocols import FederationError

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fed.algorithm import Algorithm, LocalStep, Server, Start, Trained, array_bytes
-from fed.compression.codec import Codec
+from fed.compression.codecs import Codec
 from fed.protocols import FederationError, PyTree
 from fed.transfers import message_shapes
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fed.compression.codec import Codec, Wire
+from fed.compression.codecs import Codec, Wire
 from fed.protocols import FederationError
 
 BLOCK = 64  # values that share a scale

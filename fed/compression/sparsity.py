@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from fed.compression.codec import Codec, Wire
+from fed.compression.codecs import Codec, Wire
 from fed.protocols import FederationError
 
 

@@ -138,9 +138,8 @@ def files_of_the_guide(folder: Path) -> list[str]:
         block.text for block in blocks_of(GUIDE) if block.text.lstrip().startswith(("import jax", "def "))
     ]
     imports, first = blocks[0].split("def scaffold", 1)
-    for name, text in zip(
-        ("scaffold", "median", "fednova"), ("def scaffold" + first, *blocks[1:]), strict=True
-    ):
+    texts = {"scaffold": "def scaffold" + first, "median": blocks[1], "fednova": blocks[2]}
+    for name, text in texts.items():
         lines = [line for line in text.splitlines() if line.strip()]
         assert len(lines) <= 40, name
         (folder / f"{name}.py").write_text(imports + text)
