@@ -23,16 +23,24 @@ class ClientStates:
     finished.
     """
 
-    def __init__(self, initial: PyTree, folder: Path | None = None, *, on_disk: bool = False):
+    def __init__(
+        self,
+        initial: PyTree,
+        folder: Path | None = None,
+        *,
+        on_disk: bool = False,
+        writes: bool = True,
+    ):
         """Begin with clients that have not taken part.
 
         Args:
             initial: the state before a client's first round.
             folder: where `save` writes; None keeps everything in memory and saves nothing.
             on_disk: write every state as soon as it changes, and hold none in memory.
+            writes: False for the other ones of several processes that share the folder: they read from it.
         """
         self._initial = jax.tree.map(np.asarray, initial)
-        self._folder, self._on_disk = folder, on_disk
+        self._folder, self._on_disk, self._writes = folder, on_disk and writes, writes
         self._held: dict[str, PyTree] = {}
         self._unsaved: dict[str, int] = {}  # client -> round
         self._rounds: dict[str, list[int]] = {}  # folder's name -> rounds on disk
@@ -52,7 +60,7 @@ class ClientStates:
             return
         for client in self._folder.iterdir():
             rounds = sorted(int(path.stem) for path in client.glob("*.npz") if path.stem.isdigit())
-            for late in [held for held in rounds if held > round_index]:
+            for late in [held for held in rounds if held > round_index and self._writes]:
                 (client / f"{late}.npz").unlink()
             self._rounds[client.name] = [held for held in rounds if held <= round_index]
 
@@ -78,13 +86,15 @@ class ClientStates:
 
     def save(self) -> None:
         """Write the states that have changed since the last call, so that a run can continue from here."""
-        if self._folder is not None:
+        if self._folder is not None and self._writes:
             for client, round_index in self._unsaved.items():
                 self._write(client, self._held[client], round_index)
             self._unsaved.clear()
 
     def forget_before(self, round_index: int) -> None:
         """Delete what a run that continues from this round, or a later one, does not need."""
+        if not self._writes:
+            return
         for name, rounds in self._rounds.items():
             old = [held for held in rounds if held <= round_index][:-1]
             for held in old:

@@ -1,9 +1,7 @@
 """One round: a host loop over groups of clients and blocks of steps."""
 
-import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -11,29 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from fed.algorithm import Server
-from fed.client import Block
+from fed.blocks import Engine, GroupBlock, group_blocks, prefetch
 from fed.client_states import ClientStates
-from fed.cohort import ClientReport, Folded, Layout, Shared, Totals, Verdict
-from fed.keys import broadcast_key, client_number, noise_key, round_key
+from fed.cohort import ClientReport, Folded, Shared, Totals, Verdict
+from fed.keys import broadcast_key, noise_key, round_key
 from fed.placement import fetch, model_shardings, put, replicate
-from fed.programs import Programs
 from fed.protocols import ClientPlan, ClientSource, FederationError, PyTree
 from fed.server import ServerState
 
-BLOCK_BYTES = 64 * 2**20  # of batches, per group
 BLOCKS_UNDER_WAY = 2
-
-
-class Engine(NamedTuple):
-    """The programs of a run, and how clients and steps are laid out on them."""
-
-    programs: Programs
-    layout: Layout
-    block_steps: int  # one number for a whole run: the block program compiles once
-    batch: PyTree  # shapes and dtypes of every batch
-    population: int = 0  # all clients that there are; 0 takes those of each round for all
-    data: PyTree = ()  # `protocols.Resident.data`, on the devices
-    states: ClientStates | None = None  # None where clients keep nothing
 
 
 class ClientModels(NamedTuple):
@@ -79,24 +63,6 @@ class RoundOutcome(NamedTuple):
     steps: int
     step_slots: int
     models: ClientModels | None = None
-
-
-def choose_block_steps(max_steps: int, batch_bytes: int, layout: Layout) -> int:
-    """Choose the steps per block: as few blocks as the memory bound allows, of equal size."""
-    limit = max(1, BLOCK_BYTES // max(1, batch_bytes * layout.group_size))
-    blocks = math.ceil(max_steps / limit)
-    return math.ceil(max_steps / blocks)
-
-
-class _GroupBlock(NamedTuple):
-    """One block for a group, on the device; `last` where it ends the group's round."""
-
-    first: bool
-    last: bool
-    members: list[str]
-    plans: list[ClientPlan]
-    block: Block
-    numbers: jax.Array
 
 
 class _Trained(NamedTuple):
@@ -158,7 +124,7 @@ def run_round(
         sent = sent._replace(parameters=programs.broadcast(sent, drawn))
     model = (sent.parameters, server.objective_state)
     before = jax.tree.map(lambda leaf: fetch(jnp.copy(leaf)), model) if keep_models else None
-    blocks = _prefetch(_group_blocks(engine, source, ordered, plans, round_index))
+    blocks = prefetch(group_blocks(engine, source, ordered, plans, round_index))
     trained = _train_groups(
         engine, (sent, server.objective_state), blocks, key, first, round_index, keep_models
     )
@@ -199,7 +165,7 @@ def _plans(source: ClientSource, cohort: Sequence[str], round_index: int) -> dic
 def _train_groups(
     engine: Engine,
     model: tuple[Server, PyTree],
-    blocks: Iterator[_GroupBlock],
+    blocks: Iterator[GroupBlock],
     key: jax.Array,
     first_step: jax.Array,
     round_index: int,
@@ -277,79 +243,6 @@ def _data_weights(engine: Engine, plans: list[ClientPlan]) -> jax.Array:
     weights = np.ones(engine.layout.group_size, np.float32)
     weights[: len(plans)] = [plan.weight for plan in plans]
     return put(weights[engine.programs.rows], engine.programs.by_client)
-
-
-def _group_blocks(
-    engine: Engine,
-    source: ClientSource,
-    ordered: list[str],
-    plans: dict[str, ClientPlan],
-    round_index: int,
-) -> Iterator[_GroupBlock]:
-    """Read, stack and move the blocks of every group in order, for the clients whose lanes are here."""
-    programs, layout, block_steps = engine.programs, engine.layout, engine.block_steps
-    for start in range(0, len(ordered), layout.group_size):
-        members = ordered[start : start + layout.group_size]
-        group_plans = [plans[client_id] for client_id in members]
-        # By place, as a client may be there twice.
-        streams = [
-            (client_id, plans[client_id], source.client_batches(client_id, round_index))
-            for client_id in members[programs.rows]
-            if plans[client_id].num_steps > 0
-        ]
-        longest = max(1, *(plan.num_steps for plan in group_plans))
-        numbers = np.zeros(layout.group_size, np.uint32)
-        numbers[: len(members)] = [client_number(client_id) for client_id in members]
-        numbers = put(numbers[programs.rows], programs.by_client)
-        done = 0
-        while done < longest:
-            block = _stack_block(streams, engine, done)
-            yield _GroupBlock(
-                first=done == 0,
-                last=done + block_steps >= longest,
-                members=members,
-                plans=group_plans,
-                block=put(block, programs.by_client),
-                numbers=numbers,
-            )
-            done += block_steps
-
-
-def _stack_block(streams: list[tuple[str, ClientPlan, Iterator[PyTree]]], engine: Engine, done: int) -> Block:
-    """The next batches of this process's clients of a group as one Block of NumPy arrays.
-
-    Clients without steps come last in a group, so that every stream is in its row.
-    """
-    rows, block_steps = engine.programs.rows, engine.block_steps
-    shape = (rows.stop - rows.start, block_steps)
-    valid, reported = np.zeros(shape, bool), np.zeros(shape, bool)
-    local_step = np.broadcast_to(np.arange(done, done + block_steps, dtype=np.int32), shape)
-    batches = jax.tree.map(lambda like: np.zeros(shape + like.shape, like.dtype), engine.batch)
-    for row, (client_id, plan, stream) in enumerate(streams):
-        for column in range(min(block_steps, plan.num_steps - done)):
-            batch = next(stream, None)
-            if batch is None:
-                raise FederationError(
-                    f"client {client_id} planned {plan.num_steps} steps and gave {done + column} batches"
-                )
-            for target, leaf in zip(jax.tree.leaves(batches), jax.tree.leaves(batch), strict=True):
-                if target.shape[2:] != leaf.shape:
-                    raise FederationError(
-                        f"batches of one round must share a shape: {target.shape[2:]} and {leaf.shape}"
-                    )
-                target[row, column] = leaf
-            valid[row, column] = True
-            reported[row, column] = done + column >= plan.loss_from_step
-    return Block._make((batches, valid, reported, local_step))
-
-
-def _prefetch(items: Iterator[_GroupBlock]) -> Iterator[_GroupBlock]:
-    """Read one block ahead on a thread while the device works."""
-    with ThreadPoolExecutor(1) as pool:
-        pending: Future = pool.submit(next, items, None)
-        while (item := pending.result()) is not None:
-            pending = pool.submit(next, items, None)
-            yield item
 
 
 def _concatenate(groups: list[Any], clients: int) -> Any:

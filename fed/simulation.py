@@ -10,6 +10,7 @@ import numpy as np
 
 from fed.algorithm import Algorithm
 from fed.attendance import Attend, Attendance, all_answer
+from fed.blocks import Engine, choose_block_steps
 from fed.client import LocalTraining
 from fed.client_states import ClientStates
 from fed.cohort import ClientReport, Layout, RoundSettings, Verdict
@@ -17,7 +18,7 @@ from fed.placement import fetch, replicate
 from fed.privacy.noise import Privacy
 from fed.programs import build_programs
 from fed.protocols import ClientSource, FederationError, Objective, PyTree, Resident
-from fed.round import ClientModels, Engine, RoundOutcome, choose_block_steps, run_round
+from fed.round import ClientModels, RoundOutcome, run_round
 from fed.sampling import Sampler
 from fed.server import ServerState
 
@@ -142,20 +143,25 @@ def build_engine(
 
 
 def client_states(
-    settings: RoundSettings, parameters: PyTree, folder: Path | None = None, *, on_disk: bool = False
+    settings: RoundSettings,
+    parameters: PyTree,
+    folder: Path | None = None,
+    *,
+    on_disk: bool = False,
+    writes: bool = True,
 ) -> ClientStates | None:
     """Make the store of what clients keep between rounds; None where they keep nothing.
 
     Args:
         settings: of the run.
         parameters: the server's, for their shapes.
-        folder, on_disk: as of `ClientStates`.
+        folder, on_disk, writes: as of `ClientStates`.
     """
     made = settings.algorithm.client_init
     if made is None:
         return None
     initial = jax.jit(lambda held: made(settings.training, held))(parameters)
-    return ClientStates(fetch(initial), folder, on_disk=on_disk)
+    return ClientStates(fetch(initial), folder, on_disk=on_disk, writes=writes)
 
 
 def first_batch(source: ClientSource, client_ids: Sequence[str], round_index: int = 0) -> PyTree | None:

@@ -108,6 +108,7 @@ def vectorised(source: Any, method: str, form: str, layout: Any) -> Contender:
     import jax.numpy as jnp
 
     from fed import cohort, server, simulation
+    from fed.algorithms.averaging import averaging
     from fed.round import run_round
 
     names = source.client_ids()

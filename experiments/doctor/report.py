@@ -10,9 +10,8 @@ from experiments.doctor.curves import NAMES, Curves
 from experiments.doctor.findings import Diagnosis
 from experiments.doctor.wording import loss as nats
 from experiments.process.files import replace_file
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, label_ends, message, picture
 from experiments.report.page import self_contained_html
-from experiments.report.tables import table
 from experiments.report.units import percent
 
 WIDTH = 100  # characters of a line in the terminal
@@ -70,12 +69,20 @@ def _wrapped(head: str, sentence: str) -> list[str]:
     return textwrap.wrap(sentence, WIDTH, initial_indent=f"  {head}", subsequent_indent=" " * (len(head) + 2))
 
 
-def section(curves: Curves, diagnosis: Diagnosis) -> str:
-    """Write the diagnosis as a section in Markdown."""
-    parts = [f"## {TITLE}", f"{VERDICTS[diagnosis.verdict]} {summary(curves)}".strip()]
-    if diagnosis.findings:
-        rows = [(held.severity, held.name, held.because, held.advice) for held in diagnosis.findings]
-        parts.append(table(("", "finding", "because", "what to change"), rows))
+def section(curves: Curves, diagnosis: Diagnosis, *, summarised: bool = True) -> str:
+    """Write the diagnosis as a section in Markdown.
+
+    Args:
+        curves: the curves of the run.
+        diagnosis: what was found in them.
+        summarised: whether the section says where losses and accuracies went.
+    """
+    told = f"{VERDICTS[diagnosis.verdict]} {summary(curves) if summarised else ''}"
+    parts = [f"## {TITLE}", told.strip()]
+    parts += [
+        f"- **{held.severity}: {held.name}.** {held.because} *What to change:* {held.advice}"
+        for held in diagnosis.findings
+    ]
     parts += diagnosis.notes
     return "\n\n".join(parts) + "\n"
 
@@ -85,7 +92,7 @@ def write_page(path: Path, name: str, curves: Curves, diagnosis: Diagnosis) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     page = (
         f"# {name}: {diagnosis.verdict}\n\n{curves.writer}, {NAMES[curves.kind]}, {curves.steps:,.0f} "
-        f"{curves.unit}.\n\n{section(curves, diagnosis)}\n![curves](curves.png)\n\n{_caption(curves)}\n"
+        f"{curves.unit}.\n\n{section(curves, diagnosis)}\n![curves](curves.png)\n"
     )
     with tempfile.TemporaryDirectory() as folder:
         draw(curves, Path(folder) / "curves.png")
@@ -95,7 +102,7 @@ def write_page(path: Path, name: str, curves: Curves, diagnosis: Diagnosis) -> N
 
 def _caption(curves: Curves) -> str:
     band = band_of(curves)
-    told = ["Circles are held-out values, lines without circles are those of training."]
+    told = ["One run. Circles are held-out values, lines without circles are those of training."]
     if band is not None:
         told.append(f"The grey band is the {band.measure} of {band.source}: mean and one standard deviation.")
     return " ".join(told)
@@ -103,27 +110,27 @@ def _caption(curves: Curves) -> str:
 
 def draw(curves: Curves, path: Path) -> None:
     """Draw loss, accuracy or error rates, and codes or learning rate, over steps into a PNG."""
-    with picture(path, 1, 3, figsize=(13, 3.6)) as axes:
+    with picture(path, mosaic=(["loss", "loss"], ["quality", "third"]), figsize=(PAGE_INCHES, 6.5)) as axes:
         from matplotlib.ticker import EngFormatter, MaxNLocator
 
-        loss, quality, third = axes
-        _pair(loss, curves, "loss", "Loss", "nats" if curves.chance_loss else "as logged")
+        loss, quality, third = axes["loss"], axes["quality"], axes["third"]
+        _pair(loss, curves, "loss", "Loss (lower is better)", "nats" if curves.chance_loss else "as logged")
         if curves.chance_loss is not None:
-            loss.axhline(curves.chance_loss, color="grey", ls=":", label="a model that knows nothing")
+            loss.axhline(curves.chance_loss, color="grey", ls=":", label="knows nothing")
         _quality(quality, curves)
         if curves.values("codes") or curves.values("heldout_codes"):
             _pair(third, curves, "codes", "Codes", f"perplexity, of {curves.entries}")
             third.set_ylim(bottom=0)
         else:
-            third.plot(*curves.series("rate"), color="C0", label="learning rate")
+            third.plot(*curves.series("rate"), color="C0")
             third.set(title="Learning rate", ylabel="rate")
-        for axis in axes:
+        for axis in axes.values():
             axis.set_xlabel(curves.unit)
             axis.xaxis.set_major_locator(MaxNLocator(6))
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))  # 50k
             axis.grid(alpha=0.25)
-            if axis.get_legend_handles_labels()[1]:
-                axis.legend(fontsize=8)
+            label_ends(axis)
+        message(loss, f"{summary(curves)} {_caption(curves)}".strip())
 
 
 def _pair(axis: Any, curves: Curves, name: str, title: str, unit: str) -> None:
@@ -145,11 +152,11 @@ def _quality(axis: Any, curves: Curves) -> None:
     band = band_of(curves)
     if band is not None and band.measure == "accuracy over control":
         axis.plot(*measured(curves, band.measure), "o-", ms=3, color="C1", label="held out")
-        axis.axhline(1, color="C3", ls="--", label="no better than the control")
+        axis.axhline(1, color="C3", ls="--", label="as its control")
         axis.set(title="Accuracy over its control", ylabel="multiple of the control's")
     else:
         _pair(axis, curves, "accuracy", "Accuracy", "share")
-        axis.plot(*curves.series("control"), "--", color="C3", label="context shuffled (control)")
+        axis.plot(*curves.series("control"), "--", color="C3", label="control")
     if band is not None:
         _draw_band(axis, band)
     axis.set_ylim(bottom=0)
@@ -160,4 +167,4 @@ def _draw_band(axis: Any, band: Band) -> None:
         [mean + sign * spread for mean, spread in zip(band.means, band.spreads, strict=True)]
         for sign in (-1, 1)
     )
-    axis.fill_between(list(band.updates), low, high, color="grey", alpha=0.35, label="healthy runs")
+    axis.fill_between(list(band.updates), low, high, color="grey", alpha=0.35, lw=0)

@@ -7,6 +7,6 @@ from experiments.doctor.diagnosis import diagnose
 
 
 def of_folder(folder: Path) -> str:
-    """Write the section of a run folder in Markdown; it ends with a line break."""
+    """Write the section of a run folder in Markdown; the report around it says where the losses went."""
     curves = run_folder.read(folder)
-    return report.section(curves, diagnose(curves))
+    return report.section(curves, diagnose(curves), summarised=False)

@@ -31,8 +31,9 @@ GROUPS = {
         "head-learning-rate head-optimizer head-only-updates schedule clip-norm label-smoothing augment"
     ),
     "Federation": (
-        "preset rounds clients clients-per-round local-steps local-epochs aggregation temperature "
-        "server-optimizer server-learning-rate proximal partition dirichlet-alpha dirichlet-column fleet link"
+        "preset rounds clients clients-per-round local-steps local-epochs algorithm algorithm-options "
+        "client-states aggregation temperature server-optimizer server-learning-rate proximal partition "
+        "dirichlet-alpha dirichlet-column fleet link"
     ),
     "Privacy": "dp-clip-norm dp-clipping dp-noise-multiplier dp-epsilon dp-delta",
     "Failures": (

@@ -11,9 +11,10 @@ from experiments.options import arguments
 from experiments.options.errors import UsageError
 from experiments.pretrain import curves, recipes
 from experiments.pretrain import report as pretraining_report
-from experiments.pretrain.report import total_seconds
+from experiments.pretrain.outcome import total_seconds
 from experiments.process.files import replace_file
 from experiments.report.figures import PAGE_INCHES, legend_above, message, picture
+from experiments.report.footer import footer
 from experiments.report.tables import table
 from experiments.report.units import percent
 from experiments.report.writer import write_report
@@ -255,6 +256,7 @@ def markdown(rows: list[dict[str, Any]], names: list[str]) -> str:
         )
         for row, name in zip(rows, names, strict=True)
     ]
+    made = "\n\n".join(f"**{row['run']}**, seed {row['seed']}: {footer(row)}" for row in rows)
     return f"""# Pre-training runs side by side
 
 All values are of held-out speech: {recipes.EVALUATION_CROP_SECONDS} s crops, no Gumbel noise, fixed keys; ties count as wrong.
@@ -268,13 +270,5 @@ has the lowest held-out loss of the task, or is best by --keep-best. Time is tha
 
 ## How each was made
 
-{chr(10).join(_made(row) for row in rows)}
+{made}
 """
-
-
-def _made(row: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
-    return (
-        f"- {row['run']}: `{row['command']}`, commit {row['commit']}, seed {row['seed']}, {row['device']}, "
-        f"{row['cores']} cores, flags `{row['xla_flags']}`, {versions}"
-    )

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.report.figures import PAGE_INCHES, count_axis, legend_above, message, picture
+from experiments.report.tables import table
 from experiments.runs.metric_columns import finite_or_nan
 from experiments.runs.tasks import HELDOUT, Task
 
@@ -83,24 +84,34 @@ def _clients(axis: Any, lines: list[dict[str, Any]], name: str) -> None:
 def markdown(lines: list[dict[str, Any]], image: str, task: Task) -> str:
     """Describe the last diagnosed round in a section, which shows the picture `image`."""
     last = lines[-1]
-    clients = last["clients"]
-
-    def mean(name: str) -> float:
-        values = [finite_or_nan(client[name]) for client in clients]
-        return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
-
-    before, after = (finite_or_nan(last[when][task.loss]) for when in ("before", "after"))
-    codes, norm = (finite_or_nan(value) for value in (last["after"][task.codes], last["mean_update_norm"]))
+    clients, after = last["clients"], finite_or_nan(last["after"][task.loss])
     better = sum(finite_or_nan(client[task.heldout_loss]) < after for client in clients)
+
+    def mean(name: str) -> str:
+        values = [finite_or_nan(client[name]) for client in clients]
+        return f"{float(np.nanmean(values)):.3g}" if np.isfinite(values).any() else "not finite"
+
+    def averaged(name: str) -> list[str]:
+        values = (last[when][name] for when in ("before", "after"))
+        return ["not finite" if value is None else f"{value:.4g}" for value in values]
+
+    head = (f"round {last['round']}", "clients, mean", "averaged model before", "after")
+    rows = [
+        ("norm of the update", mean("update_norm"), None, f"{finite_or_nan(last['mean_update_norm']):.3g}"),
+        ("cosine to the weighted mean", mean("cosine_to_mean"), None, None),
+        ("cosine to the others' plain mean", mean("cosine_to_others"), None, None),
+    ]
+    for name, column in (
+        (f"held-out {task.loss_name}, nats", task.loss),
+        ("held-out accuracy", "accuracy"),
+        (f"held-out {task.codes_name}, perplexity of {task.entries}", task.codes),
+    ):
+        rows.append((name, mean(HELDOUT + column), *averaged(column)))
     return f"""## Behind the average
 
-In round {last["round"]} the clients' updates had a norm of {mean("update_norm"):.3g} on average, and their
-weighted mean one of {norm:.3g}; the cosine of an update to the weighted mean was
-{mean("cosine_to_mean"):.3f} on average, to the plain mean of the others {mean("cosine_to_others"):.3f}.
-On at most 64 held-out clips the local models' {task.loss_name} was {mean(task.heldout_loss):.3f} on
-average; the averaged model's went from {before:.3f} to {after:.3f}, and {better} of {len(clients)} local
-models were better than it. {task.codes_name.capitalize()} (perplexity, of {task.entries}):
-{mean(HELDOUT + task.codes):.1f} in local models, {codes:.1f} in the averaged one.
+After round {last["round"]}, {better} of {len(clients)} local models had a lower held-out {task.loss_name}
+than their weighted average, on at most 64 held-out clips.
 
-![clients]({image})
-"""
+{table(head, rows)}
+
+![clients]({image})"""

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import optax
 
+from experiments.federated.algorithm import AlgorithmSettings, build
 from experiments.pretrain.settings import Settings
-from fed import aggregation, attendance, sampling, server
-from fed.aggregation import LogWeight
+from fed import attendance, sampling
+from fed.algorithm import Algorithm
 from fed.attendance import Attend, Faults
 from fed.privacy import accounting
 from fed.privacy.noise import Privacy
@@ -17,14 +17,23 @@ from fed.sampling import Sampler
 from fed.simulation import RoundResult
 
 
-def rule(settings: Settings) -> LogWeight:
-    """Build the rule that weighs the clients' updates."""
-    return aggregation.RULES[settings.aggregation](settings.temperature)
+def algorithm(settings: Settings) -> Algorithm:
+    """Build the federated algorithm.
 
-
-def server_optimizer(settings: Settings) -> optax.GradientTransformation:
-    """Build the server's optimizer with its learning rate."""
-    return server.OPTIMIZERS[settings.server_optimizer](settings.server_learning_rate)
+    Raises:
+        UsageError: there is no such algorithm, or it does not take one of the settings.
+    """
+    return build(
+        AlgorithmSettings(
+            algorithm=settings.algorithm,
+            options=settings.algorithm_options,
+            aggregation=settings.aggregation,
+            temperature=settings.temperature,
+            server_optimizer=settings.server_optimizer,
+            server_learning_rate=settings.server_learning_rate,
+            proximal=settings.proximal,
+        )
+    )
 
 
 def asked_per_round(settings: Settings, clients: int) -> int:

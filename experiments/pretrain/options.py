@@ -30,7 +30,7 @@ FEDERATED_ONLY = (
     "clients", "clients_per_round", "local_epochs", "aggregation", "temperature", "lanes", "chunk",
     "partition", "corruption", "diagnose_every", "server_optimizer", "server_learning_rate", "proximal",
     "client_dropout", "overshoot", "speed_spread", "deadline_steps", "max_update_norm", "dp_clip_norm",
-    "shards", "distributed",
+    "shards", "distributed", "algorithm", "algorithm_options", "client_states",
 )  # fmt: skip
 PRIVATE_ONLY = ("dp_clipping", "dp_noise_multiplier", "dp_epsilon", "dp_delta")
 SKEWED_ONLY = ("dirichlet_alpha", "dirichlet_column")
@@ -45,7 +45,7 @@ class PretrainArguments:
 
     SHOWN_FIRST: ClassVar = (
         "data", "model", "objective", "init", "batch_size",
-        "preset", "rounds", "clients", "aggregation", "out",
+        "preset", "rounds", "clients", "algorithm", "out",
     )  # fmt: skip
 
     data: Path | None = None
@@ -67,6 +67,15 @@ class PretrainArguments:
     rounds: int | None = None
     """Rounds of the run; the learning rate's schedule spans them. A larger number lengthens a finished run.
     Default: the preset's."""
+    algorithm: str = "fedavg"
+    """Federated algorithm: fedavg, fedprox, scaffold, fednova, feddyn, mime-lite, q-fedavg, diloco, median,
+    trimmed-mean or krum, or FILE.py:NAME for one of your own (docs/guides/own-algorithm.md)."""
+    algorithm_options: tuple[str, ...] = ()
+    """Settings of the algorithm, NAME=VALUE, such as mu=0.1 for fedprox or share=0.2 for trimmed-mean.
+    Default: the algorithm's."""
+    client_states: Literal["memory", "disk"] = "memory"
+    """Where the states of clients are held that some algorithms keep from round to round, such as scaffold's
+    control variates. disk reads and writes a client's when it takes part."""
     aggregation: Aggregation = "fedavg"
     """Weights of client updates. fedavg weighs by seconds of audio, loss-weighted by a softmax of negative
     training losses, and uniform weighs all alike."""
@@ -261,6 +270,10 @@ def _check_privacy(options: PretrainArguments) -> None:
         if given := _changed(options, PRIVATE_ONLY):
             raise UsageError(f"{option_name(given[0])} has a meaning with --dp-clip-norm alone")
         return
+    if options.algorithm not in ("fedavg", "fedprox"):
+        raise UsageError(
+            "--dp-clip-norm needs --algorithm fedavg or fedprox: others send more than an update"
+        )
     if options.aggregation != "uniform":
         raise UsageError("--dp-clip-norm needs --aggregation uniform: other weights come from the data")
     if (options.dp_noise_multiplier is None) == (options.dp_epsilon is None):

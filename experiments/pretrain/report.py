@@ -5,30 +5,22 @@ from typing import Any
 
 from experiments.doctor import run_section
 from experiments.pretrain import curves as curves_picture
-from experiments.pretrain import diagnostics_report, recipes
+from experiments.pretrain import diagnostics_report, outcome, recipes
 from experiments.pretrain.curves import WINDOW
 from experiments.process.files import read_json, replace_file
+from experiments.report.footer import footer
 from experiments.report.page import self_contained_html
-from experiments.report.statistics import ratio_if_different
+from experiments.report.prose import bullets, fold
 from experiments.report.tables import facts, table
-from experiments.report.units import UNKNOWN, by_reason, byte_size, duration, percent
+from experiments.report.units import UNKNOWN, by_reason, byte_size
 from experiments.runs.folder import DIAGNOSTICS, read_config, read_metrics
-from experiments.runs.tasks import (
-    CODE_SHARE,
-    HELDOUT,
-    OVER_CONTROL,
-    Task,
-    beside_accuracy,
-    best_line,
-    read_task_run,
-    speech_heard,
-    task_of,
-)
+from experiments.runs.tasks import CODE_SHARE, HELDOUT, OVER_CONTROL, Task, read_task_run, task_of
 
-FILES = """Files: `metrics.jsonl` (a line for each round; the same numbers in `events/` for TensorBoard),
-`diagnostics.jsonl` (with `--diagnose-every`), `untrained.json`, `clips.json` (clients and skipped clips),
-`checkpoints/`, `config.json`, `starts.jsonl` (commit and versions of every start). The same command
-continues an interrupted run; a larger `--rounds` lengthens a finished one."""
+FILES = """`metrics.jsonl` has a line for each round, and `events/` the same numbers for TensorBoard. `diagnostics.jsonl`
+is there with `--diagnose-every`. `untrained.json` holds the evaluation before training, `clips.json` the clients and
+the skipped clips, `starts.jsonl` the commit and versions of every start. `checkpoints/` and `config.json` let the
+same command continue an interrupted run; a larger `--rounds` lengthens a finished one."""
+CHANCE = "chance_accuracy"  # of training lines it is that of the held-out clips
 # The steps over which a client's loss is taken that loss weighting uses, by the setting WINDOW.
 LOSS_WINDOWS = {
     "round": "all local steps of the round",
@@ -61,139 +53,76 @@ def text(folder: Path, curves: str, files: str, clients: str) -> str:
     """
     task, lines, untrained = read_task_run(folder)
     config, clips = read_config(folder), read_json(folder / "clips.json")
-    health = run_section.of_folder(folder)
-    page = markdown(task, lines, untrained, config, clips, curves, health)
-    if looks := read_metrics(folder / DIAGNOSTICS):
-        page += f"\n{diagnostics_report.markdown(looks, clients, task)}"
-    return page + f"\n{files}\n"
+    settings, looks = config["settings"], read_metrics(folder / DIAGNOSTICS)
+    sections = [
+        "# Pre-training report",
+        bullets(outcome.sentences(task, lines, untrained, settings, clips)),
+        run_section.of_folder(folder).strip(),
+        "## What was learnt",
+        _learnt(task, lines, untrained, clips),
+        f"![curves]({curves})",
+        fold("How to read the table and the curves", _about(task, settings)),
+        diagnostics_report.markdown(looks, clients, task) if looks else "",
+        "## What was run",
+        facts(_facts(lines, config, clips)),
+        footer(config["provenance"]),
+        fold("Files beside this report", files),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def total_seconds(lines: list[dict[str, Any]]) -> float:
-    """Add up the seconds of rounds and evaluations."""
-    return sum(line["round_seconds"] + line.get("evaluation_seconds", 0.0) for line in lines)
-
-
-def markdown(
-    task: Task,
-    lines: list[dict[str, Any]],
-    untrained: dict[str, Any],
-    config: dict[str, Any],
-    clips: dict[str, Any],
-    curves: str,
-    health: str,
-) -> str:
-    """Make the page's text.
-
-    Args:
-        task: the task of the run.
-        lines: the lines of metrics.jsonl, with their shares.
-        untrained: content of untrained.json, with its shares.
-        config: content of config.json.
-        clips: content of clips.json.
-        curves: name of the picture of the curves.
-        health: the section that says whether the run is healthy.
-    """
-    settings, last = config["settings"], lines[-1]
-    final = {name.removeprefix(HELDOUT): last[name] for name in last if name.startswith(HELDOUT)}
-    control = final["shuffled_accuracy"]
-    by_clip = clips.get("heldout_clips")
+def _learnt(task: Task, lines: list[dict[str, Any]], untrained: dict[str, Any], clips: dict[str, Any]) -> str:
+    """Make the table of held-out and of training values, and say so where the held-out voices were heard."""
+    by_clip, first, last = clips.get("heldout_clips"), lines[0], lines[-1]
+    evaluated = [line for line in lines if line.get("heldout_accuracy") is not None]
+    now = evaluated[-1] if evaluated else {}
     held_out = (
         f"{by_clip} held-out clips" if by_clip else f"{len(clips['heldout_speakers'])} held-out speakers"
     )
-    flattered = (
-        "Their speakers are also trained on: the table says nothing about new voices.\n" if by_clip else ""
-    )
-    head = (f"on {held_out}", "untrained", "now", "better")
-    return f"""# Pre-training report
-
-{health}
-## What was learnt
-
-The model hears speech with stretches of it hidden, and learns {task.learns}
-({task.name}). {_training(settings, clips, len(lines))}
-
-{table(head, _held_out_rows(untrained, final, task))}
-
-{flattered}It {task.hits} {final["accuracy"] / max(final["chance_accuracy"], 1e-9):.1f} times as often as {task.chance} would, and
-{against_control(final["accuracy"], control, final["accuracy_standard_error"])}
-The control is the same model with its context shuffled in time: it keeps what the frames of a clip share.
-The standard error of the accuracy over clips is {final["accuracy_standard_error"]:.2g}.
-{_best_round(lines, task)}
-
-![curves]({curves})
-
-How to read the curves: compare the accuracy with the dashed line ({task.chance}) and the red one (the
-control), not with zero. {task.about_codes}
-{_losses(settings)}
-## What was run
-
-{facts(_facts(lines, config, clips))}
-
-```
-{config["provenance"]["command"]}
-```
-"""
+    rounds = (f"training, round {first['round']}", f"training, round {last['round']}")
+    head = (f"on {held_out}", "untrained", f"round {now.get('round', '-')}", *rounds, "better")
+    rows = []
+    for name, column, better in _names(task):
+        training = [None if column == CHANCE else line.get(column) for line in (first, last)]
+        values = [untrained.get(column), now.get(HELDOUT + column), *training]
+        if any(value is not None for value in values):
+            cells = [None if value is None else f"{value:.4g}" for value in values]
+            rows.append((name, *cells, better))
+    told = table(head, rows)
+    if by_clip:
+        told += "\n\nTheir speakers are also trained on: the table says nothing about new voices."
+    return told
 
 
-def _held_out_rows(
-    untrained: dict[str, Any], final: dict[str, Any], task: Task
-) -> list[tuple[str | None, ...]]:
-    """Make the rows of held-out values: name, of the untrained model, now, and which is better."""
-    names = [
-        (f"{task.loss_name} (nats)", task.loss, "lower"),
-        ("accuracy", "accuracy", "higher"),
-        (f"accuracy by {task.chance}", "chance_accuracy", None),
-        ("accuracy, context shuffled (control)", "shuffled_accuracy", None),
+def _names(task: Task) -> list[tuple[str, str, str | None]]:
+    """List the rows of the table: name, column, and which value is better."""
+    names: list[tuple[str, str, str | None]] = [
         ("accuracy over control", OVER_CONTROL, "higher"),
+        ("accuracy", "accuracy", "higher"),
+        ("accuracy, context shuffled (control)", "shuffled_accuracy", None),
+        (f"accuracy by {task.chance}", CHANCE, None),
+    ]
+    for column, name in outcome.terms(task).items():
+        unit = "before its weight" if column in outcome.REGULARISERS else "nats"
+        names.append((f"{name} ({unit})", column, "lower" if column == task.loss else None))
+    names += [
         (f"{task.codes_name} (perplexity)", task.codes, f"not {task.groups}"),
         (f"{task.codes_name}, share of all {task.entries}", CODE_SHARE, None),
     ]
     if not task.trains_codes:
         names.append(("codes of the frames (perplexity, fixed)", "code_perplexity", None))
-    return [
-        (
-            name,
-            *("-" if (value := held.get(column)) is None else f"{value:.4g}" for held in (untrained, final)),
-            better,
-        )
-        for name, column, better in names
-    ]
+    return names
 
 
-def _best_round(lines: list[dict[str, Any]], task: Task) -> str:
-    """Say which round was best, by which column, and what it reached."""
-    best = best_line(lines, task)
-    if best is None:
-        return ""
-    held = ""
-    if best.get("heldout_accuracy") is not None:
-        held = f", held-out accuracy {best['heldout_accuracy']:.4g} ({beside_accuracy(best)})"
-    return (
-        f"The best round by `{task.best_by}` was {best['round']} of {lines[-1]['round']}: "
-        f"{best[task.best_by]:.4g}{held}."
-    )
+def _about(task: Task, settings: dict[str, Any]) -> str:
+    """Explain the task, the control, the codes and the losses of clients."""
+    return f"""The model hears speech with stretches of it hidden, and learns {task.learns} ({task.name}).
 
+The control is the same model with its context shuffled in time: it keeps what the frames of a clip share. Compare
+the accuracy with the control and with that of {task.chance}, not with zero.
 
-def against_control(accuracy: float, control: float, standard_error: float) -> str:
-    """Compare the accuracy with its control, in a sentence; less than two standard errors is no difference."""
-    ratio = ratio_if_different(accuracy, max(control, 1e-9), standard_error)
-    if ratio is None:
-        return (
-            f"no better or worse than its control ({accuracy:.4f} and {control:.4f}: less than two standard "
-            "errors apart)."
-        )
-    return f"{ratio:.1f} times as often as its control."
-
-
-def _training(settings: dict[str, Any], clips: dict[str, Any], rounds: int) -> str:
-    """Say in a sentence who trained, and for how long."""
-    if settings["preset"] == "centralised":
-        return f"One model was trained on all speakers for {rounds} stretches, each as long as a round."
-    return (
-        f"{settings['clients_per_round']} of {len(clips['clients'])} simulated clients took part in each of "
-        f"{rounds} rounds and trained on their own speakers; their models were combined by "
-        f"`{settings['aggregation']}`."
-    )
+{task.about_codes}
+{_losses(settings)}"""
 
 
 def _losses(settings: dict[str, Any]) -> str:
@@ -208,57 +137,31 @@ def _losses(settings: dict[str, Any]) -> str:
         "which loss weighting used" if settings["aggregation"] == "loss-weighted" else "one for each client"
     )
     return f"""
-The band from the best to the worst client's loss is over {band}.
-The column `client_losses`, {used}, is over {window}.
-"""
+The band from the best to the worst client's loss is over {band}. The column `client_losses`, {used},
+is over {window}."""
 
 
 def _facts(
     lines: list[dict[str, Any]], config: dict[str, Any], clips: dict[str, Any]
 ) -> list[tuple[str, Any]]:
     """Make the rows of what was run."""
-    settings, provenance = config["settings"], config["provenance"]
+    settings = config["settings"]
     skipped = by_reason(clips["skipped_by_reason"], none="none")
     changed = by_reason(clips.get("changed_by_reason", {}), none="none")
-    source = (
-        f"`{settings['data']}`"
-        if settings["data"]
-        else "the built-in synthetic corpus (generated, not speech)"
-    )
-    data = f"{clips['clips']} clips, {clips['seconds'] / 3600:.2f} h, {clips['speakers']} speakers"
     updates = lines[-1]["updates"] // len(lines)
     crops = f"{settings['batch_size']} x {settings['crop_seconds']} s"
     sent = sum(line["bytes_up"] + line["bytes_down"] for line in lines)
-    speech, padded = speech_heard(lines)
-    left_out = sum(line["skipped_clients"] for line in lines)
     return [
-        ("data", f"{source}: {data}; skipped: {skipped}; changed: {changed}"),
+        ("clips of the corpus", f"skipped: {skipped}; changed: {changed}"),
         ("model", f"{settings['model']}, {settings['precision']}, method {settings.get('method', 'plain')}"),
         ("clients", _clients(clips)),
         *_corruption(clips, lines),
         ("local training", f"{updates} updates a round of {crops}, peak rate {settings['learning_rate']}"),
         *_lengthened(config),
-        ("speech heard", f"{speech:,.0f} s ({speech / 3600:.2f} h), with repeats and without padding"),
-        ("padding", f"{percent(padded, 1)} of the audio computed"),
-        (
-            "time of rounds and evaluations",
-            f"{duration(total_seconds(lines))} on {provenance['device']}, {provenance['cores']} cores",
-        ),
         ("model bytes sent", f"{byte_size(sent)} up and down"),
-        ("clients left out", f"{left_out} updates: not finite, or nothing learnt from"),
-        *_fruitless(lines),
         *([("privacy", caveat)] if (caveat := recipes.privacy_caveat(settings)) else []),
         ("seed", settings["seed"]),
-        ("commit", provenance["commit"]),
-        ("versions", ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())),
-        ("XLA flags", f"`{provenance['xla_flags']}`"),
     ]
-
-
-def _fruitless(lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Make the row that counts federated rounds without any update; none if there are no such rounds."""
-    rounds = [line for line in lines if "client_weights" in line and not any(line["client_weights"])]
-    return [("rounds without any client's update", f"{len(rounds)} of {len(lines)}")] if rounds else []
 
 
 def _lengthened(config: dict[str, Any]) -> list[tuple[str, str]]:

@@ -12,8 +12,9 @@ from experiments.pretrain import federation
 from experiments.pretrain.clients import SpeechClients
 from experiments.pretrain.settings import Settings
 from fed import centralised, simulation
-from fed.algorithms.averaging import averaging
+from fed.algorithm import Algorithm
 from fed.client import LocalTraining
+from fed.client_states import ClientStates
 from fed.cohort import Layout
 from fed.keys import Stream
 from fed.privacy.noise import Privacy
@@ -49,11 +50,13 @@ def federated(
     settings: Settings,
     state: Any,
     training: LocalTraining,
+    algorithm: Algorithm,
     source: SpeechClients,
     layout: Layout,
     *,
     steps_per_round: int,
     privacy: Privacy | None,
+    states: ClientStates | None,
     corrupted: Sequence[str],
 ) -> Iterator[RoundLog]:
     """Run the federated rounds that are left.
@@ -61,11 +64,12 @@ def federated(
     Args:
         state: the server's state; it is consumed.
         steps_per_round: local steps by which schedules advance in a round.
+        states: what clients keep between rounds; None where they keep nothing.
         corrupted: clients whose clips are spoilt.
     """
     run = simulation.Simulation(
         training,
-        averaging(federation.rule(settings), federation.server_optimizer(settings)),
+        algorithm,
         source,
         federation.sampler(settings, source.client_ids()),
         layout,
@@ -75,6 +79,7 @@ def federated(
         attend=federation.attend(settings, source),
         max_update_norm=settings.max_update_norm or math.inf,
         privacy=privacy,
+        states=states,
     )
     model_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves((state.parameters, state.objective_state)))
     for result in simulation.run(run, state, settings.rounds):

@@ -10,12 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments.federated.algorithm import fingerprint
 from experiments.models import encoders
 from experiments.pretrain import clients, crops, federation, probing, recipes, rounds
 from experiments.pretrain import report as pretraining_report
 from experiments.pretrain.best_checkpoint import BestCheckpoint
 from experiments.pretrain.diagnostics import Diagnostics
 from experiments.pretrain.evaluation import Evaluator
+from experiments.pretrain.kept_states import open_states, save_states
 from experiments.pretrain.opening_line import opening_line
 from experiments.pretrain.rounds import RoundLog
 from experiments.pretrain.settings import Settings, check_lengthening
@@ -26,11 +28,10 @@ from experiments.report.units import by_reason
 from experiments.runs.folder import DIAGNOSTICS, RunFolder
 from experiments.runs.tasks import round_text, task_of, with_shares
 from fed import centralised, chunks, server, simulation
-from fed.algorithms.averaging import averaging
+from fed.blocks import Engine
 from fed.cohort import RoundSettings
 from fed.keys import initial_key
 from fed.placement import fetch, first_process_says, same_everywhere
-from fed.round import Engine
 from profiling import process_memory
 from w2v_jax import memory_methods
 from w2v_jax.checkpoint import Checkpoints
@@ -56,6 +57,7 @@ class Pretraining:
         """
         self.settings = held = Settings(**settings)
         self.folder = folder
+        self.algorithm = None if held.centralised else federation.algorithm(held)
         self.task = task_of(settings)
         check_lengthening(held, folder.planned_before, folder.path)
         self.layout = choose_layout(held)
@@ -75,7 +77,6 @@ class Pretraining:
         plans = [self.source.plan(name, 0).num_steps for name in self.source.client_ids()]
         self.steps_per_round = max(plans)
         self._take_model(self.config)
-        self.server_optimizer = federation.server_optimizer(held)
         self.probe = probing.of_settings(held)
         self.privacy = None if held.centralised else federation.privacy(held, len(plans), STACKED)
         self.diagnostics = Diagnostics(
@@ -104,6 +105,8 @@ class Pretraining:
         path = self.folder.path / "clips.json"
         former = read_json(path) if path.exists() else None
         self.folder.pin(path.name, self.data.record(self.settings.corruption, former), clients.ADDED)
+        if (file := fingerprint(self.settings.algorithm)) is not None:
+            self.folder.pin("algorithm.json", file)
 
     def run(self) -> None:
         """Train to the end, from the newest checkpoint on, and write the report."""
@@ -111,6 +114,18 @@ class Pretraining:
         checkpoints = Checkpoints(path / "checkpoints", keep=settings.keep_checkpoints)
         latest, state = self._start(checkpoints)
         self.folder.rewind(latest or 0)
+        self.states = (
+            None
+            if settings.centralised
+            else open_states(
+                settings,
+                self.round_settings(),
+                state.parameters,
+                path,
+                writes=self.folder.writes,
+                latest=latest or 0,
+            )
+        )
         best = BestCheckpoint(path, settings.keep_best)
         best.resume(latest, state)
         if self.folder.writes:
@@ -127,6 +142,7 @@ class Pretraining:
                 self.folder.append(line)
                 is_best = best.is_best(line)
                 if is_best or settings.is_due(settings.checkpoint_every, log.round_index):
+                    save_states(self.states, checkpoints)
                     checkpoints.save(log.round_index, log.state)
                 if is_best:
                     best.save(log.round_index, log.state)
@@ -149,9 +165,9 @@ class Pretraining:
         if settings.centralised:
             state: Any = jax.jit(lambda k: centralised.init(self.training, k))(key)
         else:
-            state = jax.jit(
-                lambda k: server.init(self.objective, averaging(server_optimizer=self.server_optimizer), k)
-            )(key)
+            assert self.algorithm is not None
+            algorithm = self.algorithm
+            state = jax.jit(lambda k: server.init(self.objective, algorithm, k))(key)
         if not settings.centralised and settings.chunk is None and jax.default_backend() != "cpu":
             self._settle_chunk(state)
         # Each of several processes reads into its own memory: the first round puts it on all devices.
@@ -164,6 +180,17 @@ class Pretraining:
         for round_index, why in damaged.items() if self.folder.writes else ():
             print(f"checkpoint of round {round_index} is damaged ({why}): continuing from round {latest}")
         return latest, state
+
+    def round_settings(self) -> RoundSettings:
+        """Build the settings of the federated rounds."""
+        assert self.algorithm is not None
+        return RoundSettings(
+            self.training,
+            self.algorithm,
+            self.layout,
+            self.settings.max_update_norm or math.inf,
+            self.privacy,
+        )
 
     def _initial(self, init: str, like: Any) -> Any:
         """Load the parameters that `--init` names; init.json records them, and whose settings are used."""
@@ -203,14 +230,17 @@ class Pretraining:
                 steps_per_stretch=self.steps_per_round,
                 slot_seconds=self.source.slot_seconds(),
             )
+        assert self.algorithm is not None
         return rounds.federated(
             self.settings,
             state,
             self.training,
+            self.algorithm,
             self.source,
             self.layout,
             steps_per_round=self.steps_per_round,
             privacy=self.privacy,
+            states=self.states,
             corrupted=self.data.corrupted,
         )
 
@@ -268,15 +298,8 @@ def chunk_trials(run: Pretraining, state: Any) -> list[chunks.Trial]:
 
     def engine(chunk: int) -> Engine:
         run.take_chunk(chunk)
-        of_rounds = RoundSettings(
-            run.training,
-            averaging(federation.rule(settings), run.server_optimizer),
-            run.layout,
-            settings.max_update_norm or math.inf,
-            run.privacy,
-        )
         batch = next(run.source.client_batches(run.source.client_ids()[0], 0))
-        return simulation.build_engine(of_rounds, state, batch, run.steps_per_round)
+        return simulation.build_engine(run.round_settings(), state, batch, run.steps_per_round)
 
     per_lane = -(-settings.clients_per_round // run.layout.lanes)
     memory = chunks.device_memory_bytes()

@@ -29,6 +29,9 @@ ABSENT_SETTINGS = {
     "server_optimizer": "fedavg",
     "server_learning_rate": 1.0,
     "proximal": 0.0,
+    "algorithm": "fedavg",
+    "algorithm_options": (),
+    "client_states": "memory",
     "max_update_norm": None,
     "client_dropout": 0.0,
     "overshoot": 1.0,
@@ -72,6 +75,9 @@ class Settings:
     init: str | None
     preset: str
     rounds: int
+    algorithm: str
+    algorithm_options: Sequence[str]
+    client_states: Literal["memory", "disk"]
     aggregation: Aggregation
     temperature: float
     server_optimizer: ServerOptimizer

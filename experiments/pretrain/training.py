@@ -51,6 +51,4 @@ def optimizer_config(settings: Settings, steps_per_round: int) -> optim.Optimize
 def local_training(settings: Settings, objective: Objective, steps_per_round: int) -> LocalTraining:
     """Make the clients' optimizer and its learning rate."""
     config = optimizer_config(settings, steps_per_round)
-    return LocalTraining(
-        objective, optim.make_optimizer(config), optim.make_learning_rate(config), settings.proximal
-    )
+    return LocalTraining(objective, optim.make_optimizer(config), optim.make_learning_rate(config))

@@ -1,5 +1,6 @@
 """The report of `probe`: a table of arms, scores by layer, and what the best arm gets wrong."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from experiments.probe.encoded import LOG_MEL
 from experiments.probe.metrics import metric_of
 from experiments.process.files import replace_file
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, SMALL_POINTS, label_ends, message, picture
 from experiments.report.footer import footer
 from experiments.report.page import self_contained_html
 from experiments.report.tables import table
@@ -193,25 +194,44 @@ def _data(result: dict[str, Any]) -> str:
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw scores by layer with the baselines, and the confusion or the test speakers of the best arm."""
-    best = best_arm(result)
-    with picture(path, columns=2, figsize=(13, 5.2)) as (layers, right):
+    best, written = best_arm(result), result["task"] == "characters"
+    named = 0 if written else min(len(result["classes"]), CLASSES_NAMED)
+    heights = (4, max(4, 2.5 + 0.13 * named))  # inches; 0.13 holds a name of a class
+    size, ratios = (PAGE_INCHES, sum(heights) + 0.8), {"height_ratios": heights}
+    with picture(path, 2, 1, figsize=size, gridspec_kw=ratios) as (layers, lower):
         _draw_layers(result, layers)
-        if result["task"] == "characters":
-            _draw_speakers(result, best, right)
-        else:
-            _draw_confusion(result, best, right)
+        (_draw_speakers if written else _draw_confusion)(result, best, lower)
+        label_ends(layers)
+        if written:
+            label_ends(lower)
+        message(layers, _caption(result, best))
+
+
+def _caption(result: dict[str, Any], best: str) -> str:
+    """Say what the best arm reaches beside its baselines, and on how much."""
+    arms, test = result["arms"], result["clips"]["splits"]["test"]
+    log_mel = f"; {LOG_MEL} has {score_text(result, arms[LOG_MEL]['linear'])}" if LOG_MEL in arms else ""
+    speakers = len(arms[best]["linear"]["by_speaker"])
+    return (
+        f"With linear probes {best} has the {metric_of(result['task']).name} "
+        f"{score_text(result, arms[best]['linear'])} on test{log_mel}. Brackets: 95 % t interval of the mean "
+        f"over {speakers} test speakers. A point is one probe, scored on {test['clips']} clips of test; it "
+        "has no error bar."
+    )
 
 
 def _draw_confusion(result: dict[str, Any], best: str, axis: Any) -> None:
     counts = np.array(result["arms"][best]["linear"]["confusion"], float)
-    shown = axis.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), cmap="Blues", vmin=0)
-    axis.figure.colorbar(shown, ax=axis, label="share of the class's clips")
-    axis.set(title=f"Confusion: {best}", xlabel="given class", ylabel="true class")
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    shown = axis.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    axis.figure.colorbar(
+        shown, ax=axis, label="clips of the class, %", location="bottom", fraction=0.03, aspect=40
+    )
+    axis.set(title=f"Confusion: {_short(best, result['arms'])}", xlabel="given class", ylabel="true class")
     if len(counts) <= CLASSES_NAMED:
-        size = 8 if len(counts) <= 20 else 5
         ticks = range(len(counts))
-        axis.set_xticks(ticks, result["classes"], rotation=90, fontsize=size)
-        axis.set_yticks(ticks, result["classes"], fontsize=size)
+        axis.set_xticks(ticks, result["classes"], rotation=90, fontsize=SMALL_POINTS)
+        axis.set_yticks(ticks, result["classes"], fontsize=SMALL_POINTS)
 
 
 def _draw_speakers(result: dict[str, Any], best: str, axis: Any) -> None:
@@ -219,18 +239,27 @@ def _draw_speakers(result: dict[str, Any], best: str, axis: Any) -> None:
     own, log_mel = (result["arms"][name]["linear"]["by_speaker"] for name in (best, LOG_MEL))
     pairs = [(100 * log_mel[speaker], 100 * own[speaker]) for speaker in own]
     ends = (min(map(min, pairs)) - 2, max(map(max, pairs)) + 2)
-    axis.plot(ends, ends, color="grey", lw=0.8, label="as many errors; below the line, fewer")
-    axis.plot(*zip(*pairs, strict=True), "o", ms=5, label="a test speaker")
+    axis.plot(ends, ends, color="grey", lw=0.8, label="as many errors")
+    axis.plot(*zip(*pairs, strict=True), "o", ms=5)
     name = metric_of(result["task"]).name
-    axis.set(title=f"Test speakers: {best}", xlabel=f"{name}, log-mel, %", ylabel=f"{name}, run, %")
+    axis.set(
+        title=f"A point is a test speaker; below the line {_short(best, result['arms'])} errs less",
+        xlabel=f"{name}, log-mel, %",
+        ylabel=f"{name}, run, %",
+    )
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+
+
+def _short(name: str, names: Iterable[str]) -> str:
+    """Name a run by the last part of its path, if no other run ends so."""
+    last = name.rsplit("/", 1)[-1]
+    return name if sum(other.rsplit("/", 1)[-1] == last for other in names) > 1 else last
 
 
 def _draw_layers(result: dict[str, Any], axis: Any) -> None:
     metric, ticks = metric_of(result["task"]), list[str]()
-    for number, (name, row) in enumerate(result["arms"].items()):
-        colour = f"C{number}"
+    for number, (arm, row) in enumerate(result["arms"].items()):
+        colour, name = f"C{number}", _short(arm, result["arms"])
         if row["kind"] == LOG_MEL:
             axis.axhline(100 * row["linear"][metric.key], color=colour, ls="--", label=name)
             continue
@@ -239,13 +268,13 @@ def _draw_layers(result: dict[str, Any], axis: Any) -> None:
         axis.plot(shares, "o-" if row["kind"] == "run" else "s:", ms=4, color=colour, label=name)
     about = "; lower is better"
     if not metric.lower_is_better:
-        chance = 100 / len(result["classes"])
-        axis.axhline(chance, color="grey", lw=0.8, label="chance (equal classes)")
+        axis.axhline(100 / len(result["classes"]), color="grey", lw=0.8, label="chance, equal classes")
         axis.set_ylim(0, 100)
         about = ""
     axis.set_xticks(range(len(ticks)), ticks, rotation=30 if len(ticks) > 6 else 0)
     axis.set(
-        title=f"{metric.name.capitalize()} by layer: linear probes", ylabel=f"test {metric.name}, %{about}"
+        title=f"{metric.name.capitalize()} by layer: linear probes",
+        xlabel="layer",
+        ylabel=f"test {metric.name}, %{about}",
     )
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)

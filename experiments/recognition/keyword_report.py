@@ -8,20 +8,22 @@ import numpy as np
 
 from experiments.doctor import run_section
 from experiments.process.files import read_json, replace_file, write_json
+from experiments.recognition import outcome
 from experiments.recognition.keyword_scoring import Classified
-from experiments.recognition.report import draw_rates
+from experiments.recognition.report import draw_rates, split_rows
 from experiments.report.figures import PAGE_INCHES, count_axis, label_ends, message, picture
 from experiments.report.footer import footer
 from experiments.report.page import self_contained_html
+from experiments.report.prose import bullets, fold
 from experiments.report.tables import facts, table
-from experiments.report.units import by_reason, duration, percent
-from experiments.runs.folder import RunFolder, read_config, read_metrics
+from experiments.report.units import percent
+from experiments.runs.folder import METRICS, RunFolder, read_config, read_metrics
 from experiments.runs.metric_columns import series
 
-FILES = """Files: `results.json`, `predictions.tsv` (every test clip), `metrics.jsonl` (a line a validation;
-`events/` for TensorBoard), `data.json`, `encoder.json`, `keywords.json` (head and classes), `best/` (the
-checkpoint that was scored), `checkpoints/`, `config.json`, `starts.jsonl`. `w2v-jax transcribe FILE... --run`
-takes this folder."""
+FILES = """`results.json` has all scores, `predictions.tsv` every test clip, `metrics.jsonl` a line for each
+validation (`events/` the same for TensorBoard). `data.json`, `encoder.json` and `keywords.json` (head and
+classes) say what was trained; `best/` is the checkpoint that was scored; `checkpoints/`, `config.json` and
+`starts.jsonl` let the same command continue. `w2v-jax transcribe FILE... --run` takes this folder."""
 SPLIT_COLUMNS = ("split", "from", "clips", "minutes", "speakers", "classes", "left out", "changed")
 ROWS_SHOWN = 15
 MOST_NAMES_DRAWN = 50  # on an axis of the confusion picture; more cannot be read
@@ -52,19 +54,8 @@ def finish(folder: RunFolder, test: Classified, chosen: dict[str, Any], lines: l
     write_predictions(folder.path, test)
     write_json(folder.path / "results.json", result)
     write(folder.path)
-    print(f"test: accuracy {accuracy(scores)}")
+    print(f"test: accuracy {outcome.accuracy(scores)}")
     print(f"report: {folder.path / 'report.html'}")
-
-
-def accuracy(scores: dict[str, Any]) -> str:
-    """Format the accuracy of a split, with its interval over speakers."""
-    told = f"{percent(scores['accuracy'], 1)} of {scores['clips']} clips"
-    if scores["speaker_interval"] is None:
-        return f"{told} (no interval: one speaker)"
-    return (
-        f"{told} (mean over {scores['speakers']} speakers {percent(scores['speaker_mean'], 1)} ± "
-        f"{100 * scores['speaker_interval']:.1f}, 95 % t interval)"
-    )
 
 
 def write_predictions(folder: Path, found: Classified) -> None:
@@ -82,10 +73,11 @@ def write_predictions(folder: Path, found: Classified) -> None:
 def write(folder: Path) -> None:
     """Write curves.png, confusion.png, report.md and report.html of a finished run."""
     result = read_json(folder / "results.json")
-    draw(read_metrics(folder / "metrics.jsonl"), result, folder / "curves.png")
+    lines, settings = read_metrics(folder / METRICS), read_config(folder)["settings"]
+    draw(lines, result, folder / "curves.png")
     draw_confusion(result, folder / "confusion.png")
     data, encoder = (read_json(folder / name) for name in ("data.json", "encoder.json"))
-    page = markdown(result, read_config(folder), data, encoder, run_section.of_folder(folder))
+    page = markdown(lines, result, settings, data, encoder, health=run_section.of_folder(folder))
     replace_file(folder / "report.md", page)
     replace_file(folder / "report.html", self_contained_html(page, folder, "w2v-jax keyword spotting"))
 
@@ -164,17 +156,27 @@ def draw_confusion(result: dict[str, Any], path: Path) -> None:
 
 
 def markdown(
+    lines: list[dict[str, Any]],
     result: dict[str, Any],
-    config: dict[str, Any],
+    settings: dict[str, Any],
     data: dict[str, Any],
     encoder: dict[str, Any],
+    *,
     health: str,
 ) -> str:
-    """Write the report's text; `health` is the section that says whether the run is healthy."""
-    settings, test, dev = config["settings"], result["test"], result["dev"]
-    log_mel = settings["features"] == "log-mel"
+    """Write the report's text.
+
+    Args:
+        lines: the lines of metrics.jsonl.
+        result: the content of results.json.
+        settings: of config.json.
+        data: the content of data.json.
+        encoder: the content of encoder.json.
+        health: the section that tells whether the run is healthy.
+    """
+    test, dev, log_mel = result["test"], result["dev"], settings["features"] == "log-mel"
     what = "log-mel bands" if log_mel else f"encoder from {encoder['init']}"
-    control = "\n**Control run: every training clip had another clip's class.**\n"
+    control = "**Control run: every training clip had another clip's class.**"
     scores = [
         ("accuracy", percent(test["accuracy"], 1), percent(dev["accuracy"], 1)),
         ("loss, nats a clip", _nats(test["loss"]), _nats(dev["loss"])),
@@ -186,49 +188,30 @@ def markdown(
         ("head", _head(settings)),
         ("seed", settings["seed"]),
     ]
-    return f"""# Keyword spotting: {what}
-{control * settings["shuffle_transcripts"]}
-{health}
-## Results
-
-Test accuracy: **{accuracy(test)}**. The most frequent class has {percent(_chance(result), 1)} of the clips.
-
-{table(("", "test", "validation"), scores)}
-
-The checkpoint of update {result["best_update"]} of {result["updates"]} was scored: the one with the best
-validation {settings["select_by"]}. The run trained on {result["audio_seconds"] / 3600:.2f} h of speech in
-{duration(result["train_seconds"])}.
-
-![curves](curves.png)
-
-## Data
-
-{table(SPLIT_COLUMNS, _split_rows(data))}
-
-{_data_sentences(settings, data, test)}
-
-## Speakers, the worst first
-
-{table(("speaker", "clips", "accuracy"), _accuracies(result["per_speaker"], "speaker"))}
-
-## Classes, the worst first
-
-{table(("class", "clips", "accuracy"), _accuracies(result["per_class"], "class"))}
-
-## What was confused
-
-![guesses by class](confusion.png)
-
-{table(("class", "guess", "clips"), confused) if confused else "Every test clip got its class."}
-
-## How it was made
-
-{facts(made)}
-
-{footer(result["provenance"])}
-
-{FILES}
-"""
+    sections = [
+        f"# Keyword spotting: {what}",
+        control if settings["shuffle_transcripts"] else "",
+        bullets(outcome.keywords(lines, result, settings, data, encoder)),
+        health.strip(),
+        "## Results",
+        table(("", "test", "validation"), scores),
+        "![curves](curves.png)",
+        "## What was confused",
+        "![guesses by class](confusion.png)",
+        table(("class", "guess", "clips"), confused) if confused else "Every test clip got its class.",
+        "## Classes, the worst first",
+        table(("class", "clips", "accuracy"), _accuracies(result["per_class"], "class")),
+        "## Speakers, the worst first",
+        table(("speaker", "clips", "accuracy"), _accuracies(result["per_speaker"], "speaker")),
+        "## Data",
+        table(SPLIT_COLUMNS, split_rows(data, "sentences")),
+        _data_sentences(settings, data, test),
+        "## How it was made",
+        facts(made),
+        footer(result["provenance"]),
+        fold("Files beside this report", FILES),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _head(settings: dict[str, Any]) -> str:
@@ -236,22 +219,6 @@ def _head(settings: dict[str, Any]) -> str:
         f"{settings['pooling']} pooling of {settings['segments']} parts, {settings['layers']} layers, "
         f"{settings['head_blocks']} blocks, {settings['head_optimizer']}"
     )
-
-
-def _chance(result: dict[str, Any]) -> float:
-    """Share of the most frequent class of test: the accuracy of always guessing it."""
-    return max(row["clips"] for row in result["per_class"]) / result["test"]["clips"]
-
-
-def _split_rows(data: dict[str, Any]) -> list[tuple[Any, ...]]:
-    return [
-        (
-            name, held["source"], held["clips"], f"{held['seconds'] / 60:.1f}", held["speakers"],
-            held["sentences"], by_reason(held["dropped"], none="none"),
-            by_reason(held.get("changed", {}), none="none"),
-        )
-        for name, held in ((split, data[split]) for split in ("train", "dev", "test"))
-    ]  # fmt: skip
 
 
 def _data_sentences(settings: dict[str, Any], data: dict[str, Any], test: dict[str, Any]) -> str:

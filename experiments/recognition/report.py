@@ -8,16 +8,22 @@ from typing import Any
 
 from experiments.doctor import recognition_checks, run_folder, run_section
 from experiments.process.files import read_json, replace_file
+from experiments.recognition import outcome
 from experiments.report.figures import PAGE_INCHES, count_axis, label_ends, message, picture
+from experiments.report.footer import footer
 from experiments.report.page import self_contained_html
+from experiments.report.prose import bullets, fold
 from experiments.report.tables import facts, table
-from experiments.report.units import by_reason, duration, percent
-from experiments.runs.folder import read_config, read_metrics
+from experiments.report.units import by_reason, percent
+from experiments.runs.folder import METRICS, read_config, read_metrics
 from experiments.runs.metric_columns import series
 
-FILES = """Files: `results.json`, `transcripts.tsv` (every test clip), `metrics.jsonl` (a line for each validation; `events/`
-for TensorBoard), `data.json`, `encoder.json`, `tokenizer.json`, `best/` (the checkpoint that was scored), `checkpoints/`,
-`config.json`, `starts.jsonl`. `w2v-jax transcribe FILE... --run` takes this folder."""
+ABOUT = """WER and CER are the edits that turn the transcripts into the references, over the words or the characters of the
+references. Decoding is greedy, without a language model. The loss is in nats per token of the references."""
+FILES = """`results.json` has all rates, `transcripts.tsv` every test clip, `metrics.jsonl` a line for each
+validation (`events/` the same for TensorBoard). `data.json`, `encoder.json` and `tokenizer.json` say what was
+trained; `best/` is the checkpoint that was scored; `checkpoints/`, `config.json` and `starts.jsonl` let the same
+command continue. `w2v-jax transcribe FILE... --run` takes this folder."""
 SPEAKERS_SHOWN, WORST_SHOWN = 15, 5
 SPLIT_COLUMNS = ("split", "from", "clips", "minutes", "speakers", "words", "left out", "changed")
 
@@ -35,10 +41,11 @@ def write_transcripts(
 def write(folder: Path) -> None:
     """Write curves.png, report.md and report.html of a finished run."""
     result = read_json(folder / "results.json")
-    draw(read_metrics(folder / "metrics.jsonl"), result, folder / "curves.png")
+    lines = read_metrics(folder / METRICS)
+    draw(lines, result, folder / "curves.png")
     data, encoder = (read_json(folder / name) for name in ("data.json", "encoder.json"))
     health, worst = run_section.of_folder(folder), blank_phase(folder, result) or worst_utterances(result)
-    page = markdown(result, read_config(folder), data, encoder, health=health, worst=worst)
+    page = markdown(lines, result, read_config(folder)["settings"], data, encoder, health=health, worst=worst)
     replace_file(folder / "report.md", page)
     replace_file(folder / "report.html", self_contained_html(page, folder, "w2v-jax fine-tuning"))
 
@@ -107,8 +114,9 @@ def draw_rates(axis: Any, lines: list[dict[str, Any]]) -> None:
 
 
 def markdown(
+    lines: list[dict[str, Any]],
     result: dict[str, Any],
-    config: dict[str, Any],
+    settings: dict[str, Any],
     data: dict[str, Any],
     encoder: dict[str, Any],
     *,
@@ -118,85 +126,64 @@ def markdown(
     """Write the report's text.
 
     Args:
+        lines: the lines of metrics.jsonl.
         result: the content of results.json.
-        config: the content of config.json.
+        settings: of config.json.
         data: the content of data.json.
         encoder: the content of encoder.json.
         health: the section that tells whether the run is healthy.
         worst: the worst utterances, or why they are not shown.
     """
-    settings, provenance = config["settings"], result["provenance"]
     what = "log-mel bands" if settings["features"] == "log-mel" else f"encoder from {encoder['init']}"
-    control = (
-        "\n**Control run: every training clip had another clip's transcript.**\n"
-        if settings["shuffle_transcripts"]
-        else ""
-    )
+    control = "**Control run: every training clip had another clip's transcript.**"
     speakers = [
         (row["speaker"], row["utterances"], percent(row["wer"], 1), percent(row["cer"], 1))
         for row in result["per_speaker"][:SPEAKERS_SHOWN]
     ]
-    return f"""# Fine-tuning: {what}
-{control}
-{health}
-{_results(result, settings)}
-![curves](curves.png)
-
-{_data(result, settings, data)}
-## Speakers, the worst first
-
-{table(("speaker", "clips", "WER", "CER"), speakers)}
-
-## Worst utterances
-
-{worst}
-
-## How it was made
-
-{facts(_made(settings, encoder, provenance))}
-
-```
-{provenance["command"]}
-```
-
-{FILES}
-"""
-
-
-def _results(result: dict[str, Any], settings: dict[str, Any]) -> str:
-    """Write the section of error rates."""
     test, dev = result["test"], result["dev"]
     rates = [
-        ("WER", f"**{percent(test['wer'], 1)}**", percent(dev["wer"], 1)),
-        ("CER", f"**{percent(test['cer'], 1)}**", percent(dev["cer"], 1)),
+        ("WER", percent(test["wer"], 1), percent(dev["wer"], 1)),
+        ("CER", percent(test["cer"], 1), percent(dev["cer"], 1)),
         ("loss, nats per token", _nats(test["loss"]), _nats(dev["loss"])),
     ]
-    return f"""## Results
+    sections = [
+        f"# Fine-tuning: {what}",
+        control if settings["shuffle_transcripts"] else "",
+        bullets(outcome.recognition(lines, result, settings, data, encoder)),
+        health.strip(),
+        "## Results",
+        table(("", "test", "validation"), rates),
+        "![curves](curves.png)",
+        fold("What the rates are", ABOUT),
+        "## Worst utterances",
+        worst,
+        "## Speakers, the worst first",
+        table(("speaker", "clips", "WER", "CER"), speakers),
+        "## Data",
+        table(SPLIT_COLUMNS, split_rows(data, "words")),
+        _tokens(result, settings, data),
+        "## How it was made",
+        facts(_made(settings, encoder)),
+        footer(result["provenance"]),
+        fold("Files beside this report", FILES),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
 
-{table(("", "test", "validation"), rates)}
 
-{test["word_edits"]} edits in {test["words"]} words of {test["utterances"]} clips; {test["empty_hypotheses"]} transcripts
-came out empty. Greedy decoding, no language model. The checkpoint of update {result["best_update"]} of
-{result["updates"]} was scored: the one with the best validation {settings["select_by"].upper()}.
-{result["audio_seconds"] / 3600:.2f} h of speech were trained on in {duration(result["train_seconds"])}.
-"""
-
-
-def _data(result: dict[str, Any], settings: dict[str, Any], data: dict[str, Any]) -> str:
-    """Write the section of the splits, the tokens and the clips that do not fit."""
+def _tokens(result: dict[str, Any], settings: dict[str, Any], data: dict[str, Any]) -> str:
+    """Say what the tokens are, which characters have none, and which clips do not fit."""
     unknown = ", ".join(
         f"{''.join(sorted(held))!r} in {split}"
         for split, held in data["characters_without_token"].items()
         if held
     )
-    return f"""## Data
-
-{table(SPLIT_COLUMNS, _split_rows(data))}
-
-{data["tokens"]} tokens ({settings["tokens"]}), the blank included; accents {settings["accents"]}, apostrophes
-{settings["apostrophes"]}. Characters without a token: {unknown or "none"}.
-{result["test"]["infeasible"]} test clips have fewer frames than their transcripts need, which no CTC model can write.
-"""
+    told = (
+        f"{data['tokens']} tokens ({settings['tokens']}), the blank included; accents {settings['accents']}, "
+        f"apostrophes {settings['apostrophes']}. Characters without a token: {unknown or 'none'}."
+    )
+    if unfit := result["test"]["infeasible"]:
+        told += f" {unfit} test clips have fewer frames than their transcripts need, which no CTC model can write."
+    return told
 
 
 def worst_utterances(result: dict[str, Any]) -> str:
@@ -209,8 +196,13 @@ def worst_utterances(result: dict[str, Any]) -> str:
     return "\n\n".join([*aligned, *([f"`results.json` has the next {rest}."] if rest else [])])
 
 
-def _split_rows(data: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """Make the rows of the splits' table, one for each of train, dev and test."""
+def split_rows(data: dict[str, Any], counted: str) -> list[tuple[Any, ...]]:
+    """Make the rows of the splits' table, one for each of train, dev and test.
+
+    Args:
+        data: the content of data.json.
+        counted: what of the transcripts is counted: words, or sentences (the classes of keywords).
+    """
     return [
         (
             split,
@@ -218,7 +210,7 @@ def _split_rows(data: dict[str, Any]) -> list[tuple[Any, ...]]:
             held["clips"],
             f"{held['seconds'] / 60:.1f}",
             held["speakers"],
-            held["words"],
+            held[counted],
             by_reason(held["dropped"], none="none"),
             by_reason(held.get("changed", {}), none="none"),
         )
@@ -226,19 +218,13 @@ def _split_rows(data: dict[str, Any]) -> list[tuple[Any, ...]]:
     ]
 
 
-def _made(
-    settings: dict[str, Any], encoder: dict[str, Any], provenance: dict[str, Any]
-) -> list[tuple[str, str]]:
+def _made(settings: dict[str, Any], encoder: dict[str, Any]) -> list[tuple[str, Any]]:
     """List the facts that say how the run was made."""
-    versions = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
     return [
         ("encoder", f"{encoder['init']} ({encoder['model']})"),
         ("frozen", settings["freeze"]),
         ("head", f"{settings['head_blocks']} blocks, {settings['head_optimizer']}"),
-        ("commit", provenance["commit"]),
-        ("device", f"{provenance['device']}, {provenance['cores']} cores"),
-        ("versions", versions),
-        ("seed", provenance["seed"]),
+        ("seed", settings["seed"]),
     ]
 
 

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+from experiments.report.prose import fold
+
 
 def footer(provenance: dict[str, Any]) -> str:
-    """Format what `experiments.process.provenance.record_provenance` recorded, as one paragraph."""
+    """Format what `experiments.process.provenance.record_provenance` recorded, with a fold."""
     versions = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
-    flags = f", flags `{provenance['xla_flags']}`" if provenance["xla_flags"] else ""
+    flags = f"`{provenance['xla_flags']}`\n\n" if provenance["xla_flags"] else ""
+    title = "XLA flags and versions" if flags else "Versions"
     return (
         f"`{provenance['command']}`, commit {provenance['commit']}, {provenance['device']}, "
-        f"{provenance['cores']} cores{flags}, {versions}"
+        f"{provenance['cores']} cores\n\n{fold(title, flags + versions)}"
     )

@@ -134,8 +134,8 @@ class RunFolder:
             value = _as_held(value, read_json(path), added)
         if path.exists() and read_json(path) != value:
             raise UserError(
-                f"{path} differs from what this run would use now: its data, or the run that it starts from, "
-                "changed since it began; choose another --out"
+                f"{path} differs from what this run would use now: its data, the run that it starts "
+                "from, or the file of its algorithm changed since it began; choose another --out"
             )
         write_json(path, value)
 

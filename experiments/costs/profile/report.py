@@ -67,7 +67,8 @@ def markdown(result: dict[str, Any]) -> str:
         "![roofline](roofline.png)",
         "## A federated round",
         _round(result["round"]),
-        f"{footer(result['provenance'])}. Computing the profile took {result['seconds_taken']:.0f} s.",
+        f"Computing the profile took {result['seconds_taken']:.0f} s.",
+        footer(result["provenance"]),
     ]
     return "\n\n".join(parts) + "\n"
 

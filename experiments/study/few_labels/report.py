@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, message, picture
 from experiments.report.footer import footer
 from experiments.report.tables import table
 from experiments.report.units import percent
-from experiments.study.comparison import points, sentence
+from experiments.study.comparison import dots_and_bars, leader, points, sentence
+from experiments.study.few_labels.arms import LOG_MEL
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -56,27 +57,27 @@ def _accuracy(found: dict[str, Any]) -> str:
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw every arm's accuracy: a point a seed, and the mean with its t interval."""
-    rows = result["arms"]
-    with picture(path, 1, 1, figsize=(8, 1.4 + 0.42 * len(rows))) as axis:
+    rows, seeds = result["arms"], result["seeds"]
+    with picture(path, figsize=(PAGE_INCHES, 2.2 + 0.42 * len(rows))) as axis:
         for index, row in enumerate(rows):
             found = row["accuracy"]
-            values = [100 * value for value in found["by_seed"]]
-            axis.plot(values, [index] * len(values), "o", ms=4, color="grey", alpha=0.5)
-            axis.errorbar(
-                100 * found["mean"],
-                index,
-                xerr=100 * (found["half"] or 0.0),
-                fmt="o",
-                ms=6,
-                capsize=4,
-                color="C0",
-            )
+            if seeds > 1:
+                values = [100 * value for value in found["by_seed"]]
+                axis.plot(values, [index] * len(values), "o", ms=4, color="grey", alpha=0.5)
+            half = None if found["half"] is None else 100 * found["half"]
+            axis.errorbar(100 * found["mean"], index, xerr=half, fmt="o", ms=6, capsize=4, color="C0")
         axis.set_yticks(range(len(rows)), [row["arm"] for row in rows])
         axis.set_ylim(len(rows) - 0.5, -0.5)
-        count = len(rows[0]["accuracy"]["by_seed"])
-        bars = "; grey: each; bars: 95 % t interval of the mean" if count > 1 else ""
         axis.set(
-            xlabel=f"accuracy on test speakers, % ({_seeds(count)}{bars})",
+            xlabel="accuracy on test speakers, %",
             title=f"Keywords, fine-tuned with {result['labels']:g} % of the labels",
         )
         axis.grid(alpha=0.25)
+        means = [{"arm": row["arm"], "mean": row["accuracy"]["mean"]} for row in rows]
+        grey = " A grey dot is one seed." if seeds > 1 else ""
+        message(
+            axis,
+            f"{leader(means, LOG_MEL)} {dots_and_bars(seeds)}{grey} Every model has the same "
+            f"{result['clips']['train']} labelled clips of a seed and is scored on {result['clips']['test']} "
+            "clips of test.",
+        )

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.probe.metrics import Metric
-from experiments.report.figures import picture
+from experiments.report.figures import PAGE_INCHES, legend_above, message, picture
 from experiments.report.footer import footer
 from experiments.report.tables import table
 from experiments.report.units import byte_size, percent
-from experiments.study.comparison import points, sentence
+from experiments.study.comparison import decided, dots_and_bars, leader, points, sentence
 from experiments.study.representations.arms import LABELS
 from experiments.study.representations.results import ALL, LOG_MEL, metric_of_study
 
@@ -100,13 +100,13 @@ def _row(held: dict[str, Any], metric: Metric) -> tuple[Any, ...]:
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw every arm's score with all labels and with few."""
     metric, names = metric_of_study(result), [held["arm"] for held in result["arms"]]
-    with picture(path, 1, 1, figsize=(9, 1.5 + 0.42 * len(names))) as axis:
+    with picture(path, figsize=(PAGE_INCHES, 2.4 + 0.42 * len(names))) as axis:
         for place, share in enumerate(LABELS):
             found = [held[metric.key][str(share)] for held in result["arms"]]
             axis.errorbar(
                 [100 * held["mean"] for held in found],
                 [index + 0.16 * (place - 1) for index in range(len(names))],
-                xerr=[100 * (held["half"] or 0.0) for held in found],
+                xerr=None if result["seeds"] == 1 else [100 * (held["half"] or 0.0) for held in found],
                 fmt="o",
                 ms=5,
                 capsize=3,
@@ -122,4 +122,18 @@ def draw(result: dict[str, Any], path: Path) -> None:
             title=f"{result.get('task', 'keywords').capitalize()} from frozen encoders",
         )
         axis.grid(alpha=0.25)
-        axis.legend(fontsize=8)
+        legend_above([axis], 4)
+        message(axis, _caption(result))
+
+
+def _caption(result: dict[str, Any]) -> str:
+    """Say under the picture which arm is best, how many comparisons are decided, and what is drawn."""
+    metric = metric_of_study(result)
+    means = [{"arm": row["arm"], "mean": row[metric.key][str(ALL)]["mean"]} for row in result["arms"]]
+    sure = sum(decided(held["by_seed"][str(ALL)]) for held in result["comparisons"])
+    compared = f" The intervals of {sure} of {len(result['comparisons'])} differences leave zero out."
+    return (
+        f"With all labels {leader(means, LOG_MEL, metric)}{compared * (result['seeds'] > 1)} "
+        f"{dots_and_bars(result['seeds'])} All are scored on the "
+        f"{result['clips']['splits']['test']['clips']} clips of test."
+    )

@@ -9,10 +9,11 @@ import pytest
 from experiments.cli import main as cli
 from experiments.doctor.curves import Curves
 from experiments.doctor.findings import Diagnosis, Finding, sorted_findings
-from experiments.doctor.report import section, text
+from experiments.doctor.report import draw, section, text
 from experiments.doctor.transformers_log import SPELLING
 from tests.experiments.cli.test_commands import fails
 from tests.experiments.doctor import kept
+from tests.experiments.report.test_figures import fits_a_page
 
 HEALTHY = kept.RESULTS / "pretraining" / "ten-clients-fedavg.jsonl"
 
@@ -78,6 +79,14 @@ def test_the_page_holds_findings_and_curves_and_leaves_no_picture(broken, tmp_pa
     capsys.readouterr()
 
 
+@pytest.mark.parametrize("last", [{"wer": 0.5, "cer": 0.2, "rate": 1e-3}, {"codes": 50.0, "control": 0.1}])
+def test_the_picture_fits_a_page(tmp_path, last):
+    points = [{"step": step, "loss": 3.0 / step, "heldout_accuracy": 0.2} | last for step in (1.0, 2.0)]
+    curves = Curves(writer="transformers", kind="unknown", points=points, spelling=SPELLING, entries=640)
+    draw(curves, tmp_path / "curves.png")
+    assert fits_a_page(tmp_path / "curves.png")
+
+
 def test_what_is_no_run_is_one_line_with_the_formats(tmp_path, capfd):
     (tmp_path / "notes.txt").write_text("no log\n")
     (tmp_path / "config.json").write_text('{"settings": {"clips": 1}, "provenance": {}}')
@@ -119,6 +128,8 @@ def test_the_worst_finding_decides_and_comes_first():
     )
     written = section(curves, diagnosis)
     assert written.startswith("## Is this run healthy?\n\nThe run is broken")
-    assert "| broken | d" in written
+    assert "- **broken: d.** e. *What to change:* f." in written
+    assert "Training loss 2.0" in written
+    assert "Training loss" not in section(curves, diagnosis, summarised=False)
     assert written.endswith("note.\n")
     assert "transformers, an unknown task, 3 updates" in text("run", curves, diagnosis)

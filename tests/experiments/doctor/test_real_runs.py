@@ -61,7 +61,7 @@ def test_a_run_that_is_too_short_says_so_in_its_report_and_in_watch(corpus, tmp_
     short = ["--preset", "centralised", "--rounds", "2", "--local-steps", "1", "--evaluate-every", "2"]
     assert names(pretrain(corpus, out, monkeypatch, *short)) == ["too short a run"]
     report = (out / "report.md").read_text()
-    assert report.startswith("# Pre-training report\n\n## Is this run healthy?\n\nWatch this run")
+    assert "## Is this run healthy?\n\nWatch this run" in report
     assert "too short a run" in report
     assert "--rounds or --local-steps" in (out / "report.html").read_text()
     capsys.readouterr()

@@ -82,7 +82,8 @@ def test_a_run_has_the_objectives_metrics_and_a_report(run):
     assert (run / "curves.png").stat().st_size > 10_000
     report = (run / "report.md").read_text()
     assert "best-rq" in report
-    assert report.startswith("# Pre-training report\n\n## Is this run healthy?\n\nWatch this run")
+    assert report.startswith("# Pre-training report\n\n- The model ")
+    assert "## Is this run healthy?\n\nWatch this run" in report
     assert "too short a run" in report  # two updates
 
 

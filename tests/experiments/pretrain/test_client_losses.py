@@ -123,8 +123,3 @@ def test_the_mean_is_drawn_where_the_band_is_of_the_same_steps(tmp_path, monkeyp
     assert ("which lies within it" in said) == new
     assert f"is over {report.LOSS_WINDOWS['round' if new else 'last-epoch']}." in said
     assert report._losses({"preset": "centralised"}) == ""
-
-
-def test_an_accuracy_within_its_error_of_the_control_is_no_difference():
-    assert report.against_control(0.0170, 0.0142, 0.0027).startswith("no better or worse")
-    assert report.against_control(0.3, 0.1, 0.01) == "3.0 times as often as its control."

@@ -15,6 +15,7 @@ from tests.configs import SMALL, SMALL_LAYER_NORM
 from tests.experiments.cli.test_commands import fails
 from tests.experiments.probe import corpora
 from tests.experiments.probe.corpora import said, tone
+from tests.experiments.report.test_figures import fits_a_page
 from tests.w2v_jax.interop.made import write_folder
 from w2v_jax.config import BEST_RQ_TINY
 from w2v_jax.data.audio import to_float
@@ -166,6 +167,7 @@ def test_the_command_compares_runs_with_log_mel_and_a_random_encoder(
     assert "data:image/png;base64," in page
     assert f"{model} is " in page or f"between {model} and" in page
     assert (out / "result.png").stat().st_size > 10_000
+    assert fits_a_page(out / "result.png")
 
     # What pretrain asks for in process is the better dev accuracy of the middle and the last layer.
     labelled = labelled_clips.load(str(corpus), "keywords", "sentence", min_samples=1_000, seed=0)

@@ -185,10 +185,11 @@ def test_results_transcripts_and_report_say_the_same(corpus, scratch):
     report = (scratch / "report.md").read_text()
     assert "\n## Is this run healthy?\n" in report
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in report.splitlines()]
-    assert ["WER", f"**{100 * test['wer']:.1f} %**", f"{100 * best['dev_wer']:.1f} %"] in cells
-    assert ["CER", f"**{100 * test['cer']:.1f} %**", f"{100 * best['dev_cer']:.1f} %"] in cells
+    assert ["WER", f"{100 * test['wer']:.1f} %", f"{100 * best['dev_wer']:.1f} %"] in cells
+    assert ["CER", f"{100 * test['cer']:.1f} %", f"{100 * best['dev_cer']:.1f} %"] in cells
     assert f"{test['word_edits']} edits in {test['words']} words of 8 clips" in report
-    assert f"checkpoint of update {best['update']} of\n8 was scored" in report
+    assert f"- Update {best['update']} of 8, the best by validation WER, was scored: " in report
+    assert f"Test WER is **{100 * test['wer']:.1f} %** and CER **{100 * test['cer']:.1f} %**" in report
     assert f"{100 * test['wer']:.1f} %" in (scratch / "report.html").read_text()
     worst = result["worst"]
     assert len(worst) == 8

@@ -136,7 +136,10 @@ def test_tones_are_learnt_and_scores_agree_with_predictions(log_mel):
 def test_the_report_says_what_the_results_say(log_mel):
     report = (log_mel / "report.md").read_text()
     assert "\n## Is this run healthy?\n" in report
-    assert "**94.7 % of 19 clips (mean over 2 speakers 95.0 % ± 63.5, 95 % t interval)**" in report
+    assert (
+        "- Test accuracy is **94.7 % of 19 clips (mean over 2 speakers 95.0 % ± 63.5, 95 % t interval)**"
+        in report
+    )
     assert "1 test clips are of classes that no training clip has" in report
     assert "mean pooling of 6 parts" in report
     for picture in ("curves", "confusion"):

@@ -1,0 +1,1 @@
+"""Settings of federated algorithms that several commands share."""

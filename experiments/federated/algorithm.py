@@ -1,0 +1,182 @@
+"""`--algorithm NAME` or `FILE.py:NAME`, with its settings -> a federated algorithm."""
+
+import dataclasses
+import hashlib
+import importlib.util
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optax
+
+from experiments.options.errors import UsageError
+from experiments.options.spelling import nearest
+from fed import aggregation, server
+from fed.algorithm import Algorithm
+from fed.algorithms import ALGORITHMS
+
+RULE, OPTIMIZER = "rule", "server_optimizer"  # parameters that options of their own fill
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AlgorithmSettings:
+    """The settings that say which algorithm a run uses.
+
+    Attributes:
+        algorithm: a name of `fed.algorithms.ALGORITHMS`, or FILE.py:NAME.
+        options: NAME=VALUE, for the function that makes the algorithm.
+        aggregation: a name of `aggregation.RULES`.
+        temperature: of the loss-weighted rule.
+        server_optimizer: a name of `server.OPTIMIZERS`.
+        server_learning_rate: its learning rate.
+        proximal: FedProx's mu; above 0 it makes FedProx of FedAvg.
+    """
+
+    algorithm: str = "fedavg"
+    options: Sequence[str] = ()
+    aggregation: str = "fedavg"
+    temperature: float = 1.0
+    server_optimizer: str = "fedavg"
+    server_learning_rate: float = 1.0
+    proximal: float = 0.0
+
+
+def build(settings: AlgorithmSettings) -> Algorithm:
+    """Build the algorithm of a run.
+
+    Raises:
+        UsageError: there is no such algorithm, or it does not take one of the settings.
+    """
+    name, options = settings.algorithm, parse(settings.options)
+    if settings.proximal:
+        if name not in ("fedavg", "fedprox") or "mu" in options:
+            raise UsageError(f"--proximal is FedProx's mu: leave it out with --algorithm {name}")
+        name, options = "fedprox", options | {"mu": settings.proximal}
+    made = _find(name)
+    if isinstance(made, Algorithm):
+        _check_taken(settings, {}, options)
+        return made
+    parameters = inspect.signature(made).parameters
+    _check_taken(settings, parameters, options)
+    given = dict(options)
+    if RULE in parameters:
+        given[RULE] = aggregation.RULES[settings.aggregation](settings.temperature)
+    if OPTIMIZER in parameters:
+        given[OPTIMIZER] = _server_optimizer(settings)
+    try:
+        algorithm = made(**given)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--algorithm {settings.algorithm}: {error}") from error
+    if not isinstance(algorithm, Algorithm):
+        raise UsageError(
+            f"--algorithm {settings.algorithm} gives a {type(algorithm).__name__}: it has to be a "
+            "fed.algorithm.Algorithm, or a function that returns one"
+        )
+    return algorithm
+
+
+def fingerprint(name: str) -> dict[str, str] | None:
+    """Describe the file of an algorithm, so that a run that continues can tell whether it changed.
+
+    Returns:
+        The file's name, the name in it and the SHA-256 of its content; None for a shipped algorithm.
+    """
+    if name in ALGORITHMS:
+        return None
+    path, attribute = _split(name)
+    return {
+        "file": path.name,
+        "name": attribute,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+
+
+def parse(words: Sequence[str]) -> dict[str, Any]:
+    """Read NAME=VALUE options; a value is a number, true or false, or else a text.
+
+    Raises:
+        UsageError: a word has no `=`, or a name is there twice.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"--algorithm-options takes NAME=VALUE, such as mu=0.1, got {word}")
+        if name in found:
+            raise UsageError(f"--algorithm-options has {name} twice")
+        found[name] = _value(text)
+    return found
+
+
+def _value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            value = kind(text)
+        except ValueError:
+            continue
+        if math.isfinite(value):
+            return value
+    return text
+
+
+def _server_optimizer(settings: AlgorithmSettings) -> optax.GradientTransformation:
+    return server.OPTIMIZERS[settings.server_optimizer](settings.server_learning_rate)
+
+
+def _check_taken(settings: AlgorithmSettings, parameters: Mapping[str, Any], options: Mapping) -> None:
+    """Refuse settings that the algorithm does not read."""
+    default = AlgorithmSettings()
+    for name, parameter in (
+        ("aggregation", RULE),
+        ("server_optimizer", OPTIMIZER),
+        ("server_learning_rate", OPTIMIZER),
+    ):
+        if getattr(settings, name) != getattr(default, name) and parameter not in parameters:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} has no meaning with --algorithm {settings.algorithm}: leave it out")
+    own = [name for name in parameters if name not in (RULE, OPTIMIZER)]
+    open_ended = any(held.kind is held.VAR_KEYWORD for held in parameters.values())
+    for name in options:
+        if name not in own and not open_ended:
+            takes = ", ".join(own) if own else "no options"
+            raise UsageError(f"--algorithm {settings.algorithm} has no option {name}; it takes {takes}")
+
+
+def _find(name: str) -> Algorithm | Callable[..., Any]:
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    path, attribute = _split(name)
+    spec = importlib.util.spec_from_file_location(f"algorithm_of_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own file: any error is theirs to read, in one line
+        raise UsageError(f"--algorithm {name}: {path} fails: {type(error).__name__}: {error}") from error
+    held = getattr(module, attribute, None)
+    if held is None or not (callable(held) or isinstance(held, Algorithm)):
+        names = [
+            key
+            for key, value in vars(module).items()
+            if isinstance(value, Algorithm) or getattr(value, "__module__", "") == module.__name__
+        ]
+        raise UsageError(
+            f"--algorithm {name}: {path} has no algorithm {attribute}; it has {', '.join(names) or 'none'}"
+        )
+    return held
+
+
+def _split(name: str) -> tuple[Path, str]:
+    """Split FILE.py:NAME, and check that the file is there."""
+    file, colon, attribute = name.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        raise UsageError(f"{nearest(name, list(ALGORITHMS), '--algorithm')}, or give FILE.py:NAME")
+    path = Path(file)
+    if not path.is_file():
+        raise UsageError(f"--algorithm {name}: there is no file {path}")
+    return path, attribute
