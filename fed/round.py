@@ -116,33 +116,21 @@ def run_round(
         FederationError: a client has fewer batches than steps, or steps and a weight that is not positive,
             or is there twice while clients keep a state.
     """
-    programs = engine.programs
+    programs, keys = engine.programs, {"seed": seed, "round_index": round_index}
     server = replicate(server, model_shardings(programs.mesh, server))
-    sent = send(programs, server, seed, round_index)
-    model = (sent.parameters, server.objective_state)
-    before = jax.tree.map(lambda leaf: fetch(jnp.copy(leaf)), model) if keep_models else None
+    sent = send(programs, server, **keys)
+    model = (sent, server.objective_state)
+    before = None
+    if keep_models:
+        before = jax.tree.map(lambda leaf: fetch(jnp.copy(leaf)), (sent.parameters, model[1]))
     trained = train_cohort(
-        engine,
-        (sent, server.objective_state),
-        source,
-        cohort,
-        seed=seed,
-        round_index=round_index,
-        first_step=first_step,
-        keep_models=keep_models,
+        engine, model, source, cohort, first_step=first_step, keep_models=keep_models, **keys
     )
     count, stacked = len(trained.clients), trained.stacked
     if not programs.streamed and not stacked:
-        stacked = [_no_messages(engine, sent, server.objective_state)]
-    new_server, sums, norm = step_server(
-        programs,
-        server,
-        trained.totals,
-        stacked,
-        engine.population or count,
-        seed=seed,
-        round_index=round_index,
-    )
+        stacked = [_no_messages(engine, *model)]
+    population = engine.population or count
+    new_server, sums, norm = step_server(programs, server, trained.totals, stacked, population, **keys)
     empty = np.zeros(0, np.float32)
     reports = [fetch(report) for report in trained.reports]
     reports = reports or [ClientReport._make((empty, empty, empty.astype(np.int32), empty, empty, empty))]

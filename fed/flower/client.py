@@ -19,8 +19,9 @@ from fed.protocols import ClientSource, FederationError
 from fed.round import train_cohort
 from fed.server import ServerState
 
-NOTHING_LEARNT = ClientReport(
-    *(np.float32(value) for value in (0.0, -np.inf)), np.int32(Verdict.NOTHING_LEARNT), *[np.float32(0.0)] * 3
+NOTHING = np.float32(0.0)
+NOTHING_LEARNT = ClientReport._make(
+    (NOTHING, np.float32(-np.inf), np.int32(Verdict.NOTHING_LEARNT), NOTHING, NOTHING, NOTHING)
 )
 
 
@@ -119,7 +120,7 @@ class _Trainer:
         report, (message, _) = fetch((trained.reports[0], trained.stacked[0]))
         change, sums = fetch((trained.totals.accumulator.values[1], trained.totals.sums))
         alone = jax.tree.map(lambda leaf: leaf[0], (report, message, change, dict(sums)))
-        return Answer(*alone, trained.steps, trained.step_slots)
+        return Answer._make((*alone, trained.steps, trained.step_slots))
 
     def _receive(self, request: Any) -> ServerState:
         parameters, objective_state = (

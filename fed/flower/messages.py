@@ -132,11 +132,11 @@ def unpack_answer(content: Any, message: PyTree, change: PyTree, what: str) -> A
     Raises:
         FederationError: the arrays are those of another model or algorithm.
     """
-    report = ClientReport(**{name: np.float32(value) for name, value in content["report"].items()})
+    report = ClientReport._make(np.float32(content["report"][name]) for name in ClientReport._fields)
     report = report._replace(verdict=np.int32(report.verdict))
     about = content["about"]
     nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), (message, change))
-    refused = Answer(report, *nothing, {}, about["steps"], about["step-slots"])
+    refused = Answer._make((report, *nothing, {}, about["steps"], about["step-slots"]))
     if report.verdict != Verdict.ACCEPTED:
         return refused
     sent = unpack(content["message"], message, f"the message of {what}")

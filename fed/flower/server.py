@@ -146,7 +146,7 @@ def _step(
     totals = Totals(
         aggregation.add(aggregation.empty(like), (kept, changes), log_weights),
         sums,
-        np.float32((reports.verdict == Verdict.ACCEPTED).sum()),
+        jnp.float32((reports.verdict == Verdict.ACCEPTED).sum()),
     )
     totals = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], totals)  # one lane
     stacked = [] if programs.streamed else [(messages, log_weights)]
