@@ -161,6 +161,12 @@ def optimizer_step(
     """Step a server optimizer, whose gradient is the negative update: (parameters, state).
 
     With optax.sgd(1.0) the new parameters are the old ones plus the update.
+
+    Args:
+        optimizer: with its learning rate.
+        parameters: the server's.
+        state: from `optimizer.init(parameters)`, or from the last step.
+        update: like the parameters.
     """
     gradient = jax.tree.map(jnp.negative, update)
     # optax's own arithmetic fails under strict dtype and rank promotion.

@@ -38,6 +38,9 @@ class ClientStates:
             folder: where `save` writes; None keeps everything in memory and saves nothing.
             on_disk: write every state as soon as it changes, and hold none in memory.
             writes: False for the other ones of several processes that share the folder: they read from it.
+
+        Raises:
+            FederationError: states on disk lack a folder.
         """
         self._initial = jax.tree.map(np.asarray, initial)
         self._folder, self._on_disk, self._writes = folder, on_disk and writes, writes

@@ -200,6 +200,9 @@ def federated_algorithm(
         layout: lanes and chunk.
         batch_size, num_epochs, seed, to_batch: as for `FedjaxSource`.
         steps_per_round: local steps by which schedules advance in a round, best the longest client's.
+
+    Raises:
+        FederationError: clients of the algorithm keep a state.
     """
     import fedjax
 

@@ -1,6 +1,7 @@
 """The host loop over rounds: sample, feed, step. It yields results; it prints and writes nothing."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -81,6 +82,7 @@ class Simulation(NamedTuple):
         attend: which invited clients answer in time.
         states: what clients keep between rounds, from `client_states`; None makes a store in memory, where
             the algorithm needs one.
+        warn: told in a line of a round in which no client's update counted.
     """
 
     training: LocalTraining
@@ -96,6 +98,7 @@ class Simulation(NamedTuple):
     max_update_norm: float = math.inf
     privacy: Privacy | None = None
     states: ClientStates | None = None
+    warn: Callable[[str], object] = warnings.warn
 
     @property
     def settings(self) -> RoundSettings:
@@ -104,10 +107,18 @@ class Simulation(NamedTuple):
 
 
 def abstract_sums(objective: Objective, parameters: PyTree, state: PyTree, batch: PyTree) -> PyTree:
-    """Find the shapes of the sums that one step returns."""
-    return jax.eval_shape(objective.value_and_grad, parameters, state, batch, jax.random.key(0), np.int32(0))[
-        2
-    ]
+    """Find the shapes of the sums that one step returns.
+
+    Raises:
+        FederationError: the step does not return (gradients, state, sums) with a loss.
+    """
+    found = jax.eval_shape(objective.value_and_grad, parameters, state, batch, jax.random.key(0), np.int32(0))
+    if not isinstance(found, tuple) or len(found) != 3 or "loss" not in found[2]:
+        raise FederationError(
+            'the objective\'s value_and_grad has to return (gradients, state, sums), with sums["loss"] = '
+            "(total, weight); fed.check says what is wrong"
+        )
+    return found[2]
 
 
 def build_engine(
@@ -231,7 +242,20 @@ def run(simulation: Simulation, server: ServerState, num_rounds: int) -> Iterato
             keep_models=simulation.keep_models(round_index),
         )
         server = outcome.server
-        yield to_result(outcome, round_index, attendance, simulation.privacy)
+        result = to_result(outcome, round_index, attendance, simulation.privacy)
+        if (why := fruitless(result)) is not None:
+            simulation.warn(why)
+        yield result
+
+
+def fruitless(result: RoundResult) -> str | None:
+    """Describe why no client that answered counted in a round; None if one did, or if none answered."""
+    if not result.clients or len(result.clients) > len(result.skipped):
+        return None
+    reasons = {"not finite": len(result.not_finite), "too large": len(result.too_large)}
+    reasons["without anything learnt"] = len(result.skipped) - sum(reasons.values())
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
+    return f"round {result.round_index} used no client's update ({why})"
 
 
 def to_result(

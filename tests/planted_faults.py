@@ -1010,6 +1010,48 @@ FAULTS = {
         "half = interval(rates * 4)",
         "tests/experiments/recognition/test_report.py -k recognizers",
     ),
+    "a tracked run gets lines twice": fault(
+        "experiments/runs/tracking.py",
+        'if step <= self._held["last"]:',
+        "if False:",
+        "tests/experiments/runs/test_tracking.py -k sends_each_line_once",
+    ),
+    "a tracked run that continues becomes another": fault(
+        "experiments/runs/tracking.py",
+        "known.get(library, fresh)",
+        "fresh",
+        "tests/experiments/runs/test_tracking.py -k sends_each_line_once",
+    ),
+    "the time left holds the compilation of the first round": fault(
+        "experiments/process/progress.py",
+        "first = 0 if self._compiled else 1",
+        "first = 0",
+        "tests/experiments/process/test_progress.py -k first_round",
+    ),
+    "a centralised run goes on with parameters that are not finite": fault(
+        "experiments/pretrain/rounds.py",
+        "None if result.finite else divergence(result.round_index)",
+        "None",
+        "tests/experiments/pretrain/test_divergence.py -k first_stretch",
+    ),
+    "the last of fairseq's validation subsets is held out": fault(
+        "experiments/doctor/fairseq_log.py",
+        "tag not in subsets[1:]",
+        "tag not in subsets[:0]",
+        "tests/experiments/doctor/test_tool_logs.py -k several_subsets",
+    ),
+    "a healthy accuracy over control is printed as a share": fault(
+        "experiments/doctor/healthy_ranges.py",
+        "least / control if control else least",
+        "least",
+        "tests/experiments/doctor/test_healthy_ranges.py -k inside_the_range",
+    ),
+    "a board's CPU is held against the rate of its GPU": fault(
+        "experiments/costs/rate_share.py",
+        'known.processor != {"cuda": "gpu"}.get(device.platform, device.platform)',
+        "False",
+        "tests/experiments/costs/test_rate_share.py -k part_that_trains",
+    ),
     "FedProx pulls half as hard": fault(
         "fed/algorithms/averaging.py",
         "g + mu * (x - start)",

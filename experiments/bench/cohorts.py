@@ -1,6 +1,7 @@
 """`w2v-jax bench cohorts`: memory and seconds of a round against its cohort and against the population."""
 
 import dataclasses
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -34,19 +35,30 @@ class BenchCohortsArguments:
     """Numbers of clients of a round. The first also runs with no other clients."""
     model: str = "tiny"
     """Model preset."""
+    algorithm: str = "fedavg"
+    """Federated algorithm, as of w2v-jax pretrain. What its clients keep from round to round is held on
+    disk."""
 
 
-def measure(model: str, population: int, cohort: int) -> dict[str, Any]:
-    """Child: run a round that compiles, then measure one that does not."""
+def measure(model: str, population: int, cohort: int, name: str, folder: str) -> dict[str, Any]:
+    """Child: run a round that compiles, then measure one that does not.
+
+    Args:
+        model: preset.
+        population: clients that a round draws from.
+        cohort: clients of a round.
+        name: of the algorithm.
+        folder: for what clients keep.
+    """
     xla_flags.configure_xla()
     import jax
     import jax.numpy as jnp
     import optax
 
     from experiments.bench.workload import NoiseClients
+    from experiments.federated.algorithm import AlgorithmSettings, build
     from fed import cohort as layouts
     from fed import sampling, server, simulation
-    from fed.algorithms.averaging import averaging
     from fed.client import LocalTraining
     from profiling import process_memory
     from w2v_jax.config import PRESETS
@@ -55,11 +67,11 @@ def measure(model: str, population: int, cohort: int) -> dict[str, Any]:
 
     layout = layouts.choose_layout(cohort)
     config = PRESETS[model].replace(convolution_form=form_for_clients(layout.chunk))
-    objective = pretraining_objective(config)
+    objective, algorithm = pretraining_objective(config), build(AlgorithmSettings(algorithm=name))
     source = NoiseClients(population, steps=STEPS, batch=BATCH, seconds=SECONDS)
     run = simulation.Simulation(
         LocalTraining(objective, optax.identity(), lambda step: jnp.float32(0.01)),
-        averaging(),
+        algorithm,
         source,
         # One group of clients is enough for the first round, which only compiles.
         lambda index: sampling.uniform(source.client_ids(), cohort if index else layout.group_size, 0)(index),
@@ -67,7 +79,9 @@ def measure(model: str, population: int, cohort: int) -> dict[str, Any]:
         0,
         STEPS,
     )
-    state = jax.jit(lambda key: server.init(objective, averaging(), key))(jax.random.key(0))
+    state = jax.jit(lambda key: server.init(objective, algorithm, key))(jax.random.key(0))
+    states = simulation.client_states(run.settings, state.parameters, Path(folder), on_disk=True)
+    run = run._replace(states=states)
     peak, seconds = 0, 0.0
     before, began = 0, time.perf_counter()
     for result in simulation.run(run, state, 2):
@@ -99,10 +113,17 @@ def main(argv: list[str]) -> None:
     rows = []
     first = options.cohorts[0]
     for population, cohort in ((first, first), *((options.population, size) for size in options.cohorts)):
-        rows.append(run_in_child(measure, options.model, population, cohort))
+        with tempfile.TemporaryDirectory() as folder:
+            row = run_in_child(measure, options.model, population, cohort, options.algorithm, folder)
+        rows.append(row)
         print(sentence(rows[-1]), flush=True)
     xla_flags.configure_xla()
-    result = {"model": options.model, "rows": rows, "provenance": record_provenance("bench cohorts", 0)}
+    result = {
+        "model": options.model,
+        "algorithm": options.algorithm,
+        "rows": rows,
+        "provenance": record_provenance("bench cohorts", 0),
+    }
     write_report(options.out, "cohorts", result, markdown, draw)
     print(f"written: {options.out / 'cohorts.md'}")
 
@@ -119,11 +140,14 @@ def markdown(result: dict[str, Any]) -> str:
     """Write the report."""
     rows, made = result["rows"], result["provenance"]
     first, last = rows[0], rows[-1]
+    name = result.get("algorithm", "fedavg")
+    with_algorithm = "" if name == "fedavg" else f" by {name}, whose clients' states are on disk"
     parts = [
         "# Rounds of large cohorts",
-        f"`{result['model']}`, {STEPS} steps of {BATCH} x {SECONDS:g} s a client, {first['lanes']} lanes of "
-        f"{first['chunk']} on {made['device']}. Each row is a child process: after a round that compiles, "
-        "its second round is timed. The peak is the most resident memory in that round, jax included.",
+        f"`{result['model']}`{with_algorithm}, {STEPS} steps of {BATCH} x {SECONDS:g} s a client, "
+        f"{first['lanes']} lanes of {first['chunk']} on {made['device']}. Each row is a child process: "
+        "after a round that compiles, its second round is timed. The peak is the most resident memory in "
+        "that round, jax included.",
         f"{last['cohort']} of {last['population']:,} clients take "
         f"{last['peak_bytes'] / first['peak_bytes']:.3f} times the memory of {first['cohort']} of "
         f"{first['population']}.",

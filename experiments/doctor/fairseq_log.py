@@ -3,6 +3,7 @@
 The formats are those of fairseq/logging/progress_bar.py. Losses are logged in bits and become nats here.
 """
 
+import dataclasses
 import json
 import math
 import re
@@ -33,6 +34,10 @@ IN_BITS = ("loss", "heldout_loss")
 IN_PERCENT = ("wer", "cer")
 OVERFLOW = "gradient overflow detected"
 OUT_OF_SCALES = "Minimum loss scale reached"
+# A line of the simple format: (subset, numbers) of a validation, or (tag, numbers) of training.
+SIMPLE = re.compile(
+    r"valid on '([^']+)' subset \| (.*)|(?:\[|\| |^)(train_inner|train)\b(?:\]\[\w+\] - | \| )(.*)"
+)
 DISTRACTORS, GROUPS, ENTRIES = 100, 2, 640  # of fairseq's recipes for wav2vec 2.0
 PROJECTION_EXCESS = 0.5 / (256 * 0.1**2)  # nats; see run_folder: 256 dimensions, temperature 0.1
 BASE_SHAPE = {"encoder_embed_dim": 768, "encoder_layers": 12}
@@ -41,6 +46,8 @@ BASE_SHAPE = {"encoder_embed_dim": 768, "encoder_layers": 12}
 def parse(text: str) -> Curves | None:
     """Read a log; None if it is no log of fairseq's trainer."""
     records = list(_records(text))
+    subsets = list(dict.fromkeys(tag for tag, record in records if record and not tag.startswith("train")))
+    records = [(tag, record) for tag, record in records if tag not in subsets[1:]]
     known = {name for _, record in records for name in record}
     if not any(tag == "train_inner" or tag == "train" for tag, _ in records) or "num_updates" not in known:
         return None
@@ -53,14 +60,18 @@ def parse(text: str) -> Curves | None:
         if "num_updates" not in record or (tag == "train" and inner):
             continue
         point = points.setdefault(record["num_updates"], {"step": record["num_updates"]})
-        point |= _values(record, VALIDATION if tag == "valid" else TRAINING)
-        if tag != "valid":
+        point |= _values(record, VALIDATION if tag in subsets else TRAINING)
+        if tag not in subsets:
             point["skipped_updates"], overflows = float(overflows), 0
     ordered = [points[step] for step in sorted(points)]
     contrastive = {"code_perplexity", "accuracy"} <= known
     if ordered and OUT_OF_SCALES in text:
         ordered[-1]["loss"] = math.nan
-    return _curves(text, ordered, contrastive, ctc=bool({"wer", "uer"} & known))
+    curves = _curves(text, ordered, contrastive, ctc=bool({"wer", "uer"} & known))
+    if len(subsets) < 2:
+        return curves
+    note = f"The log validates on {', '.join(subsets)}; the held-out values are those of {subsets[0]}."
+    return dataclasses.replace(curves, notes=(*curves.notes, note))
 
 
 def _curves(text: str, points: list[dict[str, float]], contrastive: bool, ctc: bool) -> Curves:
@@ -89,22 +100,22 @@ def _curves(text: str, points: list[dict[str, float]], contrastive: bool, ctc: b
 
 
 def _records(text: str) -> Iterator[tuple[str, dict[str, float]]]:
-    """Yield (tag, numbers by column) of the lines that hold statistics, and of overflows."""
+    """Yield (tag, numbers by column) of the lines that hold statistics, and of overflows.
+
+    The tag is train_inner, train or the name of a validation subset, such as valid or dev_other.
+    """
     for line in text.splitlines():
         if OVERFLOW in line:
             yield OVERFLOW, {}
             continue
-        found = re.search(r"(?:\[|\| |^)(train_inner|train|valid)[^\]|{]*(?:\]\[\w+\] - | \| |$)(.*)", line)
-        tag, body = (found[1], found[2]) if found else ("", line)
-        if (brace := body.find("{")) >= 0 and "epoch" in body:
-            record = _json_numbers(body[brace:])
-            if not tag:  # a bare line, of --log-file
-                tag = "valid" if any(name.startswith("valid_") for name in record) else "train_inner"
-        elif tag:
-            record = _simple_numbers(body)
-        else:
-            continue
-        yield tag, {re.sub(rf"^{tag}_", "", name): value for name, value in record.items()}
+        if (brace := line.find("{")) >= 0 and '"epoch"' in line:
+            # All columns but those of train_inner begin with the tag.
+            record = _json_numbers(line[brace:])
+            counted = next((name for name in record if name.endswith("num_updates")), "")
+            tag = counted.removesuffix("num_updates").removesuffix("_") or "train_inner"
+            yield tag, {name.removeprefix(f"{tag}_"): value for name, value in record.items()}
+        elif found := SIMPLE.search(line):
+            yield found[1] or found[3], _simple_numbers(found[2] or found[4])
 
 
 def _json_numbers(body: str) -> dict[str, float]:

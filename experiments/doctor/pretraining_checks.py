@@ -61,7 +61,7 @@ def code_collapse(curves: Curves) -> Finding | None:
         )
     share, codes = held / curves.entries, curves.values("codes") or curves.values("heldout_codes")
     rising = len(codes) > 3 and mean(recent(codes)) > 1.1 * mean(codes[len(codes) // 2 : -len(codes) // 4])
-    settled = curves.unit == "updates" and curves.steps >= SETTLED_UPDATES[_scale(curves)]
+    settled = curves.unit == "updates" and curves.steps >= settled_updates(curves)
     if curves.kind == "wav2vec2" and share < FEW_CODES_SHARE and settled and not rising:
         return Finding(
             "watch",
@@ -147,26 +147,35 @@ def batches(curves: Curves) -> Finding | None:
     )
 
 
+def least_accuracy(curves: Curves) -> float | None:
+    """Compute the accuracy above which a model has learnt; None if unknown.
+
+    The accuracy has to exceed the control's by STANDARD_ERRORS. Beside a loss well below that of knowing
+    nothing, it has to exceed the control and chance alone. Without a control it has to exceed a multiple of
+    chance; with a loss too high for that, no accuracy is enough.
+    """
+    held, control = curves.last("heldout_loss", "loss"), curves.last("control")
+    error = curves.last("standard_error")
+    low = held is None or curves.chance_loss is None or held < LEARNT_LOSS * curves.chance_loss
+    if control is not None and error is not None:
+        certain = control + STANDARD_ERRORS * error
+        return min(certain, max(control, curves.last("chance") or 0.0)) if low else certain
+    if curves.chance_loss is None:
+        return None
+    return TIMES_CHANCE * math.exp(-curves.chance_loss) if low else math.inf
+
+
 def has_learnt(curves: Curves) -> bool | None:
     """Tell whether a model is better than its control, than chance and than nothing; None if unknown."""
-    accuracy, held = curves.last("heldout_accuracy", "accuracy"), curves.last("heldout_loss", "loss")
-    control, error = curves.last("control"), curves.last("standard_error")
-    if accuracy is not None and control is not None and error is not None:
-        if accuracy - control > STANDARD_ERRORS * error:
-            return True
-        beaten = accuracy > max(control, curves.last("chance") or 0.0)
-    elif accuracy is not None and curves.chance_loss is not None:
-        beaten = accuracy > TIMES_CHANCE * math.exp(-curves.chance_loss)
-    else:
-        return None
-    return beaten and (held is None or curves.chance_loss is None or held < LEARNT_LOSS * curves.chance_loss)
+    accuracy, least = curves.last("heldout_accuracy", "accuracy"), least_accuracy(curves)
+    return None if accuracy is None or least is None else accuracy > least
 
 
 def learning(curves: Curves) -> Finding | None:
     """Find a model that has learnt nothing, and say why: too short, rate too low or too high, no gradient."""
     if not curves.pretrains or has_learnt(curves) is not False or not curves.steps:
         return None
-    fewest = FEWEST_UPDATES[_scale(curves)]
+    fewest = fewest_updates(curves)
     if curves.unit != "updates" or (not curves.finished and curves.steps < fewest):
         return None  # too early to tell
     accuracy = curves.last("heldout_accuracy", "accuracy")
@@ -217,6 +226,16 @@ def learning(curves: Curves) -> Finding | None:
         f"Try {curves.spelling.rate} at a third and at three times its value; look at the clips (`w2v-jax "
         "data describe`): silence and noise teach nothing.",
     )
+
+
+def fewest_updates(curves: Curves) -> int:
+    """Give the updates within which a model of this size begins to learn."""
+    return FEWEST_UPDATES[_scale(curves)]
+
+
+def settled_updates(curves: Curves) -> int:
+    """Give the updates after which few codes stay few."""
+    return SETTLED_UPDATES[_scale(curves)]
 
 
 def _scale(curves: Curves) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from experiments.doctor.bands import Band, band_of, measured
 from experiments.doctor.curves import NAMES, Curves
 from experiments.doctor.findings import Diagnosis
+from experiments.doctor.healthy_ranges import standing
 from experiments.doctor.wording import loss as nats
 from experiments.process.files import replace_file
 from experiments.report.figures import PAGE_INCHES, label_ends, message, picture
@@ -34,6 +35,7 @@ def text(name: str, curves: Curves, diagnosis: Diagnosis) -> str:
         f"{name}: {diagnosis.verdict}",
         f"{curves.writer}, {NAMES[curves.kind]}, {curves.steps:,.0f}{planned} {curves.unit}",
         *textwrap.wrap(summary(curves), WIDTH),
+        *(textwrap.wrap(f"Now: {now}.", WIDTH) if (now := standing(curves)) else []),
     ]
     for found in diagnosis.findings:
         lines += ["", f"{found.severity}: {found.name}"]
@@ -79,6 +81,8 @@ def section(curves: Curves, diagnosis: Diagnosis, *, summarised: bool = True) ->
     """
     told = f"{VERDICTS[diagnosis.verdict]} {summary(curves) if summarised else ''}"
     parts = [f"## {TITLE}", told.strip()]
+    if now := standing(curves):
+        parts.append(f"Now: {now}.")
     parts += [
         f"- **{held.severity}: {held.name}.** {held.because} *What to change:* {held.advice}"
         for held in diagnosis.findings

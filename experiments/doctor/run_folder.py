@@ -8,7 +8,8 @@ from typing import Any
 
 from experiments.doctor.curves import Curves, Spelling
 from experiments.process.files import read_json
-from experiments.runs.folder import DIAGNOSTICS, METRICS, in_use, read_config, read_metrics
+from experiments.runs.folder import DIAGNOSTICS, METRICS, read_config, read_metrics
+from experiments.runs.lock import in_use
 from experiments.runs.tasks import HELDOUT, Task, task_of
 from w2v_jax.config import ModelConfig
 

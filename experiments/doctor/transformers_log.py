@@ -71,7 +71,7 @@ def parse(text: str) -> Curves | None:
 def _hides_a_loss(values: dict[str, float], loss_before: float) -> bool:
     """Tell whether a logged loss of 0 stands for one that is not finite, and not for a small one.
 
-    The Trainer rounds losses to four decimals, so a model that has converged logs 0 as well; but then its
+    Older Trainers round losses to four decimals, so a model that has converged logs 0 as well; but then its
     gradient is finite, or its loss was small before.
 
     Args:

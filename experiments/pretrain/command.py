@@ -8,10 +8,11 @@ from experiments.costs import memory_budget
 from experiments.options import arguments
 from experiments.pretrain.options import CENTRALISED, PretrainArguments
 from experiments.pretrain.recipes import RECIPES
-from experiments.pretrain.settings import ABSENT_SETTINGS, resolve
+from experiments.pretrain.settings import ABSENT_SETTINGS, Settings, resolve
 from experiments.process import xla_flags
 from experiments.process.distributed import join_processes
 from experiments.process.provenance import record_provenance
+from experiments.runs import tracking
 from w2v_jax import memory_methods
 
 __all__ = ["ABSENT_SETTINGS", "PretrainArguments", "default_folder", "main", "resolve"]
@@ -21,6 +22,7 @@ def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(PretrainArguments, argv, "w2v-jax pretrain")
     settings = resolve(options)
+    tracking.check_installed(options.track)
     lanes = None
     if settings["preset"] != CENTRALISED:
         wanted = settings["clients_per_round"] * options.shards
@@ -36,26 +38,37 @@ def main(argv: list[str]) -> None:
     if options.memory_budget is not None:
         settings["method"] = kept_method(out) or pick(settings, options.memory_budget, lanes or 1)
     first = options.distributed is None or join_processes(options.distributed)
+    from experiments.pretrain import federation
     from experiments.pretrain.run import Pretraining
     from experiments.runs.folder import RunFolder, continuing_after_disk_errors
 
+    if settings["preset"] != CENTRALISED:
+        federation.algorithm(Settings(**settings))  # refuses what is wrong before the folder is made
     # These follow from others or from the data, or were other ones in older versions: a folder keeps its own.
     follow = [name for name in ("evaluate_every", "crop_seconds") if getattr(options, name) is None]
     keeps = ("loss_window", *follow)
     with continuing_after_disk_errors():
         provenance = record_provenance("pretrain", settings["seed"])
         folder = RunFolder(
-            out, settings, provenance, absent=ABSENT_SETTINGS, writes=first, keeps=keeps, may_grow="rounds"
+            out,
+            settings,
+            provenance,
+            absent=ABSENT_SETTINGS,
+            writes=first,
+            keeps=keeps,
+            may_grow="rounds",
+            track=options.track,
         )
         with contextlib.closing(folder):
             Pretraining(folder.settings, folder).run()
 
 
 def default_folder(settings: dict[str, Any]) -> Path:
-    """Name the run folder runs/<preset>-<model>[-<aggregation>][-<corruption>]."""
+    """Name the run folder runs/<preset>-<model>[-<algorithm or aggregation>][-<corruption>]."""
     parts = [settings["preset"], settings["model"]]
     if settings["preset"] != CENTRALISED:
-        parts.append(settings["aggregation"])
+        algorithm = settings["algorithm"].rpartition(":")[2]
+        parts.append(settings["aggregation"] if algorithm == "fedavg" else algorithm)
     if settings["corruption"] != "none":
         parts.append(settings["corruption"])
     return Path("runs") / "-".join(parts)

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.federated.algorithm import AlgorithmSettings, build
 from experiments.pretrain.settings import Settings
-from fed import attendance, sampling
+from fed import attendance, sampling, simulation
 from fed.algorithm import Algorithm
 from fed.attendance import Attend, Faults
 from fed.privacy import accounting
@@ -152,10 +152,7 @@ def share_of(clients: Sequence[str], result: RoundResult) -> float:
 
 def fruitless(result: RoundResult) -> str | None:
     """Describe why no client that answered counted in a round; None if one did, or if none answered."""
-    if not result.clients or len(result.clients) > len(result.skipped):
+    if (why := simulation.fruitless(result)) is None:
         return None
-    reasons = {"not finite": len(result.not_finite), "too large": len(result.too_large)}
-    reasons["without anything learnt"] = len(result.skipped) - sum(reasons.values())
-    why = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
     advice = "; lower --learning-rate if this goes on" if result.not_finite else ""
-    return f"warning: round {result.round_index} used no client's update ({why}){advice}"
+    return f"warning: {why}{advice}"

@@ -51,7 +51,8 @@ class PretrainArguments:
     data: Path | None = None
     """Folder of a Common Voice locale, its parent, or a prepared data set. Default: a synthetic corpus."""
     out: Path | None = None
-    """Run folder. Default: runs/<preset>-<model>-<aggregation>, with -<corruption> if audio is spoilt."""
+    """Run folder. Default: runs/<preset>-<model>-<aggregation or algorithm>, with -<corruption> if audio is
+    spoilt."""
     objective: ObjectiveName | None = None
     """wav2vec2 tells a masked frame's code from the codes of other frames. best-rq names a masked frame's
     codes in fixed random codebooks of log-mel spectra. Default: the model's."""
@@ -203,6 +204,9 @@ class PretrainArguments:
     """Run as one of several processes that share the run folder; start each with the same command. Give auto
     under SLURM, Kubernetes, MPI or on a TPU pod, otherwise INDEX/COUNT@HOST:PORT with the address of process
     0. Default: one process."""
+    track: Literal["trackio", "wandb"] | None = None
+    """Library that gets the run's scalars too, as TensorBoard has them, in the project w2v-jax. A run that
+    continues stays one tracked run. Default: none."""
     seed: int = 0
     """Seed of everything random."""
 

@@ -1,5 +1,6 @@
 """The report of a pre-training run: curves as PNG, a Markdown page and a self-contained HTML page."""
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from experiments.report.footer import footer
 from experiments.report.page import self_contained_html
 from experiments.report.prose import bullets, fold
 from experiments.report.tables import facts, table
-from experiments.report.units import UNKNOWN, by_reason, byte_size
+from experiments.report.units import UNKNOWN, by_reason, byte_size, number, percent
 from experiments.runs.folder import DIAGNOSTICS, read_config, read_metrics
+from experiments.runs.metric_columns import PACE, RATE_SHARE
 from experiments.runs.tasks import CODE_SHARE, HELDOUT, OVER_CONTROL, Task, read_task_run, task_of
 
 FILES = """`metrics.jsonl` has a line for each round, and `events/` the same numbers for TensorBoard. `diagnostics.jsonl`
@@ -158,10 +160,22 @@ def _facts(
         *_corruption(clips, lines),
         ("local training", f"{updates} updates a round of {crops}, peak rate {settings['learning_rate']}"),
         *_lengthened(config),
+        *_pace(lines),
         ("model bytes sent", f"{byte_size(sent)} up and down"),
         *([("privacy", caveat)] if (caveat := recipes.privacy_caveat(settings)) else []),
         ("seed", settings["seed"]),
     ]
+
+
+def _pace(lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Make the row of the median pace, without the first round, which compiled; none if it is unknown."""
+    later = lines[1:] or lines
+    paces = [line[PACE] for line in later if line.get(PACE) is not None]
+    shares = [line[RATE_SHARE] for line in later if line.get(RATE_SHARE) is not None]
+    if not paces:
+        return []
+    share = f"; {percent(statistics.median(shares), 1)} of the device's rate" if shares else ""
+    return [("pace (median)", f"{number(statistics.median(paces))} s of speech a second{share}")]
 
 
 def _lengthened(config: dict[str, Any]) -> list[tuple[str, str]]:

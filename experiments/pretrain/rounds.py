@@ -22,7 +22,7 @@ from fed.protocols import ClientPlan
 from w2v_jax.data.batches import pipeline
 from w2v_jax.data.batches.crops import CropBatches
 from w2v_jax.data.common_voice import Utterance
-from w2v_jax.errors import DIVERGED, UserError
+from w2v_jax.errors import DIVERGED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,8 @@ class RoundLog:
         columns: further columns of metrics.jsonl.
         diagnosed: the result of a round that kept its clients' models.
         warning: what the user should know of the round.
+        diverged: why the run ends here; `state` is then the last finite one, of the round before. None while
+            the run can go on.
     """
 
     round_index: int
@@ -44,6 +46,7 @@ class RoundLog:
     columns: dict[str, Any]
     diagnosed: simulation.RoundResult | None = None
     warning: str | None = None
+    diverged: str | None = None
 
 
 def federated(
@@ -80,6 +83,7 @@ def federated(
         max_update_norm=settings.max_update_norm or math.inf,
         privacy=privacy,
         states=states,
+        warn=lambda text: None,  # the round's log has it
     )
     model_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves((state.parameters, state.objective_state)))
     for result in simulation.run(run, state, settings.rounds):
@@ -160,8 +164,7 @@ def central(
 ) -> Iterator[RoundLog]:
     """Train one model on all clips, in the stretches that are left.
 
-    Raises:
-        UserError: the parameters are no longer finite.
+    A stretch after which the parameters are no longer finite is the last one; its log has `diverged`.
     """
     crops = CropBatches(
         clips,
@@ -186,11 +189,6 @@ def central(
         steps_per_stretch=steps_per_stretch,
         seed=settings.seed,
     ):
-        if not result.finite:
-            raise UserError(
-                f"{DIVERGED} in stretch {result.round_index}: the parameters are no longer "
-                "finite; lower --learning-rate and start in another --out"
-            )
         columns = {
             "clients": 0,
             "skipped_clients": 0,
@@ -200,7 +198,20 @@ def central(
             "bytes_up": 0,
             "bytes_down": 0,
         }
-        yield RoundLog(result.round_index, result.state, result.sums, columns)
+        diverged = None if result.finite else divergence(result.round_index)
+        state = result.state if result.finite else state
+        yield RoundLog(result.round_index, state, result.sums, columns, diverged=diverged)
+        if diverged:
+            return
+
+
+def divergence(stretch: int) -> str:
+    """Say in a line that a centralised run diverged in a stretch, and what is kept."""
+    kept = f"; checkpoints/ keeps the model after stretch {stretch - 1}" if stretch > 1 else ""
+    return (
+        f"{DIVERGED} in stretch {stretch}: the parameters are no longer finite{kept}; lower --learning-rate "
+        "and start in another --out"
+    )
 
 
 def _or_nan(function: Any, values: np.ndarray) -> float:

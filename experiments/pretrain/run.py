@@ -1,5 +1,6 @@
 """One pre-training run: from its settings to metrics, checkpoints and a report."""
 
+import functools
 import json
 import math
 import time
@@ -10,19 +11,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments.doctor import healthy_ranges
 from experiments.federated.algorithm import fingerprint
 from experiments.models import encoders
 from experiments.pretrain import clients, crops, federation, probing, recipes, rounds
 from experiments.pretrain import report as pretraining_report
 from experiments.pretrain.best_checkpoint import BestCheckpoint
 from experiments.pretrain.diagnostics import Diagnostics
-from experiments.pretrain.evaluation import Evaluator
+from experiments.pretrain.evaluation import Evaluator, evaluations, write_untrained
 from experiments.pretrain.kept_states import open_states, save_states
 from experiments.pretrain.opening_line import opening_line
 from experiments.pretrain.rounds import RoundLog
 from experiments.pretrain.settings import Settings, check_lengthening
-from experiments.pretrain.training import choose_layout, local_training, model_config
-from experiments.process.files import read_json, write_json
+from experiments.pretrain.training import choose_layout, local_training, model_config, rate_share
+from experiments.process.files import read_json
 from experiments.process.progress import Progress
 from experiments.report.units import by_reason
 from experiments.runs.folder import DIAGNOSTICS, RunFolder
@@ -78,6 +80,8 @@ class Pretraining:
         self.steps_per_round = max(plans)
         self._take_model(self.config)
         self.probe = probing.of_settings(held)
+        self.rate_share, self.batch = rate_share(held, self.layout)
+        self._heldout = functools.partial(self.evaluate, clips=self.data.split.heldout)
         self.privacy = None if held.centralised else federation.privacy(held, len(plans), STACKED)
         self.diagnostics = Diagnostics(
             self.evaluate, self.data.split.heldout, self.data.clients, self.data.corrupted, self.task
@@ -129,7 +133,7 @@ class Pretraining:
         best = BestCheckpoint(path, settings.keep_best)
         best.resume(latest, state)
         if self.folder.writes:
-            write_untrained(self, latest, state)
+            write_untrained(path, self._heldout, self.probe, latest, state)
         spares = settings.method != memory_methods.PLAIN
         with Progress(settings.rounds, latest or 0, quiet=not self.folder.writes) as progress:
             for note in notes(self, latest):
@@ -140,13 +144,16 @@ class Pretraining:
                 if log.diagnosed is not None:
                     self.folder.append(self.diagnostics.line(log.diagnosed), DIAGNOSTICS)
                 self.folder.append(line)
+                if log.diverged:
+                    end_diverged(log, checkpoints)
                 is_best = best.is_best(line)
                 if is_best or settings.is_due(settings.checkpoint_every, log.round_index):
                     save_states(self.states, checkpoints)
                     checkpoints.save(log.round_index, log.state)
                 if is_best:
                     best.save(log.round_index, log.state)
-                progress.report(log.round_index, round_text(line, self.task), line["round_seconds"])
+                said = round_text(line, self.task, healthy_ranges.of_round(self.folder.settings, line))
+                progress.report(log.round_index, said, line["round_seconds"])
                 if log.warning:
                     progress.note(log.warning)
                 if spares:
@@ -174,7 +181,7 @@ class Pretraining:
         restored = checkpoints.restore_newest(fetch(state) if jax.process_count() > 1 else state)
         if restored is None:
             if settings.init is not None:
-                state = state._replace(parameters=self._initial(settings.init, state.parameters))
+                state = state._replace(parameters=initial_parameters(self, settings.init, state.parameters))
             return None, state
         latest, state, damaged = restored
         for round_index, why in damaged.items() if self.folder.writes else ():
@@ -191,14 +198,6 @@ class Pretraining:
             self.settings.max_update_norm or math.inf,
             self.privacy,
         )
-
-    def _initial(self, init: str, like: Any) -> Any:
-        """Load the parameters that `--init` names; init.json records them, and whose settings are used."""
-        source = encoders.load_pretraining(init)
-        self.folder.pin("init.json", source.description, encoders.ADDED)
-        for note in source.notes if self.folder.writes else ():
-            print(note, flush=True)
-        return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), like, source.parameters)
 
     def _settle_chunk(self, state: Any) -> None:
         """Take the chunk that this run began with, or measure the fastest one and record it."""
@@ -250,43 +249,36 @@ class Pretraining:
         line |= self.objective.summarise(log.sums) | log.columns
         line["updates"] = log.round_index * self.steps_per_round
         line["round_seconds"] = round_seconds
+        self.rate_share.add(self.batch, line["local_steps"])
+        line |= self.rate_share.columns(round_seconds)
         if self.privacy is not None and self.folder.writes:  # once is enough, and no part of the round
             line |= federation.privacy_spent(
                 self.settings, self.privacy, len(self.data.clients), log.round_index
             )
-        return with_shares(line | evaluations(self, log), self.task)
+        if not log.diverged:
+            line |= evaluations(self.settings, self._heldout, self.probe, log.round_index, log.state)
+        return with_shares(line, self.task)
 
 
-def evaluations(run: Pretraining, log: RoundLog) -> dict[str, Any]:
-    """Make the columns of a round's held-out evaluation and of its probe, where they are due."""
-    settings, parameters, started = run.settings, log.state.parameters, time.perf_counter()
-    line: dict[str, Any] = {}
-    if settings.is_due(settings.evaluate_every, log.round_index):
-        held = run.evaluate(parameters, log.state.objective_state, run.data.split.heldout)
-        line |= {f"heldout_{name}": value for name, value in held.items()}
-        line["chance_accuracy"] = held["chance_accuracy"]
-    if run.probe is not None and settings.is_due(settings.probe_every, log.round_index):
-        line["probe_accuracy"] = run.probe(parameters)
-    if line:
-        line["evaluation_seconds"] = time.perf_counter() - started
-    return line
+def initial_parameters(run: Pretraining, init: str, like: Any) -> Any:
+    """Load the parameters that `--init` names; init.json records them, and whose settings are used."""
+    source = encoders.load_pretraining(init)
+    run.folder.pin("init.json", source.description, encoders.ADDED)
+    for note in source.notes if run.folder.writes else ():
+        print(note, flush=True)
+    return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), like, source.parameters)
 
 
-def write_untrained(run: Pretraining, latest: int | None, state: Any) -> None:
-    """Evaluate the model before its first round, and write untrained.json; once in a run.
+def end_diverged(log: RoundLog, checkpoints: Checkpoints) -> None:
+    """Keep the last finite state of a run that diverged, and end it.
 
     Raises:
-        UserError: a run that continues lacks the file.
+        UserError: always.
     """
-    path = run.folder.path / "untrained.json"
-    if path.exists():
-        return
-    if latest is not None:
-        raise UserError(f"{path.parent} lacks untrained.json: it is not a whole run; choose another --out")
-    found = run.evaluate(state.parameters, state.objective_state, run.data.split.heldout)
-    if run.probe is not None:
-        found["probe_accuracy"] = run.probe(state.parameters)
-    write_json(path, found)
+    if log.round_index - 1 > (checkpoints.latest() or 0):
+        checkpoints.save(log.round_index - 1, log.state)
+    checkpoints.close()
+    raise UserError(log.diverged or "")
 
 
 def chunk_trials(run: Pretraining, state: Any) -> list[chunks.Trial]:
@@ -307,9 +299,8 @@ def chunk_trials(run: Pretraining, state: Any) -> list[chunks.Trial]:
 
 
 def notes(run: Pretraining, latest: int | None) -> list[str]:
-    """Write the lines that a run begins with: what it is, changed clips, and what privacy leaves open."""
+    """Write the lines that a run begins with: what it is, changed clips, and what is left out."""
     changed = by_reason(run.data.corpus.changed_by_reason())
-    where = run.folder.path / "clips.json"
     shapes = jax.eval_shape(run.objective.init, jax.random.key(0))
     return [
         opening_line(
@@ -323,7 +314,7 @@ def notes(run: Pretraining, latest: int | None) -> list[str]:
             planned_before=run.folder.planned_before,
         ),
         *run.crop_notes,
-        *([f"changed: {changed} (listed in {where})"] if changed else []),
+        *([f"changed: {changed} (listed in {run.folder.path / 'clips.json'})"] if changed else []),
         *(run.probe.notes if run.probe is not None else ()),
-        *filter(None, [recipes.privacy_caveat(vars(run.settings))]),
+        *filter(None, [recipes.privacy_caveat(vars(run.settings)), run.rate_share.note]),
     ]

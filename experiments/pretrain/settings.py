@@ -17,7 +17,7 @@ from w2v_jax import config as model_config
 from w2v_jax import memory_methods
 
 # Options that say how this process works; all others are settings of the run.
-NO_SETTINGS = ("out", "distributed", "memory_budget", "objective")
+NO_SETTINGS = ("out", "distributed", "memory_budget", "objective", "track")
 # The local steps over which a client's loss is taken that loss weighting uses. See docs/reference.
 LossWindow = Literal["round", "last-epoch"]
 # Settings that the config.json of older runs lacks, and what those runs did.

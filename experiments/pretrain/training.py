@@ -1,13 +1,18 @@
 """A run's settings -> its model and its local training, as they are computed on the devices at hand."""
 
+import dataclasses
+
+from experiments.costs.rate_share import RateShare, peak_rate
+from experiments.costs.step.training_step import abstract_batch
 from experiments.pretrain.settings import Settings
 from fed import cohort
 from fed.client import LocalTraining
 from fed.cohort import Layout
 from w2v_jax import memory_methods, optim
+from w2v_jax.batch import Batch
 from w2v_jax.config import ModelConfig
 from w2v_jax.model.convolutions import form_for_clients
-from w2v_jax.objective.pretraining import Objective
+from w2v_jax.objective.pretraining import Objective, pretraining_objective
 
 
 def choose_layout(settings: Settings) -> Layout:
@@ -31,6 +36,19 @@ def model_config(settings: Settings, chunk: int) -> ModelConfig:
         masked_group_norm=settings.masked_group_norm,
         convolution_form=form_for_clients(chunk),
     )
+
+
+def rate_share(settings: Settings, layout: Layout) -> tuple[RateShare, Batch]:
+    """Make the counter of the share of the devices' rate, and the shapes of a local step's batch.
+
+    An exact memory method counts as the plain step.
+    """
+    exact = memory_methods.is_exact(settings.method)
+    plain = dataclasses.replace(settings, method=memory_methods.PLAIN) if exact else settings
+    config = model_config(plain, chunk=1)
+    peak = peak_rate(settings.precision, layout.lanes * layout.shards)
+    batch = abstract_batch(settings.batch_size, settings.crop_samples)
+    return RateShare(lambda: pretraining_objective(config), peak), batch
 
 
 def optimizer_config(settings: Settings, steps_per_round: int) -> optim.OptimizerConfig:

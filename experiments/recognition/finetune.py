@@ -13,6 +13,7 @@ from experiments.options.spelling import option_name
 from experiments.process import xla_flags
 from experiments.process.provenance import record_provenance
 from experiments.recognition import recipes
+from experiments.runs import tracking
 from w2v_jax import config as model_config
 from w2v_jax.text.rules import DOTLESS
 
@@ -153,6 +154,9 @@ class FinetuneArguments:
     listening."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 rounds the operands of matrix products; everything else stays fp32."""
+    track: Literal["trackio", "wandb"] | None = None
+    """Library that gets the run's scalars too, as TensorBoard has them, in the project w2v-jax. A run that
+    continues stays one tracked run. Default: none."""
     seed: int = 0
     """Seed of everything random but the splits."""
 
@@ -215,7 +219,7 @@ def resolve(options: FinetuneArguments) -> dict[str, Any]:
     }
     if options.task == "keywords" and options.segments is None:
         settings["segments"] = SEGMENTS[options.features]
-    del settings["out"]
+    del settings["out"], settings["track"]
     return settings
 
 
@@ -267,12 +271,14 @@ def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(FinetuneArguments, argv, "w2v-jax finetune")
     settings = resolve(options)
+    tracking.check_installed(options.track)
     xla_flags.configure_xla(1)
     from experiments.recognition.run import Finetuning
     from experiments.runs.folder import RunFolder, continuing_after_disk_errors
 
     with continuing_after_disk_errors():
         provenance = record_provenance("finetune", settings["seed"])
-        folder = RunFolder(options.out or default_folder(settings), settings, provenance, ABSENT_SETTINGS)
+        out = options.out or default_folder(settings)
+        folder = RunFolder(out, settings, provenance, ABSENT_SETTINGS, track=options.track)
         with contextlib.closing(folder):
             Finetuning(settings, folder).run()

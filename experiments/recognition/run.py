@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.costs.rate_share import RateShare, peak_rate
+from experiments.doctor import healthy_ranges
 from experiments.models import encoders
 from experiments.process.files import read_json
 from experiments.process.progress import Progress, stage
@@ -17,8 +19,9 @@ from experiments.recognition.schedule import learning_rates
 from experiments.recognition.task import FineTuningTask, or_infinite
 from experiments.report.units import by_reason
 from experiments.runs.folder import RunFolder, read_metrics
+from experiments.runs.metric_columns import pace_text, with_pace
 from w2v_jax.checkpoint import Checkpoints
-from w2v_jax.config import ModelConfig
+from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig
 from w2v_jax.data.batches import pipeline
 from w2v_jax.errors import DIVERGED, UserError
 from w2v_jax.model.convolutions import form_for_clients
@@ -69,6 +72,8 @@ class Finetuning:
         self.optimizer = make_optimizer(settings["head_optimizer"], settings["clip_norm"])
         self._update_statistics = jax.jit(make_statistics_update(self.task.objective))
         self._update = jax.jit(make_update(self.task.objective, self.optimizer), donate_argnums=(0,))
+        self.rate_share = RateShare(lambda: self.task.objective, peak_rate(settings["precision"], devices=1))
+        self.measured = False  # whether everything is compiled before the first update
         self.updates = settings["updates"] or (
             self._updates_of_minutes()
             if settings["minutes"] is not None
@@ -106,6 +111,7 @@ class Finetuning:
         pace = time_budget.measure(self.train_batches, update, validate)
         planned = time_budget.updates_that_fit(minutes, pace, self._evaluate_every)
         print(time_budget.described(minutes, pace, planned), flush=True)
+        self.measured = True
         return planned
 
     def _initial(self, key: Any) -> TrainingState:
@@ -121,17 +127,14 @@ class Finetuning:
         self.folder.pin(encoders.ENCODER_FILE, self.source.description, encoders.ADDED)
         for note in self.source.notes:
             print(note, flush=True)
-        self.folder.pin(
-            DATA,
-            {
-                **{split: held.summary() for split, held in self.task.splits.items()},
-                **self.task.facts(),
-                "updates": self.updates,
-                "steps_per_epoch": self.train_batches.steps_per_epoch,
-                "evaluate_every": self.evaluate_every,
-            },
-            added=("changed",),
-        )
+        self.data = {
+            **{split: held.summary() for split, held in self.task.splits.items()},
+            **self.task.facts(),
+            "updates": self.updates,
+            "steps_per_epoch": self.train_batches.steps_per_epoch,
+            "evaluate_every": self.evaluate_every,
+        }
+        self.folder.pin(DATA, self.data, added=("changed",))
         self.task.pin(self.folder)
 
     def run(self) -> None:
@@ -147,18 +150,19 @@ class Finetuning:
         lines = read_metrics(self.folder.metrics_path)
         if lines and self.task.best(lines)["update"] == done != best.latest():
             best.save(done, _scored(state))
-        with Progress(self.updates, done, "update") as progress:
-            progress.note(described(self, done))
+        with Progress(self.updates, done, "update", compiled=self.measured) as progress:
+            for note in filter(None, (described(self, done), self.rate_share.note)):
+                progress.note(note)
             if changed := _changed(self.task):
                 progress.note(f"changed: {changed} (counted in {path / DATA})")
-            for line, trained in self._train(state, key, done, lines):
+            for line, trained, compiling in self._train(state, key, done, lines):
                 state = trained
                 self.folder.append(line)
                 lines.append(line)
                 checkpoints.save(line["update"], state._asdict())
                 if self.task.best(lines) is line:
                     best.save(line["update"], _scored(state))
-                progress.report(line["update"], self._text(line), line["train_seconds"])
+                progress.report(line["update"], told(self, line), line["train_seconds"], compiling)
             if lines[-1]["update"] < self.updates:
                 progress.note(
                     f"stopped after update {lines[-1]['update']} of {self.updates}: the "
@@ -172,16 +176,23 @@ class Finetuning:
         self.task.finish(self.folder, state, lines)
 
     def _train(self, state: TrainingState, key: Any, done: int, lines: list[dict[str, Any]]):
-        """Train, and yield a line of metrics and the state at every validation."""
+        """Train; yield a line of metrics, the state and the seconds of compiling at every validation."""
         newbob, deadline = NewBob(), time_budget.Deadline(self.settings["minutes"])
         for line in lines:
             newbob.observe(or_infinite(line["dev_loss"]))
         stream = pipeline.stream(self.train_batches, first_step=done, num_steps=self.updates)
-        total, started, trained = None, time.perf_counter(), done
+        total, started, trained, slots, compiling = None, time.perf_counter(), done, 0, 0.0
+        shapes: set[tuple[int, ...]] = set()
         for step in range(done, self.updates):
             rates = learning_rates(self.settings, self.recipe, step, self.updates, newbob)
             batch = next(stream)
-            state, sums = self._update(state, batch, jax.random.fold_in(key, step), rates)
+            slots += batch.waveform.size
+            self.rate_share.add(batch)
+            called, update_key = time.perf_counter(), jax.random.fold_in(key, step)
+            state, sums = self._update(state, batch, update_key, rates)
+            if batch.waveform.shape not in shapes:  # the call returns once its program is compiled
+                compiling += time.perf_counter() - called
+                shapes.add(batch.waveform.shape)
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
             over = deadline.passed()
             if (step + 1) % self.evaluate_every and step + 1 < self.updates and not over:
@@ -198,23 +209,20 @@ class Finetuning:
             state = state._replace(statistics=self._statistics(state, key, step))
             dev = self.task.validate(state)
             newbob.observe(dev["loss"])
-            summary = self.task.objective.summarise(sums)
-            yield (
-                {
-                    "update": step + 1,
-                    "epoch": (step + 1) / self.train_batches.steps_per_epoch,
-                    **summary,
-                    "skipped_updates": skipped,
-                    **{f"{group}_learning_rate": float(rate) for group, rate in rates.items()},
-                    **{f"dev_{name}": value for name, value in dev.items()},
-                    "train_seconds": train_seconds,
-                    "evaluation_seconds": time.perf_counter() - started,
-                },
-                state,
-            )
+            line = {
+                "update": step + 1,
+                "epoch": (step + 1) / self.train_batches.steps_per_epoch,
+                **self.task.objective.summarise(sums),
+                "skipped_updates": skipped,
+                **{f"{group}_learning_rate": float(rate) for group, rate in rates.items()},
+                **{f"dev_{name}": value for name, value in dev.items()},
+                "train_seconds": train_seconds,
+                "evaluation_seconds": time.perf_counter() - started,
+            }
+            yield with_costs(self, line, slots), state, compiling
             if over:
                 return
-            total, started, trained = None, time.perf_counter(), step + 1
+            total, started, trained, slots, compiling = None, time.perf_counter(), step + 1, 0, 0.0
 
     def _statistics(self, state: TrainingState, key: Any, step: int) -> Any:
         """Estimate the head's running statistics for the current parameters from the last batches."""
@@ -228,11 +236,26 @@ class Finetuning:
             )
         return statistics
 
-    def _text(self, line: dict[str, Any]) -> str:
-        return (
-            f"epoch {line['epoch']:.1f}  loss {line['loss']:.3f}  validation loss {line['dev_loss']:.3f}  "
-            f"{self.task.told(line)}"
-        )
+
+def with_costs(run: Finetuning, line: dict[str, Any], slots: int) -> dict[str, Any]:
+    """Add to a line the share of its audio slots that taught nothing, its pace and its share of the rate.
+
+    Args:
+        run: the run.
+        line: with its seconds of audio and of training.
+        slots: samples that its batches have room for.
+    """
+    line |= {"padded_share": 1.0 - line["audio_seconds"] * SAMPLE_RATE_HZ / slots}
+    return with_pace(line) | run.rate_share.columns(line["train_seconds"])
+
+
+def told(run: Finetuning, line: dict[str, Any]) -> str:
+    """Describe a validation for the log."""
+    good = healthy_ranges.of_validation(run.settings, line, run.data)
+    return (
+        f"epoch {line['epoch']:.1f}  loss {line['loss']:.3f}  validation loss {line['dev_loss']:.3f}  "
+        f"{run.task.told(line)}{f' ({good})' if good else ''}  {', '.join(pace_text(line))}"
+    )
 
 
 def described(run: Finetuning, done: int) -> str:

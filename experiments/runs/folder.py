@@ -2,23 +2,21 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from experiments.process.files import finite_or_none, read_json, replace_file, write_json
+from experiments.runs.lock import LOCK, locked
 from w2v_jax.config import ModelConfig
 from w2v_jax.errors import UserError, is_disk_error, reason
 
 if TYPE_CHECKING:
     from experiments.runs.tensorboard import EventFiles
+    from experiments.runs.tracking import Tracker
 
-LOCK = ".lock"  # held while a process runs in the folder
-LOCK_TRIES, LOCK_RETRY_SECONDS = 10, 0.02
 METRICS = "metrics.jsonl"
 EVENTS = "events"  # the folder of the same numbers for TensorBoard
 DIAGNOSTICS = "diagnostics.jsonl"
@@ -45,6 +43,7 @@ class RunFolder:
         writes: bool = True,
         keeps: Sequence[str] = (),
         may_grow: str | None = None,
+        track: str | None = None,
     ):
         """Lock the folder, new or old; `begin` writes its config.json.
 
@@ -53,6 +52,7 @@ class RunFolder:
             writes: False in all but one of the processes of a run: they only read.
             keeps: settings for which the value in the folder counts, where there is one.
             may_grow: the setting that is the run's length, which may be larger than in the folder.
+            track: the library that gets the scalars of metrics.jsonl too (runs.tracking); None for none.
 
         Raises:
             UserError: it holds a run with other settings, or another process is running in it.
@@ -61,7 +61,8 @@ class RunFolder:
         self.planned_before: int | None = None
         self._longer: dict[str, Any] = {}
         self._lock: IO[str] | None = None
-        self._events: EventFiles | None = None
+        self._track = track
+        self._followers: list[EventFiles | Tracker] = []  # get each line of metrics.jsonl
         settings = json.loads(json.dumps(settings))
         self._config: dict[str, Any] = {"settings": settings, "provenance": provenance}
         config = path / "config.json"
@@ -75,7 +76,7 @@ class RunFolder:
             return
         path.mkdir(parents=True, exist_ok=True)
         self._lock = (path / LOCK).open("w")
-        if not _locked(self._lock):
+        if not locked(self._lock):
             self._lock.close()
             raise UserError(f"{path} is in use by another process: wait for it or choose another --out")
 
@@ -146,8 +147,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Release the folder, so that another process can run in it."""
-        if self._events is not None:
-            self._events.close()
+        for follower in self._followers:
+            follower.close()
         if self._lock is not None:
             self._lock.close()
 
@@ -158,8 +159,9 @@ class RunFolder:
     def rewind(self, done: int, unit: str = "round") -> None:
         """Drop lines of rounds (or another unit) after `done`, and any cut short by a kill.
 
-        TensorBoard's events are brought to the same lines, and follow them from here on. The config.json of a
-        run that is lengthened gets its new length, and in `lengthened` where the former plan ended.
+        TensorBoard's events are brought to the same lines, and follow them from here on, as a tracker does.
+        The config.json of a run that is lengthened gets its new length, and in `lengthened` where the former
+        plan ended.
         """
         if not self.writes:
             return
@@ -172,9 +174,14 @@ class RunFolder:
             if path == self.metrics_path or path.exists():
                 lines = [line for line in read_metrics(path) if line[unit] <= done]
                 replace_file(path, "".join(json.dumps(line) + "\n" for line in lines))
-        if self._events is not None:
-            self._events.close()
-        self._events = EventFiles(self.path / EVENTS, read_metrics(self.metrics_path), unit)
+        for follower in self._followers:
+            follower.close()
+        lines = read_metrics(self.metrics_path)
+        self._followers = [EventFiles(self.path / EVENTS, lines, unit)]
+        if self._track is not None:
+            from experiments.runs.tracking import Tracker
+
+            self._followers.append(Tracker(self._track, self.path, self.settings, lines, unit))
 
     def append(self, line: dict[str, Any], name: str = METRICS) -> None:
         """Add one round's line to a .jsonl file; numbers that are not finite become null."""
@@ -185,8 +192,8 @@ class RunFolder:
             out.write(json.dumps(line) + "\n")
             out.flush()
             os.fsync(out.fileno())
-        if name == METRICS and self._events is not None:
-            self._events.append(line)
+        for follower in self._followers if name == METRICS else ():
+            follower.append(line)
 
 
 def _as_held(value: Any, held: Any, added: Sequence[str]) -> Any:
@@ -198,31 +205,6 @@ def _as_held(value: Any, held: Any, added: Sequence[str]) -> Any:
         for key, one in value.items()
         if key in held or key not in added
     }
-
-
-def in_use(folder: Path) -> bool:
-    """Tell whether a process is running in a run's folder.
-
-    It takes the lock as a shared one for an instant, needs no right to write, and leaves no file behind.
-    """
-    try:
-        with (folder / LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _locked(lock: IO[str]) -> bool:
-    """Lock a folder for this process; return False if another process runs in it."""
-    for _ in range(LOCK_TRIES):
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(LOCK_RETRY_SECONDS)  # `in_use` may hold it for an instant
-    return False
 
 
 @contextlib.contextmanager

@@ -14,13 +14,15 @@ GROUPS = {
     ),
     "privacy": ("epsilon", "delta", "noise_multiplier", "clipped_share"),
     "cost": (
-        "round_seconds", "train_seconds", "evaluation_seconds", "audio_seconds", "padded_share", "bytes_up",
-        "bytes_down",
+        "round_seconds", "train_seconds", "evaluation_seconds", "audio_seconds", "audio_seconds_a_second",
+        "padded_share", "device_rate_share", "bytes_up", "bytes_down",
     ),
     "progress": ("updates", "epoch"),
 }  # fmt: skip
 PREFIXES = ("heldout", "dev", "probe")
-SECONDS = ("round_seconds", "train_seconds", "evaluation_seconds")
+TRAINING_SECONDS = ("round_seconds", "train_seconds")
+SECONDS = (*TRAINING_SECONDS, "evaluation_seconds")
+PACE, RATE_SHARE = "audio_seconds_a_second", "device_rate_share"
 
 _GROUP_OF = {column: group for group, columns in GROUPS.items() for column in columns}
 
@@ -48,6 +50,29 @@ def scalars(line: Mapping[str, Any], unit: str) -> dict[str, float]:
 def line_seconds(line: Mapping[str, Any]) -> float:
     """Add up the seconds of a line's work, with its evaluation."""
     return sum(line.get(name) or 0.0 for name in SECONDS)
+
+
+def with_pace(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the seconds of speech that training heard in a second to a line that lacks them, if it has both."""
+    training = sum(line.get(name) or 0.0 for name in TRAINING_SECONDS)
+    speech = line.get("audio_seconds")
+    if PACE in line or not training or speech is None:
+        return dict(line)
+    return {**line, PACE: speech / training}
+
+
+def pace_text(line: Mapping[str, Any]) -> list[str]:
+    """Describe what a line's training heard in a second, the padding, and the share of the device's rate."""
+    line, parts = with_pace(line), []
+    if line.get("audio_seconds") is not None:
+        parts.append(f"speech {line['audio_seconds']:.0f} s")
+    if line.get(PACE) is not None:
+        parts.append(f"{line[PACE]:.3g} s of speech a second")
+    if line.get("padded_share") is not None:
+        parts.append(f"padding {100 * max(0.0, line['padded_share']):.0f} %")
+    if line.get(RATE_SHARE) is not None:
+        parts.append(f"{100 * line[RATE_SHARE]:.1f} % of the device's rate")
+    return parts
 
 
 def series(lines: list[dict[str, Any]], name: str, x: str = "round") -> tuple[list[float], list[float]]:

@@ -8,6 +8,7 @@ from typing import Any
 from experiments.process.files import read_json
 from experiments.runs.best_round import COLUMNS, best_by_column
 from experiments.runs.folder import METRICS, read_config, read_metrics
+from experiments.runs.metric_columns import pace_text, with_pace
 from w2v_jax.config import SAMPLE_RATE_HZ, ModelConfig, ObjectiveName
 from w2v_jax.errors import UserError
 
@@ -135,9 +136,10 @@ def with_shares(values: dict[str, Any], task: Task) -> dict[str, Any]:
 
     `code_share` is the perplexity of the task's codes as a share of all entries, and `accuracy_over_control`
     the accuracy as a multiple of the same model's with its context shuffled (evaluations alone); both also as
-    `heldout_*`. A column whose parts are missing, null or zero is left out.
+    `heldout_*`. `audio_seconds_a_second` is the speech that a second of training heard. A column whose parts
+    are missing, null or zero is left out.
     """
-    found = dict(values)
+    found = with_pace(values)
     for prefix in ("", HELDOUT):
         if (codes := values.get(prefix + task.codes)) is not None:
             found[prefix + CODE_SHARE] = codes / task.entries
@@ -185,22 +187,30 @@ def require_objective(folder: Path, objective: ObjectiveName, who: str) -> None:
         raise UserError(f"{folder} is a run of {found}: {who} reads runs of {objective} alone")
 
 
-def round_text(line: Mapping[str, Any], task: Task) -> str:
-    """Describe a round in a line, from its line of metrics.jsonl."""
+def round_text(line: Mapping[str, Any], task: Task, healthy: Mapping[str, str] | None = None) -> str:
+    """Describe a round in a line.
+
+    Args:
+        line: its line of metrics.jsonl.
+        task: the task of the run.
+        healthy: the ranges of healthy runs, in words: `codes` and `accuracy`.
+    """
     line = with_shares(dict(line), task)
+    good = {name: f"; healthy: {words}" for name, words in (healthy or {}).items()}
     parts = [f"loss {line['loss']:.3f}"]
     if task.loss != "loss":
         parts.append(f"{task.loss} {line[task.loss]:.3f}")
-    parts.append(f"{task.codes_name} {line[task.codes]:.0f} ({100 * line[CODE_SHARE]:.0f} % of all)")
+    share = f"{100 * line[CODE_SHARE]:.0f} % of all{good.get('codes', '')}"
+    parts.append(f"{task.codes_name} {line[task.codes]:.0f} ({share})")
     if line.get("heldout_accuracy") is not None:
         parts.append(
             f"held-out {task.loss} {line[task.heldout_loss]:.3f} accuracy {line['heldout_accuracy']:.3f} "
-            f"({beside_accuracy(line)})"
+            f"({beside_accuracy(line)}{good.get('accuracy', '')})"
         )
     if line.get(PROBE) is not None:
         parts.append(f"probe accuracy {line[PROBE]:.3f}")
-    if line.get("audio_seconds") is not None and line.get("padded_share") is not None:
-        parts.append(f"speech {line['audio_seconds']:.0f} s, padding {100 * line['padded_share']:.0f} %")
+    if pace := pace_text(line):
+        parts.append(", ".join(pace))
     if line["clients"] == 0 and (line.get("dropped_clients") or 0) + (line.get("late_clients") or 0):
         parts = ["no client answered"]
     elif task.collapses(line):

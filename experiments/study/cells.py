@@ -20,7 +20,7 @@ from experiments.options.vocabulary import RESPELT_FIELDS, respell
 from experiments.process.child_process import own_python
 from experiments.process.files import read_json, write_json
 from experiments.report.units import duration
-from experiments.runs.folder import LOCK
+from experiments.runs.lock import LOCK
 from w2v_jax.errors import UserError
 
 MOST_SEEDS, MOST_JOBS = 100, 64

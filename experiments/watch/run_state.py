@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from experiments.options.errors import UsageError
 from experiments.process.files import read_json
-from experiments.runs.folder import METRICS, in_use, read_config
+from experiments.runs.folder import METRICS, read_config
+from experiments.runs.lock import in_use
 from experiments.runs.metric_columns import line_seconds
 from experiments.runs.tasks import Task, task_of, with_shares
 from experiments.watch.jsonl_tail import JsonLines
@@ -59,9 +60,10 @@ class RunState:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the end at the recent pace; None if the run is not running."""
-        if self.state != "running" or self.total is None or self.step_seconds is None:
+        """Seconds until the end at the recent pace; None if it is unknown, as after a first line."""
+        if self.state != "running" or self.total is None or len(self.lines) < 2:
             return None
+        assert self.step_seconds is not None
         return max(0.0, self.step_seconds * (self.total - self.done) - (self.silent_seconds or 0.0))
 
     def latest(self, column: str) -> dict[str, Any] | None:

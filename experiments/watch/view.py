@@ -13,7 +13,9 @@ from rich.text import Text
 
 from experiments.doctor import run_folder
 from experiments.doctor.diagnosis import diagnose
+from experiments.doctor.healthy_ranges import standing
 from experiments.report.units import duration
+from experiments.runs.metric_columns import pace_text
 from experiments.runs.tasks import (
     CODE_SHARE,
     HELDOUT,
@@ -92,7 +94,15 @@ def alone(run: RunState) -> RenderableType:
     head.add_row(Text(str(run.folder), "bold", overflow="fold"), _state(run))
     parts: list[RenderableType] = [head, Text(described(run.settings)), _progress(run)]
     if run.lines:
-        parts += [Text(), _metrics(run), *map(Text, _remarks(run)), Text(f"health: {health(run)}")]
+        curves = run_folder.of_run(run.folder, run.settings, run.lines)
+        parts += [
+            Text(),
+            _metrics(run),
+            *map(Text, _remarks(run)),
+            Text(f"health: {diagnose(curves).line()}"),
+        ]
+        if now := standing(curves):
+            parts.append(Text(f"now: {now}"))
     return Group(*parts)
 
 
@@ -245,11 +255,17 @@ def _beside(run: RunState, column: str, line: dict[str, Any]) -> str:
     return ""
 
 
+def _pace(run: RunState) -> list[str]:
+    """Say in a line what training last heard in a second; no line where that is unknown."""
+    pace = pace_text(run.lines[-1])
+    return [f"{run.unit} {run.done}: {', '.join(pace)}"] if pace else []
+
+
 def _remarks(run: RunState) -> list[str]:
     last, remarks = run.lines[-1], []
     if run.unit == "update":
         skipped = sum(line.get("skipped_updates") or 0 for line in run.lines)
-        return [f"updates skipped because their gradients were not finite: {skipped}"]
+        return [f"updates skipped because their gradients were not finite: {skipped}", *_pace(run)]
     if run.settings["preset"] != "centralised":
         lost = {name: [line.get(f"{name}_clients") or 0 for line in run.lines] for name in LOST}
         counts = ", ".join(f"{sum(held)} {name.replace('_', ' ')}" for name, held in lost.items())
@@ -262,6 +278,7 @@ def _remarks(run: RunState) -> list[str]:
         remarks.append(
             f"speech heard: {heard[0]:,.0f} s; padding: {_percent(heard[1])} of the audio computed"
         )
+    remarks += _pace(run)
     taught = run.settings["preset"] == "centralised" or last.get("clients") != 0
     if taught and run.task is not None and run.task.collapses(last):
         remarks.append(run.task.warning)

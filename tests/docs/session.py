@@ -28,10 +28,6 @@ PORT = "8476"  # in the documents; a free one replaces it
 
 def run_python(block: dict[str, Any], names: dict[str, Any]) -> str:
     """Execute a block and return its output; tracebacks give the document's lines."""
-    if "given" in block["words"]:
-        from tests.docs import given as docs_given
-
-        names |= docs_given.NAMES
     printed = io.StringIO()
     code = compile("\n" * (block["line"] - 1) + block["text"], block["document"], "exec")
     with contextlib.redirect_stdout(printed):

@@ -35,7 +35,9 @@ class FewLabelsArguments:
     """Folder of a finished `study representations`."""
     encoders: tuple[Literal["best-rq", "wav2vec2", "wav2vec2-waveform"], ...] | None = None
     """Encoders to take. Default: all of that study."""
-    trainings: tuple[Literal["centralised", "ten clients", "loss-weighted", "speakers"], ...] | None = None
+    trainings: (
+        tuple[Literal["centralised", "ten clients", "loss-weighted", "speakers", "diloco"], ...] | None
+    ) = None
     """Ways of pre-training to take. Default: all of that study."""
     labels: float = 10.0
     """Percentage of the training clips of each class to use."""

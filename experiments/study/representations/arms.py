@@ -11,7 +11,9 @@ BEST_RQ, WAV2VEC2, WAVEFORM = "best-rq", "wav2vec2", "wav2vec2-waveform"
 # The preset of each encoder; the first two differ in their objective alone, the last two in their front end.
 MODELS = {BEST_RQ: "best-rq-tiny", WAV2VEC2: "log-mel-tiny", WAVEFORM: "tiny"}
 CENTRALISED, FEDAVG, LOSS_WEIGHTED, SPEAKERS = "centralised", "ten clients", "loss-weighted", "speakers"
-TRAININGS = (CENTRALISED, FEDAVG, LOSS_WEIGHTED, SPEAKERS)
+DILOCO = "diloco"
+TRAININGS = (CENTRALISED, FEDAVG, LOSS_WEIGHTED, SPEAKERS, DILOCO)
+SPLIT = 4  # DiLoCo's momentum needs rounds: it has so many times the rounds, of so many times fewer steps
 LABELS = (1, 10, 100)  # percentages of the training labels
 CLIENTS = 10
 StudyTask = Literal["keywords", "characters"]
@@ -83,13 +85,15 @@ class Arm:
 
     def words(self, scale: Scale) -> list[str]:
         """List the options of its pre-training."""
-        words = ["--model", MODELS[self.encoder], "--rounds", str(scale.rounds)]
+        rounds, steps, batch = scale.rounds, scale.local_steps, scale.batch_size
         if self.training == CENTRALISED:
             steps, batch = scale.central_steps, scale.central_batch_size
-            words += ["--preset", "centralised"]
-        else:
-            steps, batch = scale.local_steps, scale.batch_size
-            words += ["--preset", "ten-clients"]
+        if self.training == DILOCO and steps % SPLIT == 0:
+            rounds, steps = rounds * SPLIT, steps // SPLIT
+        words = ["--model", MODELS[self.encoder], "--rounds", str(rounds)]
+        words += ["--preset", "centralised" if self.training == CENTRALISED else "ten-clients"]
+        if self.training == DILOCO:
+            words += ["--algorithm", "diloco"]
         if self.training == LOSS_WEIGHTED:
             words += ["--aggregation", "loss-weighted"]
         if self.training == SPEAKERS:

@@ -33,9 +33,12 @@ class RepresentationsArguments:
     of probes with CTC; then all runs hear crops of the same length, which the clips' lengths decide."""
     encoders: tuple[Literal["best-rq", "wav2vec2", "wav2vec2-waveform"], ...] = ("best-rq", "wav2vec2")
     """Encoders to pre-train: best-rq-tiny, log-mel-tiny (wav2vec2) and tiny (wav2vec2-waveform)."""
-    trainings: tuple[Literal["centralised", "ten clients", "loss-weighted", "speakers"], ...] = plan.TRAININGS
+    trainings: tuple[Literal["centralised", "ten clients", "loss-weighted", "speakers", "diloco"], ...] = (
+        plan.TRAININGS
+    )
     """Ways to pre-train. ten clients is FedAvg. loss-weighted is ten clients, weighted by their losses. With
-    speakers, every speaker is a client, and ten take part in a round."""
+    speakers, every speaker is a client, and ten take part in a round. diloco is ten clients with an outer
+    step of Nesterov momentum; it has four times the rounds, with a quarter of the steps in each."""
     scale: Literal["smoke", "small"] = "small"
     """Size of the runs. On two cores, small takes four to six minutes a run with words of 1 s, twice as long
     with crops of 2 s, and five minutes a probe. smoke is a trial of minutes."""

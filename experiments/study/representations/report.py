@@ -9,7 +9,7 @@ from experiments.report.footer import footer
 from experiments.report.tables import table
 from experiments.report.units import byte_size, percent
 from experiments.study.comparison import decided, dots_and_bars, leader, points, sentence
-from experiments.study.representations.arms import LABELS
+from experiments.study.representations.arms import DILOCO, LABELS, SPLIT
 from experiments.study.representations.results import ALL, LOG_MEL, metric_of_study
 
 
@@ -32,7 +32,8 @@ def markdown(result: dict[str, Any]) -> str:
         ),
         f"Brackets hold half of a t interval (95 %) over seeds. Scale {scale['name']}: {scale['rounds']} "
         f"rounds of {scale['local_steps']} steps of {scale['batch_size']} crops a client; without clients, "
-        f"{scale['rounds']} stretches of updates of {scale['central_batch_size']} crops.",
+        f"{scale['rounds']} stretches of updates of {scale['central_batch_size']} crops."
+        + _of_diloco(result),
         f"## Differences{' of error rates: a negative one is better' if better else ''}",
         table(
             ("arm", "against", *(f"{share} % of labels" for share in LABELS), "over test speakers"),
@@ -49,6 +50,16 @@ def markdown(result: dict[str, Any]) -> str:
         footer(result["provenance"]),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _of_diloco(result: dict[str, Any]) -> str:
+    """Say what rounds of DiLoCo are; empty without it."""
+    if not any(row["training"] == DILOCO for row in result["rows"]):
+        return ""
+    return (
+        f" DiLoCo hears the same audio in {SPLIT} times the rounds, with so many times fewer steps in "
+        "each, and so sends that many times more bytes."
+    )
 
 
 def _design(result: dict[str, Any]) -> str:

@@ -91,6 +91,15 @@ def test_a_real_run_that_goes_wrong_for_one_reason(failure, corpus, tmp_path, mo
 
 
 @pytest.mark.slow
+def test_a_real_centralised_run_that_diverges_at_once(corpus, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "best-rq-tiny", SMALL)
+    options = [*OPTIONS, *CENTRALISED, "--learning-rate", "1e30"]
+    assert cli.main(["pretrain", "--data", str(corpus), "--out", str(tmp_path / "run"), *options]) == 2
+    diagnosis = diagnose(read(tmp_path / "run"))
+    assert (diagnosis.verdict, names(diagnosis)[:1]) == ("broken", ["loss not finite"])
+
+
+@pytest.mark.slow
 def test_a_real_recognizer_in_its_blank_phase(corpus, tmp_path):
     options = [
         "--features", "log-mel", "--updates", "40", "--evaluate-every", "10", "--batch-seconds", "8",

@@ -62,7 +62,7 @@ def ended(out) -> tuple[dict[str, bytes], list[dict]]:
     """The last checkpoint's bytes and the metrics but for their times."""
     with ocp.CheckpointManager((out / "checkpoints").absolute()) as manager:
         held = manager.restore(ROUNDS, args=ocp.args.StandardRestore())
-    timed = {"round_seconds", "evaluation_seconds"}
+    timed = {"round_seconds", "evaluation_seconds", "audio_seconds_a_second"}
     lines = [
         {k: v for k, v in line.items() if k not in timed} for line in read_metrics(out / "metrics.jsonl")
     ]

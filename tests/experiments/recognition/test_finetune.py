@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import jax
@@ -24,6 +25,7 @@ from experiments.runs.folder import read_metrics
 from tests.configs import SMALL
 from tests.experiments.cli.test_commands import fails
 from tests.experiments.runs.test_events import assert_events_are_metrics
+from tests.experiments.runs.test_tracking import Recorder
 from tests.w2v_jax.interop.test_huggingface_folder import settings_of
 from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.config import SAMPLE_RATE_HZ, TINY, ModelConfig
@@ -77,7 +79,9 @@ def finetune(corpus, out, *options):
 
 @pytest.fixture(scope="module")
 def scratch(corpus, tmp_path_factory):
-    return finetune(corpus, tmp_path_factory.mktemp("scratch") / "run", *SCRATCH)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "trackio", Recorder())
+        return finetune(corpus, tmp_path_factory.mktemp("scratch") / "run", *SCRATCH, "--track", "trackio")
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +119,7 @@ def untimed(value):
     """Metrics or results without their times and where they come from."""
     if isinstance(value, list):
         return [untimed(item) for item in value]
-    timed = {"train_seconds", "evaluation_seconds", "provenance"}
+    timed = {"train_seconds", "evaluation_seconds", "audio_seconds_a_second", "provenance"}
     return {name: item for name, item in value.items() if name not in timed}
 
 
@@ -130,14 +134,18 @@ def test_a_run_leaves_metrics_checkpoints_and_a_report(scratch, capsys):
     columns = {
         "update", "epoch", "loss", "infeasible", "audio_seconds", "skipped_updates", "dev_loss", "dev_wer",
         "dev_cer", "encoder_learning_rate", "head_learning_rate", "train_seconds",
+        "padded_share", "audio_seconds_a_second",
     }  # fmt: skip
     assert columns <= set(lines[0])
     # Four speakers of four clips and five a batch: four batches, the last with one clip.
     assert lines[1]["epoch"] == 1.0
     assert not any(line["skipped_updates"] for line in lines)
     assert all(0 < line["loss"] < 100 for line in lines)
+    assert all(0 <= line["padded_share"] < 0.5 for line in lines)
+    assert lines[0]["audio_seconds_a_second"] == lines[0]["audio_seconds"] / lines[0]["train_seconds"]
     seconds = sum(line["audio_seconds"] for line in lines)
     assert seconds == pytest.approx(2 * 20 * LONG_SAMPLES / SAMPLE_RATE_HZ, rel=0.1)
+    assert read_json(scratch / "tracking.json")["trackio"]["last"] == 8
     assert (scratch / "curves.png").read_bytes().startswith(b"\x89PNG")
     html = (scratch / "report.html").read_text()
     assert "data:image/png;base64," in html

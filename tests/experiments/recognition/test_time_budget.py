@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.cli import main as cli
+from experiments.costs.rate_share import PeakRate, RateShare
 from experiments.options.errors import UsageError
 from experiments.process.files import read_json
 from experiments.recognition import time_budget
@@ -83,16 +84,25 @@ def test_training_stops_at_a_validation_when_the_minutes_are_over(monkeypatch):
 
     run = object.__new__(Finetuning)
     run.settings = resolve(FinetuneArguments(minutes=1.0)) | {"freeze": "encoder"}
-    run.recipe, run.train_batches = FINE_TUNING["tiny"], Batches([np.zeros(1)] * 8)
+    run.recipe, run.train_batches = (
+        FINE_TUNING["tiny"],
+        Batches([SimpleNamespace(waveform=np.zeros((1, 16_000)))] * 8),
+    )
     run.updates, run.evaluate_every = 8, 4
     run._update = lambda state, batch, key, rates: (state, {"skipped": np.zeros(2)})
     run.task = SimpleNamespace(
-        objective=SimpleNamespace(summarise=lambda sums: {}), validate=lambda state: {"loss": 1.0}
+        objective=SimpleNamespace(summarise=lambda sums: {"audio_seconds": 0.75}),
+        validate=lambda state: {"loss": 1.0},
     )
+    run.rate_share = RateShare(lambda: pytest.fail("traced"), PeakRate(None, None))
     for asked, expected in ((3, [3]), (4, [4]), (5, [4, 5]), (-1, [4, 8])):
         monkeypatch.setattr(time_budget, "Deadline", lambda minutes, asked=asked: Over(asked))
         found = run._train(TrainingState({}, {}, ()), jax.random.key(0), 0, [])
-        assert [line["update"] for line, _ in found] == expected
+        lines = [line for line, _, _ in found]
+        assert [line["update"] for line in lines] == expected
+        # Each line has the audio and the slots of the updates since the one before.
+        updates = np.diff([0, *expected])
+        assert [line["padded_share"] for line in lines] == [1 - 0.75 / count for count in updates]
 
 
 @pytest.mark.slow

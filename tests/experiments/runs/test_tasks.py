@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from experiments.process.files import write_json
+from experiments.runs.metric_columns import with_pace
 from experiments.runs.tasks import best_line, round_text, speech_heard, task_of, with_shares
 from experiments.study import federated_results, length
 from experiments.study.mechanism import settings as mechanism
@@ -111,6 +112,22 @@ def test_a_round_is_told_by_the_names_of_its_task():
         "loss 5.000  codes predicted 1024 (50 % of all)  held-out loss 4.500 accuracy 0.300 "
         "(chance 0.010, 3.00 x control)  speech 80 s, padding 5 %"
     )
+
+
+def test_a_round_is_told_with_its_pace_and_the_ranges_of_healthy_runs():
+    line = LINE | {"heldout_loss": 4.5, "round_seconds": 4.0, "device_rate_share": 0.314}
+    said = round_text(line, BEST_RQ, {"codes": "over 0.4 %", "accuracy": "over 1.3"})
+    assert said == (
+        "loss 5.000  codes predicted 1024 (50 % of all; healthy: over 0.4 %)  held-out loss 4.500 accuracy "
+        "0.300 (chance 0.010, 3.00 x control; healthy: over 1.3)  speech 80 s, 20 s of speech a second, "
+        "padding 5 %, 31.4 % of the device's rate"
+    )
+
+
+def test_older_lines_get_their_pace_where_they_tell_it():
+    assert with_shares({"audio_seconds": 80.0, "round_seconds": 4.0}, OLD)["audio_seconds_a_second"] == 20.0
+    assert "audio_seconds_a_second" not in with_shares({"audio_seconds": 80.0}, OLD)
+    assert with_pace({"audio_seconds": 9.0, "train_seconds": 3.0})["audio_seconds_a_second"] == 3.0
 
 
 def test_collapse_is_told_of_what_can_collapse():

@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from experiments.cli import main as cli
-from experiments.runs.folder import METRICS, RunFolder, in_use, read_metrics
+from experiments.runs.folder import METRICS, RunFolder, read_metrics
+from experiments.runs.lock import in_use
 from experiments.watch import command as watch
 from experiments.watch.command import follow
 from experiments.watch.jsonl_tail import JsonLines
@@ -138,7 +139,8 @@ def test_progress_metrics_and_clients_of_a_running_run(tmp_path):
     run.append(round_line(1, round_seconds=500.0))  # it compiled
     run.append(round_line(2, heldout_accuracy=0.2, chance_accuracy=0.01, evaluation_seconds=2.0))
     run.append(round_line(3, heldout_accuracy=0.25, chance_accuracy=0.02, evaluation_seconds=2.0))
-    run.append(round_line(4, late_clients=3, heldout_accuracy=None))
+    cost = {"audio_seconds": 90.0, "padded_share": 0.1, "device_rate_share": 0.31}
+    run.append(round_line(4, late_clients=3, heldout_accuracy=None, **cost))
     said = shown(run.path)
     for words in (
         "running, last line 0 s ago",
@@ -146,6 +148,7 @@ def test_progress_metrics_and_clients_of_a_running_run(tmp_path):
         "round 4/10",
         "7.3 s a round",  # (8 + 8 + 6) / 3
         "44 s left",
+        "round 4: speech 90 s, 15 s of speech a second, padding 10 %, 31.0 % of the device's rate",
         "clients: 18 in round 4 (1 skipped, 3 late, 2 dropped); "
         "over the run 4 skipped, 3 late, 8 dropped, 0 too large",
         "health: watch: clients skipped",
@@ -195,7 +198,7 @@ def test_several_runs_are_a_row_each(tmp_path):
     first.close()
     assert header.split()[:3] == ["run", "state", "at"]
     assert rows[0].split() == [
-        "one[b]", "running", "round", "1/10", "6", "s", "54", "s", "4.000", "0.200", "(chance", "0.010)", "▅",
+        "one[b]", "running", "round", "1/10", "6", "s", "4.000", "0.200", "(chance", "0.010)", "▅",
     ]  # fmt: skip
     assert rows[1].split()[:4] == ["asr", "stopped", "update", "100"]
     assert "40.0 % (best 40.0 % at 100)" in rows[1]
