@@ -1,7 +1,7 @@
 """Batches of a round, stacked into blocks of steps for groups of clients, and read one block ahead."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -29,6 +29,18 @@ class Engine(NamedTuple):
     population: int = 0  # all clients that there are; 0 takes those of each round for all
     data: PyTree = ()  # `protocols.Resident.data`, on the devices
     states: ClientStates | None = None  # None where clients keep nothing
+
+
+def plan_cohort(source: ClientSource, cohort: Sequence[str], round_index: int) -> dict[str, ClientPlan]:
+    """Ask for each client's plan, and check it."""
+    plans = {client_id: source.plan(client_id, round_index) for client_id in cohort}
+    for client_id, plan in plans.items():
+        if plan.num_steps < 0 or (plan.num_steps > 0 and not plan.weight > 0):
+            raise FederationError(
+                f"client {client_id} has {plan.num_steps} steps and weight {plan.weight}: steps must not be "
+                "negative, and the weight of a client with steps must be positive"
+            )
+    return plans
 
 
 class GroupBlock(NamedTuple):
@@ -83,6 +95,21 @@ def group_blocks(
                 numbers=numbers,
             )
             done += block_steps
+
+
+def data_weights(engine: Engine, plans: list[ClientPlan]) -> jax.Array:
+    """A group's weights under FedAvg, on the devices; 1 for the padding of the last group."""
+    weights = np.ones(engine.layout.group_size, np.float32)
+    weights[: len(plans)] = [plan.weight for plan in plans]
+    return put(weights[engine.programs.rows], engine.programs.by_client)
+
+
+def kept_states(engine: Engine, members: list[str]) -> PyTree:
+    """A group's client states, on the devices; those of new clients in the places that stay empty."""
+    if engine.states is None:
+        return ()
+    rows = [*members, *[""] * (engine.layout.group_size - len(members))][engine.programs.rows]
+    return put(engine.states.take(rows), engine.programs.by_client)
 
 
 def _stack_block(streams: list[tuple[str, ClientPlan, Iterator[PyTree]]], engine: Engine, done: int) -> Block:

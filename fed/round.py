@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from fed.algorithm import Server
-from fed.blocks import Engine, GroupBlock, group_blocks, prefetch
+from fed.blocks import Engine, GroupBlock, data_weights, group_blocks, kept_states, plan_cohort, prefetch
 from fed.client_states import ClientStates
 from fed.cohort import ClientReport, Folded, Shared, Totals, Verdict
 from fed.keys import broadcast_key, noise_key, round_key
-from fed.placement import fetch, model_shardings, put, replicate
-from fed.protocols import ClientPlan, ClientSource, FederationError, PyTree
+from fed.placement import fetch, model_shardings, replicate
+from fed.programs import Programs
+from fed.protocols import ClientSource, FederationError, PyTree
 from fed.server import ServerState
 
 BLOCKS_UNDER_WAY = 2
@@ -65,14 +66,24 @@ class RoundOutcome(NamedTuple):
     models: ClientModels | None = None
 
 
-class _Trained(NamedTuple):
-    """All groups of a round after their training."""
+class TrainedCohort(NamedTuple):
+    """A cohort after its training, still on the device.
 
-    totals: Totals
-    reports: list[ClientReport]  # one per group
-    stacked: list[tuple[PyTree, jax.Array]]  # messages and log weights of each group, if they are kept
-    models: list[tuple[PyTree, PyTree]]  # one per group, if they are kept
+    Attributes:
+        clients: in the order of the groups.
+        steps, step_slots: as of `RoundOutcome`.
+        totals: over the clients of each lane.
+        reports, models: one per group; models only if they are kept.
+        stacked: messages and log weights of each group, if the algorithm combines messages itself.
+    """
+
+    clients: list[str]
+    steps: int
     step_slots: int
+    totals: Totals
+    reports: list[ClientReport]
+    stacked: list[tuple[PyTree, jax.Array]]
+    models: list[tuple[PyTree, PyTree]]
 
 
 def run_round(
@@ -105,35 +116,21 @@ def run_round(
         FederationError: a client has fewer batches than steps, or steps and a weight that is not positive,
             or is there twice while clients keep a state.
     """
-    plans = _plans(source, cohort, round_index)
-    if engine.states is not None and len(plans) < len(cohort):
-        raise FederationError(
-            f"round {round_index + 1} has a client twice, and this algorithm's clients keep a state: draw "
-            "clients without replacement"
-        )
-    programs = engine.programs
-    # Clients with similar numbers of steps share a group, so that few steps are padding.
-    ordered = sorted(cohort, key=lambda client_id: (-plans[client_id].num_steps, client_id))
-    key = replicate(round_key(seed, round_index), programs.replicated)
-    first = replicate(np.int32(first_step), programs.replicated)
+    programs, keys = engine.programs, {"seed": seed, "round_index": round_index}
     server = replicate(server, model_shardings(programs.mesh, server))
-    # The last program consumes the server's state and would overwrite a view of it.
-    sent = Server(server.parameters, server.optimizer_state)
-    if programs.broadcast is not None:
-        drawn = replicate(broadcast_key(seed, round_index), programs.replicated)
-        sent = sent._replace(parameters=programs.broadcast(sent, drawn))
-    model = (sent.parameters, server.objective_state)
-    before = jax.tree.map(lambda leaf: fetch(jnp.copy(leaf)), model) if keep_models else None
-    blocks = prefetch(group_blocks(engine, source, ordered, plans, round_index))
-    trained = _train_groups(
-        engine, (sent, server.objective_state), blocks, key, first, round_index, keep_models
+    sent = send(programs, server, **keys)
+    model = (sent, server.objective_state)
+    before = None
+    if keep_models:
+        before = jax.tree.map(lambda leaf: fetch(jnp.copy(leaf)), (sent.parameters, model[1]))
+    trained = train_cohort(
+        engine, model, source, cohort, first_step=first_step, keep_models=keep_models, **keys
     )
-    noise = replicate(noise_key(seed, round_index), programs.replicated)
-    population = replicate(np.float32(engine.population or len(ordered)), programs.replicated)
-    stacked = trained.stacked
+    count, stacked = len(trained.clients), trained.stacked
     if not programs.streamed and not stacked:
-        stacked = [_no_messages(engine, sent, server.objective_state)]
-    new_server, sums, norm = programs.step(server, trained.totals, stacked, noise, population)
+        stacked = [_no_messages(engine, *model)]
+    population = engine.population or count
+    new_server, sums, norm = step_server(programs, server, trained.totals, stacked, population, **keys)
     empty = np.zeros(0, np.float32)
     reports = [fetch(report) for report in trained.reports]
     reports = reports or [ClientReport._make((empty, empty, empty.astype(np.int32), empty, empty, empty))]
@@ -142,24 +139,82 @@ def run_round(
         server=new_server,
         sums=sums,
         mean_update_norm=norm,
-        clients=ordered,
-        reports=_concatenate(reports, len(ordered)),
-        steps=sum(plans[client_id].num_steps for client_id in ordered),
+        clients=trained.clients,
+        reports=_concatenate(reports, count),
+        steps=trained.steps,
         step_slots=trained.step_slots,
-        models=ClientModels(before, _concatenate(models, len(ordered))) if before and models else None,
+        models=ClientModels(before, _concatenate(models, count)) if before and models else None,
     )
 
 
-def _plans(source: ClientSource, cohort: Sequence[str], round_index: int) -> dict[str, ClientPlan]:
-    """Each client's plan, checked."""
-    plans = {client_id: source.plan(client_id, round_index) for client_id in cohort}
-    for client_id, plan in plans.items():
-        if plan.num_steps < 0 or (plan.num_steps > 0 and not plan.weight > 0):
-            raise FederationError(
-                f"client {client_id} has {plan.num_steps} steps and weight {plan.weight}: steps must not be "
-                "negative, and the weight of a client with steps must be positive"
-            )
-    return plans
+def send(programs: Programs, server: ServerState, seed: int, round_index: int) -> Server:
+    """Choose the parameters that clients begin a round with, beside the algorithm's state."""
+    # The last program consumes the server's state and would overwrite a view of it.
+    sent = Server(server.parameters, server.optimizer_state)
+    if programs.broadcast is None:
+        return sent
+    drawn = replicate(broadcast_key(seed, round_index), programs.replicated)
+    return sent._replace(parameters=programs.broadcast(sent, drawn))
+
+
+def train_cohort(
+    engine: Engine,
+    model: tuple[Server, PyTree],
+    source: ClientSource,
+    cohort: Sequence[str],
+    *,
+    seed: int,
+    round_index: int,
+    first_step: int,
+    keep_models: bool = False,
+) -> TrainedCohort:
+    """Train the clients of a round, without a step of the server.
+
+    Args:
+        engine, source, cohort, seed, round_index, first_step, keep_models: as of `run_round`.
+        model: the model that was sent, the algorithm's state beside it, and the objective's state.
+
+    Raises:
+        FederationError: as `run_round`.
+    """
+    plans = plan_cohort(source, cohort, round_index)
+    if engine.states is not None and len(plans) < len(cohort):
+        raise FederationError(
+            f"round {round_index + 1} has a client twice, and this algorithm's clients keep a state: draw "
+            "clients without replacement"
+        )
+    # Clients with similar numbers of steps share a group, so that few steps are padding.
+    ordered = sorted(cohort, key=lambda client_id: (-plans[client_id].num_steps, client_id))
+    key = replicate(round_key(seed, round_index), engine.programs.replicated)
+    first = replicate(np.int32(first_step), engine.programs.replicated)
+    blocks = prefetch(group_blocks(engine, source, ordered, plans, round_index))
+    trained = _train_groups(engine, model, blocks, key, first, round_index, keep_models)
+    return trained._replace(clients=ordered, steps=sum(plans[client_id].num_steps for client_id in ordered))
+
+
+def step_server(
+    programs: Programs,
+    server: ServerState,
+    totals: Totals,
+    stacked: list[tuple[PyTree, jax.Array]],
+    population: int,
+    *,
+    seed: int,
+    round_index: int,
+) -> tuple[ServerState, PyTree, jax.Array]:
+    """Combine a round's messages and step the server: (new state, sums, norm of the combined update).
+
+    Args:
+        programs: of the run.
+        server: the state before the round; it is consumed.
+        totals, stacked: as of `TrainedCohort`.
+        population: all clients that there are.
+        seed, round_index: as of `run_round`.
+    """
+    noise = replicate(noise_key(seed, round_index), programs.replicated)
+    return programs.step(
+        server, totals, stacked, noise, replicate(np.float32(population), programs.replicated)
+    )
 
 
 def _train_groups(
@@ -170,7 +225,7 @@ def _train_groups(
     first_step: jax.Array,
     round_index: int,
     keep_models: bool,
-) -> _Trained:
+) -> TrainedCohort:
     """Train one group after the other and accumulate their messages."""
     programs = engine.programs
     shared = Shared(model[0], engine.data)
@@ -186,14 +241,14 @@ def _train_groups(
         inputs = (item.block, item.numbers, key, first_step, shared)
         folded = None
         if item.first and item.last:
-            weights, kept = _data_weights(engine, item.plans), _kept(engine, item.members)
+            weights, kept = data_weights(engine, item.plans), kept_states(engine, item.members)
             totals, folded, state = programs.whole(totals, *model, kept, *inputs, weights)
         else:
             if item.first:
-                state = programs.start(*model, _kept(engine, item.members))
+                state = programs.start(*model, kept_states(engine, item.members))
             state = programs.block(state, *inputs)
             if item.last:
-                weights = _data_weights(engine, item.plans)
+                weights = data_weights(engine, item.plans)
                 totals, folded = programs.fold(totals, state, *model, weights, item.numbers, key)
         # A block stays in memory until it has run: hand over only a few ahead.
         under_way.append(state.last_loss[1] + 0.0)
@@ -212,15 +267,7 @@ def _train_groups(
                     _put_back(engine.states, *waiting.pop(0), round_index)
     for members, folded in waiting:
         _put_back(engine.states, members, folded, round_index)
-    return _Trained(totals, reports, stacked, models, slots)
-
-
-def _kept(engine: Engine, members: list[str]) -> PyTree:
-    """A group's client states, on the devices; those of new clients in the places that stay empty."""
-    if engine.states is None:
-        return ()
-    rows = [*members, *[""] * (engine.layout.group_size - len(members))][engine.programs.rows]
-    return put(engine.states.take(rows), engine.programs.by_client)
+    return TrainedCohort([], 0, slots, totals, reports, stacked, models)
 
 
 def _put_back(states: ClientStates | None, members: list[str], folded: Folded, round_index: int) -> None:
@@ -236,13 +283,6 @@ def _no_messages(engine: Engine, sent: Server, objective_state: PyTree) -> tuple
     found = jax.eval_shape(engine.programs.message, sent, objective_state)
     zeros = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape), leaf.dtype), found)
     return replicate((zeros, jnp.full(1, -jnp.inf)), engine.programs.replicated)
-
-
-def _data_weights(engine: Engine, plans: list[ClientPlan]) -> jax.Array:
-    """A group's weights under FedAvg, on the devices; 1 for the padding of the last group."""
-    weights = np.ones(engine.layout.group_size, np.float32)
-    weights[: len(plans)] = [plan.weight for plan in plans]
-    return put(weights[engine.programs.rows], engine.programs.by_client)
 
 
 def _concatenate(groups: list[Any], clients: int) -> Any:

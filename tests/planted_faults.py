@@ -1094,6 +1094,24 @@ FAULTS = {
         "kernel + jnp.matmul",
         "tests/fed/test_partial.py -k merge_exactly",
     ),
+    "FedProx pulls half as hard": fault(
+        "fed/algorithms/averaging.py",
+        "g + mu * (x - start)",
+        "g + 0.5 * mu * (x - start)",
+        "tests/fed/algorithms/test_fedjax.py -k fedprox",
+    ),
+    "real clients get no state that they read": fault(
+        "fed/flower/messages.py",
+        "return [id(value) in used for value",
+        "return [id(value) not in used for value",
+        "tests/fed/test_flower.py -k only_state",
+    ),
+    "a peer's missing interpreter goes by without a word": fault(
+        "experiments/bench/rounds/peers/environments.py",
+        "if python is None:",
+        "if python == 0:",
+        "tests/experiments/bench/test_bench_rounds.py -k interpreter",
+    ),
 }
 
 

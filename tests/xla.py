@@ -12,8 +12,6 @@ from tests.paths import ROOT
 # product does not set these flags: they make its programs slower.
 COMPILE_FAST = "--xla_backend_optimization_level=0"
 WITHOUT_EMITTERS = "--xla_cpu_use_fusion_emitters=false"  # jaxlib 0.12 does not know it, and aborts
-    "--xla_cpu_use_fusion_emitters=false"  # jaxlib 0.12 no longer knows it, and ends the process
-)
 CACHE = ROOT / ".test-cache"
 
 

@@ -14,7 +14,7 @@ def qfedavg(q: float = 1.0) -> Algorithm:
     """Make q-FedAvg (algorithm 2); with q = 0 all clients count alike.
 
     A client's loss F is that of the round's model on the batches of its steps, so that a local step takes
-    two gradients. 1 / L is the mean local learning rate.
+    two gradients. 1 / L is the mean local learning rate of each client; Flower has one constant for all.
 
     Args:
         q: not negative; more is fairer.

@@ -38,7 +38,8 @@ def trimmed_mean(
     """Leave out the largest and the smallest values of every coordinate (Yin et al. 2018).
 
     Args:
-        share: of the clients that is left out at either end, at least 0 and below 0.5; rounded down.
+        share: of the clients that is left out at either end, at least 0 and below 0.5; rounded down. Flower
+            rounds share x clients in floating point, so that it leaves out 28 of 100 for 0.29, and this 29.
         server_optimizer: as for `averaging`.
     """
 
@@ -63,7 +64,8 @@ def krum(
 ) -> Algorithm:
     """Take the updates that are nearest to most others (Blanchard et al. 2017, arXiv 1703.02757).
 
-    A client's score is the sum of its squared distances to the n - byzantine - 2 nearest others.
+    A client's score is the sum of its squared distances to the n - byzantine - 2 nearest others, at least
+    one. Flower counts the same neighbours; its multi-Krum weighs the chosen updates by the size of the data.
 
     Args:
         byzantine: clients that may be wrong; n should be above 2 x byzantine + 2.

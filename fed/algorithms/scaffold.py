@@ -15,7 +15,7 @@ def scaffold(server_optimizer: optax.GradientTransformation | None = None) -> Al
     """Make SCAFFOLD (algorithm 1). A client's new variate is the mean of its local gradients.
 
     With local SGD at a constant rate this is the paper's option II, c_i - c + (x - y_i) / (K eta).
-    All clients count alike.
+    All clients count alike. pfl 0.6.0 keeps variates of the opposite sign.
 
     Args:
         server_optimizer: gets the negative mean update; None adds the mean update (eta_g = 1).

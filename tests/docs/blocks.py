@@ -8,6 +8,7 @@ sh board          not executed: for another machine; runner.py's options are par
 
 slow              the block runs in `make test-slow` alone
 parity            the block needs torch and transformers: `make parity`
+flower            the block needs flwr, and runs where it is installed
 fails             every command of the block ends with status 2, and its message is compared
 processes         every line is a process of its own; lines that end in & run side by side
 rehearsed         takes hours, or data that are not here: `make test-slow` runs every line with options that
@@ -26,7 +27,7 @@ from markdown_it import MarkdownIt
 from tests.paths import ROOT
 
 WORDS = {
-    "python": {"slow", "parity"},
+    "python": {"slow", "parity", "flower"},
     "console": {"slow", "parity", "fails", "processes", "rehearsed", "parsed"},
     "sh": {"install", "board"},
     "text": set(),

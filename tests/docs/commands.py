@@ -18,7 +18,7 @@ from tests.paths import ROOT
 from w2v_jax.errors import UserError
 
 # Programs for another machine, or of another package: nothing here knows their options.
-ELSEWHERE = ("scp", "sudo", "echo", "vcgencmd", "tensorboard")
+ELSEWHERE = ("scp", "sudo", "echo", "vcgencmd", "tensorboard", "flower-superlink", "flower-supernode", "flwr")
 
 
 class LineError(Exception):

@@ -17,8 +17,8 @@ SECONDS = 570
 
 
 def chosen(path: Path, *words: str) -> list[Block]:
-    """Return a document's executed blocks; slow, parity and rehearsed ones only if `words` name them."""
-    left_out = {"slow", "parity", "rehearsed"} - set(words)
+    """Return a document's executed blocks; those that need more than time only if `words` name it."""
+    left_out = {"slow", "parity", "rehearsed", "flower"} - set(words)
     return [block for block in blocks_of(path) if block.executed and not block.words & left_out]
 
 

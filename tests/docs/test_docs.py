@@ -28,6 +28,7 @@ from tests.paths import ROOT
 
 RUN_HERE = [path for path in GUIDES if docs_run.chosen(path)]
 RUN_SLOWLY = [path for path in GUIDES if len(docs_run.chosen(path, "slow")) > len(docs_run.chosen(path))]
+WITH_FLOWER = [path for path in GUIDES if len(docs_run.chosen(path, "flower")) > len(docs_run.chosen(path))]
 REHEARSED = [path for path in GUIDES if len(docs_run.chosen(path, "rehearsed")) > len(docs_run.chosen(path))]
 LOOKED_AT = [
     (path, block)
@@ -59,6 +60,12 @@ def test_blocks_run_with_the_slow_ones(path, tmp_path):
     docs_run.run(docs_run.chosen(path, "slow"), tmp_path)
 
 
+@pytest.mark.parametrize("path", WITH_FLOWER, ids=name)
+def test_blocks_run_beside_flower(path, tmp_path):
+    pytest.importorskip("flwr")
+    docs_run.run(docs_run.chosen(path, "flower"), tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", REHEARSED, ids=name)
 def test_blocks_are_rehearsed(path, tmp_path):
@@ -87,7 +94,7 @@ def test_every_guide_is_there_and_each_block_is_run_or_looked_at():
     for path in GUIDES:
         run = {
             block.line
-            for words in ((), ("slow",), ("parity",), ("rehearsed",))
+            for words in ((), ("slow",), ("parity",), ("rehearsed",), ("flower",))
             for block in docs_run.chosen(path, *words)
         }
         looked_at = {block.line for other, block in LOOKED_AT if other == path}

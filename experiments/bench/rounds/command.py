@@ -82,7 +82,10 @@ def main(argv: list[str]) -> None:
     if options.make:
         for name in sorted({runner.environment for runner in wanted.values() if runner.environment}):
             print(f"making the environment of {name}", flush=True)
-            environments.make(name)
+            try:
+                environments.make(name)
+            except FileNotFoundError as error:
+                print(f"not made: {error}", flush=True)
     missing = absent(wanted)
     if missing:
         print(f"not here: {', '.join(missing)} (--make makes their environments)", flush=True)

@@ -18,6 +18,7 @@ NAMES = {
     "drjax": "DrJAX",
     "pfl": "pfl",
     "flower": "Flower simulation",
+    "blazefl": "BlazeFL, threads without the interpreter lock",
 }
 STEP_NAMES = {
     "ours_fp32": "this project, fp32",

@@ -69,6 +69,7 @@ RUNNERS = {
         accelerator_forms=("product",),
     ),
     "pfl": Runner(module="pfl_round", environment="pfl", forms=("torch",)),
+    "blazefl": Runner(module="blazefl_round", environment="blazefl", forms=("torch",)),
     # Ray takes stopped nodes for dead ones.
     "flower": Runner(
         module="flower_round", environment="flower", forms=("torch",), stops=False, leaves_out=("base",)

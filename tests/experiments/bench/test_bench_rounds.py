@@ -75,8 +75,15 @@ def test_parameters_that_differ_are_told(tmp_path):
 def test_runners_without_their_environment_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(environments, "FOLDER", tmp_path)
     monkeypatch.setattr(environments, "python_of", lambda name: tmp_path / name / "bin" / "python")
-    assert bench_rounds.absent(RUNNERS) == ["drjax", "pfl", "flower"]
+    assert bench_rounds.absent(RUNNERS) == ["drjax", "pfl", "blazefl", "flower"]
     assert bench_rounds.absent({"ours": Runner(module="ours")}) == []
+
+
+def test_a_peer_whose_interpreter_is_not_here_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(environments.shutil, "which", lambda name: None)
+    with pytest.raises(FileNotFoundError, match=r"blazefl needs python3\.14t, which is not on the PATH"):
+        environments.make("blazefl", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ python -m experiments.bench.rounds.peers.environments [NAME ...]
 
 import dataclasses
 import importlib.util
+import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -22,11 +22,13 @@ class Environment:
         packages: arguments of each `pip install`, in order.
         imports: modules that a runner needs from it.
         ours: install this project too, for its jax models.
+        python: name of the interpreter that it needs; None takes this one.
     """
 
     packages: tuple[tuple[str, ...], ...]
     imports: tuple[str, ...]
     ours: bool = False
+    python: str | None = None
 
 
 TORCH = ("torch==2.13.0",)
@@ -35,6 +37,12 @@ ENVIRONMENTS = {
     "pfl": Environment((TORCH, ("pfl",), ("transformers",)), ("torch", "pfl", "transformers")),
     "flower": Environment(
         (TORCH, ("flwr[simulation]",), ("transformers",)), ("torch", "flwr", "ray", "transformers")
+    ),
+    # Its best setting is threads without the global interpreter lock, which Python 3.14t has.
+    "blazefl": Environment(
+        (TORCH, ("blazefl==3.0.0",), ("transformers",)),
+        ("torch", "blazefl", "transformers"),
+        python="python3.14t",
     ),
     "torch": Environment((TORCH, ("transformers",)), ("torch", "transformers")),
 }
@@ -62,13 +70,17 @@ def make(name: str, folder: Path = FOLDER) -> None:
     """Make an environment, unless a complete one exists.
 
     Raises:
+        FileNotFoundError: the interpreter that it needs is not here.
         subprocess.CalledProcessError: pip failed and printed why.
     """
     ready = folder / name / ".ready"
     if ready.exists():
         return
     made = ENVIRONMENTS[name]
-    venv.create(folder / name, with_pip=True, clear=True)
+    python = shutil.which(made.python) if made.python else sys.executable
+    if python is None:
+        raise FileNotFoundError(f"{name} needs {made.python}, which is not on the PATH")
+    subprocess.run([python, "-m", "venv", "--clear", str(folder / name)], check=True)
     pip = [str(python_of(name, folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if made.ours:
         subprocess.run([*pip, "-c", str(ROOT / "constraints.txt"), "-e", str(ROOT)], check=True)
@@ -83,7 +95,7 @@ def main() -> None:
         print(f"{name}: {python_of(name)}", flush=True)
         try:
             make(name)
-        except subprocess.CalledProcessError as error:
+        except (FileNotFoundError, subprocess.CalledProcessError) as error:
             print(f"{name}: not made ({error})", flush=True)
 
 

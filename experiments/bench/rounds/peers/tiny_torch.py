@@ -1,10 +1,20 @@
 """wav2vec 2.0's loss by transformers; each batch holds every random choice."""
 
+import threading
+
 import torch
 import transformers
 from torch.nn import functional as F
 
 from experiments.bench.rounds.peers.protocol import Work
+
+_noise = threading.local()  # of the step that runs in a thread
+
+
+def _gumbel_softmax(logits, tau, hard):
+    soft = torch.softmax((logits + _noise.held.reshape(logits.shape)) / tau, dim=-1)
+    one_hot = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft)
+    return one_hot - soft.detach() + soft
 
 
 class Tiny(torch.nn.Module):
@@ -19,16 +29,10 @@ class Tiny(torch.nn.Module):
         missing = self.held.load_state_dict(held, strict=False)
         assert not missing.unexpected_keys, missing
         assert set(missing.missing_keys) <= {"wav2vec2.masked_spec_embed"} - set(held), missing
-        self.noise = None
-        F.gumbel_softmax = self._gumbel_softmax
-
-    def _gumbel_softmax(self, logits, tau, hard):
-        soft = torch.softmax((logits + self.noise.reshape(logits.shape)) / tau, dim=-1)
-        one_hot = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft)
-        return one_hot - soft.detach() + soft
+        F.gumbel_softmax = _gumbel_softmax
 
     def loss(self, batch):
-        self.noise = batch["noise"]
+        _noise.held = batch["noise"]
         self.held.quantizer.temperature = self.temperature
         rows, frames = batch["mask"].shape
         offsets = torch.arange(rows, device=batch["mask"].device)[:, None, None] * frames
