@@ -1010,6 +1010,24 @@ FAULTS = {
         "half = interval(rates * 4)",
         "tests/experiments/recognition/test_report.py -k recognizers",
     ),
+    "clients that begin each round with the server's local leaves": fault(
+        "fed/algorithms/personal.py",
+        "start._replace(parameters=joined(start.parameters, own))",
+        "start._replace(parameters=server.parameters)",
+        "tests/fed/algorithms/test_personal.py -k loop_does",
+    ),
+    "an encoder that does not wait for the head": fault(
+        "experiments/recognition/schedule.py",
+        "jnp.where(step < updates, jnp.zeros_like(g), g)",
+        "g",
+        "tests/experiments/recognition/test_federated_finetuning.py -k waits",
+    ),
+    "withheld clips that are trained on": fault(
+        "experiments/recognition/clients.py",
+        "if index not in chosen]",
+        "]",
+        "tests/experiments/recognition/test_federated_finetuning.py -k fifth",
+    ),
 }
 
 

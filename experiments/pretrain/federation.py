@@ -148,14 +148,3 @@ def share_of(clients: Sequence[str], result: RoundResult) -> float:
     """Compute the share that some clients have of all weights of a round; 0 if no client has any."""
     among = np.array([client in clients for client in result.clients], bool)
     return float(result.weights[among].sum() / result.weights.sum()) if result.weights.any() else 0.0
-
-
-def fruitless(result: RoundResult) -> str | None:
-    """Describe why no client that answered counted in a round; None if one did, or if none answered."""
-    if not result.clients or len(result.clients) > len(result.skipped):
-        return None
-    reasons = {"not finite": len(result.not_finite), "too large": len(result.too_large)}
-    reasons["without anything learnt"] = len(result.skipped) - sum(reasons.values())
-    why = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
-    advice = "; lower --learning-rate if this goes on" if result.not_finite else ""
-    return f"warning: round {result.round_index} used no client's update ({why}){advice}"

@@ -1,6 +1,7 @@
 """A fine-tuning run: labelled speech -> updates -> best checkpoint -> scores."""
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,17 +12,17 @@ from experiments.models import encoders
 from experiments.process.files import read_json
 from experiments.process.progress import Progress, stage
 from experiments.recognition import recipes, time_budget
+from experiments.recognition.clients import clients_of
 from experiments.recognition.keyword_task import KeywordTask
+from experiments.recognition.opening import changed, check_freeze, described, model_of
+from experiments.recognition.personalisation import personalised
 from experiments.recognition.recognition_task import RecognitionTask
 from experiments.recognition.schedule import learning_rates
 from experiments.recognition.task import FineTuningTask, or_infinite
-from experiments.report.units import by_reason
 from experiments.runs.folder import RunFolder, read_metrics
 from w2v_jax.checkpoint import Checkpoints
-from w2v_jax.config import ModelConfig
 from w2v_jax.data.batches import pipeline
 from w2v_jax.errors import DIVERGED, UserError
-from w2v_jax.model.convolutions import form_for_clients
 from w2v_jax.recognition.training import (
     NewBob,
     TrainingState,
@@ -38,22 +39,6 @@ STATISTICS_BATCHES = 40
 DATA = "data.json"
 
 
-def model_of(settings: dict[str, Any], config: ModelConfig) -> ModelConfig:
-    """Build the model configuration that a run computes with.
-
-    Group normalisation runs over valid frames alone: a transcript must not depend on the other
-    clips of its batch.
-    """
-    dropout = settings["dropout"]
-    changes = {} if dropout is None else {"dropout": dropout, "activation_dropout": dropout}
-    return config.replace(
-        compute_dtype="bfloat16" if settings["precision"] == "bf16" else "float32",
-        masked_group_norm=True,
-        convolution_form=form_for_clients(1),
-        **changes,
-    )
-
-
 class Finetuning:
     """Builds a run from its settings and carries it through, from a checkpoint if there is one."""
 
@@ -63,23 +48,34 @@ class Finetuning:
         named = encoders.recipe_of(self.source, folder.path)
         self.recipe = recipes.RECIPES[settings["task"]][named]
         self.model = model_of(settings, self.source.config)
-        _check_freeze(settings, self.model)
+        check_freeze(settings, self.model)
         self.task: FineTuningTask = TASKS[settings["task"]](settings, self.model, self.recipe)
-        self.train_batches = self.task.train
+        self.clients = clients_of(self.task, settings)
+        self.steps_per_epoch = self._steps_per_epoch()
         self.optimizer = make_optimizer(settings["head_optimizer"], settings["clip_norm"])
         self._update_statistics = jax.jit(make_statistics_update(self.task.objective))
-        self._update = jax.jit(make_update(self.task.objective, self.optimizer), donate_argnums=(0,))
-        self.updates = settings["updates"] or (
-            self._updates_of_minutes()
-            if settings["minutes"] is not None
-            else max(self.recipe.epochs * self.train_batches.steps_per_epoch, self.recipe.fewest_updates)
-        )
+        self.update = jax.jit(make_update(self.task.objective, self.optimizer), donate_argnums=(0,))
+        self.updates = self._planned_updates()
         self.evaluate_every = self._evaluate_every(self.updates)
         self._begin()
 
+    def _steps_per_epoch(self) -> int:
+        """Count the batches that go once through the training clips."""
+        return self.task.train.steps_per_epoch
+
+    def _updates_of_recipe(self) -> int:
+        """Count the updates of a run that no option limits."""
+        return max(self.recipe.epochs * self.steps_per_epoch, self.recipe.fewest_updates)
+
+    def _planned_updates(self) -> int:
+        """Choose the updates of the run."""
+        if self.settings["minutes"] is not None:
+            return self._updates_of_minutes()
+        return self.settings["updates"] or self._updates_of_recipe()
+
     def _evaluate_every(self, updates: int) -> int:
         """Choose the updates between validations of a run of so many updates."""
-        most = max(self.train_batches.steps_per_epoch, -(-updates // self.recipe.most_validations))
+        most = max(self.steps_per_epoch, -(-updates // self.recipe.most_validations))
         if self.settings["minutes"] is not None:
             most = min(most, -(-updates // time_budget.FEWEST_VALIDATIONS))
         return self.settings["evaluate_every"] or most
@@ -96,20 +92,24 @@ class Finetuning:
         rates = dict.fromkeys(("encoder", "head"), np.float32(0))
 
         def update(batch: Any) -> Any:
-            return self._update(jax.tree.map(jnp.copy, state), batch, key, rates)
+            return self.update(jax.tree.map(jnp.copy, state), batch, key, rates)
 
         def validate() -> None:
             statistics = self._statistics(state, key, STATISTICS_BATCHES - 1)
             self.task.validate(state._replace(statistics=statistics))
 
         stage("compiling, and measuring the pace")
-        pace = time_budget.measure(self.train_batches, update, validate)
+        pace = time_budget.measure(self.task.train, update, validate)
         planned = time_budget.updates_that_fit(minutes, pace, self._evaluate_every)
         print(time_budget.described(minutes, pace, planned), flush=True)
         return planned
 
-    def _initial(self, key: Any) -> TrainingState:
+    def _initial(self, key: Any) -> Any:
         """Make the state before the first update, with the encoder of `--init`."""
+        return self._begun(key)
+
+    def _begun(self, key: Any) -> TrainingState:
+        """Make the parameters and statistics before the first update, with the encoder of `--init`."""
         state = jax.jit(lambda k: initial_state(self.task.objective, self.optimizer, k))(key)
         if self.source.parameters is None:
             return state
@@ -126,13 +126,26 @@ class Finetuning:
             {
                 **{split: held.summary() for split, held in self.task.splits.items()},
                 **self.task.facts(),
+                **self._facts(),
                 "updates": self.updates,
-                "steps_per_epoch": self.train_batches.steps_per_epoch,
+                "steps_per_epoch": self.steps_per_epoch,
                 "evaluate_every": self.evaluate_every,
             },
             added=("changed",),
         )
         self.task.pin(self.folder)
+
+    def _facts(self) -> dict[str, Any]:
+        """Collect what data.json says of clients."""
+        return {}
+
+    def scored(self, state: Any) -> TrainingState:
+        """Select the part of the run's state that scoring needs, without the state of an optimizer."""
+        return TrainingState(state.parameters, state.statistics, ())
+
+    def _save(self, checkpoints: Checkpoints, update: int, state: Any) -> None:
+        """Write a checkpoint from which the same command continues."""
+        checkpoints.save(update, state._asdict())
 
     def run(self) -> None:
         """Train to the end, from the newest checkpoint on; score the best one; write the report."""
@@ -142,22 +155,22 @@ class Finetuning:
         state = self._initial(key)
         done = checkpoints.latest() or 0
         if done:
-            state = TrainingState(**checkpoints.restore(done, state._asdict()))
+            state = type(state)(**checkpoints.restore(done, state._asdict()))
         self.folder.rewind(done, "update")
         lines = read_metrics(self.folder.metrics_path)
         if lines and self.task.best(lines)["update"] == done != best.latest():
-            best.save(done, _scored(state))
+            best.save(done, _arrays(self.scored(state)))
         with Progress(self.updates, done, "update") as progress:
             progress.note(described(self, done))
-            if changed := _changed(self.task):
-                progress.note(f"changed: {changed} (counted in {path / DATA})")
+            if held := changed(self.task):
+                progress.note(f"changed: {held} (counted in {path / DATA})")
             for line, trained in self._train(state, key, done, lines):
                 state = trained
                 self.folder.append(line)
                 lines.append(line)
-                checkpoints.save(line["update"], state._asdict())
+                self._save(checkpoints, line["update"], state)
                 if self.task.best(lines) is line:
-                    best.save(line["update"], _scored(state))
+                    best.save(line["update"], _arrays(self.scored(state)))
                 progress.report(line["update"], self._text(line), line["train_seconds"])
             if lines[-1]["update"] < self.updates:
                 progress.note(
@@ -167,21 +180,24 @@ class Finetuning:
                 )
         checkpoints.close()
         chosen = self.task.best(lines)
-        state = state._replace(**best.restore(chosen["update"], _scored(state)))
+        final = self.scored(state)
+        final = final._replace(**best.restore(chosen["update"], _arrays(final)))
         best.close()
-        self.task.finish(self.folder, state, lines)
+        self.task.finish(self.folder, final, lines, personalised(self, final))
 
-    def _train(self, state: TrainingState, key: Any, done: int, lines: list[dict[str, Any]]):
+    def _train(
+        self, state: Any, key: Any, done: int, lines: list[dict[str, Any]]
+    ) -> Iterator[tuple[dict[str, Any], Any]]:
         """Train, and yield a line of metrics and the state at every validation."""
         newbob, deadline = NewBob(), time_budget.Deadline(self.settings["minutes"])
         for line in lines:
             newbob.observe(or_infinite(line["dev_loss"]))
-        stream = pipeline.stream(self.train_batches, first_step=done, num_steps=self.updates)
+        stream = pipeline.stream(self.task.train, first_step=done, num_steps=self.updates)
         total, started, trained = None, time.perf_counter(), done
         for step in range(done, self.updates):
             rates = learning_rates(self.settings, self.recipe, step, self.updates, newbob)
             batch = next(stream)
-            state, sums = self._update(state, batch, jax.random.fold_in(key, step), rates)
+            state, sums = self.update(state, batch, jax.random.fold_in(key, step), rates)
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
             over = deadline.passed()
             if (step + 1) % self.evaluate_every and step + 1 < self.updates and not over:
@@ -202,7 +218,7 @@ class Finetuning:
             yield (
                 {
                     "update": step + 1,
-                    "epoch": (step + 1) / self.train_batches.steps_per_epoch,
+                    "epoch": (step + 1) / self.steps_per_epoch,
                     **summary,
                     "skipped_updates": skipped,
                     **{f"{group}_learning_rate": float(rate) for group, rate in rates.items()},
@@ -222,7 +238,7 @@ class Finetuning:
         if not jax.tree.leaves(statistics):
             return statistics
         for earlier in range(max(0, step + 1 - STATISTICS_BATCHES), step + 1):
-            batch = self.train_batches[earlier]
+            batch = self.task.train[earlier]
             statistics = self._update_statistics(
                 state.parameters, statistics, batch, jax.random.fold_in(key, earlier)
             )
@@ -235,39 +251,6 @@ class Finetuning:
         )
 
 
-def described(run: Finetuning, done: int) -> str:
-    """Describe a run that continues after update `done`, or begins, in one line."""
-    shapes = jax.eval_shape(run.task.objective.init, jax.random.key(0))[0]
-    counts = {
-        group: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(held))
-        for group, held in shapes.items()
-    }
-    train = run.task.splits["train"]
-    start = f", continuing after update {done}" if done else ""
-    return (
-        f"{run.settings['features']} from {run.settings['init']}, {counts['encoder']:,} parameters and "
-        f"{counts['head']:,} in the head; {len(train.clips)} clips of {train.seconds / 60:.1f} min, "
-        f"{run.train_batches.steps_per_epoch} updates an epoch; "
-        f"{run.task.described()}{start}"
-    )
-
-
-def _changed(task: FineTuningTask) -> str:
-    """Count the clips of each split that were changed, by reason; empty if none was."""
-    held = task.splits.items()
-    return "; ".join(f"{by_reason(clips.changed)} in {split}" for split, clips in held if clips.changed)
-
-
-def _scored(state: TrainingState) -> dict[str, Any]:
-    """The part of a training state that scoring needs."""
+def _arrays(state: TrainingState) -> dict[str, Any]:
+    """The content of a checkpoint in `best/`."""
     return {"parameters": state.parameters, "statistics": state.statistics}
-
-
-def _check_freeze(settings: dict[str, Any], model: ModelConfig) -> None:
-    """Refuse to freeze convolutions that an encoder lacks."""
-    frozen = settings["features"] == "encoder" and settings["freeze"] == "feature-encoder"
-    if frozen and not model.conv_channels:
-        raise UserError(
-            "--freeze feature-encoder has no meaning for an encoder on log-mel input, which has no "
-            "convolutions: leave it out"
-        )

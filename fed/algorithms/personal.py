@@ -47,7 +47,7 @@ def personal(algorithm: Algorithm, is_local: Predicate) -> Algorithm:
         """Let the wrapped algorithm begin an optimizer of the shared leaves as one of the whole model."""
         return training._replace(
             optimizer=optax.GradientTransformation(
-                lambda parameters: training.optimizer.init(joined(parameters, own)),
+                lambda params: training.optimizer.init(joined(params, own)),
                 training.optimizer.update,
             )
         )
