@@ -159,7 +159,7 @@ class FederatedFinetuning(Finetuning):
 
 
 class RoundsLog:
-    """What is counted over the rounds between two validations.
+    """Sums and counts over the rounds between two validations.
 
     Attributes:
         sums: of the objective, over the clients that counted.

@@ -1,4 +1,4 @@
-"""The report of a keyword run: curves, accuracy by speaker and by class, and what was confused."""
+"""The report of a keyword run: curves, accuracy by speaker and by class, and confusions."""
 
 import csv
 from pathlib import Path

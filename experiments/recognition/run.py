@@ -252,5 +252,5 @@ class Finetuning:
 
 
 def _arrays(state: TrainingState) -> dict[str, Any]:
-    """The content of a checkpoint in `best/`."""
+    """Make the content of a checkpoint in `best/`."""
     return {"parameters": state.parameters, "statistics": state.statistics}

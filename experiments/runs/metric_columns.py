@@ -17,7 +17,7 @@ GROUPS = {
         "round_seconds", "train_seconds", "evaluation_seconds", "audio_seconds", "padded_share", "bytes_up",
         "bytes_down",
     ),
-    "progress": ("updates", "epoch"),
+    "progress": ("updates", "epoch", "round"),
 }  # fmt: skip
 PREFIXES = ("heldout", "dev", "probe")
 SECONDS = ("round_seconds", "train_seconds", "evaluation_seconds")

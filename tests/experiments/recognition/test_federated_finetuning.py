@@ -81,6 +81,7 @@ def test_rounds_learn_and_say_who_took_part(federated):
 
 def test_the_report_tells_federation_and_personalisation(federated):
     report, result = (federated / "report.md").read_text(), read_json(federated / "results.json")
+    assert "held by 3 clients. In each of 5 rounds 2 of them made 3 local steps, which" in report
     assert "3, 2 a round (balanced)" in report
     assert "5 of 3 local steps" in report
     assert "scaffold" in report
@@ -120,8 +121,7 @@ def test_copies_of_a_central_model_learn_and_are_scored_by_speaker(corpus, tmp_p
     found = read_json(run / "results.json")["personalised"]
     assert sorted(row["client"] for row in found["clients"]) == [f"client_{n:04d}" for n in range(4)]
     assert [row["speakers"] for row in found["clients"]] == [1] * 4
-    assert [row["after"] for row in found["clients"]] == [1.0] * 4
-    assert found["gain"] > 0.2
+    assert found["gain"] > 0.4
     assert {row["withheld_clips"] for row in found["clients"]} == {2}
     assert "federation" not in read_json(run / "data.json")
     assert not (run / "partition.json").exists()
