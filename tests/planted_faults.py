@@ -519,7 +519,7 @@ FAULTS = {
         "tests/w2v_jax/interop/test_huggingface_folder.py -k normalised",
     ),
     "the best checkpoint lost in a crash": fault(
-        "experiments/recognition/run.py",
+        "experiments/recognition/training_run.py",
         '["update"] == done != best.latest()',
         '["update"] == -1',
         "tests/experiments/recognition/test_finetune.py -k cut_off",

@@ -13,8 +13,8 @@ from experiments.federated.algorithm import AlgorithmSettings, build, fingerprin
 from experiments.federated.kept_states import open_states, save_states
 from experiments.federated.warnings import fruitless
 from experiments.options.errors import UsageError
-from experiments.recognition.run import Finetuning
 from experiments.recognition.schedule import learning_rates, local_training
+from experiments.recognition.training_run import FineTuningRun
 from experiments.runs.folder import RunFolder
 from fed import sampling, simulation
 from fed.client_states import ClientStates
@@ -29,7 +29,7 @@ ONE_BY_ONE = Layout(lanes=1, chunk=1)
 RATE_OPTIONS = "--encoder-learning-rate or --head-learning-rate"
 
 
-class FederatedFinetuning(Finetuning):
+class FederatedFinetuning(FineTuningRun):
     """Carries a federated run through. An update is a local step, which all clients of a round make.
 
     The statistics of the head's normalisation are the objective's state: clients begin a round with the

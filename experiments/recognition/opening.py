@@ -13,7 +13,7 @@ from w2v_jax.errors import UserError
 from w2v_jax.model.convolutions import form_for_clients
 
 if TYPE_CHECKING:
-    from experiments.recognition.run import Finetuning
+    from experiments.recognition.training_run import FineTuningRun
 
 
 def model_of(settings: dict[str, Any], config: ModelConfig) -> ModelConfig:
@@ -42,7 +42,7 @@ def check_freeze(settings: dict[str, Any], model: ModelConfig) -> None:
         )
 
 
-def described(run: "Finetuning", done: int) -> str:
+def described(run: "FineTuningRun", done: int) -> str:
     """Describe a run that continues after update `done`, or begins, in one line."""
     shapes = jax.eval_shape(run.task.objective.init, jax.random.key(0))[0]
     counts = {

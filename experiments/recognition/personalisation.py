@@ -14,12 +14,12 @@ from w2v_jax.data.common_voice import column
 from w2v_jax.recognition.training import TrainingState
 
 if TYPE_CHECKING:
-    from experiments.recognition.run import Finetuning
+    from experiments.recognition.training_run import FineTuningRun
 
 RATE_SHARE = 0.1  # of the peak learning rates: few updates on few clips must not undo what was learnt
 
 
-def personalised(run: "Finetuning", state: TrainingState) -> dict[str, Any] | None:
+def personalised(run: "FineTuningRun", state: TrainingState) -> dict[str, Any] | None:
     """Adapt a copy of the model to each client; None where the run does not ask for it.
 
     A copy is trained for `--personalise` updates on its client's training clips with a fresh optimizer, at a
@@ -71,7 +71,7 @@ def personalised(run: "Finetuning", state: TrainingState) -> dict[str, Any] | No
     }
 
 
-def _adapted(run: "Finetuning", state: TrainingState, client: str, updates: int) -> TrainingState:
+def _adapted(run: "FineTuningRun", state: TrainingState, client: str, updates: int) -> TrainingState:
     """Train a copy of the model on a client's clips."""
     assert run.clients is not None
     rates = {
