@@ -62,12 +62,12 @@ def load(
     train = splits["train"]
     if settings["train_minutes"]:
         train = transcribed.within_minutes(train, settings["train_minutes"])
+    if settings["personalise"] is not None:
+        train, splits[WITHHELD] = withhold(train, settings["seed"])
     tokenizer = make_tokenizer(settings, train.texts)
     splits["train"] = (
         transcribed.shuffled(train, settings["seed"]) if settings["shuffle_transcripts"] else train
     )
-    if settings["personalise"] is not None:
-        splits["train"], splits[WITHHELD] = withhold(splits["train"], settings["seed"])
     shape = batch_shape(settings, recipe)
     labels, unknown = {}, {}
     for split, held in splits.items():
