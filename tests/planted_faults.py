@@ -519,7 +519,7 @@ FAULTS = {
         "tests/w2v_jax/interop/test_huggingface_folder.py -k normalised",
     ),
     "the best checkpoint lost in a crash": fault(
-        "experiments/recognition/run.py",
+        "experiments/recognition/training_run.py",
         '["update"] == done != best.latest()',
         '["update"] == -1',
         "tests/experiments/recognition/test_finetune.py -k cut_off",
@@ -1111,6 +1111,24 @@ FAULTS = {
         "if python is None:",
         "if python == 0:",
         "tests/experiments/bench/test_bench_rounds.py -k interpreter",
+    ),
+    "clients that begin each round with the server's local leaves": fault(
+        "fed/algorithms/personal.py",
+        "start._replace(parameters=joined(start.parameters, own))",
+        "start._replace(parameters=server.parameters)",
+        "tests/fed/algorithms/test_personal.py -k loop_does",
+    ),
+    "an encoder that does not wait for the head": fault(
+        "experiments/recognition/schedule.py",
+        "jnp.where(step < updates, jnp.zeros_like(g), g)",
+        "g",
+        "tests/experiments/recognition/test_federated_finetuning.py -k waits",
+    ),
+    "withheld clips that are trained on": fault(
+        "experiments/recognition/clients.py",
+        "if index not in chosen]",
+        "]",
+        "tests/experiments/recognition/test_federated_finetuning.py -k fifth",
     ),
 }
 

@@ -205,11 +205,12 @@ def finetuning(settings: Mapping[str, Any], lines: Sequence[Line], data: Mapping
     points = [_point(line, TUNING_COLUMNS, line["update"]) for line in lines]
     classes = data.get("train", {}).get("sentences") if keywords else data.get("tokens")
     unknown = data.get("characters_without_token") or {}
+    length = "--rounds or --local-steps" if settings.get("local_steps") else FINETUNE.length
     return Curves(
         writer="w2v-jax finetune",
         kind="keywords" if keywords else "ctc",
         points=points,
-        spelling=FINETUNE,
+        spelling=dataclasses.replace(FINETUNE, length=length),
         planned=planned,
         finished=planned is None or (bool(points) and points[-1]["step"] >= planned),
         chance_loss=math.log(classes) if keywords and classes else None,

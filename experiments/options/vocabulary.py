@@ -33,7 +33,7 @@ GROUPS = {
     "Federation": (
         "preset rounds clients clients-per-round local-steps local-epochs algorithm algorithm-options "
         "client-states compress-up compress-down error-feedback aggregation temperature server-optimizer "
-        "server-learning-rate proximal partition dirichlet-alpha dirichlet-column fleet link"
+        "server-learning-rate proximal partition dirichlet-alpha dirichlet-column personalise fleet link"
     ),
     "Privacy": "dp-clip-norm dp-clipping dp-noise-multiplier dp-epsilon dp-delta",
     "Failures": (

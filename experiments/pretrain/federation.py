@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.federated.algorithm import AlgorithmSettings, build
 from experiments.pretrain.settings import Settings
-from fed import attendance, sampling, simulation
+from fed import attendance, sampling
 from fed.algorithm import Algorithm
 from fed.attendance import Attend, Faults
 from fed.privacy import accounting
@@ -151,11 +151,3 @@ def share_of(clients: Sequence[str], result: RoundResult) -> float:
     """Compute the share that some clients have of all weights of a round; 0 if no client has any."""
     among = np.array([client in clients for client in result.clients], bool)
     return float(result.weights[among].sum() / result.weights.sum()) if result.weights.any() else 0.0
-
-
-def fruitless(result: RoundResult) -> str | None:
-    """Describe why no client that answered counted in a round; None if one did, or if none answered."""
-    if (why := simulation.fruitless(result)) is None:
-        return None
-    advice = "; lower --learning-rate if this goes on" if result.not_finite else ""
-    return f"warning: {why}{advice}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.federated.warnings import fruitless
 from experiments.pretrain import federation
 from experiments.pretrain.clients import SpeechClients
 from experiments.pretrain.settings import Settings
@@ -95,7 +96,7 @@ def federated(
         if privacy:
             columns["clipped_share"] = result.clipped_share
         diagnosed = result if result.models is not None else None
-        warning = federation.fruitless(result)
+        warning = fruitless(result)
         yield RoundLog(result.round_index, result.server, result.sums, columns, diagnosed, warning)
 
 

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 
 from experiments.doctor import healthy_ranges
 from experiments.federated.algorithm import fingerprint
+from experiments.federated.kept_states import open_states, save_states
 from experiments.models import encoders
 from experiments.pretrain import clients, crops, federation, probing, recipes, rounds
 from experiments.pretrain import report as pretraining_report
 from experiments.pretrain.best_checkpoint import BestCheckpoint
 from experiments.pretrain.diagnostics import Diagnostics
 from experiments.pretrain.evaluation import Evaluator, evaluations, write_untrained
-from experiments.pretrain.kept_states import open_states, save_states
 from experiments.pretrain.opening_line import opening_line
 from experiments.pretrain.rounds import RoundLog
 from experiments.pretrain.settings import Settings, check_lengthening
@@ -122,10 +122,10 @@ class Pretraining:
             None
             if settings.centralised
             else open_states(
-                settings,
                 self.round_settings(),
                 state.parameters,
                 path,
+                on_disk=settings.client_states == "disk",
                 writes=self.folder.writes,
                 latest=latest or 0,
             )

@@ -1,4 +1,4 @@
-"""The report of a keyword run: curves, accuracy by speaker and by class, and what was confused."""
+"""The report of a keyword run: curves, accuracy by speaker and by class, and confusions."""
 
 import csv
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.doctor import run_section
 from experiments.process.files import read_json, replace_file, write_json
-from experiments.recognition import outcome
+from experiments.recognition import client_report, outcome
 from experiments.recognition.keyword_scoring import Classified
 from experiments.recognition.report import draw_rates, split_rows
 from experiments.report.figures import PAGE_INCHES, count_axis, label_ends, message, picture
@@ -29,7 +29,13 @@ ROWS_SHOWN = 15
 MOST_NAMES_DRAWN = 50  # on an axis of the confusion picture; more cannot be read
 
 
-def finish(folder: RunFolder, test: Classified, chosen: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+def finish(
+    folder: RunFolder,
+    test: Classified,
+    chosen: dict[str, Any],
+    lines: list[dict[str, Any]],
+    personalised: dict[str, Any] | None,
+) -> None:
     """Write the results of a run into its folder, and print the test accuracy.
 
     Args:
@@ -37,6 +43,7 @@ def finish(folder: RunFolder, test: Classified, chosen: dict[str, Any], lines: l
         test: the test split as the chosen checkpoint names its classes.
         chosen: metrics of the validation whose checkpoint is scored.
         lines: metrics of all validations.
+        personalised: of `personalisation.personalise`, if there is one.
     """
     scores = test.scores()
     result = {
@@ -51,10 +58,14 @@ def finish(folder: RunFolder, test: Classified, chosen: dict[str, Any], lines: l
         "confusions": test.confusions(),
         "provenance": folder.provenance,
     }
+    if personalised is not None:
+        result["personalised"] = personalised
     write_predictions(folder.path, test)
     write_json(folder.path / "results.json", result)
     write(folder.path)
     print(f"test: accuracy {outcome.accuracy(scores)}")
+    if personalised is not None:
+        print(client_report.told(personalised))
     print(f"report: {folder.path / 'report.html'}")
 
 
@@ -186,6 +197,7 @@ def markdown(
         ("encoder", "none" if log_mel else f"{encoder['init']} ({encoder['model']})"),
         ("frozen", settings["freeze"]),
         ("head", _head(settings)),
+        *client_report.federation_facts(settings, data),
         ("seed", settings["seed"]),
     ]
     sections = [
@@ -203,6 +215,7 @@ def markdown(
         table(("class", "clips", "accuracy"), _accuracies(result["per_class"], "class")),
         "## Speakers, the worst first",
         table(("speaker", "clips", "accuracy"), _accuracies(result["per_speaker"], "speaker")),
+        client_report.section(result),
         "## Data",
         table(SPLIT_COLUMNS, split_rows(data, "sentences")),
         _data_sentences(settings, data, test),

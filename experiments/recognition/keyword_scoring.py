@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.data.transcribed import Transcribed
+from experiments.data.transcribed import Transcribed, selected
 from experiments.report.statistics import interval
 from w2v_jax.data.batches.labelled import LabelledBatches
 from w2v_jax.data.common_voice import column
@@ -100,13 +100,21 @@ class KeywordScorer:
         self._classify, self._summarise = jax.jit(spotter.classify), spotter.objective.summarise
         self._classes = classes
 
-    def classify(self, state: TrainingState, batches: LabelledBatches, held: Transcribed) -> Classified:
-        """Classify every clip of a split."""
+    def classify(
+        self,
+        state: TrainingState,
+        batches: LabelledBatches,
+        held: Transcribed,
+        among: Sequence[int] | None = None,
+    ) -> Classified:
+        """Classify every clip of a split, or those among some indices."""
         found = np.zeros((len(held.texts), len(self._classes)), np.float32)
         total = None
-        for indices, batch in batches.in_order():
+        for indices, batch in batches.in_order(among):
             probabilities, sums = self._classify(state.parameters, state.statistics, batch)
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
             found[indices] = np.asarray(probabilities)[: len(indices)]
         loss = self._summarise(jax.device_get(total))["loss"]
+        if among is not None:
+            held, found = selected(held, among), found[np.array(among)]
         return Classified(held=held, classes=self._classes, probabilities=found, loss=loss)

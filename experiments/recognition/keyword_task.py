@@ -1,12 +1,14 @@
 """Keyword spotting, one class a clip, as a task of fine-tuning."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from experiments.data import keywords
 from experiments.data.transcribed import shuffled
 from experiments.models.keyword_spotters import SETTINGS
 from experiments.recognition import keyword_report
+from experiments.recognition.clients import WITHHELD, withhold
 from experiments.recognition.keyword_scoring import Classified, KeywordScorer
 from experiments.recognition.labelled_splits import batch_shape, training_batches
 from experiments.recognition.recipes import FineTuningRecipe
@@ -21,6 +23,8 @@ from w2v_jax.recognition.training import TrainingState
 class KeywordTask:
     """Names the class of a clip; see `task.FineTuningTask`."""
 
+    score_name, lower_is_better = "accuracy", False
+
     def __init__(self, settings: dict[str, Any], model: ModelConfig, recipe: FineTuningRecipe):
         self._settings = settings
         held = keywords.load(
@@ -34,12 +38,15 @@ class KeywordTask:
         )
         if settings["shuffle_transcripts"]:
             held.splits["train"] = shuffled(held.splits["train"], settings["seed"])
+        if settings["personalise"] is not None:
+            held.splits["train"], held.splits[WITHHELD] = withhold(held.splits["train"], settings["seed"])
         self._held, self.splits = held, held.splits
-        shape = batch_shape(settings, recipe)
+        self._shape = shape = batch_shape(settings, recipe)
         self.train = training_batches(held.splits["train"], held.labels("train"), settings, shape)
         self._evaluation = {
             split: LabelledBatches(held.splits[split].clips, held.labels(split), **shape)
-            for split in ("dev", "test")
+            for split in held.splits
+            if split != "train"
         }
         self.config = KeywordSpotterConfig(
             model=model,
@@ -58,6 +65,12 @@ class KeywordTask:
         spotter = keyword_spotter(self.config)
         self.objective = spotter.objective
         self._scorer = KeywordScorer(spotter, held.classes)
+
+    def one_shape(self) -> LabelledBatches:
+        labels = self._held.labels("train")
+        return training_batches(
+            self.splits["train"], labels, self._settings, self._shape | {"num_buckets": 1}
+        )
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -88,6 +101,10 @@ class KeywordTask:
         """Name the class of every clip of a split."""
         return self._scorer.classify(state, self._evaluation[split], self.splits[split])
 
+    def score(self, state: TrainingState, indices: Sequence[int]) -> float:
+        held = self._evaluation[WITHHELD]
+        return self._scorer.classify(state, held, self.splits[WITHHELD], indices).scores()["accuracy"]
+
     def validate(self, state: TrainingState) -> dict[str, Any]:
         scores = self.classify("dev", state).scores()
         return {name: scores[name] for name in ("loss", "accuracy")}
@@ -98,8 +115,10 @@ class KeywordTask:
     def told(self, line: Line) -> str:
         return f"accuracy {100 * line['dev_accuracy']:.1f} %"
 
-    def finish(self, folder: RunFolder, state: TrainingState, lines: list[Line]) -> None:
-        keyword_report.finish(folder, self.classify("test", state), self.best(lines), lines)
+    def finish(
+        self, folder: RunFolder, state: TrainingState, lines: list[Line], personalised: Line | None
+    ) -> None:
+        keyword_report.finish(folder, self.classify("test", state), self.best(lines), lines, personalised)
 
 
 def best_line(lines: list[Line], select_by: str) -> Line:

@@ -5,6 +5,7 @@ from typing import Any
 
 from experiments.data import transcribed
 from experiments.data.transcribed import Transcribed
+from experiments.recognition.clients import WITHHELD, withhold
 from experiments.recognition.recipes import FineTuningRecipe
 from experiments.recognition.scoring import EvaluationClips, evaluation_clips
 from w2v_jax.config import SAMPLE_RATE_HZ
@@ -24,13 +25,15 @@ class LabelledSplits:
         tokenizer: made from the training texts.
         unknown: characters without a token, by split.
         train: training batches.
-        evaluation: clips of dev and test to recognise.
+        one_shape: training batches in one bucket.
+        evaluation: clips of the other splits to recognise.
     """
 
     transcribed: dict[str, Transcribed]
     tokenizer: Tokenizer
     unknown: dict[str, Any]
     train: LabelledBatches
+    one_shape: LabelledBatches
     evaluation: dict[str, EvaluationClips]
 
 
@@ -59,6 +62,8 @@ def load(
     train = splits["train"]
     if settings["train_minutes"]:
         train = transcribed.within_minutes(train, settings["train_minutes"])
+    if settings["personalise"] is not None:
+        train, splits[WITHHELD] = withhold(train, settings["seed"])
     tokenizer = make_tokenizer(settings, train.texts)
     splits["train"] = (
         transcribed.shuffled(train, settings["seed"]) if settings["shuffle_transcripts"] else train
@@ -72,6 +77,7 @@ def load(
         tokenizer=tokenizer,
         unknown=unknown,
         train=training_batches(splits["train"], labels["train"], settings, shape),
+        one_shape=training_batches(splits["train"], labels["train"], settings, shape | {"num_buckets": 1}),
         evaluation={
             split: evaluation_clips(held, labels[split], frame_samples, **shape)
             for split, held in splits.items()

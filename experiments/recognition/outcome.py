@@ -1,4 +1,4 @@
-"""What happened in a fine-tuning run, in sentences made from its own metrics and results."""
+"""Say what happened in a fine-tuning run, in sentences made from its own metrics and results."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -113,6 +113,19 @@ def _trained(what: str, result: Line, settings: Line, data: Line, encoder: Line)
         f"A {what} was trained on {start} with {train['clips']:,} clips of {train['speakers']:,} speakers "
         f"({train['seconds'] / 60:.1f} min): {made} updates went through {result['audio_seconds']:,.0f} s of "
         f"speech, with repeats, in {duration(result['train_seconds'])}."
+        f"{_federated(settings, data)}"
+    )
+
+
+def _federated(settings: Line, data: Line) -> str:
+    """Say in a further sentence who held the clips; empty for central training."""
+    held = data.get("federation")
+    if held is None:
+        return ""
+    return (
+        f" The training clips were held by {held['clients']} clients. In each of {held['rounds']} rounds "
+        f"{held['clients_per_round']} of them made {settings['local_steps']} local steps, which this report "
+        "counts as updates."
     )
 
 

@@ -1,16 +1,19 @@
 """Speech recognition by CTC as a task of fine-tuning."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from experiments.data.transcribed import Transcribed
 from experiments.recognition import labelled_splits
+from experiments.recognition.clients import WITHHELD
 from experiments.recognition.recipes import FineTuningRecipe
 from experiments.recognition.results import finish
 from experiments.recognition.scoring import LONGEST_WHOLE_SECONDS, Recognised, Scorer
 from experiments.recognition.task import MODEL_FIELDS, Line, or_infinite
 from experiments.runs.folder import RunFolder
 from w2v_jax.config import ModelConfig
+from w2v_jax.data.batches.labelled import LabelledBatches
 from w2v_jax.data.common_voice import column
 from w2v_jax.recognition.ctc import RecognizerConfig, recognizer
 from w2v_jax.recognition.frames import FramesConfig
@@ -22,6 +25,8 @@ from w2v_jax.text.storage import save_tokenizer
 
 class RecognitionTask:
     """Recognises characters or pieces; see `task.FineTuningTask`."""
+
+    score_name, lower_is_better = "WER", True
 
     def __init__(self, settings: dict[str, Any], model: ModelConfig, recipe: FineTuningRecipe):
         self._settings = settings
@@ -36,6 +41,7 @@ class RecognitionTask:
             FramesConfig(model=model, features=settings["features"]).frame_samples,
         )
         self.train, self.splits, self.evaluation = held.train, held.transcribed, held.evaluation
+        self._one_shape = held.one_shape
         self.tokenizer, self._unknown = held.tokenizer, held.unknown
         self.config = RecognizerConfig(
             model=model,
@@ -50,6 +56,9 @@ class RecognitionTask:
         made = recognizer(self.config)
         self.objective = made.objective
         self._scorer = Scorer(made, self.tokenizer, self.config.frame_samples)
+
+    def one_shape(self) -> LabelledBatches:
+        return self._one_shape
 
     def facts(self) -> dict[str, Any]:
         return {"tokens": self.tokenizer.num_tokens, "characters_without_token": self._unknown}
@@ -77,6 +86,10 @@ class RecognitionTask:
         held: Transcribed = self.splits[split]
         return self._scorer.recognise(state, self.evaluation[split], held)
 
+    def score(self, state: TrainingState, indices: Sequence[int]) -> float:
+        held = self._scorer.recognise(state, self.evaluation[WITHHELD], self.splits[WITHHELD], indices)
+        return held.rates()["wer"]
+
     def validate(self, state: TrainingState) -> dict[str, Any]:
         rates = self.recognise("dev", state).rates()
         return {name: rates[name] for name in ("loss", "wer", "cer", "empty_hypotheses")}
@@ -87,8 +100,10 @@ class RecognitionTask:
     def told(self, line: Line) -> str:
         return f"WER {100 * line['dev_wer']:.1f} %  CER {100 * line['dev_cer']:.1f} %"
 
-    def finish(self, folder: RunFolder, state: TrainingState, lines: list[Line]) -> None:
-        finish(folder, self.recognise("test", state), self.best(lines), lines)
+    def finish(
+        self, folder: RunFolder, state: TrainingState, lines: list[Line], personalised: Line | None
+    ) -> None:
+        finish(folder, self.recognise("test", state), self.best(lines), lines, personalised)
 
 
 def best_line(lines: list[Line], select_by: str) -> Line:

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.doctor import recognition_checks, run_folder, run_section
 from experiments.process.files import read_json, replace_file
-from experiments.recognition import outcome
+from experiments.recognition import client_report, outcome
 from experiments.report.figures import PAGE_INCHES, count_axis, label_ends, message, picture
 from experiments.report.footer import footer
 from experiments.report.page import self_contained_html
@@ -159,11 +159,12 @@ def markdown(
         worst,
         "## Speakers, the worst first",
         table(("speaker", "clips", "WER", "CER"), speakers),
+        client_report.section(result),
         "## Data",
         table(SPLIT_COLUMNS, split_rows(data, "words")),
         _tokens(result, settings, data),
         "## How it was made",
-        facts(_made(settings, encoder)),
+        facts(_made(settings, encoder, data)),
         footer(result["provenance"]),
         fold("Files beside this report", FILES),
     ]
@@ -218,12 +219,13 @@ def split_rows(data: dict[str, Any], counted: str) -> list[tuple[Any, ...]]:
     ]
 
 
-def _made(settings: dict[str, Any], encoder: dict[str, Any]) -> list[tuple[str, Any]]:
+def _made(settings: dict[str, Any], encoder: dict[str, Any], data: dict[str, Any]) -> list[tuple[str, Any]]:
     """List the facts that say how the run was made."""
     return [
         ("encoder", f"{encoder['init']} ({encoder['model']})"),
         ("frozen", settings["freeze"]),
         ("head", f"{settings['head_blocks']} blocks, {settings['head_optimizer']}"),
+        *client_report.federation_facts(settings, data),
         ("seed", settings["seed"]),
     ]
 

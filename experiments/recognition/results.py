@@ -3,12 +3,18 @@
 from typing import Any
 
 from experiments.process.files import write_json
-from experiments.recognition import report
+from experiments.recognition import client_report, report
 from experiments.recognition.scoring import Recognised
 from experiments.runs.folder import RunFolder
 
 
-def finish(folder: RunFolder, test: Recognised, chosen: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+def finish(
+    folder: RunFolder,
+    test: Recognised,
+    chosen: dict[str, Any],
+    lines: list[dict[str, Any]],
+    personalised: dict[str, Any] | None,
+) -> None:
     """Write the results of a run into its folder, and print the test error rates.
 
     Args:
@@ -16,6 +22,7 @@ def finish(folder: RunFolder, test: Recognised, chosen: dict[str, Any], lines: l
         test: the test split as the chosen checkpoint recognises it.
         chosen: metrics of the validation whose checkpoint is scored.
         lines: metrics of all validations.
+        personalised: of `personalisation.personalise`, if there is one.
     """
     rates = test.rates()
     result = {
@@ -29,11 +36,15 @@ def finish(folder: RunFolder, test: Recognised, chosen: dict[str, Any], lines: l
         "worst": test.worst(),
         "provenance": folder.provenance,
     }
+    if personalised is not None:
+        result["personalised"] = personalised
     paths = [clip.row.path for clip in test.transcribed.clips]
     report.write_transcripts(folder.path, paths, test.transcribed.texts, test.hypotheses)
     write_json(folder.path / "results.json", result)
     report.write(folder.path)
     print(f"test: WER {100 * rates['wer']:.1f} %, CER {100 * rates['cer']:.1f} %")
+    if personalised is not None:
+        print(client_report.told(personalised))
     if silent := report.blank_phase(folder.path, result):
         print(silent)
     print(f"report: {folder.path / 'report.html'}")

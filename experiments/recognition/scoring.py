@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.data.transcribed import Transcribed
+from experiments.data.transcribed import Transcribed, selected
 from w2v_jax.batch import Sums, Total
 from w2v_jax.config import SAMPLE_RATE_HZ
 from w2v_jax.data.audio import to_float
@@ -144,21 +144,30 @@ class Scorer:
         self._batch, self._window = jax.jit(recognizer.recognise), jax.jit(recognizer.scores)
         self._losses = jax.jit(ctc_losses)
 
-    def recognise(self, state: TrainingState, clips: EvaluationClips, transcribed: Transcribed) -> Recognised:
-        """Transcribe every clip of a split, and score the transcripts."""
+    def recognise(
+        self,
+        state: TrainingState,
+        clips: EvaluationClips,
+        transcribed: Transcribed,
+        among: Sequence[int] | None = None,
+    ) -> Recognised:
+        """Transcribe every clip of a split, or those among some indices, and score the transcripts."""
         hypotheses = [""] * len(transcribed.texts)
-        total = None
-        for indices, batch in clips.batches.in_order():
+        total, asked = None, None if among is None else set(among)
+        batched = None if asked is None else [i for i, index in enumerate(clips.whole) if index in asked]
+        for indices, batch in clips.batches.in_order(batched):
             best, num_frames, sums = self._batch(state.parameters, state.statistics, batch)
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
             best, num_frames = jax.device_get((best, num_frames))
             for index, ids in zip(indices, decode_batch(best, num_frames), strict=False):
                 hypotheses[clips.whole[index]] = self._text(ids)
-        for index in clips.long:
+        for index in clips.long if asked is None else [index for index in clips.long if index in asked]:
             samples = to_float(transcribed.clips[index].samples)
             ids, sums = self._long(state, samples, clips.labels[index])
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
             hypotheses[index] = self._text(ids)
+        if among is not None:
+            transcribed, hypotheses = selected(transcribed, among), [hypotheses[index] for index in among]
         return Recognised(
             transcribed=transcribed,
             hypotheses=hypotheses,

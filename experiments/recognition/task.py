@@ -1,6 +1,7 @@
 """A task of fine-tuning: its head, its labelled speech and its scores; the training loop is the same."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,12 +24,23 @@ class FineTuningTask(Protocol):
     Attributes:
         objective: loss over parameters {"encoder", "head"}; its state is the head's running statistics.
         train: training batches.
-        splits: clips and labels of train, dev and test.
+        splits: clips and labels of train, dev and test, and of `clients.WITHHELD` with --personalise.
+        score_name, lower_is_better: of the score of a few clips, such as "accuracy".
     """
 
     objective: Objective
     train: LabelledBatches
     splits: dict[str, Transcribed]
+    score_name: str
+    lower_is_better: bool
+
+    def one_shape(self) -> LabelledBatches:
+        """Make training batches of which any few clips can be had in one shape."""
+        ...
+
+    def score(self, state: TrainingState, indices: Sequence[int]) -> float:
+        """Score some of the withheld clips, as a share."""
+        ...
 
     def facts(self) -> dict[str, Any]:
         """Summarise the labels for data.json."""
@@ -54,8 +66,13 @@ class FineTuningTask(Protocol):
         """Describe the scores of a validation."""
         ...
 
-    def finish(self, folder: RunFolder, state: TrainingState, lines: list[Line]) -> None:
-        """Score test with the chosen checkpoint, write results and report, and print the scores."""
+    def finish(
+        self, folder: RunFolder, state: TrainingState, lines: list[Line], personalised: Line | None
+    ) -> None:
+        """Score test with the chosen checkpoint, write results and report, and print the scores.
+
+        `personalised` is the result of `personalisation.personalise`, if there is one.
+        """
         ...
 
 

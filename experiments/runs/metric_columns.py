@@ -17,7 +17,7 @@ GROUPS = {
         "round_seconds", "train_seconds", "evaluation_seconds", "audio_seconds", "audio_seconds_a_second",
         "padded_share", "device_rate_share", "bytes_up", "bytes_down",
     ),
-    "progress": ("updates", "epoch"),
+    "progress": ("updates", "epoch", "round"),
 }  # fmt: skip
 PREFIXES = ("heldout", "dev", "probe")
 TRAINING_SECONDS = ("round_seconds", "train_seconds")

@@ -100,7 +100,7 @@ class RunReader:
                 f"{folder / 'config.json'} was written by another command: name a run of w2v-jax pretrain or "
                 "finetune"
             )
-        self._unit = "round" if "rounds" in self._settings else "update"
+        self._unit = "round" if "preset" in self._settings else "update"  # of pretrain alone
         self._task = task_of(self._settings) if self._unit == "round" else None
         self._lines = JsonLines(folder / METRICS)
 

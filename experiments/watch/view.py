@@ -150,7 +150,7 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 
 def described(settings: dict[str, Any]) -> str:
     """Describe a run's settings in a line: those that tell runs apart, and those that are unusual."""
-    parts = _federated(settings) if "rounds" in settings else _recognition(settings)
+    parts = _federated(settings) if "preset" in settings else _recognition(settings)
     for name, usual in (("method", "plain"), ("precision", "fp32")):
         if (value := settings.get(name, usual)) != usual:
             parts.append(value)
@@ -182,6 +182,9 @@ def _recognition(settings: dict[str, Any]) -> list[str]:
     if keywords and settings["labels"] is not None:
         parts.append(f"{settings['labels']:g} % of the labels")
     learnt = f"keywords of column {settings['column']}" if keywords else settings["tokens"]
+    if settings.get("local_steps"):
+        held = "every speaker a client" if settings["clients"] is None else f"{settings['clients']} clients"
+        learnt += f", {held}, {settings['algorithm']}"
     return [*parts, learnt, f"selected by {settings.get('select_by', 'wer')}"]
 
 

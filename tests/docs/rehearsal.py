@@ -57,6 +57,8 @@ def smaller(words: list[str]) -> list[str] | None:
     made_small = SMALLER.get(name, "").split()
     if {"--task", "keywords"} <= set(rest):  # a head without blocks has no width, and is exported
         made_small = made_small[: made_small.index("--head-width")]
+    if name == "finetune" and {"--clients", "--partition"} & set(rest):  # rounds in place of updates
+        made_small = ["--rounds", "2", "--local-steps", "1", *made_small[2:]]
     return [*words, *made_small, *pieces]
 
 

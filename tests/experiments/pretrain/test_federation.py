@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from experiments.federated.warnings import fruitless
 from experiments.pretrain import federation, recipes
 from experiments.pretrain.options import PretrainArguments
 from experiments.pretrain.settings import Settings, resolve
@@ -119,7 +120,7 @@ def test_the_share_of_some_clients_is_known_in_every_round(weights, share):
     ],
 )
 def test_a_round_without_any_update_is_said_with_its_reasons(given, why):
-    said = federation.fruitless(result(4, **given))
+    said = fruitless(result(4, **given))
     assert said is not None
     assert said.startswith("warning: round 3 used no client's update")
     assert why in said
@@ -127,8 +128,8 @@ def test_a_round_without_any_update_is_said_with_its_reasons(given, why):
 
 @pytest.mark.parametrize("given", [{"not_finite": 3}, {"too_large": 1}, {}])
 def test_a_round_with_an_update_needs_no_warning(given):
-    assert federation.fruitless(result(4, **given)) is None
-    assert federation.fruitless(result(0)) is None
+    assert fruitless(result(4, **given)) is None
+    assert fruitless(result(0)) is None
 
 
 def test_only_privacy_under_iid_needs_a_caveat():

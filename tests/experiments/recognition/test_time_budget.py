@@ -79,17 +79,12 @@ class Over:
 def test_training_stops_at_a_validation_when_the_minutes_are_over(monkeypatch):
     """A run of eight updates, with a validation every four, stops and validates once its time is over."""
 
-    class Batches(list):
-        steps_per_epoch = 8
-
     run = object.__new__(Finetuning)
     run.settings = resolve(FinetuneArguments(minutes=1.0)) | {"freeze": "encoder"}
-    run.recipe, run.train_batches = (
-        FINE_TUNING["tiny"],
-        Batches([SimpleNamespace(waveform=np.zeros((1, 16_000)))] * 8),
-    )
+    batch = SimpleNamespace(waveform=np.zeros((1, 16_000)))
+    run.recipe, run.train_batches, run.steps_per_epoch = FINE_TUNING["tiny"], [batch] * 8, 8
     run.updates, run.evaluate_every = 8, 4
-    run._update = lambda state, batch, key, rates: (state, {"skipped": np.zeros(2)})
+    run.update = lambda state, batch, key, rates: (state, {"skipped": np.zeros(2)})
     run.task = SimpleNamespace(
         objective=SimpleNamespace(summarise=lambda sums: {"audio_seconds": 0.75}),
         validate=lambda state: {"loss": 1.0},

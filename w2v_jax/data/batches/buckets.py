@@ -33,6 +33,7 @@ class Buckets:
 
     Attributes:
         bucket_samples: longest clip of every bucket, rising.
+        rows: clips in a batch of every bucket.
         steps_per_epoch: batches of an epoch; the last one of a bucket may have padded rows.
         padded_share: share of an epoch's samples that is padding.
     """
@@ -54,13 +55,13 @@ class Buckets:
         self.bucket_samples: list[int] = sorted({int(edge) for edge in edges})
         bucket = np.searchsorted(self.bucket_samples, ordered)
         self._members = [np.flatnonzero(bucket == index) for index in range(len(self.bucket_samples))]
-        self._rows = [max(1, batch_samples // length) for length in self.bucket_samples]
-        batches = [-(-len(held) // rows) for held, rows in zip(self._members, self._rows, strict=True)]
+        self.rows = [max(1, batch_samples // length) for length in self.bucket_samples]
+        batches = [-(-len(held) // rows) for held, rows in zip(self._members, self.rows, strict=True)]
         self._plan = np.array([(b, i) for b, count in enumerate(batches) for i in range(count)])
         self.steps_per_epoch = len(self._plan)
         slots = sum(
             count * rows * length
-            for count, rows, length in zip(batches, self._rows, self.bucket_samples, strict=True)
+            for count, rows, length in zip(batches, self.rows, self.bucket_samples, strict=True)
         )
         self.padded_share = 1.0 - float(ordered.sum()) / slots
         self._epoch = functools.lru_cache(maxsize=2)(self._shuffle)
@@ -74,7 +75,7 @@ class Buckets:
         return rng.permutation(self._plan), [rng.permutation(held) for held in self._members]
 
     def _choice(self, epoch: int, bucket: int, number: int, members: list[np.ndarray]) -> Choice:
-        rows = self._rows[bucket]
+        rows = self.rows[bucket]
         return Choice(epoch, bucket, rows, self._order[members[bucket][number * rows : (number + 1) * rows]])
 
     def __getitem__(self, step: int) -> Choice:
@@ -83,7 +84,14 @@ class Buckets:
         bucket, number = plan[place]
         return self._choice(epoch, int(bucket), int(number), members)
 
-    def in_order(self) -> Iterator[Choice]:
-        """Give every clip once, unshuffled."""
-        for bucket, number in self._plan:
-            yield self._choice(0, int(bucket), int(number), self._members)
+    def in_order(self, among: Sequence[int] | None = None) -> Iterator[Choice]:
+        """Give every clip once, unshuffled.
+
+        Args:
+            among: indices of the clips to give; None gives all.
+        """
+        for bucket, members in enumerate(self._members):
+            rows = self.rows[bucket]
+            held = members if among is None else members[np.isin(self._order[members], among)]
+            for start in range(0, len(held), rows):
+                yield Choice(0, bucket, rows, self._order[held[start : start + rows]])

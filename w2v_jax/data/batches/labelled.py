@@ -64,9 +64,29 @@ class LabelledBatches:
     def __getitem__(self, step: int) -> LabelledBatch:
         return self._make(self._buckets[step])
 
-    def in_order(self) -> Iterator[tuple[list[int], LabelledBatch]]:
-        """Give every clip once, with the indices of the clips in each batch."""
-        for choice in self._buckets.in_order():
+    @property
+    def most_rows(self) -> int:
+        """The clips that a batch of the first bucket holds, which has the shortest clips."""
+        return self._buckets.rows[0]
+
+    def of(self, indices: Sequence[int], epoch: int) -> LabelledBatch:
+        """Make a batch of some clips, augmented as in an epoch; all clips have to be in one bucket.
+
+        Args:
+            indices: into the clips, at most `most_rows` of them.
+            epoch: from 0.
+        """
+        assert len(self._buckets.rows) == 1
+        assert len(indices) <= self.most_rows
+        return self._make(Choice(epoch, 0, self.most_rows, np.asarray(indices, int)))
+
+    def in_order(self, among: Sequence[int] | None = None) -> Iterator[tuple[list[int], LabelledBatch]]:
+        """Give every clip once, with the indices of the clips in each batch.
+
+        Args:
+            among: indices of the clips to give; None gives all.
+        """
+        for choice in self._buckets.in_order(among):
             yield [int(index) for index in choice.indices], self._make(choice)
 
     def _make(self, choice: Choice) -> LabelledBatch:
