@@ -96,7 +96,9 @@ def render() -> str:
         lines += [f"## {task}", ""]
         lines += [about, ""] if about else []
         for module, names in modules.items():
-            lines += [f"### [{module}](../../{module.replace('.', '/')}.py)", ""]
+            path = module.replace(".", "/")
+            path += "/__init__.py" if (ROOT / path).is_dir() else ".py"
+            lines += [f"### [{module}](../../{path})", ""]
             for name in names:
                 node = find(module, name)
                 lines.append(f"- `{signature(node)}`: {summary(node)}")
