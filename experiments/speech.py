@@ -9,6 +9,13 @@ from w2v_jax.config import ModelConfig
 from w2v_jax.data.common_voice import Utterance
 from w2v_jax.objective.pretraining import Objective, pretraining_objective
 
+# The options of `w2v-jax pretrain` that say which data clients have and how much of them they hear.
+OPTIONS = (
+    *("model", "objective", "clients", "partition", "dirichlet_alpha", "dirichlet_column", "split"),
+    *("exclude_speakers_of", "heldout_speakers", "local_steps", "local_epochs", "batch_size", "crop_seconds"),
+    *("corruption", "corrupted_clients", "seed"),
+)
+
 
 class SpeechSource(clients.SpeechClients):
     """A ClientSource of a speech corpus.
@@ -42,13 +49,14 @@ def speech_source(data: str | Path | None = None, **options: Any) -> SpeechSourc
     Args:
         data: folder of a Common Voice locale, its parent or a prepared data set; None makes a synthetic
             corpus, which is no speech.
-        options: options of `w2v-jax pretrain` by name, such as model, clients, partition, local_steps,
-            local_epochs, batch_size, crop_seconds, heldout_speakers and seed.
+        options: those options of `w2v-jax pretrain` that OPTIONS names.
 
     Raises:
         UserError: the corpus cannot be read, has too little for the clients, or an option is out of range.
-        TypeError: there is no such option.
+        TypeError: an option has nothing to do with data, or is none.
     """
+    if unread := [name for name in options if name not in OPTIONS]:
+        raise TypeError(f"speech_source does not read {unread[0]}; it reads {', '.join(OPTIONS)}")
     folder = None if data is None else Path(data)
     held = settings.Settings(**settings.resolve(PretrainArguments(data=folder, **options)))
     config = ModelConfig.from_dict(dict(held.model_config))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from fed.aggregation import LogWeight, fedavg
-from fed.protocols import PyTree
+from fed.protocols import FederationError, PyTree
 
 
 class Server(NamedTuple):
@@ -129,7 +129,8 @@ class Algorithm(NamedTuple):
     Attributes:
         server_init: parameters -> the state that the server keeps.
         client_init: (training, parameters) -> the state that a client keeps from round to round, before
-            its first one; None for clients that keep nothing. Without it nothing grows with the population.
+            its first one; None for clients that keep nothing. The parameters are those that the run began
+            with. Without it nothing grows with the population.
         broadcast: (server, key) -> the parameters that clients begin with; None sends the server's own.
         begin: (training, server, kept) -> Start. `server` has the parameters that were sent, and `kept` is
             the client's state, or () where clients keep nothing.
@@ -157,6 +158,22 @@ class Algorithm(NamedTuple):
     server_step: Callable[[Server, Combined], Server] = apply_update
     bytes_down: Callable[[PyTree], int] = array_bytes
     bytes_up: Callable[[PyTree], int] = array_bytes
+
+
+def check_range(name: str, value: float | int, holds: bool, words: str) -> None:
+    """Refuse a setting that is out of its range.
+
+    Args:
+        name: of the setting.
+        value: as given.
+        holds: whether it is in its range.
+        words: the range.
+
+    Raises:
+        FederationError: it is not.
+    """
+    if not holds:
+        raise FederationError(f"{name} has to be {words}, got {value:g}")
 
 
 def update_of(message: PyTree) -> PyTree:

@@ -205,6 +205,11 @@ def _on_rounds(objective: Any, few: Few, algorithm: Any, optimizer: Any) -> Iter
             "fed.algorithms.scaffold()"
         )
     one = called("a round", _rounds, objective, few, algorithm, optimizer, Layout(1, 1))
+    if one.not_finite and len(one.skipped) < len(one.clients):
+        yield (
+            f"the update or message of client {one.not_finite[0]} is not finite and does not count: look at "
+            "its data, and at the algorithm's message"
+        )
     if one.skipped and len(one.skipped) == len(one.clients):
         yield (
             f"no client's update counted in a round ({len(one.not_finite)} of {len(one.clients)} are not "

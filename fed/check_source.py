@@ -87,16 +87,20 @@ class Few:
         return held._replace(num_steps=min(held.num_steps, MAX_STEPS), loss_from_step=0)
 
     def client_batches(self, client_id: str, round_index: int) -> Iterator[PyTree]:
-        return called(
-            f"source.client_batches({client_id!r}, {round_index})",
-            lambda: iter(self._source.client_batches(client_id, round_index)),
-        )
+        what = f"source.client_batches({client_id!r}, {round_index})"
+        batches = called(what, lambda: iter(self._source.client_batches(client_id, round_index)))
+        while (
+            batch := called(what, next, batches, None)
+        ) is not None:  # a generator fails at its first batch
+            yield batch
 
     def first_batch(self) -> PyTree:
-        """The first batch as the objective sees it."""
+        """Read the first batch as the objective sees it."""
         batch = next(self.client_batches(self._names[0], 0))
         resident = getattr(self, "resident", None)
-        return batch if resident is None else resident.read(resident.data, batch)
+        if resident is None:
+            return batch
+        return called("source.resident.read(data, batch)", resident.read, resident.data, batch)
 
 
 def kind(value: Any) -> str:

@@ -15,6 +15,8 @@ import numpy as np
 
 from fed.protocols import FederationError, PyTree
 
+INITIAL = "initial.npz"  # the state before a client's first round
+
 
 class ClientStates:
     """The states of a population's clients, all of one structure.
@@ -36,7 +38,8 @@ class ClientStates:
         Args:
             initial: the state before a client's first round.
             folder: where `save` writes; None keeps everything in memory and saves nothing.
-            on_disk: write every state as soon as it changes, and hold none in memory.
+            on_disk: write every state as soon as it changes, and hold none in memory. Processes that do not
+                write hold the states in memory all the same.
             writes: False for the other ones of several processes that share the folder: they read from it.
 
         Raises:
@@ -55,13 +58,27 @@ class ClientStates:
 
         Args:
             round_index: number of finished rounds.
+
+        Raises:
+            FederationError: rounds are finished, and the folder lacks what clients kept.
         """
         self._held.clear()
         self._unsaved.clear()
         self._rounds.clear()
-        if self._folder is None or not self._folder.exists():
+        if self._folder is None:
             return
-        for client in self._folder.iterdir():
+        first = self._folder / INITIAL
+        if first.exists():
+            # The algorithm may make it of the model's values, which the run no longer has.
+            self._initial = self._read(first, "a client before its first round")
+        elif round_index:
+            raise FederationError(
+                f"{self._folder} lacks {INITIAL}, and so what clients kept until round {round_index}: copy "
+                "the folder with its run, or begin another run"
+            )
+        elif self._writes:
+            self._store(first, self._initial)
+        for client in [path for path in self._folder.glob("*") if path.is_dir()]:
             rounds = sorted(int(path.stem) for path in client.glob("*.npz") if path.stem.isdigit())
             for late in [held for held in rounds if held > round_index and self._writes]:
                 (client / f"{late}.npz").unlink()
@@ -114,19 +131,24 @@ class ClientStates:
         rounds = self._rounds.get(_name(client))
         if not rounds:
             return self._initial
-        path = self._path(_name(client)) / f"{rounds[-1]}.npz"
+        return self._read(self._path(_name(client)) / f"{rounds[-1]}.npz", f"client {client}")
+
+    def _read(self, path: Path, whose: str) -> PyTree:
         leaves, structure = jax.tree.flatten(self._initial)
         try:
             with np.load(path, allow_pickle=False) as held:
                 found = [held[str(index)] for index in range(len(leaves))]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise FederationError(
-                f"the state of client {client} in {path} cannot be read: {error}"
-            ) from error
+            raise FederationError(f"the state of {whose} in {path} cannot be read: {error}") from error
+        # NumPy writes bfloat16 as bytes without a type.
+        found = [
+            leaf.view(like.dtype) if leaf.dtype.kind == "V" and leaf.itemsize == like.itemsize else leaf
+            for leaf, like in zip(found, leaves, strict=True)
+        ]
         for leaf, like in zip(found, leaves, strict=True):
             if leaf.shape != like.shape or leaf.dtype != like.dtype:
                 raise FederationError(
-                    f"the state of client {client} in {path} is {leaf.dtype}{list(leaf.shape)} where "
+                    f"the state of {whose} in {path} is {leaf.dtype}{list(leaf.shape)} where "
                     f"{like.dtype}{list(like.shape)} is wanted: it belongs to another algorithm or model"
                 )
         return jax.tree.unflatten(structure, found)
@@ -134,14 +156,20 @@ class ClientStates:
     def _write(self, client: str, state: PyTree, round_index: int) -> None:
         name = _name(client)
         folder = self._path(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / "partial"
-        with partial.open("wb") as file:
-            np.savez(file, **{str(index): leaf for index, leaf in enumerate(jax.tree.leaves(state))})
-        os.replace(partial, folder / f"{round_index}.npz")
+        if not (first := folder.parent / INITIAL).exists():
+            self._store(first, self._initial)
+        self._store(folder / f"{round_index}.npz", state)
         rounds = self._rounds.setdefault(name, [])
         if not rounds or rounds[-1] != round_index:
             rounds.append(round_index)
+
+    def _store(self, path: Path, state: PyTree) -> None:
+        """Write a state whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name("partial")
+        with partial.open("wb") as file:
+            np.savez(file, **{str(index): leaf for index, leaf in enumerate(jax.tree.leaves(state))})
+        os.replace(partial, path)
 
     def _path(self, name: str) -> Path:
         assert self._folder is not None

@@ -1,6 +1,6 @@
 """Records of a round: its settings, its layout on the devices, and the report on each client.
 
-The client axis itself is in `fed.programs`.
+The client axis itself is in `fed.round_functions`.
 """
 
 import enum
@@ -85,7 +85,7 @@ class Verdict(enum.IntEnum):
 
     ACCEPTED = 0
     NOTHING_LEARNT = 1  # its loss has no weight
-    NOT_FINITE = 2  # its loss, its weight, its update, its message or its objective state
+    NOT_FINITE = 2  # its loss, weight, update, message, objective state, or what it would keep
     TOO_LARGE = 3  # its update's norm
 
 

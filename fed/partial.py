@@ -4,8 +4,9 @@
 
     part = train_only(objective, ["layers/attention/*"])
     trained, frozen = part.split(parameters, key)
+    state = server.init(part, algorithm, key)._replace(parameters=trained)
     simulation.Simulation(LocalTraining(part, ...), algorithm, WithFrozen(source, frozen), ...)
-    parameters = part.merge(trained, frozen)
+    parameters = part.merge(state.parameters, frozen)  # of the last round
 
 The trained parameters are those of the server. The frozen ones stay on the devices, one copy for all
 clients of a device.

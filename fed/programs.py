@@ -1,6 +1,6 @@
 """The jitted programs of a round, and where their arrays are on the mesh of devices.
 
-Each lane is one device and holds `chunk` clients side by side.
+Each lane is one device, or several with shards, and holds `chunk` clients side by side.
 """
 
 import functools

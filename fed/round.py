@@ -129,6 +129,7 @@ def run_round(
     count, stacked = len(trained.clients), trained.stacked
     if not programs.streamed and not stacked:
         stacked = [_no_messages(engine, *model)]
+    stacked = _padded(stacked) if stacked else stacked
     population = engine.population or count
     new_server, sums, norm = step_server(programs, server, trained.totals, stacked, population, **keys)
     empty = np.zeros(0, np.float32)
@@ -276,6 +277,14 @@ def _put_back(states: ClientStates | None, members: list[str], folded: Folded, r
     kept, verdicts = fetch((folded.kept, folded.report.verdict))
     rows = np.flatnonzero(verdicts[: len(members)] == Verdict.ACCEPTED)
     states.put([members[row] for row in rows], jax.tree.map(lambda leaf: leaf[rows], kept), round_index + 1)
+
+
+def _padded(stacked: list[tuple[PyTree, jax.Array]]) -> list[tuple[PyTree, jax.Array]]:
+    """Add empty groups up to a power of two, so that cohorts of many sizes share few compiled programs."""
+    wanted = 1 << (len(stacked) - 1).bit_length()
+    messages, log_weights = stacked[-1]
+    empty = (jax.tree.map(jnp.zeros_like, messages), jnp.full_like(log_weights, -jnp.inf))
+    return stacked + [empty] * (wanted - len(stacked))
 
 
 def _no_messages(engine: Engine, sent: Server, objective_state: PyTree) -> tuple[PyTree, jax.Array]:

@@ -124,7 +124,9 @@ class RoundFunctions:
             messages, log_weights = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *stacked)
             message = algorithm.combine(messages, log_weights)
             message = jax.tree.map(lambda leaf: jnp.where(accumulator.weight > 0, leaf, 0), message)
-        combined = Combined(message, totals.clients.sum(), population)
+        # The number that answered would reveal the size of a private cohort.
+        clients = totals.clients.sum() if privacy is None else jnp.float32(privacy.expected_clients)
+        combined = Combined(message, clients, population)
         new = server.step(algorithm, state, combined, change)
         if privacy is None:
             # Without any update the model stays as it is: momentum alone must not move it.
@@ -163,7 +165,7 @@ class RoundFunctions:
     def _send(self, sent: Server, state: ClientState, number, key) -> tuple[PyTree, PyTree]:
         """One client's (message, new state)."""
         steps, rates = state.done
-        counted = jnp.maximum(steps, 1.0)  # of padding nothing counts, and it must not divide by zero
+        counted = jnp.maximum(steps, 1.0)  # padding has no steps; this avoids a division by zero
         return self.settings.algorithm.message(
             Trained(
                 state.parameters,

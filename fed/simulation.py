@@ -35,8 +35,9 @@ class RoundResult(NamedTuple):
         losses: the mean loss of each client over the steps that its plan reports, which the rule of
             aggregation sees.
         round_losses: the mean loss of each client over all its local steps, as in `sums`.
-        weights: the factor of each client's update in the server's update; 0 for skipped clients. They sum
-            to one, except under privacy, where each is 1 / `Privacy.expected_clients`.
+        weights: the weight of each client in the mean of messages; 0 for skipped clients. They sum to one,
+            except under privacy, where each is 1 / `Privacy.expected_clients`. An algorithm that combines
+            messages itself, such as a median, may give clients other shares.
         skipped: clients whose update was left out: not finite, too large, or nothing learnt.
         not_finite, too_large: the skipped clients whose update was not finite, or too large.
         dropped, late: invited clients that did not answer, or not in time; they are not in `clients`.
@@ -81,7 +82,7 @@ class Simulation(NamedTuple):
         keep_models: round index from 0 -> whether the result has the clients' models.
         attend: which invited clients answer in time.
         states: what clients keep between rounds, from `client_states`; None makes a store in memory, where
-            the algorithm needs one.
+            the algorithm needs one. A run that continues needs the store that it began with.
         warn: told in a line of a round in which no client's update counted.
     """
 
@@ -219,9 +220,14 @@ def run(simulation: Simulation, server: ServerState, num_rounds: int) -> Iterato
         One result per round. The next round consumes its `server`: copy what is to be kept.
 
     Raises:
-        FederationError: there are no clients, a client has fewer batches than steps, or a private round
-            has a client twice.
+        FederationError: there are no clients, a client has fewer batches than steps, a private round has a
+            client twice, or a run continues without what its clients keep.
     """
+    if simulation.algorithm.client_init and simulation.states is None and int(server.round_index) > 0:
+        raise FederationError(
+            f"the state after round {int(server.round_index)} cannot go on alone, as clients of this "
+            "algorithm keep a state: give Simulation(states=...) the store that the earlier rounds filled"
+        )
     engine = prepare(simulation, server)
     for round_index in range(int(server.round_index), num_rounds):
         attendance = simulation.attend(round_index, simulation.sampler(round_index))

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,15 +87,16 @@ def _build(settings: AlgorithmSettings) -> Algorithm:
         return made
     parameters = inspect.signature(made).parameters
     _check_taken(settings, parameters, options)
-    given = dict(options)
+    given = {name: _checked(settings, name, value, parameters) for name, value in options.items()}
     if RULE in parameters:
         given[RULE] = aggregation.RULES[settings.aggregation](settings.temperature)
     if OPTIMIZER in parameters:
         given[OPTIMIZER] = _server_optimizer(settings)
     try:
         algorithm = made(**given)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"--algorithm {settings.algorithm}: {error}") from error
+    except Exception as error:  # of the user's own function, or of a value that is out of range
+        what = str(error) if isinstance(error, FederationError) else f"{type(error).__name__}: {error}"
+        raise UsageError(f"--algorithm {settings.algorithm}: {what}") from error
     if not isinstance(algorithm, Algorithm):
         raise UsageError(
             f"--algorithm {settings.algorithm} gives a {type(algorithm).__name__}: it has to be a "
@@ -137,8 +139,8 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    if text in ("true", "false"):
-        return text == "true"
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     for kind in (int, float):
         try:
             value = kind(text)
@@ -172,6 +174,23 @@ def _check_taken(settings: AlgorithmSettings, parameters: Mapping[str, Any], opt
             raise UsageError(f"--algorithm {settings.algorithm} has no option {name}; it takes {takes}")
 
 
+def _checked(settings: AlgorithmSettings, name: str, value: Any, parameters: Mapping[str, Any]) -> Any:
+    """Check an option's value against the parameter's default."""
+    default = parameters[name].default if name in parameters else inspect.Parameter.empty
+    kinds: dict[type, tuple[tuple[type, ...], str]] = {
+        bool: ((bool,), "true or false"),
+        int: ((int,), "a whole number"),
+        float: ((int, float), "a number"),
+    }
+    if default is None:
+        raise UsageError(f"--algorithm {settings.algorithm}: {name} cannot be given on the command line")
+    allowed, words = kinds.get(type(default), ((object,), ""))
+    is_number = bool not in allowed and object not in allowed
+    if not isinstance(value, allowed) or (is_number and isinstance(value, bool)):
+        raise UsageError(f"--algorithm-options {name} of {settings.algorithm} is {words}, got {value}")
+    return value
+
+
 def _find(name: str) -> Algorithm | Callable[..., Any]:
     if name in ALGORITHMS:
         return ALGORITHMS[name]
@@ -180,10 +199,14 @@ def _find(name: str) -> Algorithm | Callable[..., Any]:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.path.insert(0, str(path.parent))  # for files beside it
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's own file: any error is theirs to read, in one line
         raise UsageError(f"--algorithm {name}: {path} fails: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(path.parent))
     held = getattr(module, attribute, None)
     if held is None or not (callable(held) or isinstance(held, Algorithm)):
         names = [

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,8 @@ def _from_run(init: str) -> Source:
         "pretraining": {
             name: run.settings.get(name)
             for name in ("preset", "aggregation", "temperature", "rounds", "seed", "data", "crop_seconds")
-        },
+        }
+        | _algorithm(run.settings),
         "round": run.round_index,
     }
     if ORIGINS not in run.settings:
@@ -247,3 +249,9 @@ def fingerprint(parameters: Parameters) -> str:
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()
+
+
+def _algorithm(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Name a federated algorithm other than averages, which descriptions of older runs lack."""
+    name = settings.get("algorithm", "fedavg")
+    return {} if name == "fedavg" else {"algorithm": name}

@@ -18,6 +18,7 @@ from experiments.report.footer import footer
 from experiments.report.tables import table
 from experiments.report.units import percent
 from experiments.report.writer import write_report
+from experiments.runs.algorithm_name import algorithm_name
 from experiments.runs.folder import read_config
 from experiments.runs.metric_columns import series
 from experiments.runs.tasks import (
@@ -83,7 +84,7 @@ def read_run(folder: Path) -> Run:
     settings = config["settings"]
     label = settings["preset"]
     if label != "centralised":
-        label += f", {settings['aggregation']}"
+        label += f", {algorithm_name(settings)}"
     if (corruption := settings.get("corruption", "none")) != "none":
         label += f", {corruption}"
     if task.objective != "wav2vec2":

@@ -1,11 +1,13 @@
 """A federated run's settings -> who is invited, who answers, how updates are combined and how privately."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from experiments.federated.algorithm import AlgorithmSettings, build
+from experiments.options.errors import UsageError
 from experiments.pretrain.settings import Settings
 from fed import attendance, sampling
 from fed.algorithm import Algorithm
@@ -23,20 +25,14 @@ def algorithm(settings: Settings) -> Algorithm:
     Raises:
         UsageError: there is no such algorithm, or it does not take one of the settings.
     """
-    return build(
-        AlgorithmSettings(
-            algorithm=settings.algorithm,
-            options=settings.algorithm_options,
-            aggregation=settings.aggregation,
-            temperature=settings.temperature,
-            server_optimizer=settings.server_optimizer,
-            server_learning_rate=settings.server_learning_rate,
-            proximal=settings.proximal,
-            compress_up=settings.compress_up,
-            compress_down=settings.compress_down,
-            error_feedback=settings.error_feedback,
+    names = [field.name for field in dataclasses.fields(AlgorithmSettings) if field.name != "options"]
+    held = {name: getattr(settings, name) for name in names}
+    found = build(AlgorithmSettings(options=settings.algorithm_options, **held))
+    if settings.client_states != "memory" and found.client_init is None:
+        raise UsageError(
+            f"--client-states has no meaning with --algorithm {settings.algorithm}: its clients keep nothing"
         )
-    )
+    return found
 
 
 def asked_per_round(settings: Settings, clients: int) -> int:

@@ -1,4 +1,4 @@
-"""Which values and combinations of the options of `w2v-jax pretrain` are refused. Imports no jax."""
+"""Refuse values and combinations of the options of `w2v-jax pretrain`. Imports no jax."""
 
 import math
 from collections.abc import Sequence
@@ -72,6 +72,8 @@ def _check_combinations(options: PretrainArguments) -> None:
         raise UsageError("--keep-best probe needs --probe-every and --probe-data")
     if not options.error_feedback and options.compress_up is None:
         raise UsageError("--no-error-feedback has a meaning with --compress-up alone")
+    if options.algorithm == "mime-lite" and options.optimizer != "sgd":
+        raise UsageError("--algorithm mime-lite needs clients with plain SGD: add --optimizer sgd")
     if options.corruption == "none" and _changed(options, ["corrupted_clients"]):
         raise UsageError("--corrupted-clients has a meaning with --corruption noise, clip or quiet alone")
 

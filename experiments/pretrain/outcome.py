@@ -6,6 +6,7 @@ from typing import Any
 from experiments.report.prose import from_to, listed
 from experiments.report.statistics import differs
 from experiments.report.units import duration, percent
+from experiments.runs.algorithm_name import algorithm_name
 from experiments.runs.tasks import (
     CODE_SHARE,
     HELDOUT,
@@ -68,7 +69,7 @@ def _trained(task: Task, lines: Sequence[Line], settings: Line, clips: Line) -> 
         return f"{model}, on all clients' speakers at once, for {rounds} stretches as long as a round."
     return (
         f"{model}: {settings['clients_per_round']} of {len(clips['clients'])} simulated clients took part in "
-        f"each of {rounds} rounds, and `{settings['aggregation']}` combined their models."
+        f"each of {rounds} rounds, and `{algorithm_name(settings)}` combined their models."
     )
 
 
@@ -175,7 +176,8 @@ def missing_updates(lines: Sequence[Line]) -> str:
         "were not finite or learnt from nothing": count("skipped_clients") - large,
     }
     told = [f"{number:,} {why}" for why, number in reasons.items() if number]
-    return f"Of {count('clients') + dropped + late:,} client updates, {listed(told)}." if told else ""
+    asked = count("clients") + dropped + late
+    return f"{asked:,} client updates were asked for: {listed(told)}." if told else ""
 
 
 def _unused_rounds(lines: Sequence[Line]) -> str:

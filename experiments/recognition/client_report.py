@@ -55,7 +55,9 @@ def told(found: Line) -> str:
 
 def _change(gain: float) -> str:
     """Say by how much a score is better or worse."""
-    return f"{100 * abs(gain):.1f} points {'better' if gain >= 0 else 'worse'}"
+    if gain == 0:
+        return "unchanged"
+    return f"{100 * abs(gain):.1f} points {'better' if gain > 0 else 'worse'}"
 
 
 def section(result: Line) -> str:

@@ -43,7 +43,7 @@ def finish(
         test: the test split as the chosen checkpoint names its classes.
         chosen: metrics of the validation whose checkpoint is scored.
         lines: metrics of all validations.
-        personalised: of `personalisation.personalise`, if there is one.
+        personalised: of `personalisation.personalised`, if there is one.
     """
     scores = test.scores()
     result = {

@@ -162,7 +162,10 @@ def _losses(lines: Sequence[Line], unit: str) -> str:
 def _skipped(lines: Sequence[Line]) -> str:
     """Count the updates that were left out; empty if none was."""
     skipped = sum(line.get("skipped_updates") or 0 for line in lines)
-    return f"{skipped:,} updates were left out because they were not finite." if skipped else ""
+    why = "they were not finite"
+    if any("skipped_clients" in line for line in lines):
+        why += ", or their clients learnt nothing"
+    return f"{skipped:,} updates were left out because {why}." if skipped else ""
 
 
 def _worst(words: str, rows: Iterable[Line], title: str, name: str) -> str:

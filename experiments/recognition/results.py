@@ -22,7 +22,7 @@ def finish(
         test: the test split as the chosen checkpoint recognises it.
         chosen: metrics of the validation whose checkpoint is scored.
         lines: metrics of all validations.
-        personalised: of `personalisation.personalise`, if there is one.
+        personalised: of `personalisation.personalised`, if there is one.
     """
     rates = test.rates()
     result = {

@@ -71,7 +71,7 @@ class FineTuningTask(Protocol):
     ) -> None:
         """Score test with the chosen checkpoint, write results and report, and print the scores.
 
-        `personalised` is the result of `personalisation.personalise`, if there is one.
+        `personalised` is the result of `personalisation.personalised`, if there is one.
         """
         ...
 

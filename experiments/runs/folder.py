@@ -84,7 +84,7 @@ class RunFolder:
         self, config: dict[str, Any], absent: dict[str, Any], keeps: Sequence[str], may_grow: str | None
     ) -> None:
         """Compare the settings with those in the folder; only the process that writes refuses others."""
-        settings, held = self.settings, upgraded(absent | config["settings"])
+        settings, held = self.settings, upgraded(json.loads(json.dumps(absent)) | config["settings"])
         settings |= {name: held[name] for name in keeps if name in held}
         if held == settings or not self.writes:
             return

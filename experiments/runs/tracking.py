@@ -102,11 +102,11 @@ class Tracker:
         try:
             importlib.import_module(self._library).finish()  # ends it for the library's own clean-up too
         except Exception as error:
-            self._fail("cannot end its run", error)
+            self._say(f"--track {self._library} cannot end its run: {_one_line(error)}")
         if self._unsent:
             self._say(
-                f"--track {self._library}: {self._unsent} lines were not sent; metrics.jsonl has them, and "
-                "the same command sends them when it continues the run"
+                f"--track {self._library}: lines not sent: {self._unsent}; metrics.jsonl has them, and the "
+                "same command sends them when it continues the run"
             )
 
     def _fail(self, what: str, error: Exception) -> None:

@@ -15,6 +15,7 @@ from experiments.doctor import run_folder
 from experiments.doctor.diagnosis import diagnose
 from experiments.doctor.healthy_ranges import standing
 from experiments.report.units import duration
+from experiments.runs.algorithm_name import algorithm_name
 from experiments.runs.metric_columns import pace_text
 from experiments.runs.tasks import (
     CODE_SHARE,
@@ -160,7 +161,7 @@ def described(settings: dict[str, Any]) -> str:
 def _federated(settings: dict[str, Any]) -> list[str]:
     parts = [settings["model"], settings["preset"]]
     if settings["preset"] != "centralised":
-        parts.append(settings["aggregation"])
+        parts.append(algorithm_name(settings))
         of = "" if settings["clients"] is None else f" of {settings['clients']}"
         parts.append(f"{settings['clients_per_round']}{of} clients a round")
     if (optimizer := settings.get("server_optimizer", "fedavg")) != "fedavg":
@@ -268,7 +269,8 @@ def _remarks(run: RunState) -> list[str]:
     last, remarks = run.lines[-1], []
     if run.unit == "update":
         skipped = sum(line.get("skipped_updates") or 0 for line in run.lines)
-        return [f"updates skipped because their gradients were not finite: {skipped}", *_pace(run)]
+        why = "not finite, or nothing learnt" if "skipped_clients" in last else "gradients not finite"
+        return [f"updates skipped: {skipped} ({why})", *_pace(run)]
     if run.settings["preset"] != "centralised":
         lost = {name: [line.get(f"{name}_clients") or 0 for line in run.lines] for name in LOST}
         counts = ", ".join(f"{sum(held)} {name.replace('_', ' ')}" for name, held in lost.items())

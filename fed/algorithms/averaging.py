@@ -7,7 +7,7 @@ import optax
 
 from fed import aggregation
 from fed.aggregation import LogWeight
-from fed.algorithm import Algorithm, Combined, LocalStep, Server, optimizer_step, update_of
+from fed.algorithm import Algorithm, Combined, LocalStep, Server, check_range, optimizer_step, update_of
 from fed.protocols import PyTree
 
 
@@ -47,6 +47,8 @@ def fedprox(
         mu: strength of the pull, not negative.
         rule, server_optimizer: as for `averaging`.
     """
+
+    check_range("mu", mu, mu >= 0, "not negative")
 
     def gradient(step: LocalStep, memory: PyTree) -> tuple[PyTree, PyTree]:
         pulled = jax.tree.map(

@@ -5,14 +5,14 @@ from typing import Any
 import optax
 
 from fed import aggregation
-from fed.algorithm import Algorithm, Server, Start, Trained
+from fed.algorithm import Algorithm, Server, Start, Trained, check_range
 from fed.algorithms.averaging import averaging
 from fed.protocols import PyTree
 
 
 def diloco(rate: float = 0.7, momentum: float = 0.9, keep_optimizer: bool = True) -> Algorithm:
     """Make DiLoCo. Its inner optimizer is `LocalTraining.optimizer`: AdamW in the paper, Muon in MuLoCo
-    (`optax.contrib.scale_by_muon`, arXiv 2505.23725). All clients count alike.
+    (arXiv 2505.23725), which is not shipped here. All clients count alike.
 
     Args:
         rate: of the outer optimizer.
@@ -20,6 +20,8 @@ def diloco(rate: float = 0.7, momentum: float = 0.9, keep_optimizer: bool = True
         keep_optimizer: a client keeps the state of its inner optimizer from round to round. Without it
             clients keep nothing, as in Photon (arXiv 2411.02908).
     """
+    check_range("rate", rate, rate > 0, "above 0")
+    check_range("momentum", momentum, 0 <= momentum < 1, "at least 0 and below 1")
     held = averaging(aggregation.uniform, optax.sgd(rate, momentum=momentum, nesterov=True))
     if not keep_optimizer:
         return held

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fed import aggregation
-from fed.algorithm import Algorithm, Combined, LocalStep, Server, Start, Trained
+from fed.algorithm import Algorithm, Combined, LocalStep, Server, Start, Trained, check_range
 from fed.protocols import PyTree
 
 
@@ -16,6 +16,8 @@ def feddyn(alpha: float = 0.01) -> Algorithm:
     Args:
         alpha: strength of the regularisation, above 0.
     """
+
+    check_range("alpha", alpha, alpha > 0, "above 0")
 
     def zeros(parameters: PyTree) -> PyTree:
         return jax.tree.map(jnp.zeros_like, parameters)

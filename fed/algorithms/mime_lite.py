@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fed.algorithm import Algorithm, Combined, LocalStep, Server, Start, Trained
+from fed.algorithm import Algorithm, Combined, LocalStep, Server, Start, Trained, check_range
 from fed.protocols import PyTree
 
 
@@ -23,6 +23,7 @@ def mime_lite(
         base: without its learning rate; None takes momentum of 0.9.
         server_learning_rate: factor of the mean update.
     """
+    check_range("server_learning_rate", server_learning_rate, server_learning_rate > 0, "above 0")
     optimizer = optax.trace(0.9) if base is None else base
 
     def advance(gradients: PyTree, state: PyTree, parameters: PyTree) -> tuple[PyTree, PyTree]:

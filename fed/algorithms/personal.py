@@ -98,6 +98,7 @@ def personal(algorithm: Algorithm, is_local: Predicate) -> Algorithm:
     return algorithm._replace(
         server_init=server_init,
         client_init=client_init,
+        bytes_down=lambda parameters: algorithm.bytes_down(shared(parameters)),
         broadcast=None if algorithm.broadcast is None else broadcast,
         begin=begin,
         gradient=gradient,

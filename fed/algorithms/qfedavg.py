@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fed import aggregation
-from fed.algorithm import Algorithm, Combined, LocalStep, Server, Start, Trained
+from fed.algorithm import Algorithm, Combined, LocalStep, Server, Start, Trained, check_range
 from fed.protocols import PyTree
 
 
@@ -19,6 +19,8 @@ def qfedavg(q: float = 1.0) -> Algorithm:
     Args:
         q: not negative; more is fairer.
     """
+
+    check_range("q", q, q >= 0, "not negative")
 
     def begin(training: Any, server: Server, kept: PyTree) -> Start:
         nothing = (jnp.float32(0.0), jnp.float32(0.0))

@@ -1,4 +1,8 @@
-"""Rules that withstand some clients with wrong updates: median, trimmed mean, Krum."""
+"""Rules that withstand some clients with wrong updates: median, trimmed mean, Krum.
+
+The change of an objective's own state, such as running statistics, is a weighted mean under every algorithm:
+these rules do not protect it.
+"""
 
 from typing import Any
 
@@ -7,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from fed import aggregation
-from fed.algorithm import Algorithm
+from fed.algorithm import Algorithm, check_range
 from fed.algorithms.averaging import averaging
 from fed.protocols import PyTree
 
@@ -43,6 +47,8 @@ def trimmed_mean(
         server_optimizer: as for `averaging`.
     """
 
+    check_range("share", share, 0 <= share < 0.5, "at least 0 and below 0.5")
+
     def combine(updates: PyTree, log_weights: jax.Array) -> PyTree:
         left_out = jnp.isneginf(log_weights)
         count = (~left_out).sum()
@@ -72,6 +78,9 @@ def krum(
         chosen: updates of the lowest scores that are averaged; above 1 it is multi-Krum.
         server_optimizer: as for `averaging`.
     """
+
+    check_range("byzantine", byzantine, byzantine >= 0, "not negative")
+    check_range("chosen", chosen, chosen >= 1, "at least 1")
 
     def combine(updates: PyTree, log_weights: jax.Array) -> PyTree:
         left_out, size = jnp.isneginf(log_weights), len(log_weights)

@@ -32,7 +32,9 @@ def partition(context: Any, source: ClientSource) -> str:
         FederationError: the source has several clients, and the node has no such number.
     """
     names = list(source.client_ids())
-    number = context.node_config.get("partition-id", 0 if len(names) == 1 else None)
+    if len(names) == 1:
+        return names[0]
+    number = context.node_config.get("partition-id")
     if number is None or not 0 <= int(number) < len(names):
         raise FederationError(
             f"this node's source has {len(names)} clients: give it a partition-id from 0 to {len(names) - 1} "

@@ -78,6 +78,8 @@ def test_every_guide_is_there_and_each_block_is_run_or_looked_at():
         "own-corpus",
         "own-model",
         "fewer-bytes",
+        "own-algorithm",
+        "real-clients",
         "price-your-function",
         "accelerators",
         "boards",

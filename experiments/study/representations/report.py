@@ -27,7 +27,13 @@ def markdown(result: dict[str, Any]) -> str:
         f"![{metric.name} by arm](representations.png)",
         f"## {metric.name.capitalize()} by share of the labels{better}",
         table(
-            ("arm", *(f"{share} % of labels" for share in LABELS), "audio a second", "empty", "sent"),
+            (
+                "arm",
+                *(f"{share} % of labels" for share in LABELS),
+                "audio a second",
+                "empty",
+                "sent by clients",
+            ),
             [_row(held, metric) for held in result["arms"]],
         ),
         f"Brackets hold half of a t interval (95 %) over seeds. Scale {scale['name']}: {scale['rounds']} "
@@ -54,11 +60,12 @@ def markdown(result: dict[str, Any]) -> str:
 
 def _of_diloco(result: dict[str, Any]) -> str:
     """Say what rounds of DiLoCo are; empty without it."""
-    if not any(row["training"] == DILOCO for row in result["rows"]):
+    steps = result["scale"]["local_steps"]
+    if steps % SPLIT or not any(row["training"] == DILOCO for row in result["rows"]):
         return ""
     return (
         f" DiLoCo hears the same audio in {SPLIT} times the rounds, with so many times fewer steps in "
-        "each, and so sends that many times more bytes."
+        "each, and so sends {SPLIT} times the bytes."
     )
 
 

@@ -20,7 +20,6 @@ from tests.fed.algorithms.regression import (
     COHORTS,
     ONE_BY_ONE,
     RATE,
-    STEPS,
     WEIGHTS,
     Objective,
     Source,
@@ -130,4 +129,3 @@ def test_a_predicate_has_to_choose_some_leaves(names):
 
 def test_joined_trees_have_every_leaf():
     assert joined({"a": 1, "b": None}, {"a": None, "b": 2}) == {"a": 1, "b": 2}
-    assert len(STEPS) == 5

@@ -1,11 +1,13 @@
 """Properties that the papers claim, and layouts, orders and kills that must change nothing."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from fed import server, simulation
+from fed.algorithm import Start
 from fed.algorithms.averaging import averaging
 from fed.algorithms.diloco import diloco
 from fed.algorithms.fednova import fednova
@@ -16,6 +18,7 @@ from fed.client_states import ClientStates
 from fed.cohort import Layout, RoundSettings
 from fed.privacy.noise import Privacy
 from fed.protocols import FederationError
+from fed.round import run_round
 from tests.fed.algorithms.regression import COHORTS, Objective, Source, gradient, simulate, vector
 
 EVERYONE = [list(range(5))]
@@ -67,12 +70,12 @@ def test_fednova_is_unbiased_under_unequal_steps():
 
 
 class Attacked(Source):
-    """Ten clients, of which the last three send their labels with the wrong sign and far too large."""
+    """Ten clients, unlike a little; the last three have labels of the wrong sign that are far too large."""
 
     def client_batches(self, client_id, round_index):
-        wrong = int(client_id.removeprefix("client")) >= 7
+        number = int(client_id.removeprefix("client"))
         for batch in super().client_batches("client1", round_index):
-            yield batch | {"y": -100.0 * batch["y"]} if wrong else batch
+            yield batch | {"y": -100.0 * batch["y"] if number >= 7 else batch["y"] + 0.1 * (number - 3)}
 
 
 ROBUST = {
@@ -91,8 +94,8 @@ def test_robust_rules_survive_three_bad_clients_of_ten(name):
     wanted = vector(simulate(averaging(), honest, attacked)[-1].server.parameters)
     robust = vector(simulate(algorithm, everyone, attacked)[-1].server.parameters)
     spoilt = vector(simulate(averaging(), everyone, attacked)[-1].server.parameters)
-    assert np.linalg.norm(robust - wanted) < 1e-4
-    assert np.linalg.norm(spoilt - wanted) > 1.0
+    assert np.linalg.norm(robust - wanted) < 0.3  # about the labels' own spread
+    assert np.linalg.norm(spoilt - wanted) > 3.0
 
 
 @pytest.mark.parametrize("name", ["scaffold", "median", "krum"])
@@ -139,14 +142,13 @@ def test_old_states_are_forgotten_and_the_newest_stays(tmp_path):
     states.put(["b"], {"c": np.ones((1, 2), np.float32)}, 2)
     states.save()
     states.forget_before(4)  # the oldest checkpoint that is left
-    assert sorted(path.name for path in tmp_path.rglob("*.npz")) == ["2.npz", "3.npz", "5.npz"]
+    assert sorted(path.name for path in tmp_path.rglob("[0-9]*.npz")) == ["2.npz", "3.npz", "5.npz"]
     states.resume(4)
     np.testing.assert_array_equal(states.take(["a", "b", "new"])["c"], [[3, 3], [1, 1], [0, 0]])
-    assert sorted(path.name for path in tmp_path.rglob("*.npz")) == ["2.npz", "3.npz"]
+    assert sorted(path.name for path in tmp_path.rglob("[0-9]*.npz")) == ["2.npz", "3.npz"]
     other = ClientStates({"c": np.zeros(3, np.float32)}, tmp_path)
-    other.resume(4)
     with pytest.raises(FederationError, match="another algorithm or model"):
-        other.take(["a"])
+        other.resume(4)
 
 
 def test_a_client_that_does_not_count_keeps_its_former_state():
@@ -195,3 +197,57 @@ def test_privacy_refuses_algorithms_that_its_noise_does_not_cover(algorithm, why
     )
     with pytest.raises(FederationError, match=why):
         next(simulation.run(run, server.init(Objective(), algorithm, jax.random.key(0)), 1))
+
+
+def test_cohorts_of_many_sizes_share_few_programs():
+    algorithm, source = median(), Source()
+    run = simulation.Simulation(
+        LocalTraining(Objective(), optax.identity(), lambda step: np.float32(0.05)),
+        algorithm, source, lambda index: [], Layout(1, 1), 0, 5,
+    )  # fmt: skip
+    state = server.init(Objective(), algorithm, jax.random.key(0))
+    engine = simulation.prepare(run, state)
+    for index, size in enumerate((1, 2, 3, 4, 5, 3, 5)):
+        cohort = source.client_ids()[:size]
+        state = run_round(engine, state, source, cohort, seed=0, round_index=index, first_step=0).server
+    assert engine.programs.step._cache_size() == 4  # one, two, up to four and up to eight groups
+
+
+def test_a_state_made_of_the_model_is_that_of_the_runs_beginning(tmp_path):
+    """A client that is first drawn after a run was continued begins as in a run that was not."""
+
+    def message(trained):
+        return trained.update, trained.memory
+
+    def begin(training, sent, kept):
+        return Start(sent.parameters, training.optimizer.init(sent.parameters), kept)
+
+    algorithm = averaging()._replace(
+        client_init=lambda training, parameters: parameters, begin=begin, message=message
+    )
+    initial = Objective.init(None)[0]
+    states = store(algorithm, tmp_path)
+    states.resume(0)
+    (result,) = simulate(algorithm, [[0]], states=states)
+    states.save()
+    later = ClientStates(jax.tree.map(np.asarray, result.server.parameters), tmp_path)
+    later.resume(1)
+    for kept, first in zip(jax.tree.leaves(later.take(["client4"])), jax.tree.leaves(initial), strict=True):
+        np.testing.assert_array_equal(kept[0], first)
+
+
+def test_a_run_continues_with_what_its_clients_kept_alone(tmp_path):
+    (result,) = simulate(scaffold(), [[0, 1]])
+    with pytest.raises(FederationError, match="the state after round 1 cannot go on alone"):
+        simulate(scaffold(), [[0], [1]], state=result.server)
+    with pytest.raises(FederationError, match=r"lacks initial\.npz"):
+        ClientStates({"c": np.zeros(2, np.float32)}, tmp_path / "lost").resume(3)
+
+
+def test_states_in_sixteen_bits_are_read_back(tmp_path):
+    first = {"c": np.zeros(2, jnp.bfloat16)}
+    states = ClientStates(first, tmp_path, on_disk=True)
+    states.resume(0)
+    states.put(["a"], {"c": np.full((1, 2), 1.5, jnp.bfloat16)}, 1)
+    assert states.take(["a"])["c"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(states.take(["a"])["c"].astype(np.float32), [[1.5, 1.5]])
