@@ -22,6 +22,7 @@ from fed.client_states import ClientStates
 from fed.cohort import Layout, RoundSettings
 from fed.server import ServerState
 from fed.simulation import RoundResult
+from fed.transfers import client_transfers
 from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.errors import DIVERGED, UserError
 from w2v_jax.recognition.training import NewBob, TrainingState
@@ -103,7 +104,9 @@ class FederatedFinetuning(FineTuningRun):
     ) -> Iterator[tuple[dict[str, Any], ServerState, float]]:
         """Train, and yield a line of metrics and the server's state at every validation."""
         log, started = RoundsLog(), time.perf_counter()
-        for result in simulation.run(self._simulation(state, done), state, self.rounds):
+        run = self._simulation(state, done)
+        transfers = client_transfers(self.algorithm, run.training, state.parameters, state.objective_state)
+        for result in simulation.run(run, state, self.rounds):
             log.add(result)
             update = result.round_index * self.local_steps
             if update % self.evaluate_every and result.round_index < self.rounds:
@@ -125,6 +128,8 @@ class FederatedFinetuning(FineTuningRun):
                 "skipped_updates": log.skipped_clients * self.local_steps,
                 "skipped_clients": log.skipped_clients,
                 "update_norm": result.mean_update_norm,
+                "bytes_up": log.clients * transfers.up,
+                "bytes_down": log.clients * transfers.down,
                 **{f"{group}_learning_rate": float(rate) for group, rate in rates.items()},
                 **{f"dev_{name}": value for name, value in dev.items()},
                 "train_seconds": train_seconds,
@@ -168,18 +173,20 @@ class RoundsLog:
         rounds: that are finished.
         fruitless: rounds in which no client counted.
         skipped_clients: clients whose update was left out, once a round.
+        clients: clients that trained, once a round.
         warning: the last warning of a round; None without any.
     """
 
     def __init__(self) -> None:
         self.sums: Any = None
-        self.rounds = self.fruitless = self.skipped_clients = 0
+        self.rounds = self.fruitless = self.skipped_clients = self.clients = 0
         self.warning: str | None = None
 
     def add(self, result: RoundResult) -> None:
         """Count a round, and print its warning where no client counted."""
         self.sums = result.sums if self.sums is None else jax.tree.map(np.add, self.sums, result.sums)
         self.rounds += 1
+        self.clients += len(result.clients)
         self.skipped_clients += len(result.skipped)
         if (warning := fruitless(result, RATE_OPTIONS)) is not None:
             self.warning = warning
