@@ -188,7 +188,7 @@ def _checked(settings: AlgorithmSettings, name: str, value: Any, parameters: Map
     is_number = bool not in allowed and object not in allowed
     if not isinstance(value, allowed) or (is_number and isinstance(value, bool)):
         raise UsageError(f"--algorithm-options {name} of {settings.algorithm} is {words}, got {value}")
-    return value
+    return float(value) if type(default) is float else value
 
 
 def _find(name: str) -> Algorithm | Callable[..., Any]:

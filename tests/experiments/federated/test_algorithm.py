@@ -13,6 +13,7 @@ import pytest
 from experiments.cli import main as cli
 from experiments.federated.algorithm import AlgorithmSettings, build, fingerprint, parse
 from experiments.options.errors import UsageError
+from experiments.runs.algorithm_name import algorithm_name
 from fed import algorithms
 from fed.aggregation import uniform
 from fed.algorithm import Algorithm, Combined, LocalStep, Server
@@ -33,6 +34,9 @@ def made(factor=2.0, rule=None, **others):
 
 def wrong():
     return "nothing"
+
+def fails():
+    return unknown
 """
 
 
@@ -79,6 +83,24 @@ def test_algorithms_of_a_file(own):
     assert fingerprint(f"{own}:made") != described
 
 
+def test_a_file_may_have_dataclasses_and_neighbours(tmp_path):
+    (tmp_path / "beside.py").write_text("SHARE = 0.25\n")
+    (tmp_path / "with_class.py").write_text(
+        "from __future__ import annotations\nimport dataclasses\nimport beside\n"
+        "from fed.algorithms.robust import trimmed_mean\n\n"
+        "@dataclasses.dataclass\nclass Held:\n    share: float = beside.SHARE\n\n"
+        "def mine():\n    return trimmed_mean(Held().share)\n"
+    )
+    assert build(AlgorithmSettings(algorithm=f"{tmp_path}/with_class.py:mine")).combine is not None
+
+
+def test_names_for_reports():
+    assert algorithm_name({"aggregation": "loss-weighted"}) == "loss-weighted"
+    held = {"algorithm": "runs/own.py:made", "algorithm_options": ["factor=3"], "compress_up": "q2"}
+    assert algorithm_name(held) == "own.py:made, factor=3, q2 up"
+    assert algorithm_name({"algorithm": "scaffold", "aggregation": "fedavg"}) == "scaffold"
+
+
 def test_options_are_numbers_words_or_texts():
     assert parse(["mu=0.1", "chosen=3", "keep=false", "name=a=b"]) == {
         "mu": 0.1, "chosen": 3, "keep": False, "name": "a=b"
@@ -90,10 +112,17 @@ def test_options_are_numbers_words_or_texts():
     [
         ({"algorithm": "scafold"}, "unknown --algorithm 'scafold': did you mean scaffold?"),
         ({"algorithm": "nowhere.py:x"}, "there is no file nowhere.py"),
-        ({"algorithm": "OWN:mad"}, "has no algorithm mad; it has ready, made, wrong"),
+        ({"algorithm": "OWN:mad"}, "has no algorithm mad; it has ready, made, wrong, fails"),
         ({"algorithm": "OWN:number"}, "has no algorithm number"),
         ({"algorithm": "OWN:wrong"}, "gives a str: it has to be a fed.algorithm.Algorithm"),
         ({"algorithm": "krum", "options": ["byzantin=2"]}, "krum has no option byzantin; it takes byzantine"),
+        ({"algorithm": "diloco", "options": ["keep_optimizer=no"]}, "is true or false, got no"),
+        ({"algorithm": "fedprox", "options": ["mu=0,1"]}, "mu of fedprox is a number, got 0,1"),
+        ({"algorithm": "krum", "options": ["chosen=1.5"]}, "chosen of krum is a whole number, got 1.5"),
+        ({"algorithm": "trimmed-mean", "options": ["share=0.7"]}, "at least 0 and below 0.5, got 0.7"),
+        ({"algorithm": "feddyn", "options": ["alpha=0"]}, "alpha has to be above 0, got 0"),
+        ({"algorithm": "mime-lite", "options": ["base=adam"]}, "base cannot be given on the command line"),
+        ({"algorithm": "OWN:fails"}, ":fails: NameError"),
         ({"options": ["mu"]}, "takes NAME=VALUE, such as mu=0.1, got mu"),
         ({"options": ["q=1", "q=2"]}, "has q twice"),
         ({"algorithm": "scaffold", "aggregation": "uniform"}, "--aggregation has no meaning with"),
