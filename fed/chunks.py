@@ -13,9 +13,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from fed.algorithm import Server
-from fed.blocks import Engine
 from fed.client import Block
 from fed.cohort import Shared
+from fed.engine.blocks import Engine
 from fed.keys import round_key
 from fed.placement import fetch, model_shardings, put, replicate
 from fed.server import ServerState

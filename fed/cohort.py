@@ -1,6 +1,6 @@
 """Records of a round: its settings, its layout on the devices, and the report on each client.
 
-The client axis itself is in `fed.round_functions`.
+The client axis itself is in `fed.engine.round_functions`.
 """
 
 import enum

@@ -9,12 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from fed.algorithm import Server
-from fed.blocks import Engine, GroupBlock, data_weights, group_blocks, kept_states, plan_cohort, prefetch
-from fed.client_states import ClientStates
 from fed.cohort import ClientReport, Folded, Shared, Totals, Verdict
+from fed.engine.blocks import (
+    Engine,
+    GroupBlock,
+    data_weights,
+    group_blocks,
+    kept_states,
+    plan_cohort,
+    prefetch,
+)
+from fed.engine.client_states import ClientStates
+from fed.engine.programs import Programs
 from fed.keys import broadcast_key, noise_key, round_key
 from fed.placement import fetch, model_shardings, replicate
-from fed.programs import Programs
 from fed.protocols import ClientSource, FederationError, PyTree
 from fed.server import ServerState
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from fed.algorithm import Algorithm
 from fed.attendance import Attend, Attendance, all_answer
-from fed.blocks import Engine, choose_block_steps
 from fed.client import LocalTraining
-from fed.client_states import ClientStates
 from fed.cohort import ClientReport, Layout, RoundSettings, Verdict
+from fed.engine.blocks import Engine, choose_block_steps
+from fed.engine.client_states import ClientStates
+from fed.engine.programs import build_programs
 from fed.placement import fetch, replicate
 from fed.privacy.noise import Privacy
-from fed.programs import build_programs
 from fed.protocols import ClientSource, FederationError, Objective, PyTree, Resident
 from fed.round import ClientModels, RoundOutcome, run_round
 from fed.sampling import Sampler

@@ -256,25 +256,31 @@ FAULTS = {
         f"{EQUIVALENCE} -k blocks",
     ),
     "padded clients that count": fault(
-        "fed/round_functions.py",
+        "fed/engine/round_functions.py",
         "[weight <= 0, ~finite,",
         "[weight < 0, ~finite,",
         f"{EQUIVALENCE} -k layout",
     ),
     "clients that are not finite kept": fault(
-        "fed/round_functions.py", "~finite, norm >", "finite & ~finite, norm >", f"{AGGREGATION} -k finite"
+        "fed/engine/round_functions.py",
+        "~finite, norm >",
+        "finite & ~finite, norm >",
+        f"{AGGREGATION} -k finite",
     ),
     "states that are not finite kept": fault(
-        "fed/round_functions.py",
+        "fed/engine/round_functions.py",
         "finite &= jnp.isfinite(optax.tree.norm(change))",
         "pass",
         f"{AGGREGATION} -k state",
     ),
     "updates that are too large kept": fault(
-        "fed/round_functions.py", "norm > max_update_norm]", "norm > jnp.inf]", f"{ATTENDANCE} -k too_large"
+        "fed/engine/round_functions.py",
+        "norm > max_update_norm]",
+        "norm > jnp.inf]",
+        f"{ATTENDANCE} -k too_large",
     ),
     "momentum moves a round that nobody answered": fault(
-        "fed/round_functions.py",
+        "fed/engine/round_functions.py",
         "answered = accumulator.weight > 0",
         "answered = accumulator.weight >= 0",
         f"{ATTENDANCE} -k nobody",
@@ -289,7 +295,7 @@ FAULTS = {
         "fed/round.py", "noise_key(seed, round_index)", "noise_key(seed, 0)", PRIVACY
     ),
     "updates that are not clipped": fault(
-        "fed/round_functions.py",
+        "fed/engine/round_functions.py",
         "message, clipped = clip(message, privacy)",
         "pass",
         f"{PRIVACY} -k moves_the_sum",
@@ -340,7 +346,7 @@ FAULTS = {
         f"{EQUIVALENCE} -k schedules",
     ),
     "loss over all epochs": fault(
-        "fed/blocks.py",
+        "fed/engine/blocks.py",
         "done + column >= plan.loss_from_step",
         "done + column >= 0",
         f"{EQUIVALENCE} -k reported_loss",
@@ -591,7 +597,7 @@ FAULTS = {
         "tests/experiments/pretrain/test_federation.py",
     ),
     "a client without examples ends the run": fault(
-        "fed/blocks.py",
+        "fed/engine/blocks.py",
         "longest = max(1, *(",
         "longest = max(0, *(",
         "tests/fed/test_fedjax_bridge.py -k adds_nothing",
@@ -1083,13 +1089,13 @@ FAULTS = {
         "tests/fed/compression/test_codecs.py -k scales_of_their_own",
     ),
     "server state that clients read is not counted down": fault(
-        "fed/transfers.py",
+        "fed/compression/transfers.py",
         "algorithm.bytes_down(parameters) + read + state",
         "algorithm.bytes_down(parameters) + state",
         "tests/fed/compression/test_compressed.py -k by_algorithm",
     ),
     "low-rank changes without their factor": fault(
-        "fed/partial.py",
+        "fed/compression/partial.py",
         "kernel + scale * jnp.matmul",
         "kernel + jnp.matmul",
         "tests/fed/test_partial.py -k merge_exactly",
@@ -1125,7 +1131,7 @@ FAULTS = {
         "tests/experiments/recognition/test_federated_finetuning.py -k waits",
     ),
     "withheld clips that are trained on": fault(
-        "experiments/recognition/clients.py",
+        "experiments/recognition/clients/labelled_clients.py",
         "if index not in chosen]",
         "]",
         "tests/experiments/recognition/test_federated_finetuning.py -k fifth",

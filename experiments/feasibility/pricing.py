@@ -125,7 +125,7 @@ def federated_bytes(
     from fed.algorithms.averaging import averaging
     from fed.client import LocalTraining
     from fed.compression.compressed import compressed
-    from fed.transfers import client_transfers
+    from fed.compression.transfers import client_transfers
     from profiling import feasibility as rules
     from w2v_jax.config import PRESETS
     from w2v_jax.objective.pretraining import pretraining_objective

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from fed import simulation
-from fed.client_states import ClientStates
 from fed.cohort import RoundSettings
+from fed.engine.client_states import ClientStates
 from w2v_jax.checkpoint import Checkpoints
 
 FOLDER = "clients"

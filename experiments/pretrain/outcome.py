@@ -1,4 +1,4 @@
-"""What happened in a pre-training run, in sentences made from its own metrics."""
+"""Sentences on a pre-training run, made from its own metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

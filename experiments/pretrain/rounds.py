@@ -14,12 +14,12 @@ from experiments.pretrain.settings import Settings
 from fed import centralised, simulation
 from fed.algorithm import Algorithm
 from fed.client import LocalTraining
-from fed.client_states import ClientStates
 from fed.cohort import Layout
+from fed.compression.transfers import Transfers, client_transfers
+from fed.engine.client_states import ClientStates
 from fed.keys import Stream
 from fed.privacy.noise import Privacy
 from fed.protocols import ClientPlan
-from fed.transfers import Transfers, client_transfers
 from w2v_jax.data.batches import pipeline
 from w2v_jax.data.batches.crops import CropBatches
 from w2v_jax.data.common_voice import Utterance

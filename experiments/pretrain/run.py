@@ -15,7 +15,7 @@ from experiments.doctor import healthy_ranges
 from experiments.federated.algorithm import fingerprint
 from experiments.federated.kept_states import open_states, save_states
 from experiments.models import encoders
-from experiments.pretrain import clients, crops, federation, probing, recipes, rounds
+from experiments.pretrain import clients, crops, federation, recipes, rounds
 from experiments.pretrain import report as pretraining_report
 from experiments.pretrain.best_checkpoint import BestCheckpoint
 from experiments.pretrain.diagnostics import Diagnostics
@@ -24,14 +24,15 @@ from experiments.pretrain.opening_line import opening_line
 from experiments.pretrain.rounds import RoundLog
 from experiments.pretrain.settings import Settings, check_lengthening
 from experiments.pretrain.training import choose_layout, local_training, model_config, rate_share
+from experiments.probe import round_probe
 from experiments.process.files import read_json
 from experiments.process.progress import Progress
 from experiments.report.units import by_reason
 from experiments.runs.folder import DIAGNOSTICS, RunFolder
 from experiments.runs.tasks import round_text, task_of, with_shares
 from fed import centralised, chunks, server, simulation
-from fed.blocks import Engine
 from fed.cohort import RoundSettings
+from fed.engine.blocks import Engine
 from fed.keys import initial_key
 from fed.placement import fetch, first_process_says, same_everywhere
 from profiling import process_memory
@@ -79,14 +80,14 @@ class Pretraining:
         plans = [self.source.plan(name, 0).num_steps for name in self.source.client_ids()]
         self.steps_per_round = max(plans)
         self._take_model(self.config)
-        self.probe = probing.of_settings(held)
+        self.probe = round_probe.of_settings(held)
         self.rate_share, self.batch = rate_share(held, self.layout)
         self._heldout = functools.partial(self.evaluate, clips=self.data.split.heldout)
         self.privacy = None if held.centralised else federation.privacy(held, len(plans), STACKED)
         self.diagnostics = Diagnostics(
             self.evaluate, self.data.split.heldout, self.data.clients, self.data.corrupted, self.task
         )
-        self._begin()
+        begin(self)
 
     def _take_model(self, config: ModelConfig) -> None:
         """Build the objective, the local training and the evaluation of a model."""
@@ -95,28 +96,11 @@ class Pretraining:
         self.training = local_training(self.settings, self.objective, self.steps_per_round)
         self._evaluator = Evaluator(self.objective, self.settings.seed)
 
-    def _begin(self) -> None:
-        """Make the folder this run's, once all processes have been found to agree."""
-        held = [dict(vars(self.settings)), self.data.partition, lengths(self.data.corpus.clips).tolist()]
-        if not same_everywhere(zlib.crc32(json.dumps(held, sort_keys=True).encode())):
-            raise UserError(
-                "the processes differ in their options or in the corpus that they read: start all with the "
-                "same command and the same data"
-            )
-        self.folder.begin()
-        if self.data.partition is not None:
-            self.folder.pin("partition.json", self.data.partition)
-        path = self.folder.path / "clips.json"
-        former = read_json(path) if path.exists() else None
-        self.folder.pin(path.name, self.data.record(self.settings.corruption, former), clients.ADDED)
-        if (file := fingerprint(self.settings.algorithm)) is not None:
-            self.folder.pin("algorithm.json", file)
-
     def run(self) -> None:
         """Train to the end, from the newest checkpoint on, and write the report."""
         settings, path = self.settings, self.folder.path
         checkpoints = Checkpoints(path / "checkpoints", keep=settings.keep_checkpoints)
-        latest, state = self._start(checkpoints)
+        latest, state = start(self, checkpoints)
         self.folder.rewind(latest or 0)
         self.states = (
             None
@@ -165,28 +149,6 @@ class Pretraining:
         if self.folder.writes:
             pretraining_report.write(path)
             print(f"report: {path / 'report.html'}")
-
-    def _start(self, checkpoints: Checkpoints) -> tuple[int | None, Any]:
-        """Make the state that training begins from: (round of the newest checkpoint, state)."""
-        settings, key = self.settings, initial_key(self.settings.seed)
-        if settings.centralised:
-            state: Any = jax.jit(lambda k: centralised.init(self.training, k))(key)
-        else:
-            assert self.algorithm is not None
-            algorithm = self.algorithm
-            state = jax.jit(lambda k: server.init(self.objective, algorithm, k))(key)
-        if not settings.centralised and settings.chunk is None and jax.default_backend() != "cpu":
-            self._settle_chunk(state)
-        # Each of several processes reads into its own memory: the first round puts it on all devices.
-        restored = checkpoints.restore_newest(fetch(state) if jax.process_count() > 1 else state)
-        if restored is None:
-            if settings.init is not None:
-                state = state._replace(parameters=initial_parameters(self, settings.init, state.parameters))
-            return None, state
-        latest, state, damaged = restored
-        for round_index, why in damaged.items() if self.folder.writes else ():
-            print(f"checkpoint of round {round_index} is damaged ({why}): continuing from round {latest}")
-        return latest, state
 
     def round_settings(self) -> RoundSettings:
         """Build the settings of the federated rounds."""
@@ -258,6 +220,47 @@ class Pretraining:
         if not log.diverged:
             line |= evaluations(self.settings, self._heldout, self.probe, log.round_index, log.state)
         return with_shares(line, self.task)
+
+
+def begin(run: Pretraining) -> None:
+    """Make the folder this run's, once all processes have been found to agree."""
+    held = [dict(vars(run.settings)), run.data.partition, lengths(run.data.corpus.clips).tolist()]
+    if not same_everywhere(zlib.crc32(json.dumps(held, sort_keys=True).encode())):
+        raise UserError(
+            "the processes differ in their options or in the corpus that they read: start all with the "
+            "same command and the same data"
+        )
+    run.folder.begin()
+    if run.data.partition is not None:
+        run.folder.pin("partition.json", run.data.partition)
+    path = run.folder.path / "clips.json"
+    former = read_json(path) if path.exists() else None
+    run.folder.pin(path.name, run.data.record(run.settings.corruption, former), clients.ADDED)
+    if (file := fingerprint(run.settings.algorithm)) is not None:
+        run.folder.pin("algorithm.json", file)
+
+
+def start(run: Pretraining, checkpoints: Checkpoints) -> tuple[int | None, Any]:
+    """Make the state that training begins from: (round of the newest checkpoint, state)."""
+    settings, key = run.settings, initial_key(run.settings.seed)
+    if settings.centralised:
+        state: Any = jax.jit(lambda k: centralised.init(run.training, k))(key)
+    else:
+        assert run.algorithm is not None
+        algorithm = run.algorithm
+        state = jax.jit(lambda k: server.init(run.objective, algorithm, k))(key)
+    if not settings.centralised and settings.chunk is None and jax.default_backend() != "cpu":
+        run._settle_chunk(state)
+    # Each of several processes reads into its own memory: the first round puts it on all devices.
+    restored = checkpoints.restore_newest(fetch(state) if jax.process_count() > 1 else state)
+    if restored is None:
+        if settings.init is not None:
+            state = state._replace(parameters=initial_parameters(run, settings.init, state.parameters))
+        return None, state
+    latest, state, damaged = restored
+    for round_index, why in damaged.items() if run.folder.writes else ():
+        print(f"checkpoint of round {round_index} is damaged ({why}): continuing from round {latest}")
+    return latest, state
 
 
 def initial_parameters(run: Pretraining, init: str, like: Any) -> Any:

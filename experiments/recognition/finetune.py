@@ -218,7 +218,7 @@ def main(argv: list[str]) -> None:
     settings = resolve(options)
     tracking.check_installed(options.track)
     xla_flags.configure_xla(1)
-    from experiments.recognition.federated_run import FederatedFinetuning
+    from experiments.recognition.clients.run import FederatedFinetuning
     from experiments.recognition.run import Finetuning
     from experiments.runs.folder import RunFolder, continuing_after_disk_errors
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from experiments.doctor import run_section
 from experiments.process.files import read_json, replace_file, write_json
-from experiments.recognition import client_report, outcome
+from experiments.recognition import outcome
+from experiments.recognition.clients import report as client_report
 from experiments.recognition.keyword_scoring import Classified
 from experiments.recognition.report import draw_rates, split_rows
 from experiments.report.figures import PAGE_INCHES, count_axis, label_ends, message, picture

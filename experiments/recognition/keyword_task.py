@@ -8,7 +8,7 @@ from experiments.data import keywords
 from experiments.data.transcribed import shuffled
 from experiments.models.keyword_spotters import SETTINGS
 from experiments.recognition import keyword_report
-from experiments.recognition.clients import WITHHELD, withhold
+from experiments.recognition.clients.labelled_clients import WITHHELD, withhold
 from experiments.recognition.keyword_scoring import Classified, KeywordScorer
 from experiments.recognition.labelled_splits import batch_shape, training_batches
 from experiments.recognition.recipes import FineTuningRecipe

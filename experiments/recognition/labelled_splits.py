@@ -5,7 +5,7 @@ from typing import Any
 
 from experiments.data import transcribed
 from experiments.data.transcribed import Transcribed
-from experiments.recognition.clients import WITHHELD, withhold
+from experiments.recognition.clients.labelled_clients import WITHHELD, withhold
 from experiments.recognition.recipes import FineTuningRecipe
 from experiments.recognition.scoring import EvaluationClips, evaluation_clips
 from w2v_jax.config import SAMPLE_RATE_HZ

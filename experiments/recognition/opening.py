@@ -1,19 +1,16 @@
 """The configuration that a fine-tuning run begins with, and its first lines."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 
-from experiments.recognition.clients import WITHHELD
+from experiments.recognition.clients.labelled_clients import WITHHELD
 from experiments.recognition.task import FineTuningTask
 from experiments.report.units import by_reason
 from w2v_jax.config import ModelConfig
 from w2v_jax.errors import UserError
 from w2v_jax.model.convolutions import form_for_clients
-
-if TYPE_CHECKING:
-    from experiments.recognition.training_run import FineTuningRun
 
 
 def model_of(settings: dict[str, Any], config: ModelConfig) -> ModelConfig:
@@ -42,8 +39,8 @@ def check_freeze(settings: dict[str, Any], model: ModelConfig) -> None:
         )
 
 
-def described(run: "FineTuningRun", done: int) -> str:
-    """Describe a run that continues after update `done`, or begins, in one line."""
+def described(run: Any, done: int) -> str:
+    """Describe a `training_run.FineTuningRun` that continues after update `done`, or begins, in one line."""
     shapes = jax.eval_shape(run.task.objective.init, jax.random.key(0))[0]
     counts = {
         group: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(held))

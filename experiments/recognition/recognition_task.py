@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.data.transcribed import Transcribed
 from experiments.recognition import labelled_splits
-from experiments.recognition.clients import WITHHELD
+from experiments.recognition.clients.labelled_clients import WITHHELD
 from experiments.recognition.recipes import FineTuningRecipe
 from experiments.recognition.results import finish
 from experiments.recognition.scoring import LONGEST_WHOLE_SECONDS, Recognised, Scorer

@@ -8,7 +8,8 @@ from typing import Any
 
 from experiments.doctor import recognition_checks, run_folder, run_section
 from experiments.process.files import read_json, replace_file
-from experiments.recognition import client_report, outcome
+from experiments.recognition import outcome
+from experiments.recognition.clients import report as client_report
 from experiments.report.figures import PAGE_INCHES, count_axis, label_ends, message, picture
 from experiments.report.footer import footer
 from experiments.report.page import self_contained_html

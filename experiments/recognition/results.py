@@ -3,7 +3,8 @@
 from typing import Any
 
 from experiments.process.files import write_json
-from experiments.recognition import client_report, report
+from experiments.recognition import report
+from experiments.recognition.clients import report as client_report
 from experiments.recognition.scoring import Recognised
 from experiments.runs.folder import RunFolder
 

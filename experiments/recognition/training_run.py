@@ -12,10 +12,10 @@ from experiments.doctor import healthy_ranges
 from experiments.models import encoders
 from experiments.process.progress import Progress
 from experiments.recognition import recipes
-from experiments.recognition.clients import clients_of
+from experiments.recognition.clients.labelled_clients import clients_of
+from experiments.recognition.clients.personalisation import personalised
 from experiments.recognition.keyword_task import KeywordTask
 from experiments.recognition.opening import changed, check_freeze, described, model_of
-from experiments.recognition.personalisation import personalised
 from experiments.recognition.recognition_task import RecognitionTask
 from experiments.recognition.task import FineTuningTask
 from experiments.runs.folder import RunFolder, read_metrics

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from fed.algorithm import Algorithm, LocalStep, Server, Start, Trained, array_bytes
 from fed.compression.codecs import Codec
+from fed.compression.transfers import message_shapes
 from fed.protocols import FederationError, PyTree
-from fed.transfers import message_shapes
 
 _CODEC = 1  # the algorithm itself may draw from the key as it is
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from fed import simulation
 from fed.algorithm import Algorithm, Server
-from fed.blocks import Engine
 from fed.client import LocalTraining
-from fed.client_states import ClientStates
 from fed.cohort import ClientReport, Layout, RoundSettings, Verdict
+from fed.engine.blocks import Engine
+from fed.engine.client_states import ClientStates
 from fed.flower.messages import Answer, fill, import_flwr, leaves_read, pack, pack_answer, select, unpack
 from fed.placement import fetch, replicate
 from fed.protocols import ClientSource, FederationError

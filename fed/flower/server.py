@@ -12,11 +12,11 @@ from fed.algorithm import Algorithm
 from fed.attendance import Attendance
 from fed.client import LocalTraining
 from fed.cohort import Layout, RoundSettings, Totals, Verdict
+from fed.engine.programs import Programs, build_programs
 from fed.flower.messages import Answer, import_flwr, leaves_read, pack, select
 from fed.flower.nodes import Nodes
 from fed.keys import initial_key
 from fed.placement import replicate
-from fed.programs import Programs, build_programs
 from fed.protocols import FederationError
 from fed.round import RoundOutcome, send, step_server
 from fed.sampling import Sampler

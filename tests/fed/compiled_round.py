@@ -13,7 +13,7 @@ from fed import cohort, server
 from fed.algorithm import Server
 from fed.algorithms.averaging import averaging
 from fed.client import Block, LocalTraining
-from fed.programs import build_programs
+from fed.engine.programs import build_programs
 from fed.simulation import abstract_sums
 from profiling import targets
 from w2v_jax import platforms

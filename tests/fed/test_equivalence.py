@@ -13,9 +13,9 @@ from fed import client, server, simulation
 from fed.aggregation import fedavg, loss_weighted
 from fed.algorithm import Server
 from fed.algorithms.averaging import averaging
-from fed.blocks import choose_block_steps
 from fed.client import LocalTraining
 from fed.cohort import Layout
+from fed.engine.blocks import choose_block_steps
 from fed.keys import client_number, round_key, step_key
 from fed.protocols import FederationError, Resident
 from fed.round import run_round

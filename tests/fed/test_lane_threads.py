@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from fed import lane_threads
+from fed.engine import lane_threads
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 needs_cores = pytest.mark.skipif(len(CORES) < 2, reason="one core, or cores cannot be chosen here")

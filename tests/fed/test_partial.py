@@ -8,16 +8,16 @@ import numpy as np
 import optax
 import pytest
 
-from fed import partial, server, simulation
+from fed import server, simulation
 from fed.algorithm import array_bytes
 from fed.algorithms.averaging import averaging
 from fed.algorithms.scaffold import scaffold
 from fed.client import LocalTraining
 from fed.cohort import Layout
-from fed.compression import codec
+from fed.compression import codec, partial
 from fed.compression.compressed import compressed
+from fed.compression.transfers import client_transfers
 from fed.protocols import FederationError, Resident
-from fed.transfers import client_transfers
 from tests.fed.algorithms.regression import Objective, Source
 
 RATE = 0.05

@@ -12,7 +12,7 @@ from fed.algorithms.averaging import averaging
 from fed.client import Block, LocalTraining
 from fed.compression import Codec
 from fed.compression.compressed import compressed
-from fed.transfers import client_transfers
+from fed.compression.transfers import client_transfers
 from profiling.flops import count
 from w2v_jax.objective.pretraining import pretraining_objective
 from w2v_jax.optim import make_optimizer

@@ -20,7 +20,7 @@ from fed.aggregation import loss_weighted
 from fed.algorithms.averaging import averaging
 from fed.client import LocalTraining
 from fed.cohort import Layout
-from fed.transfers import Transfers
+from fed.compression.transfers import Transfers
 from tests.fed.toy import ToySource, toy_objective
 from w2v_jax.data.common_voice import Clip, ClipRow
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from experiments.models import encoders
-from experiments.pretrain import probing
 from experiments.pretrain.best_checkpoint import BestCheckpoint
 from experiments.pretrain.options import PretrainArguments
 from experiments.pretrain.settings import resolve
 from experiments.probe import labelled_clips
+from experiments.probe import round_probe as probing
 from experiments.probe.judgement import probe_accuracy
 from experiments.process.files import read_json
 from experiments.runs.best_round import best_line

@@ -9,8 +9,9 @@ from experiments.cli import main as cli
 from experiments.data.transcribed import Transcribed, selected
 from experiments.options.errors import UsageError
 from experiments.process.files import read_json
-from experiments.recognition import client_report, personalisation
-from experiments.recognition.clients import LabelledClients, deal, withhold
+from experiments.recognition.clients import personalisation
+from experiments.recognition.clients import report as client_report
+from experiments.recognition.clients.labelled_clients import LabelledClients, deal, withhold
 from experiments.recognition.finetune import FinetuneArguments, resolve
 from experiments.recognition.recipes import KEYWORDS
 from experiments.recognition.schedule import learning_rates, local_training

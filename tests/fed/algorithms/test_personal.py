@@ -13,8 +13,8 @@ from fed.algorithms.mime_lite import mime_lite
 from fed.algorithms.personal import joined, named, personal
 from fed.algorithms.scaffold import scaffold
 from fed.client import LocalTraining
-from fed.client_states import ClientStates
 from fed.cohort import Layout, RoundSettings
+from fed.engine.client_states import ClientStates
 from fed.protocols import FederationError
 from tests.fed.algorithms.regression import (
     COHORTS,

@@ -14,8 +14,8 @@ from fed.algorithms.fednova import fednova
 from fed.algorithms.robust import krum, median, trimmed_mean
 from fed.algorithms.scaffold import scaffold
 from fed.client import LocalTraining
-from fed.client_states import ClientStates
 from fed.cohort import Layout, RoundSettings
+from fed.engine.client_states import ClientStates
 from fed.privacy.noise import Privacy
 from fed.protocols import FederationError
 from fed.round import run_round
@@ -47,7 +47,7 @@ def optimum(source):
     return np.linalg.lstsq(np.stack(columns, 1), -zero, rcond=None)[0]
 
 
-def gap(algorithm, source, rounds=300, rate=0.02):
+def gap(algorithm, source, rounds=100, rate=0.05):
     """Norm of the mean gradient at the model after the last round."""
     last = simulate(algorithm, EVERYONE * rounds, source, rate=rate)[-1]
     model = vector(last.server.parameters)
@@ -65,7 +65,7 @@ def test_scaffold_reaches_the_optimum_from_which_fedavg_drifts():
 def test_fednova_is_unbiased_under_unequal_steps():
     """With one short and one long client, FedAvg goes to the long one's optimum."""
     source = Quadratics(steps=(1, 20, 1, 1, 1), weights=(1.0,) * 5)
-    biased, unbiased = gap(averaging(), source, rate=0.002), gap(fednova(), source, rate=0.002)
+    biased, unbiased = gap(averaging(), source, rate=0.005), gap(fednova(), source, rate=0.005)
     assert unbiased < 0.25 * biased
 
 

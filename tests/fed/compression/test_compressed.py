@@ -18,8 +18,8 @@ from fed.client import LocalTraining
 from fed.cohort import Layout, RoundSettings
 from fed.compression import codec
 from fed.compression.compressed import compressed
+from fed.compression.transfers import Transfers, client_transfers, message_shapes
 from fed.protocols import FederationError
-from fed.transfers import Transfers, client_transfers, message_shapes
 from tests.fed.algorithms.regression import (
     COHORTS,
     RATE,

@@ -21,8 +21,8 @@ import optax  # noqa: E402
 from experiments.bench.rounds.peers.jax_models import model  # noqa: E402
 from fed import chunks, cohort, server, simulation  # noqa: E402
 from fed.algorithms.averaging import averaging  # noqa: E402
-from fed.blocks import Engine  # noqa: E402
 from fed.client import LocalTraining  # noqa: E402
+from fed.engine.blocks import Engine  # noqa: E402
 from fed.protocols import ClientPlan, Resident  # noqa: E402
 from fed.round import run_round as run_one  # noqa: E402
 from w2v_jax.model.convolutions import form_for_clients  # noqa: E402

@@ -18,11 +18,11 @@ from experiments.recognition.training_run import FineTuningRun
 from experiments.runs.folder import RunFolder
 from experiments.runs.metric_columns import with_pace
 from fed import sampling, simulation
-from fed.client_states import ClientStates
 from fed.cohort import Layout, RoundSettings
+from fed.compression.transfers import client_transfers
+from fed.engine.client_states import ClientStates
 from fed.server import ServerState
 from fed.simulation import RoundResult
-from fed.transfers import client_transfers
 from w2v_jax.checkpoint import Checkpoints
 from w2v_jax.errors import DIVERGED, UserError
 from w2v_jax.recognition.training import NewBob, TrainingState

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 
 from fed.client import Block
-from fed.client_states import ClientStates
 from fed.cohort import Layout
+from fed.engine.client_states import ClientStates
+from fed.engine.programs import Programs
 from fed.keys import client_number
 from fed.placement import put
-from fed.programs import Programs
 from fed.protocols import ClientPlan, ClientSource, FederationError, PyTree
 
 BLOCK_BYTES = 64 * 2**20  # of batches, per group

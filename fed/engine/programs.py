@@ -15,10 +15,10 @@ from jax.sharding import PartitionSpec as P
 from fed import aggregation
 from fed.algorithm import send_update
 from fed.cohort import RoundSettings
-from fed.lane_threads import for_lanes
+from fed.engine.lane_threads import for_lanes
+from fed.engine.round_functions import Read, RoundFunctions
 from fed.placement import SHARDS, lanes_of_this_process
 from fed.protocols import FederationError, PyTree
-from fed.round_functions import Read, RoundFunctions
 
 CLIENTS, EVERYWHERE = P("lanes"), P()  # split by client; the same on all devices
 

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from experiments.data import corpora
-from experiments.pretrain.settings import Settings
 from experiments.probe import labelled_clips
 from experiments.probe.judgement import probe_accuracy
 from experiments.probe.labelled_clips import LabelledClips
@@ -44,7 +43,7 @@ class RoundProbe:
         return probe_accuracy(self.config, placed, self.labelled)
 
 
-def of_settings(settings: Settings) -> RoundProbe | None:
+def of_settings(settings: Any) -> RoundProbe | None:
     """Read the clips that a run is probed with; None for a run without --probe-every.
 
     Raises:

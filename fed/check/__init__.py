@@ -14,7 +14,7 @@ import optax
 
 from fed import server, simulation
 from fed.algorithm import Algorithm
-from fed.check_source import MAX_STEPS, Broken, Few, called, kind
+from fed.check.source import MAX_STEPS, Broken, Few, called, kind
 from fed.client import LocalTraining
 from fed.cohort import Layout
 from fed.keys import client_number, round_key, step_key

@@ -61,7 +61,7 @@ class RoundFunctions:
         """Add the clients' messages and sums to the lane's totals; report on each client."""
         if self.settings.privacy is not None and jax.tree.leaves(objective_state):
             raise FederationError("an objective with a state of its own cannot be trained privately")
-        judge = functools.partial(self._judge, sent, objective_state, key)
+        judge = functools.partial(_judge, self.settings, sent, objective_state, key)
         judged = self._over_clients(judge, (0, 0, 0))(state, data_weight, numbers)
         (messages, changes), client_sums, report, kept = judged
         left_out = report.verdict != Verdict.ACCEPTED
@@ -155,57 +155,12 @@ class RoundFunctions:
         state = client.start(
             self.settings.training, self.settings.algorithm, sent, objective_state, kept, self.sums
         )
-        return self._send(sent, state, jnp.uint32(0), jax.random.key(0))[0]
+        return _send(self.settings, sent, state, jnp.uint32(0), jax.random.key(0))[0]
 
     def kept(self, parameters: PyTree) -> PyTree:
         """The state of a client before its first round; () where clients keep nothing."""
         made = self.settings.algorithm.client_init
         return () if made is None else made(self.settings.training, parameters)
-
-    def _send(self, sent: Server, state: ClientState, number, key) -> tuple[PyTree, PyTree]:
-        """One client's (message, new state)."""
-        steps, rates = state.done
-        counted = jnp.maximum(steps, 1.0)  # padding has no steps; this avoids a division by zero
-        return self.settings.algorithm.message(
-            Trained(
-                state.parameters,
-                state.optimizer_state,
-                state.memory,
-                sent,
-                counted,
-                rates / counted,
-                message_key(key, number),
-            )
-        )
-
-    def _judge(self, sent: Server, objective_state, key, state: ClientState, data_weight, number):
-        """One client's ((message, change of state), sums, report, new state)."""
-        privacy, max_update_norm = self.settings.privacy, self.settings.max_update_norm
-        change = jax.tree.map(jnp.subtract, state.objective_state, objective_state)
-        message, kept = self._send(sent, state, number, key)
-        total, weight = state.last_loss
-        loss = total / jnp.where(weight > 0, weight, 1.0)
-        norm = optax.tree.norm(jax.tree.map(jnp.subtract, state.parameters, sent.parameters))
-        log_weight = self.settings.algorithm.log_weight(loss, data_weight)
-        finite = jnp.isfinite(loss) & jnp.isfinite(log_weight) & jnp.isfinite(norm)
-        finite &= jnp.isfinite(optax.tree.norm(change))
-        if self.settings.algorithm.message is not send_update:
-            finite &= _all_finite((message, kept))
-        # A loss without weight belongs to padding, or to a client that learnt nothing. Its value of 0
-        # would win a softmax over negative losses.
-        verdict = jnp.select(
-            [weight <= 0, ~finite, norm > max_update_norm],
-            [jnp.int32(v) for v in (Verdict.NOTHING_LEARNT, Verdict.NOT_FINITE, Verdict.TOO_LARGE)],
-            jnp.int32(Verdict.ACCEPTED),
-        )
-        log_weight = jnp.where(verdict == Verdict.ACCEPTED, log_weight, -jnp.inf)
-        clipped = jnp.float32(0.0)
-        if privacy is not None:
-            message, clipped = clip(message, privacy)
-        total, weight = state.sums["loss"]
-        round_loss = total / jnp.where(weight > 0, weight, 1.0)
-        report = ClientReport(loss, log_weight, verdict, norm, clipped, round_loss)
-        return (message, change), state.sums, report, kept
 
     def _over_clients(self, function: Callable, in_axes: tuple[int | None, ...]) -> Callable:
         """Map a function of one client over the lane's clients."""
@@ -239,3 +194,52 @@ def _all_finite(tree: PyTree) -> jax.Array:
         jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)
     ]
     return jnp.array(found, bool).all()
+
+
+def _send(settings: RoundSettings, sent: Server, state: ClientState, number, key) -> tuple[PyTree, PyTree]:
+    """One client's (message, new state)."""
+    steps, rates = state.done
+    counted = jnp.maximum(steps, 1.0)  # padding has no steps; this avoids a division by zero
+    return settings.algorithm.message(
+        Trained(
+            state.parameters,
+            state.optimizer_state,
+            state.memory,
+            sent,
+            counted,
+            rates / counted,
+            message_key(key, number),
+        )
+    )
+
+
+def _judge(
+    settings: RoundSettings, sent: Server, objective_state, key, state: ClientState, data_weight, number
+):
+    """One client's ((message, change of state), sums, report, new state)."""
+    privacy, max_update_norm = settings.privacy, settings.max_update_norm
+    change = jax.tree.map(jnp.subtract, state.objective_state, objective_state)
+    message, kept = _send(settings, sent, state, number, key)
+    total, weight = state.last_loss
+    loss = total / jnp.where(weight > 0, weight, 1.0)
+    norm = optax.tree.norm(jax.tree.map(jnp.subtract, state.parameters, sent.parameters))
+    log_weight = settings.algorithm.log_weight(loss, data_weight)
+    finite = jnp.isfinite(loss) & jnp.isfinite(log_weight) & jnp.isfinite(norm)
+    finite &= jnp.isfinite(optax.tree.norm(change))
+    if settings.algorithm.message is not send_update:
+        finite &= _all_finite((message, kept))
+    # A loss without weight belongs to padding, or to a client that learnt nothing. Its value of 0
+    # would win a softmax over negative losses.
+    verdict = jnp.select(
+        [weight <= 0, ~finite, norm > max_update_norm],
+        [jnp.int32(v) for v in (Verdict.NOTHING_LEARNT, Verdict.NOT_FINITE, Verdict.TOO_LARGE)],
+        jnp.int32(Verdict.ACCEPTED),
+    )
+    log_weight = jnp.where(verdict == Verdict.ACCEPTED, log_weight, -jnp.inf)
+    clipped = jnp.float32(0.0)
+    if privacy is not None:
+        message, clipped = clip(message, privacy)
+    total, weight = state.sums["loss"]
+    round_loss = total / jnp.where(weight > 0, weight, 1.0)
+    report = ClientReport(loss, log_weight, verdict, norm, clipped, round_loss)
+    return (message, change), state.sums, report, kept

@@ -1,25 +1,22 @@
 """`finetune --personalise`: adapt the finished model to each client, and score it on clips of the client."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.process.progress import stage
-from experiments.recognition.clients import WITHHELD
+from experiments.recognition.clients.labelled_clients import WITHHELD
 from experiments.recognition.schedule import peak_rates
 from experiments.report.statistics import interval
 from w2v_jax.data.common_voice import column
 from w2v_jax.recognition.training import TrainingState
 
-if TYPE_CHECKING:
-    from experiments.recognition.training_run import FineTuningRun
-
 RATE_SHARE = 0.1  # of the peak learning rates: few updates on few clips must not undo what was learnt
 
 
-def personalised(run: "FineTuningRun", state: TrainingState) -> dict[str, Any] | None:
+def personalised(run: Any, state: TrainingState) -> dict[str, Any] | None:
     """Adapt a copy of the model to each client; None where the run does not ask for it.
 
     A copy is trained for `--personalise` updates on its client's training clips with a fresh optimizer, at a
@@ -71,7 +68,7 @@ def personalised(run: "FineTuningRun", state: TrainingState) -> dict[str, Any] |
     }
 
 
-def _adapted(run: "FineTuningRun", state: TrainingState, client: str, updates: int) -> TrainingState:
+def _adapted(run: Any, state: TrainingState, client: str, updates: int) -> TrainingState:
     """Train a copy of the model on a client's clips."""
     assert run.clients is not None
     rates = {

@@ -37,8 +37,8 @@ def client_transfers(
     Args:
         algorithm: that the run uses.
         training: how its clients train; only the optimizer's shapes are used.
-        parameters: the server's, concrete or abstract. Under `fed.partial` they are the trained ones: the
-            frozen ones reach a client once, before its first round, and are not counted.
+        parameters: the server's, concrete or abstract. Under `fed.compression.partial` they are the trained
+            ones: the frozen ones reach a client once, before its first round, and are not counted.
         objective_state: the server's.
     """
     state = array_bytes(objective_state)

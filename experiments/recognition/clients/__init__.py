@@ -1,0 +1,1 @@
+"""Fine-tuning across clients, and models that are adapted to each client."""
