@@ -27,7 +27,7 @@ class Start(NamedTuple):
 
     Attributes:
         parameters: the model that the client trains.
-        optimizer_state: of `LocalTraining.optimizer`.
+        optimizer_state: the state of `LocalTraining.optimizer`.
         memory: a pytree that the client's steps read and change; it lasts to the end of the round.
     """
 
@@ -40,8 +40,8 @@ class LocalStep(NamedTuple):
     """A local step, between its gradient and its optimizer.
 
     Attributes:
-        parameters: of the client, before the step.
-        gradients: of the objective at `parameters`.
+        parameters: those of the client before the step.
+        gradients: those of the objective at `parameters`.
         server: the round's model and the algorithm's state, the same for all clients.
         evaluate: parameters -> (gradients, sums) of the objective on this step's batch, with its key.
     """

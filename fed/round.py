@@ -296,12 +296,12 @@ def _padded(stacked: list[tuple[PyTree, jax.Array]]) -> list[tuple[PyTree, jax.A
 
 
 def _no_messages(engine: Engine, sent: Server, objective_state: PyTree) -> tuple[PyTree, jax.Array]:
-    """The messages of a round without clients: one of zeros that does not count."""
+    """Make the messages of a round without clients: one of zeros that does not count."""
     found = jax.eval_shape(engine.programs.message, sent, objective_state)
     zeros = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape), leaf.dtype), found)
     return replicate((zeros, jnp.full(1, -jnp.inf)), engine.programs.replicated)
 
 
 def _concatenate(groups: list[Any], clients: int) -> Any:
-    """Leaves [client, ...] of all groups as one, without the padded clients of the last group."""
+    """Join the leaves [client, ...] of all groups, without the padded clients of the last group."""
     return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(x) for x in leaves])[:clients], *groups)

@@ -13,6 +13,7 @@ from experiments.doctor import report
 from experiments.doctor.diagnosis import diagnose
 from experiments.doctor.reading import read
 from experiments.options import arguments
+from experiments.options.errors import UsageError
 
 BROKEN = 1  # exit status
 
@@ -40,10 +41,14 @@ class DoctorArguments:
 def main(argv: list[str]) -> None:
     """Run the command."""
     options = arguments.parse(DoctorArguments, argv, "w2v-jax doctor")
+    if options.html is not None and options.html.is_dir():
+        raise UsageError(f"--html takes a file, such as {options.html / 'health.html'}, got a folder")
     curves = read(options.run)
     diagnosis = diagnose(curves)
     if options.html is not None:
         report.write_page(options.html, str(options.run), curves, diagnosis)
+        if not options.json:
+            print(f"written: {options.html}")
     if options.json:
         print(json.dumps({"run": str(options.run), **diagnosis.as_json()}, indent=2))
     else:

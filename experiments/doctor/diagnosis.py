@@ -7,6 +7,7 @@ from experiments.doctor.findings import Diagnosis, Finding, sorted_findings
 from experiments.doctor.wording import count
 
 CHECKS = (*training_checks.CHECKS, *pretraining_checks.CHECKS, *recognition_checks.CHECKS)
+FEWEST_POINTS = 2  # of a curve
 # Findings that only say that a model has not learnt. They are left out beside a broken one that says why.
 _CONSEQUENCES = (
     "nothing learnt", "too short a run", "few codes", "blank phase of CTC", "accuracy below the band",
@@ -32,9 +33,21 @@ def diagnose(curves: Curves) -> Diagnosis:
         found = [held for held in found if held.name not in _BESIDE_NOTHING]
     if (position := position_note(curves)) is not None:
         notes.append(position)
+    if not found and curves.finished and len(curves.points) < FEWEST_POINTS:
+        found.append(_too_few_points(curves))
     if not curves.finished and curves.planned is not None:
         notes.append(f"The run has done {curves.steps:,.0f} of {count(curves.planned, curves.unit)} so far.")
     return Diagnosis(sorted_findings(found), notes)
+
+
+def _too_few_points(curves: Curves) -> Finding:
+    points = len(curves.points)
+    return Finding(
+        "watch",
+        "too little to judge",
+        f"The log has {points} {'point' if points == 1 else 'points'}: no curve can be seen.",
+        "Come back when there are more.",
+    )
 
 
 def _no_line(curves: Curves) -> Finding:

@@ -14,6 +14,7 @@ BLANK_UPDATES = 2_000
 # Nats a label of a model that writes blanks alone: near the entropy of characters (2.8 to 3.3 for most
 # alphabets), and of word pieces. Above it, the head has not even learnt that yet.
 PLATEAU = 3.5
+RECOGNISED_WER = 0.9  # words were recognised where it was lower
 SOME_DO_NOT_FIT, MANY_DO_NOT_FIT = 0.01, 0.2
 # An error rate so low has a loss of far less than this a label; a larger loss is a sum.
 SUMMED_LOSS, GOOD_WER = 10.0, 0.5
@@ -26,9 +27,30 @@ LATE, STILL_FALLING = 0.75, 0.15
 LOWEST_RATE = 1e-6  # of a head; recipes lie between 1e-5 (whole models) and 1 (adadelta)
 
 
+def words_lost(curves: Curves) -> Finding | None:
+    """Find a recognizer that recognised words and no longer does, while its loss rose."""
+    steps, rates = curves.series("wer")
+    losses = curves.values("heldout_loss") or curves.values("loss")
+    if curves.kind != "ctc" or not rates or rates[-1] < BLANK_WER or min(rates) > RECOGNISED_WER:
+        return None
+    if not losses or losses[-1] <= min(losses):
+        return None
+    at = steps[rates.index(min(rates))]
+    return Finding(
+        "broken",
+        "training diverged",
+        f"The WER fell to {percent(min(rates), 1)} at {count(at, curves.unit)} and is "
+        f"{percent(rates[-1], 1)} now, while the loss rose from {loss(min(losses))} to {loss(losses[-1])}.",
+        f"Lower {curves.spelling.rate}, clip gradients, and start again; until then take the best "
+        "checkpoint.",
+    )
+
+
 def blank_phase(curves: Curves) -> Finding | None:
     """Find a recognizer that still writes blanks alone, or nearly so."""
     wer, cer = curves.last("wer"), curves.last("cer")
+    if words_lost(curves):
+        return None
     if curves.kind != "ctc" or (wer is None and cer is None):
         return None
     clips, empty = curves.heldout_clips, curves.last("empty")
@@ -166,5 +188,5 @@ def still_falling(curves: Curves) -> Finding | None:
 
 
 CHECKS: tuple[Callable[[Curves], Finding | None], ...] = (
-    labels, summed_loss, head_learning, blank_phase, still_falling,
+    labels, summed_loss, head_learning, words_lost, blank_phase, still_falling,
 )  # fmt: skip

@@ -20,8 +20,8 @@ def quantised(bits: int, block: int = BLOCK) -> Codec:
     error of the three levels -max, 0 and max on normally distributed values: small enough for error
     feedback, with which the three would send errors that grow. A block of zeros stays zero.
 
-    What crosses are codes, packed into bytes from the lowest bits on, and one float32 a block: 2.5 bits a
-    value for 2 bits in blocks of 64.
+    Codes cross, packed into bytes from the lowest bits on, and one float32 a block: 2.5 bits a value for 2
+    bits in blocks of 64.
 
     Args:
         bits: 2, 4 or 8.

@@ -10,7 +10,7 @@ from fed.protocols import FederationError
 def top_k(share: float) -> Codec:
     """Send the values of the largest magnitude of every array (Aji and Heafield 2017, arXiv 1704.05021).
 
-    What crosses are places, int32, and values, float32.
+    Places (int32) and values (float32) cross.
 
     Args:
         share: of the values of each array that cross, above 0 and at most 1; at least one value crosses.
@@ -34,8 +34,8 @@ def random_mask(share: float, unbiased: bool = False) -> Codec:
     """Send values at random places of every array (Konecny et al. 2016, arXiv 1610.05492).
 
     The k places are drawn one from each of k consecutive stretches of equal length, or of lengths that
-    differ by one. What crosses are a seed of 8 bytes, from which the server draws the same places, and
-    the values, float32.
+    differ by one. A seed of 8 bytes crosses, from which the server draws the same places, with
+    the values (float32).
 
     Args:
         share: of the values of each array that cross, above 0 and at most 1; at least one value crosses.

@@ -16,7 +16,7 @@ from fed.keys import client_number
 from fed.placement import put
 from fed.protocols import ClientPlan, ClientSource, FederationError, PyTree
 
-BLOCK_BYTES = 64 * 2**20  # of batches, per group
+BLOCK_BYTES = 64 * 2**20  # the batches of a group take at most this much
 
 
 class Engine(NamedTuple):
@@ -73,7 +73,7 @@ def group_blocks(
     for start in range(0, len(ordered), layout.group_size):
         members = ordered[start : start + layout.group_size]
         group_plans = [plans[client_id] for client_id in members]
-        # By place, as a client may be there twice.
+        # Streams go by place, because a client may be there twice.
         streams = [
             (client_id, plans[client_id], source.client_batches(client_id, round_index))
             for client_id in members[programs.rows]
@@ -98,14 +98,14 @@ def group_blocks(
 
 
 def data_weights(engine: Engine, plans: list[ClientPlan]) -> jax.Array:
-    """A group's weights under FedAvg, on the devices; 1 for the padding of the last group."""
+    """Put a group's weights under FedAvg on the devices; the padding of the last group gets 1."""
     weights = np.ones(engine.layout.group_size, np.float32)
     weights[: len(plans)] = [plan.weight for plan in plans]
     return put(weights[engine.programs.rows], engine.programs.by_client)
 
 
 def kept_states(engine: Engine, members: list[str]) -> PyTree:
-    """A group's client states, on the devices; those of new clients in the places that stay empty."""
+    """Put a group's client states on the devices; empty places get the state of a new client."""
     if engine.states is None:
         return ()
     rows = [*members, *[""] * (engine.layout.group_size - len(members))][engine.programs.rows]
@@ -113,7 +113,7 @@ def kept_states(engine: Engine, members: list[str]) -> PyTree:
 
 
 def _stack_block(streams: list[tuple[str, ClientPlan, Iterator[PyTree]]], engine: Engine, done: int) -> Block:
-    """The next batches of this process's clients of a group as one Block of NumPy arrays.
+    """Stack the next batches of this process's clients of a group into one Block of NumPy arrays.
 
     Clients without steps come last in a group, so that every stream is in its row.
     """

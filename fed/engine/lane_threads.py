@@ -35,7 +35,7 @@ def compiling_for(cores: int) -> Iterator[None]:
 
 
 def _affinities() -> dict[int, set[int]]:
-    """The cores that each thread may use, by thread id."""
+    """Read the cores that each thread may use, by thread id."""
     found = {}
     for path in _TASKS.iterdir():
         with contextlib.suppress(ProcessLookupError):  # the thread has ended

@@ -113,7 +113,7 @@ def _check_private(algorithm: Any) -> None:
 
 
 def _program(mesh: Mesh, function: Callable, in_specs: Any, out_specs: Any, donate: Any = ()) -> Any:
-    """A jitted function that runs in every lane; the compiler divides a lane's work among its shards."""
+    """Make a jitted function that runs in every lane; the compiler divides a lane's work among its shards."""
     mapped = jax.shard_map(
         function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names={"lanes"}, check_vma=False
     )

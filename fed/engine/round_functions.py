@@ -40,7 +40,7 @@ class RoundFunctions:
     read: Read | None
 
     def start(self, sent: Server, objective_state: PyTree, kept: PyTree) -> ClientState:
-        """Every client at the beginning of its round."""
+        """Begin the round of every client."""
         settings = self.settings
 
         def one(own: PyTree) -> ClientState:
@@ -49,7 +49,7 @@ class RoundFunctions:
         return self._spread(jax.vmap(one, axis_size=settings.layout.chunk)(kept), 1)
 
     def block(self, state: ClientState, steps: Block, numbers, key, first_step, shared: Shared):
-        """Every client after one block of its steps."""
+        """Run one block of steps of every client."""
         reading = {} if self.read is None else {"read": functools.partial(self.read, shared.data)}
         train = functools.partial(
             client.train_block, self.settings.training, self.settings.algorithm, **reading
@@ -91,13 +91,13 @@ class RoundFunctions:
         shared,
         weight,
     ):
-        """`start`, one `block` and `fold` in one program."""
+        """Run `start`, one `block` and `fold` in one program."""
         begun = self.start(sent, objective_state, kept)
         state = self.block(begun, steps, numbers, key, first_step, shared)
         return *self.fold(totals, state, sent, objective_state, weight, numbers, key), state
 
     def empty(self, sent: Server, objective_state: PyTree):
-        """A lane's totals before its first client."""
+        """Make a lane's totals before its first client."""
         messages = ()
         if self.settings.algorithm.combine is None:
             messages = jax.eval_shape(self.message, sent, objective_state)
@@ -137,20 +137,20 @@ class RoundFunctions:
         return new, sums, optax.tree.norm(update_of(message))
 
     def placed_step(self, state: ServerState, *others):
-        """`step`, with its results on the devices where the next round wants them."""
+        """Run `step`, and place its results where the next round wants them."""
         replicated = NamedSharding(self.mesh, P())
         shapes = jax.eval_shape(self.step, state, *others)
         shardings = (model_shardings(self.mesh, shapes[0]), *jax.tree.map(lambda _: replicated, shapes[1:]))
         return jax.tree.map(jax.lax.with_sharding_constraint, self.step(state, *others), shardings)
 
     def placed_broadcast(self, held: Server, key: jax.Array) -> PyTree:
-        """The parameters that the server sends, on the devices where the round wants them."""
+        """Compute the parameters that the server sends, on the devices where the round wants them."""
         assert self.settings.algorithm.broadcast is not None
         sent = self.settings.algorithm.broadcast(held, key)
         return jax.tree.map(jax.lax.with_sharding_constraint, sent, model_shardings(self.mesh, sent))
 
     def message(self, sent: Server, objective_state: PyTree) -> PyTree:
-        """A client's message, for its shapes."""
+        """Make a client's message, for its shapes."""
         kept = self.kept(sent.parameters)
         state = client.start(
             self.settings.training, self.settings.algorithm, sent, objective_state, kept, self.sums
@@ -158,7 +158,7 @@ class RoundFunctions:
         return _send(self.settings, sent, state, jnp.uint32(0), jax.random.key(0))[0]
 
     def kept(self, parameters: PyTree) -> PyTree:
-        """The state of a client before its first round; () where clients keep nothing."""
+        """Make the state of a client before its first round; () where clients keep nothing."""
         made = self.settings.algorithm.client_init
         return () if made is None else made(self.settings.training, parameters)
 
@@ -197,7 +197,7 @@ def _all_finite(tree: PyTree) -> jax.Array:
 
 
 def _send(settings: RoundSettings, sent: Server, state: ClientState, number, key) -> tuple[PyTree, PyTree]:
-    """One client's (message, new state)."""
+    """Make one client's (message, new state)."""
     steps, rates = state.done
     counted = jnp.maximum(steps, 1.0)  # padding has no steps; this avoids a division by zero
     return settings.algorithm.message(
@@ -216,7 +216,7 @@ def _send(settings: RoundSettings, sent: Server, state: ClientState, number, key
 def _judge(
     settings: RoundSettings, sent: Server, objective_state, key, state: ClientState, data_weight, number
 ):
-    """One client's ((message, change of state), sums, report, new state)."""
+    """Judge one client: ((message, change of state), sums, report, new state)."""
     privacy, max_update_norm = settings.privacy, settings.max_update_norm
     change = jax.tree.map(jnp.subtract, state.objective_state, objective_state)
     message, kept = _send(settings, sent, state, number, key)

@@ -135,7 +135,7 @@ class _Trainer:
         return ServerState(parameters, objective_state, state, jnp.int32(request["round"]["round"]))
 
     def _states(self, client: str, state: Any) -> ClientStates | None:
-        """A store with this client's state alone."""
+        """Make a store with this client's state alone."""
         assert self._engine is not None
         if self._engine.states is None:
             return None
