@@ -77,6 +77,23 @@ def blank_phase(curves: Curves) -> Finding | None:
     )
 
 
+def no_word_yet(curves: Curves) -> Finding | None:
+    """Find a recognizer that has made few updates and writes letters, but no right word."""
+    wer, cer = curves.last("wer"), curves.last("cer")
+    if curves.kind != "ctc" or wer is None or cer is None or wer < BLANK_WER or words_lost(curves):
+        return None
+    if curves.unit != "updates" or curves.steps >= BLANK_UPDATES or blank_phase(curves):
+        return None
+    return Finding(
+        "watch",
+        "no word yet",
+        f"After {count(curves.steps, curves.unit)} next to no word is right (WER {percent(wer, 1)}), though "
+        f"letters are (CER {percent(cer, 1)}). Runs have come below 99 % after about "
+        f"{count(BLANK_UPDATES, 'updates')}.",
+        f"Raise {curves.spelling.length}; begin from {curves.spelling.start}; give more transcribed speech.",
+    )
+
+
 def labels(curves: Curves) -> Finding | None:
     """Find transcripts that are longer than their clips have frames, or that hold unknown characters."""
     if curves.kind != "ctc":
@@ -188,5 +205,5 @@ def still_falling(curves: Curves) -> Finding | None:
 
 
 CHECKS: tuple[Callable[[Curves], Finding | None], ...] = (
-    labels, summed_loss, head_learning, words_lost, blank_phase, still_falling,
+    labels, summed_loss, head_learning, words_lost, blank_phase, no_word_yet, still_falling,
 )  # fmt: skip

@@ -14,13 +14,17 @@ import optax
 
 from experiments.options.errors import UsageError
 from experiments.options.spelling import nearest
+from experiments.process.files import read_json
+from experiments.runs.folder import RunFolder
 from fed import aggregation, server
 from fed.algorithm import Algorithm
 from fed.algorithms import ALGORITHMS
 from fed.compression import codec
 from fed.compression.compressed import compressed
 from fed.protocols import FederationError
+from w2v_jax.errors import UserError
 
+FINGERPRINT = "algorithm.json"
 RULE, OPTIMIZER = "rule", "server_optimizer"  # parameters that options of their own fill
 
 
@@ -119,6 +123,24 @@ def fingerprint(name: str) -> dict[str, str] | None:
         "name": attribute,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
+
+
+def pin(folder: RunFolder, name: str) -> None:
+    """Keep the fingerprint of an algorithm's file in a run folder.
+
+    Raises:
+        UserError: a run that continues was begun with another content of the file.
+    """
+    found = fingerprint(name)
+    if found is None:
+        return
+    path = folder.path / FINGERPRINT
+    if path.exists() and read_json(path) != found:
+        raise UserError(
+            f"{name.rpartition(':')[0]} is not the file that {folder.path} was begun with ({FINGERPRINT} has "
+            "its SHA-256): bring that one back to continue the run, or choose another --out"
+        )
+    folder.pin(FINGERPRINT, found)
 
 
 def parse(words: Sequence[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -142,7 +143,7 @@ def main(argv: list[str]) -> None:
     options = arguments.parse(CompareArguments, argv, "w2v-jax compare")
     runs = [read_run(folder) for folder in options.runs]
     rows = [summary(run) for run in runs]
-    names = [run.label.replace(", ", "-") for run in runs]
+    names = [re.sub(r"[^A-Za-z0-9._-]+", "-", run.label.replace(", ", "-")) for run in runs]
     names = [name if names.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(names, start=1)]
     write_report(
         options.out,

@@ -152,7 +152,7 @@ def _facts(
     changed = by_reason(clips.get("changed_by_reason", {}), none="none")
     updates = lines[-1]["updates"] // len(lines)
     crops = f"{settings['batch_size']} x {settings['crop_seconds']} s"
-    sent = sum(line["bytes_up"] + line["bytes_down"] for line in lines)
+    up, down = (sum(line[f"bytes_{way}"] for line in lines) for way in ("up", "down"))
     return [
         ("clips of the corpus", f"skipped: {skipped}; changed: {changed}"),
         ("model", f"{settings['model']}, {settings['precision']}, method {settings.get('method', 'plain')}"),
@@ -161,7 +161,7 @@ def _facts(
         ("local training", f"{updates} updates a round of {crops}, peak rate {settings['learning_rate']}"),
         *_lengthened(config),
         *_pace(lines),
-        ("model bytes sent", f"{byte_size(sent)} up and down"),
+        ("bytes of all clients", f"{byte_size(up)} up, {byte_size(down)} down"),
         *([("privacy", caveat)] if (caveat := recipes.privacy_caveat(settings)) else []),
         ("seed", settings["seed"]),
     ]

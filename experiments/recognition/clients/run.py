@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data import partitions
-from experiments.federated.algorithm import AlgorithmSettings, build, fingerprint
+from experiments.federated import algorithm
+from experiments.federated.algorithm import AlgorithmSettings, build
 from experiments.federated.kept_states import open_states, save_states
 from experiments.federated.warnings import fruitless
 from experiments.options.errors import UsageError
@@ -79,8 +80,7 @@ class FederatedFinetuning(FineTuningRun):
         assert self.clients is not None
         content = partitions.to_file(self.task.splits["train"].clips, self.clients.dealt)
         self.folder.pin("partition.json", content)
-        if (file := fingerprint(self.settings["algorithm"])) is not None:
-            self.folder.pin("algorithm.json", file)
+        algorithm.pin(self.folder, self.settings["algorithm"])
 
     def _facts(self) -> dict[str, Any]:
         assert self.clients is not None

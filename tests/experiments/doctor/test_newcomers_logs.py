@@ -26,6 +26,17 @@ def test_a_recognizer_that_lost_its_words_is_broken(tmp_path):
     assert "Lower --learning_rate" in lost.advice
 
 
+def test_letters_without_words_are_to_be_watched(tmp_path):
+    points = [
+        {"step": 10 * i, "eval_loss": 3.0 - 0.1 * i, "eval_wer": 1.0, "eval_cer": 0.9 - 0.1 * i}
+        for i in range(1, 5)
+    ]
+    found = diagnose(read(state(tmp_path, points)))
+    (yet,) = [held for held in found.findings if held.name == "no word yet"]
+    assert "WER 100.0 %" in yet.because
+    assert "CER 50.0 %" in yet.because
+
+
 def test_one_point_is_too_little(tmp_path):
     found = diagnose(read(state(tmp_path, [{"step": 100, "loss": 4.5}])))
     assert (found.verdict, found.findings[0].name) == ("watch", "too little to judge")

@@ -1,5 +1,6 @@
 """`--algorithm NAME` or `FILE.py:NAME`: what is found, what is refused, and runs on speech with files."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,15 +12,17 @@ import optax
 import pytest
 
 from experiments.cli import main as cli
-from experiments.federated.algorithm import AlgorithmSettings, build, fingerprint, parse
+from experiments.federated.algorithm import AlgorithmSettings, build, fingerprint, parse, pin
 from experiments.options.errors import UsageError
 from experiments.runs.algorithm_name import algorithm_name
+from experiments.runs.folder import RunFolder
 from fed import algorithms
 from fed.aggregation import uniform
 from fed.algorithm import Algorithm, Combined, LocalStep, Server
 from tests.docs.blocks import blocks_of
 from tests.experiments.cli.test_commands import fails
 from tests.paths import ROOT
+from w2v_jax.errors import UserError
 
 GUIDE = ROOT / "docs" / "guides" / "own-algorithm.md"
 OWN = """
@@ -92,6 +95,17 @@ def test_a_file_may_have_dataclasses_and_neighbours(tmp_path):
         "def mine():\n    return trimmed_mean(Held().share)\n"
     )
     assert build(AlgorithmSettings(algorithm=f"{tmp_path}/with_class.py:mine")).combine is not None
+
+
+def test_a_file_that_changed_since_the_run_began_is_named(own, tmp_path):
+    with contextlib.closing(RunFolder(tmp_path / "run", {"seed": 0}, {})) as folder:
+        folder.begin()
+        pin(folder, f"{own}:made")
+        pin(folder, f"{own}:made")
+        pin(folder, "scaffold")
+        own.write_text(OWN + "#\n")
+        with pytest.raises(UserError, match=r"own\.py is not the file that .*run was begun with"):
+            pin(folder, f"{own}:made")
 
 
 def test_names_for_reports():
