@@ -78,8 +78,8 @@ def test_updates_that_were_not_used_are_counted_by_reason(run):
     counts = {"clients": 4, "dropped_clients": 2, "late_clients": 1, "too_large_clients": 1}
     change(run, dict.fromkeys((1, 2), counts | {"skipped_clients": 2, "client_weights": [0.0, 0.0]}))
     assert told(run)[-2:] == [
-        "14 client updates were asked for: 4 never came because the client dropped out, 2 came too late, 2 exceeded "
-        "--max-update-norm and 2 were not finite or learnt from nothing.",
+        "14 client updates were asked for: 4 never came because the client dropped out, 2 came too late, 2 "
+        "exceeded --max-update-norm and 2 were not finite or learnt from nothing.",
         "2 of 3 rounds used no client's update.",
     ]
 
