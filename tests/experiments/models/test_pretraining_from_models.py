@@ -7,7 +7,7 @@ import pytest
 from experiments.cli import main as cli
 from experiments.options import arguments
 from experiments.pretrain.options import PretrainArguments
-from experiments.pretrain.run import Pretraining
+from experiments.pretrain.run import Pretraining, start
 from experiments.pretrain.settings import resolve
 from experiments.process.files import read_json
 from experiments.runs.folder import RunFolder
@@ -52,7 +52,7 @@ def test_a_run_begins_with_the_converted_parameters(tmp_path):
     settings = resolve(options)
     assert (settings["init"], settings["model"]) == (str(ours), "tiny")
     folder = RunFolder(tmp_path / "run", settings, {})
-    _, state = Pretraining(settings, folder)._start(Checkpoints(tmp_path / "checkpoints"))
+    _, state = start(Pretraining(settings, folder), Checkpoints(tmp_path / "checkpoints"))
     folder.close()
     jax.tree.map(np.testing.assert_array_equal, dict(state.parameters), parameters_of(TINY))
 

@@ -138,7 +138,7 @@ def test_training_goes_on_when_a_library_fails_and_the_lines_are_sent_later(
     run.close()
     told = capsys.readouterr().out
     assert told.count("training goes on without it: OSError: no route") == 1
-    assert f"--track {library}: 2 lines were not sent" in told
+    assert f"--track {library}: lines not sent: 2" in told
     assert [held["round"] for held in read_metrics(run.metrics_path)] == [1, 2, 3]
     run = opened(tmp_path, library)
     run.rewind(3)

@@ -186,7 +186,7 @@ def test_recognition_is_shown_in_updates_beside_its_best(tmp_path):
     row = next(row for row in said.splitlines() if row.startswith("validation WER"))
     assert row.split()[2:6] == ["35.0", "%", "+5.0", "%"]
     assert "(best 30.0 % at 200)" in row
-    assert "gradients were not finite: 3" in said
+    assert "updates skipped: 3 (gradients not finite)" in said
 
 
 def test_several_runs_are_a_row_each(tmp_path):
