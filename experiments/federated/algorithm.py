@@ -99,7 +99,7 @@ def _build(settings: AlgorithmSettings) -> Algorithm:
     try:
         algorithm = made(**given)
     except Exception as error:  # of the user's own function, or of a value that is out of range
-        what = str(error) if isinstance(error, FederationError) else f"{type(error).__name__}: {error}"
+        what = str(error) if isinstance(error, FederationError) else _first_line(error)
         raise UsageError(f"--algorithm {settings.algorithm}: {what}") from error
     if not isinstance(algorithm, Algorithm):
         raise UsageError(
@@ -226,7 +226,7 @@ def _find(name: str) -> Algorithm | Callable[..., Any]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's own file: any error is theirs to read, in one line
-        raise UsageError(f"--algorithm {name}: {path} fails: {type(error).__name__}: {error}") from error
+        raise UsageError(f"--algorithm {name}: {path} fails: {_first_line(error)}") from error
     finally:
         sys.path.remove(str(path.parent))
     held = getattr(module, attribute, None)
@@ -240,6 +240,11 @@ def _find(name: str) -> Algorithm | Callable[..., Any]:
             f"--algorithm {name}: {path} has no algorithm {attribute}; it has {', '.join(names) or 'none'}"
         )
     return held
+
+
+def _first_line(error: Exception) -> str:
+    """Describe an error of the user's file in one line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _split(name: str) -> tuple[Path, str]:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.doctor import healthy_ranges
-from experiments.federated import algorithm
+from experiments.federated.algorithm import pin
 from experiments.federated.kept_states import open_states, save_states
 from experiments.models import encoders
 from experiments.pretrain import clients, crops, federation, recipes, rounds
@@ -236,7 +236,7 @@ def begin(run: Pretraining) -> None:
     path = run.folder.path / "clips.json"
     former = read_json(path) if path.exists() else None
     run.folder.pin(path.name, run.data.record(run.settings.corruption, former), clients.ADDED)
-    algorithm.pin(run.folder, run.settings.algorithm)
+    pin(run.folder, run.settings.algorithm)
 
 
 def start(run: Pretraining, checkpoints: Checkpoints) -> tuple[int | None, Any]:

@@ -74,7 +74,7 @@ class Tracker:
         write_json(self._path, self._known)  # before anything is sent: a kill must not lose the id
         try:
             self._run = _begin(library, folder, settings, self._held)
-        except Exception as error:
+        except Exception as error:  # any error of the library: the user reads it, and nothing has run yet
             raise UserError(f"--track {library} cannot begin: {_one_line(error)}") from error
         say(f"tracked by {library}: project {self._held['project']}, run {self._held['id']}")
         for line in lines:
@@ -90,7 +90,7 @@ class Tracker:
             return
         try:
             self._run.log(scalars(line, self._unit), step=step)
-        except Exception as error:
+        except Exception as error:  # any error of the library: it is told, and must not end training
             self._fail("cannot take a line", error)
             self._unsent += 1
             return
@@ -101,7 +101,7 @@ class Tracker:
         """End the tracked run; lines that were not sent are counted."""
         try:
             importlib.import_module(self._library).finish()  # ends it for the library's own clean-up too
-        except Exception as error:
+        except Exception as error:  # any error of the library: it is told, and the run is done
             self._say(f"--track {self._library} cannot end its run: {_one_line(error)}")
         if self._unsent:
             self._say(

@@ -21,7 +21,7 @@ def called(what: str, function: Callable, *arguments: Any) -> Any:
         return function(*arguments)
     except (Broken, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except Exception as error:  # any error of the user's function is a complaint
         first = (str(error).splitlines() or [""])[0]
         raise Broken(f"{what} fails: {type(error).__name__}: {first}") from error
 

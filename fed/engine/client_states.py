@@ -121,10 +121,6 @@ class ClientStates:
                 (self._path(name) / f"{held}.npz").unlink()
             self._rounds[name] = rounds[len(old) :]
 
-    def bytes_of_one(self) -> int:
-        """Count the bytes of one client's state."""
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(self._initial))
-
     def _one(self, client: str) -> PyTree:
         if client in self._held:
             return self._held[client]

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data import partitions
-from experiments.federated import algorithm
-from experiments.federated.algorithm import AlgorithmSettings, build
+from experiments.federated.algorithm import AlgorithmSettings, build, pin
 from experiments.federated.kept_states import open_states, save_states
 from experiments.federated.warnings import fruitless
 from experiments.options.errors import UsageError
@@ -80,7 +79,7 @@ class FederatedFinetuning(FineTuningRun):
         assert self.clients is not None
         content = partitions.to_file(self.task.splits["train"].clips, self.clients.dealt)
         self.folder.pin("partition.json", content)
-        algorithm.pin(self.folder, self.settings["algorithm"])
+        pin(self.folder, self.settings["algorithm"])
 
     def _facts(self) -> dict[str, Any]:
         assert self.clients is not None

@@ -63,7 +63,7 @@ def test_scaffold_reaches_the_optimum_from_which_fedavg_drifts():
 
 
 def test_fednova_is_unbiased_under_unequal_steps():
-    """With one short and one long client, FedAvg goes to the long one's optimum."""
+    """FedAvg goes to the optimum of the client with the most steps; FedNova does not."""
     source = Quadratics(steps=(1, 20, 1, 1, 1), weights=(1.0,) * 5)
     biased, unbiased = gap(averaging(), source, rate=0.005), gap(fednova(), source, rate=0.005)
     assert unbiased < 0.25 * biased

@@ -83,7 +83,7 @@ def test_error_feedback_equals_a_loop():
 
 
 def test_all_that_was_meant_is_sent_or_kept():
-    """With one client the server's model moves by what was sent, and its own loop says what was meant."""
+    """Move the server's model by the messages of one client, beside a loop that says what was meant."""
     algorithm = compressed(averaging(), codec("q2"))
     states = store(algorithm)
     results = simulate(algorithm, [[2]] * 6, states=states)
@@ -100,7 +100,7 @@ def test_all_that_was_meant_is_sent_or_kept():
 
 
 def test_the_control_of_scaffold_is_compressed_and_fed_back():
-    """What a client believes of its control is what the server has heard of it, and what is unsent."""
+    """Compare a client's own control with the sum of its messages and its remainder."""
     algorithm = compressed(scaffold(), codec("q2"))
     states = store(algorithm)
     last = simulate(algorithm, [[2]] * 6, states=states)[-1]
